@@ -1,0 +1,74 @@
+"""Projected gradient ascent on the input (Madry et al., 2018, arXiv:1706.06083)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from rwp_jax.attacks.threat_model import ThreatModel
+from rwp_jax.models.classifier import Classifier
+from rwp_jax.models.layers import fold_moments
+
+BN_MODES = ("train", "batch", "eval")
+
+
+def forward_in_mode(classifier: Classifier, params, bn: str) -> Callable:
+    """The attack's forward (images, batch_stats) -> (logits, batch_stats) in one of three BN modes.
+
+    `train`: normalises by the batch and folds its moments into batch_stats; `batch`: normalises by the
+    batch, leaves batch_stats alone; `eval`: normalises by batch_stats.
+    """
+
+    def forward(images, batch_stats):
+        if bn == "eval":
+            return classifier.eval(params, batch_stats, images), batch_stats
+        logits, moments = classifier.train(params, images)
+        return logits, fold_moments(batch_stats, moments) if bn == "train" else batch_stats
+
+    return forward
+
+
+def pgd(
+    forward: Callable,
+    loss: Callable,
+    threat_model: ThreatModel,
+    x,
+    start,
+    batch_stats,
+    *,
+    step_size: float,
+    steps: int,
+    global_batch_size: int | None = None,
+):
+    """Maximises the mean loss over perturbations of x.
+
+    Only the gradient with respect to the input is computed: a step costs two forward units.
+
+    Args:
+      forward: (images, batch_stats) -> (logits, batch_stats), see `forward_in_mode`.
+      loss: logits [B, classes] -> per-example loss [B].
+      threat_model: gives the step and the projection.
+      x: clean images [B, H, W, C] in [0, 1].
+      start: first perturbation, of the shape of x, inside the threat model.
+      batch_stats: running statistics before the first step.
+      step_size: in pixels for L_inf, in L_2 norm for L_2.
+      steps: number of steps.
+      global_batch_size: examples over all devices, by which the mean is taken; default B.
+
+    Returns:
+      The last perturbation (the reference keeps the last, whatever its loss), and batch_stats.
+    """
+    weight = 1 / (global_batch_size or len(x))
+
+    def mean_loss(delta, batch_stats):
+        logits, batch_stats = forward(x + delta, batch_stats)
+        return weight * jnp.sum(loss(logits)), batch_stats
+
+    def step(_, carry):
+        delta, batch_stats = carry
+        gradient, batch_stats = jax.grad(mean_loss, has_aux=True)(delta, batch_stats)
+        delta = threat_model.project(threat_model.step(delta, gradient, step_size), x)
+        return delta, batch_stats
+
+    return lax.fori_loop(0, steps, step, (start, batch_stats))

@@ -1,0 +1,5 @@
+"""The one exception for mistakes of the user: main.py prints it as a single line and exits with 2."""
+
+
+class InputError(ValueError):
+    """Bad input: the message names the key or file, what is wrong with it and what is accepted."""

@@ -1,0 +1,41 @@
+"""SGD as torch.optim.SGD does it, and the learning-rate schedules of the authors' scripts."""
+
+import math
+from collections.abc import Callable
+
+import optax
+
+from rwp_jax.errors import InputError
+
+SCHEDULES = ("piecewise", "cosine", "constant")
+
+
+def make_schedule(
+    name: str, learning_rate: float, epochs: int, steps_per_epoch: int
+) -> Callable[[int], float]:
+    """Learning rate by step, counted from 0.
+
+    The authors set the rate of step i of an epoch at t = epoch + (i + 1) / steps_per_epoch.
+    `piecewise`: a tenth from t = epochs / 2, a hundredth from 3/4 epochs; `cosine`: half a period from
+    the full rate to 0 at t = epochs; `constant`.
+    """
+    total = epochs * steps_per_epoch
+    if name == "piecewise":
+        drops = {math.ceil(total * part) - 1: 0.1 for part in (0.5, 0.75)}
+        return optax.piecewise_constant_schedule(learning_rate, drops)
+    if name == "cosine":
+        cosine = optax.cosine_decay_schedule(learning_rate, total)
+        return lambda step: cosine(step + 1)
+    if name == "constant":
+        return optax.constant_schedule(learning_rate)
+    raise InputError(f"config.optimizer.schedule={name!r} must be one of {', '.join(SCHEDULES)}")
+
+
+def make_sgd(
+    schedule, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
+) -> optax.GradientTransformation:
+    """SGD with PyTorch's weight decay (added to the gradient, on every parameter) and momentum."""
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov),
+    )

@@ -1,0 +1,65 @@
+"""Compares this library with recorded numbers of the authors' PyTorch code.
+
+python -m rwp_jax.parity --cases DIR [--only NAME,NAME] runs the cases of a directory in float64, prints
+a table and exits with 1 if any fails, with 2 if the directory cannot be read.
+"""
+
+import argparse
+import fnmatch
+import pathlib
+import sys
+
+import jax
+from tqdm import tqdm
+
+from rwp_jax.errors import InputError
+from rwp_jax.parity.cases import RUNNERS, kind_of, read_case, read_settings
+from rwp_jax.parity.compare import Row, compare, table
+
+TOLERANCE = 1e-10
+
+
+def run_case(directory: pathlib.Path, name: str, settings: dict) -> Row:
+    """Runs one case; what stops it becomes the verdict of its row."""
+    try:
+        kind = kind_of(name, settings)
+        if kind is None:
+            return Row(name, 0, float("nan"), TOLERANCE, "not covered yet")
+        case = read_case(directory, name, settings)
+        return compare(name, RUNNERS[kind](case), case.recorded, TOLERANCE)
+    except InputError as error:
+        return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: {error}")
+    except KeyError as error:
+        return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: the case lacks {error}")
+
+
+def select(names, patterns: str) -> list[str]:
+    """The names that match any of the comma-separated shell patterns; InputError if none does."""
+    chosen = [n for n in names if any(fnmatch.fnmatch(n, p) for p in patterns.split(","))]
+    if not chosen:
+        raise InputError(f"--only={patterns}: no case of that name; there are {', '.join(names)}")
+    return chosen
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m rwp_jax.parity", description=__doc__)
+    parser.add_argument("--cases", type=pathlib.Path, required=True, help="directory of cases.json")
+    parser.add_argument("--only", default="*", help="names or patterns of cases, comma-separated")
+    args = parser.parse_args(argv)
+    jax.config.update("jax_enable_x64", True)
+    try:
+        settings = read_settings(args.cases)
+        names = select(list(settings), args.only)
+    except InputError as error:
+        print(f"rwp_jax.parity: {error}", file=sys.stderr)
+        return 2
+    progress = tqdm(names, disable=not sys.stderr.isatty())
+    rows = [run_case(args.cases, name, settings[name]) for name in progress]
+    print(table(rows))
+    failed, covered = sum(row.failed for row in rows), sum(row.arrays > 0 for row in rows)
+    print(f"{covered} cases compared, {failed} failed, {len(rows) - covered} not compared")
+    return 1 if failed or not covered else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""What each kind of recorded case pins, computed by this library's own functions.
+
+A runner takes a `Case` and returns arrays by the names under which the reference's were recorded.
+"""
+
+import json
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.errors import InputError
+from rwp_jax.losses import cross_entropy
+from rwp_jax.models.classifier import Classifier, make_classifier
+from rwp_jax.models.layers import fold_moments
+from rwp_jax.objectives import Batch, make_objective
+from rwp_jax.optimizer import make_sgd
+from rwp_jax.parity import inputs
+from rwp_jax.torch_interop import from_state_dict, to_state_dict
+from rwp_jax.train_step import Attack, Recipe, TrainState, attack_and_update
+from rwp_jax.weight_perturbation import (
+    is_perturbed,
+    make_weight_perturbation,
+    perturb_and_differentiate,
+    perturbed_norm,
+)
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+WHOLE_IMAGES = 2  # of a batch's perturbations, this many are recorded whole, the batch as a digest
+
+
+class Case(NamedTuple):
+    """A recorded case: its settings from cases.json and its arrays from NAME.npz."""
+
+    name: str
+    settings: dict[str, Any]
+    recorded: dict[str, np.ndarray]
+
+    def images(self, step: int | None = None) -> np.ndarray:
+        """Clean images [n, H, W, C] in [0, 1] (of training step `step`): stored ones, else drawn."""
+        stored = self.recorded.get("x" if step is None else f"x{step}")
+        if stored is not None:
+            return np.asarray(stored, np.float64)
+        settings = self.settings
+        seed = settings.get("seed", 0) if step is None else settings["image_seeds"][step]
+        return inputs.images(settings["n"], seed)
+
+    def labels(self, step: int | None = None) -> np.ndarray:
+        return self.recorded["y" if step is None else f"y{step}"]
+
+    def start(self, x, step: int | None = None) -> np.ndarray:
+        settings = self.settings
+        seed = settings["noise_seed"] if step is None else settings["noise_seeds"][step]
+        return inputs.start(x, settings["norm"], settings["eps"], seed)
+
+
+class Network(NamedTuple):
+    classifier: Classifier
+    params: Any
+    batch_stats: Any
+
+
+def read_case(directory: pathlib.Path, name: str, settings: dict) -> Case:
+    """Reads NAME.npz; raises InputError where it is missing or damaged."""
+    path = directory / f"{name}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Case(name, settings, dict(arrays))
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as the arrays of a case ({error})") from None
+
+
+def read_settings(directory: pathlib.Path) -> dict[str, dict]:
+    """Reads cases.json of a directory of cases; raises InputError where there is none."""
+    path = directory / "cases.json"
+    try:
+        settings = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"--cases: {path} cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"--cases: {path} is not JSON ({error})") from None
+    if not isinstance(settings, dict) or not all(isinstance(s, dict) for s in settings.values()):
+        raise InputError(f"--cases: {path} must map case names to settings")
+    return settings
+
+
+def digest(array) -> np.ndarray:
+    """[sum, L2 norm, up to 8 entries spread over the flattened array]."""
+    flat = np.asarray(array, np.float64).ravel()
+    entries = flat[np.linspace(0, flat.size - 1, min(8, flat.size)).astype(int)]
+    return np.concatenate([[flat.sum(), np.sqrt((flat**2).sum())], entries])
+
+
+def _digests(prefix: str, entries) -> dict[str, np.ndarray]:
+    return {f"{prefix}/{name}": digest(value) for name, value in entries.items()}
+
+
+def _delta(name: str, delta) -> dict[str, np.ndarray]:
+    return {name: np.asarray(delta)[:WHOLE_IMAGES], f"{name}_digest": digest(delta)}
+
+
+def _num_classes(case: Case) -> int:
+    for name in ("logits_eval", "logits"):
+        if name in case.recorded:
+            return case.recorded[name].shape[-1]
+    keys = case.settings.get("keys", {})
+    heads = [shape[0] for name, shape in keys.items() if name in ("linear.weight", "fc.weight")]
+    return heads[0] if heads else case.settings.get("classes", 10)
+
+
+def _network(case: Case) -> Network:
+    """The case's network with its weights, in float64."""
+    model, seed = case.settings["model"], case.settings.get("seed", 0)
+    mean, std = (MEAN, STD) if case.settings.get("normalize", True) else ((), ())
+    classifier = make_classifier(model, _num_classes(case), mean, std, dtype="float64")
+    shape = case.images(0 if "image_seeds" in case.settings or "x0" in case.recorded else None).shape
+    templates = jax.eval_shape(lambda key: classifier.init(key, shape[1:]), jax.random.key(0))
+    entry = lambda name, shape: inputs.tensor(name, shape, seed)
+    params, batch_stats = (
+        from_state_dict(model, tree, entry, collection)
+        for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
+    )
+    return Network(classifier, params, batch_stats)
+
+
+def _running(case: Case, batch_stats):
+    return to_state_dict(case.settings["model"], batch_stats, "batch_stats")
+
+
+def _perturbed_entries(case: Case, v):
+    entries = to_state_dict(case.settings["model"], v)
+    return {name: value for name, value in entries.items() if is_perturbed(value)}
+
+
+def run_forward(case: Case) -> dict:
+    classifier, params, batch_stats = _network(case)
+    x = jnp.asarray(case.images())
+    logits, moments = jax.jit(classifier.train)(params, x)
+    return {
+        "logits_eval": jax.jit(classifier.eval)(params, batch_stats, x),
+        "logits_train": logits,
+        **_digests("after", _running(case, fold_moments(batch_stats, moments))),
+    }
+
+
+def _compiled_pgd(case: Case, network: Network, bn: str):
+    """(x, y, start, steps) -> (delta, batch_stats), and the forward, both compiled once."""
+    settings = case.settings
+    threat_model = make_threat_model(settings["norm"], settings["eps"])
+    forward = forward_in_mode(network.classifier, network.params, bn)
+
+    @jax.jit
+    def attack(x, y, start, steps):
+        loss = lambda logits: cross_entropy(logits, y)
+        alpha = settings["alpha"]
+        stats = network.batch_stats
+        return pgd(forward, loss, threat_model, x, start, stats, step_size=alpha, steps=steps)
+
+    return attack, jax.jit(forward)
+
+
+def run_attack(case: Case) -> dict:
+    network = _network(case)
+    attack, forward = _compiled_pgd(case, network, case.settings["bn"])
+    x, y = jnp.asarray(case.images()), jnp.asarray(case.labels())
+    start = jnp.asarray(case.start(np.asarray(x)))
+    ours = {}
+    for steps in sorted(case.settings["steps"]):
+        delta, batch_stats = attack(x, y, start, steps)
+        ours |= _delta(f"delta{steps}", delta)
+    _, batch_stats = forward(x + delta, batch_stats)  # the reference scores its final delta
+    return ours | _digests("after", _running(case, batch_stats))
+
+
+def run_eval(case: Case) -> dict:
+    network = _network(case)
+    attack, forward = _compiled_pgd(case, network, "eval")
+    x, y = jnp.asarray(case.images()), jnp.asarray(case.labels())
+    start = jnp.asarray(case.start(np.asarray(x)))
+    delta, _ = attack(x, y, start, case.settings["pgd_steps"])
+    logits, _ = forward(x + delta, network.batch_stats)
+    return _delta("delta", delta) | {"logits": logits, "correct": logits.argmax(-1) == y}
+
+
+def _perturb_clean(case: Case, perturbation):
+    """max_steps -> Perturbed, for the cross-entropy on the clean images."""
+    classifier, params, _ = _network(case)
+    x, y = jnp.asarray(case.images()), jnp.asarray(case.labels())
+    per_example = make_objective("at").per_example
+    loss = lambda w: per_example(classifier.train, w, Batch(x, x, y))
+    return jax.jit(
+        lambda steps: perturb_and_differentiate(loss, params, perturbation, max_steps=steps)
+    )
+
+
+def run_rwp(case: Case) -> dict:
+    settings = case.settings
+    perturbation = make_weight_perturbation(
+        "rwp", settings["gamma"], settings["steps"], settings["c_min"]
+    )
+    perturb = _perturb_clean(case, perturbation)
+    # Stopping after k = 0, 1, ..., K2 steps shows the state after each.
+    states = [perturb(k) for k in range(settings["steps"] + 1)]
+    ours = {
+        "loss0": states[0].loss,
+        "masked": np.array([state.gate_left for state in states]),
+        "mean_loss": np.array([state.loss.mean() for state in states]),
+        "v_norm": np.array([perturbed_norm(state.v) for state in states[1:]]),
+    }
+    for k, state in enumerate(states[1:], 1):
+        entries = _perturbed_entries(case, state.v)
+        ours |= _digests(f"v{k}", entries)
+    return ours | {f"v/{name}": value for name, value in entries.items()}
+
+
+def run_awp(case: Case) -> dict:
+    perturbation = make_weight_perturbation("awp", case.settings["gamma"])
+    return _digests("v1", _perturbed_entries(case, _perturb_clean(case, perturbation)(1).v))
+
+
+def run_step_at(case: Case) -> dict:
+    settings = case.settings
+    name = re.match(r"step_at_([a-z]+)", case.name).group(1)
+    network = _network(case)
+    recipe = Recipe(
+        network.classifier,
+        make_objective("at"),
+        make_threat_model(settings["norm"], settings["eps"]),
+        Attack(settings["pgd_steps"], settings["alpha"], settings["bn_attack"]),
+        make_weight_perturbation(
+            name, settings["gamma"], settings["rwp_steps"], settings["c_min"]
+        ),
+        0,
+        make_sgd(
+            settings["lr"],
+            settings["momentum"],
+            settings["weight_decay"],
+            settings.get("nesterov", False),
+        ),
+    )
+    step = jax.jit(lambda state, x, y, start: attack_and_update(recipe, state, x, y, start))
+    state = TrainState(
+        jnp.zeros((), jnp.int32),
+        network.params,
+        network.batch_stats,
+        recipe.optimizer.init(network.params),
+    )
+    ours, losses, norms = {}, [], []
+    for s in range(settings["steps"]):
+        x = case.images(s)
+        state, delta, perturbed = step(state, x, case.labels(s), case.start(x, s))
+        losses.append(perturbed.loss.mean())
+        norms.append(perturbed_norm(perturbed.v))
+        entries = to_state_dict(settings["model"], state.params)
+        ours |= _delta(f"delta_{s}", delta)
+        ours |= _digests(f"after{s}", entries | _running(case, state.batch_stats))
+    return ours | {"loss": np.array(losses), "v_norm": np.array(norms if name != "none" else [])}
+
+
+RUNNERS = {
+    "forward": run_forward,
+    "attack": run_attack,
+    "rwp": run_rwp,
+    "awp": run_awp,
+    "step_at": run_step_at,
+    "eval": run_eval,
+}
+# Kinds of the format that this version has no code for.
+NOT_COVERED = ("step_trades", "step_rst")
+
+
+def kind_of(case_name: str, settings: dict) -> str | None:
+    """The kind of a case by its name, None where this version has no runner for it.
+
+    Raises InputError for a name of no known kind.
+    """
+    if settings.get("loss", "CrossEntropyLoss") != "CrossEntropyLoss":
+        return None
+    for kind in (*RUNNERS, *NOT_COVERED):
+        if case_name.startswith(f"{kind}_"):
+            return kind if kind in RUNNERS else None
+    raise InputError(f"{case_name}: no kind of case starts so (known: {', '.join(RUNNERS)})")

@@ -1,0 +1,71 @@
+"""Comparison of computed with recorded arrays, and the table of the results."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+INPUT_ARRAYS = re.compile(r"[xy]\d*")  # a case's images and labels
+
+
+class Row(NamedTuple):
+    """One line of the table; `error` is the largest over the arrays, NaN where none was compared."""
+
+    case: str
+    arrays: int
+    error: float
+    tolerance: float
+    verdict: str
+
+    @property
+    def failed(self) -> bool:
+        return self.verdict.startswith("FAIL")
+
+
+def relative_error(ours, theirs) -> float:
+    """max |ours - theirs| / max |theirs|; absolute where theirs is all zero, inf for other shapes."""
+    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    if ours.shape != theirs.shape:
+        return float("inf")
+    if theirs.size == 0:
+        return 0.0
+    error, scale = np.abs(ours - theirs).max(), np.abs(theirs).max()
+    # NaN on our side must not pass for equality.
+    return float(np.nan_to_num(error / scale if scale > 0 else error, nan=np.inf))
+
+
+def compare(case: str, ours: Mapping, recorded: Mapping, tolerance: float) -> Row:
+    """Compares every recorded array but the inputs; one that we did not compute is a failure."""
+    wanted = [name for name in recorded if not INPUT_ARRAYS.fullmatch(name)]
+    missing = [name for name in wanted if name not in ours]
+    errors = {name: relative_error(ours[name], recorded[name]) for name in wanted if name in ours}
+    worst = max(errors, key=errors.get, default=None)
+    error = errors[worst] if worst else float("nan")
+    if missing:
+        verdict = f"FAIL: nothing computed for {missing[0]}"
+    elif not errors:
+        verdict = "FAIL: no array to compare"
+    else:
+        verdict = "pass" if error <= tolerance else f"FAIL: {worst}"
+    return Row(case, len(errors), error, tolerance, verdict)
+
+
+def table(rows: Iterable[Row]) -> str:
+    """The rows as aligned text, worst errors in scientific notation."""
+    cells = [("case", "arrays", "largest relative error", "tolerance", "result")]
+    for row in rows:
+        figures = (str(row.arrays), f"{row.error:.1e}", f"{row.tolerance:.0e}")
+        cells.append((row.case, *(figures if row.arrays else ("-", "-", "-")), row.verdict))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(format_line(line, widths) for line in cells)
+
+
+def format_line(cells, widths) -> str:
+    """Names and results to the left, figures to the right."""
+    first, *figures, last = cells
+    return "  ".join(
+        [first.ljust(widths[0])]
+        + [figure.rjust(w) for figure, w in zip(figures, widths[1:-1], strict=True)]
+        + [last]
+    ).rstrip()

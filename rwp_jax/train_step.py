@@ -1,0 +1,161 @@
+"""One training step: attack the input, then perturb the weights and update at the perturbed weights."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.threat_model import ThreatModel
+from rwp_jax.models.classifier import Classifier
+from rwp_jax.models.layers import fold_moments
+from rwp_jax.objectives import Batch, Objective
+from rwp_jax.weight_perturbation import (
+    Perturbed,
+    WeightPerturbation,
+    perturb_and_differentiate,
+    perturbed_norm,
+)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a step changes; the same on every device."""
+
+    step: jnp.ndarray
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+class Attack(NamedTuple):
+    """The attack of the training step: K1 steps of step_size, BN mode `train`, `batch` or `eval`."""
+
+    steps: int
+    step_size: float
+    bn: str
+
+
+class Recipe(NamedTuple):
+    """What a training step is made of. `perturb_from_step`: first step that perturbs weights."""
+
+    classifier: Classifier
+    objective: Objective
+    threat_model: ThreatModel
+    attack: Attack
+    perturbation: WeightPerturbation
+    perturb_from_step: int
+    optimizer: optax.GradientTransformation
+
+
+def init_state(recipe: Recipe, key, image_shape: tuple[int, int, int]) -> TrainState:
+    """Fresh state for images [H, W, C]."""
+    params, batch_stats = recipe.classifier.init(key, image_shape)
+    opt_state = recipe.optimizer.init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state)
+
+
+def attack_and_update(
+    recipe: Recipe, state: TrainState, x, y, start, axis_name: str | None = None
+) -> tuple[TrainState, Any, Perturbed]:
+    """A step on given images, labels and random starts (Algorithm 1 of the paper).
+
+    Args:
+      recipe: see there.
+      state: before the step.
+      x: this device's clean images [B, H, W, C] in [0, 1].
+      y: their labels [B].
+      start: first perturbation of the attack, as x, inside the threat model.
+      axis_name: mapped axis over which the batch is split, None on a single device.
+
+    Returns:
+      The state after the step, the attack's perturbation of x, and the perturbation of the weights.
+    """
+    classifier, objective, attack = recipe.classifier, recipe.objective, recipe.attack
+    devices = lax.axis_size(axis_name) if axis_name else 1
+
+    delta, batch_stats = pgd(
+        forward_in_mode(classifier, state.params, attack.bn),
+        lambda logits: objective.attack_loss(logits, y),
+        recipe.threat_model,
+        x,
+        start,
+        state.batch_stats,
+        step_size=attack.step_size,
+        steps=attack.steps,
+        global_batch_size=len(x) * devices,
+    )
+    batch = Batch(x, x + delta, y)
+    perturbed = perturb_and_differentiate(
+        lambda params: objective.per_example(classifier.train, params, batch),
+        state.params,
+        recipe.perturbation,
+        max_steps=jnp.where(state.step >= recipe.perturb_from_step, recipe.perturbation.steps, 0),
+        axis_name=axis_name,
+    )
+
+    if attack.bn == "train":
+        # The reference's attack scores its final delta by one more forward: that of the loop at v = 0.
+        batch_stats = fold_moments(batch_stats, perturbed.aux_unperturbed.moments[0])
+    for moments in perturbed.aux.moments:
+        batch_stats = fold_moments(batch_stats, moments)
+
+    # SGD at w + v (weight decay acts on w + v too); leaving v out of the sum restores w.
+    w_plus_v = jax.tree.map(jnp.add, state.params, perturbed.v)
+    updates, opt_state = recipe.optimizer.update(perturbed.gradient, state.opt_state, w_plus_v)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, batch_stats, opt_state), delta, perturbed
+
+
+def make_train_step(
+    recipe: Recipe, augment: Callable, learning_rate: Callable, axis_name: str | None = None
+) -> Callable:
+    """Makes the step that the trainer maps over devices.
+
+    Args:
+      recipe: see there.
+      augment: (keys [B], images uint8 [B, H, W, C]) -> images of the same kind.
+      learning_rate: step -> learning rate, for the metrics.
+      axis_name: mapped axis over which the batch is split, None on a single device.
+
+    Returns:
+      (state, images, labels, indices, key) -> (state, metrics): images uint8 [N, H, W, C] and labels
+      [N] are the whole data set, indices [B] this device's part of the batch, key the run's. All
+      randomness is drawn per example from (key, step, position in the global batch), so that it does
+      not depend on the number of devices. Metrics are scalars over the global batch.
+    """
+
+    def train_step(state, images, labels, indices, key):
+        batch_size = len(indices)
+        position = jnp.arange(batch_size)
+        if axis_name:
+            position += lax.axis_index(axis_name) * batch_size
+        step_key = jax.random.fold_in(key, state.step)
+        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(step_key, i)))(position)
+
+        dtype = jax.tree.leaves(state.params)[0].dtype
+        x = augment(keys[:, 0], images[indices]).astype(dtype) / 255
+        start = recipe.threat_model.sample(keys[:, 1], x)
+        y = labels[indices]
+        params = state.params
+        new_state, _, perturbed = attack_and_update(recipe, state, x, y, start, axis_name)
+
+        def mean(values):
+            total = jnp.sum(values.astype(dtype))
+            total, count = lax.psum((total, batch_size), axis_name) if axis_name else (total, batch_size)
+            return total / count
+
+        metrics = {
+            "loss": mean(perturbed.loss),
+            "robust_accuracy": mean(perturbed.aux_unperturbed.correct),
+            "gate_open": perturbed.gate_open,
+            "perturbation_steps": perturbed.steps,
+            "perturbation_norm": perturbed_norm(perturbed.v) / perturbed_norm(params),
+            "learning_rate": learning_rate(state.step),
+        }
+        return new_state, metrics
+
+    return train_step
