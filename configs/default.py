@@ -1,0 +1,68 @@
+"""Every key of a config with its default. The other files of this directory start from here."""
+
+import ml_collections
+
+INF = float("inf")
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # of initialisation, order of examples, augmentation and random starts
+    config.epochs = 200
+    config.batch_size = 128  # over all devices of all hosts
+    config.dtype = "float32"  # of activations: float32, bfloat16 or float64 (then everything is)
+    config.parallel = "pmap"  # or shard_map: how a step is spread over devices
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "digits"  # digits, npz or cifar10 (through tensorflow-datasets)
+    config.data.path = ""  # npz: a file with x_train, y_train, x_test, y_test, images uint8 NHWC
+    config.data.data_dir = ""  # cifar10: tensorflow-datasets' directory; "" is ~/tensorflow_datasets
+
+    config.augment = ml_collections.ConfigDict()
+    config.augment.padding = 0  # pixels on each side, then a random crop of the original size
+    config.augment.pad_mode = "reflect"  # or zero
+    config.augment.flip = False  # mirror half of the images left to right
+    config.augment.rotation = 0.0  # up to so many degrees either way
+
+    config.model = ml_collections.ConfigDict()
+    config.model.name = "preactresnet18"  # or wrn-DEPTH-WIDTH
+    config.model.mean = ()  # per channel in [0, 1], subtracted from pixels inside the model; () is none
+    config.model.std = ()  # per channel, divided by
+
+    config.threat = ml_collections.ConfigDict()
+    config.threat.norm = "l_inf"  # or l_2
+    config.threat.epsilon = 8 / 255  # radius, pixels being in [0, 1]; may be typed as 8/255
+
+    config.attack = ml_collections.ConfigDict()  # PGD on the training images
+    config.attack.steps = 10  # K1
+    config.attack.step_size = 2 / 255  # alpha
+    config.attack.bn = "train"  # BN during the attack: train (updates running statistics), batch, eval
+
+    config.objective = ml_collections.ConfigDict()
+    config.objective.name = "at"  # cross-entropy on the attacked images
+
+    config.weight_perturbation = ml_collections.ConfigDict()
+    config.weight_perturbation.name = "rwp"  # none, awp or rwp
+    config.weight_perturbation.gamma = 0.01  # ||v|| = gamma ||w||
+    config.weight_perturbation.steps = 10  # K2, the most ascent steps of rwp; awp takes one
+    config.weight_perturbation.c_min = 1.7  # rwp perturbs on examples with loss < c_min
+    config.weight_perturbation.start_epoch = 0  # first epoch (from 0) that perturbs
+    config.weight_perturbation.accumulate = "reference"  # the authors' code, or "paper": Algorithm 1
+    config.weight_perturbation.lsc_low = 0.0  # perturb only on losses in [lsc_low, lsc_high), with
+    config.weight_perturbation.lsc_high = INF  # awp too (Figure 1(c)); rwp's c_min bounds it besides
+
+    config.optimizer = ml_collections.ConfigDict()  # SGD
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.schedule = "piecewise"  # /10 at 1/2, /100 at 3/4 of training; cosine; constant
+    config.optimizer.momentum = 0.9
+    config.optimizer.nesterov = False
+    config.optimizer.weight_decay = 5e-4  # on every parameter
+
+    config.evaluation = ml_collections.ConfigDict()  # natural and PGD accuracy on the test set
+    config.evaluation.batch_size = 128  # over all devices
+    config.evaluation.steps = 20  # of PGD
+    config.evaluation.step_size = 2 / 255
+    config.evaluation.train_examples = 1000  # so many training images are evaluated besides; 0: none
+
+    return config

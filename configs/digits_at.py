@@ -1,0 +1,21 @@
+"""Adversarial training on scikit-learn's 8x8 digits: the baseline that overfits.
+
+    python main.py --config configs/digits_at.py
+
+No paper has figures for it; ours are in README.md. About two minutes on 2 CPU cores.
+"""
+
+from configs import default
+
+
+def get_config():
+    config = default.get_config()
+    config.epochs = 60
+    config.data.name = "digits"
+    config.model.name = "wrn-10-2"
+    config.threat.epsilon = 0.2
+    config.attack.step_size = 0.05
+    config.evaluation.step_size = 0.05
+    config.weight_perturbation.name = "none"
+    config.optimizer.learning_rate = 0.05
+    return config

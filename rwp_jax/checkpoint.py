@@ -1,0 +1,50 @@
+"""Checkpoints `last` and `best` of a run, by orbax."""
+
+import pathlib
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+DIRECTORY = "checkpoints"
+
+
+def _rank(record: dict) -> tuple:
+    """Better robust accuracy ranks higher, the earlier epoch among equals."""
+    return record["pgd_accuracy"], -record["epoch"]
+
+
+class Checkpoints:
+    """The checkpoints of one run: one per epoch, of which the newest and the best are kept.
+
+    A checkpoint holds the training state and that epoch's test record (`epoch`, `pgd_accuracy`, ...).
+    """
+
+    def __init__(self, workdir: pathlib.Path):
+        policies = ocp.training.preservation_policies
+        keep = [policies.LatestN(1), policies.BestN(get_metric_fn=_rank, n=1)]
+        self._checkpointer = ocp.training.Checkpointer(
+            pathlib.Path(workdir).resolve() / DIRECTORY,
+            preservation_policy=policies.AnyPreservationPolicy(keep),
+        )
+
+    def save(self, state, record: dict[str, Any]) -> None:
+        """Starts saving the state after epoch record["epoch"]; returns once the state is copied."""
+        self._checkpointer.save_async(record["epoch"], state, metrics=record, force=True)
+
+    def find(self, which: str) -> dict[str, Any] | None:
+        """The record of checkpoint `last` or `best`; None where there is none."""
+        records = [checkpoint.metrics for checkpoint in self._checkpointer.checkpoints]
+        key = _rank if which == "best" else lambda record: record["epoch"]
+        return max(records, key=key, default=None)
+
+    def restore(self, epoch: int, like):
+        """The state saved after `epoch`, with the structure, dtypes and shardings of `like`."""
+        return self._checkpointer.load(epoch, jax.tree.map(ocp.arrays.to_shape_dtype_struct, like))
+
+    def path(self, epoch: int) -> pathlib.Path:
+        return pathlib.Path(self._checkpointer.directory) / str(epoch)
+
+    def close(self) -> None:
+        """Waits for the last save and frees the checkpointer."""
+        self._checkpointer.close()

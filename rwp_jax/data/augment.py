@@ -1,0 +1,80 @@
+"""Augmentation of uint8 images on the device: padding, crop, flip and rotation as one gather."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from rwp_jax.errors import InputError
+
+PAD_MODES = ("reflect", "zero")
+MAX_ROTATION = 180.0
+
+
+def make_augment(
+    padding: int = 0, pad_mode: str = "reflect", flip: bool = False, rotation: float = 0.0
+) -> Callable:
+    """Makes the augmentation of the authors' scripts, in their order: pad, crop, flip, rotate.
+
+    Args:
+      padding: pixels added on each side before a crop of the original size is taken at random.
+      pad_mode: `reflect` (the edge is not repeated) or `zero`.
+      flip: whether half of the images are mirrored left to right.
+      rotation: largest angle in degrees, drawn uniformly on both sides of 0; nearest neighbour about
+        the centre, zeros from outside, as torchvision's RandomRotation.
+
+    Returns:
+      (keys [B], images uint8 [B, H, W, C]) -> images of the same shape and dtype.
+
+    Raises:
+      InputError: for an unknown mode or a value out of range.
+    """
+    if pad_mode not in PAD_MODES:
+        raise InputError(f"config.augment.pad_mode={pad_mode!r} must be one of {', '.join(PAD_MODES)}")
+    if padding < 0:
+        raise InputError(f"config.augment.padding={padding} must be at least 0")
+    if not 0 <= rotation <= MAX_ROTATION:
+        raise InputError(f"config.augment.rotation={rotation} must be in [0, {MAX_ROTATION:g}] degrees")
+
+    def augment_one(key, image):
+        height, width = image.shape[:2]
+        offset_key, flip_key, angle_key = jax.random.split(key, 3)
+        # Follow each output pixel back to where it comes from.
+        rows, columns = jnp.mgrid[:height, :width]
+        inside = True
+        if rotation:
+            angle = jax.random.uniform(angle_key, (), jnp.float32, -rotation, rotation)
+            rows, columns, inside = rotate_back(rows, columns, jnp.deg2rad(angle), height, width)
+        if flip:
+            columns = jnp.where(jax.random.bernoulli(flip_key), width - 1 - columns, columns)
+        if padding:
+            offset = jax.random.randint(offset_key, (2,), -padding, padding + 1)
+            rows, columns = rows + offset[0], columns + offset[1]
+            if pad_mode == "zero":
+                inside &= (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+            else:
+                rows, columns = reflect(rows, height), reflect(columns, width)
+        if inside is True:
+            return image[rows, columns]
+        pixels = image[jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)]
+        return jnp.where(inside[..., None], pixels, 0)
+
+    if not (padding or flip or rotation):
+        return lambda keys, images: images
+    return jax.vmap(augment_one)
+
+
+def reflect(index, size: int):
+    """Index into an axis that is mirrored at its first and last entry, both standing once."""
+    index = jnp.abs(index)
+    return jnp.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def rotate_back(rows, columns, angle, height: int, width: int):
+    """Source pixels of an image turned counter-clockwise by `angle` radians, and which lie inside."""
+    y, x = rows + 0.5 - height / 2, columns + 0.5 - width / 2
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    columns = jnp.floor(x * cos - y * sin + width / 2).astype(jnp.int32)
+    rows = jnp.floor(x * sin + y * cos + height / 2).astype(jnp.int32)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    return jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1), inside

@@ -1,0 +1,71 @@
+"""Natural and robust accuracy over a whole data set, every example counted once."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rwp_jax import parallel
+from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.threat_model import ThreatModel
+from rwp_jax.data.pipeline import padded_batches
+from rwp_jax.losses import cross_entropy
+from rwp_jax.models.classifier import Classifier
+
+
+def make_evaluation(
+    classifier: Classifier,
+    threat_model: ThreatModel,
+    *,
+    steps: int,
+    step_size: float,
+    batch_size: int,
+    mode: str,
+) -> Callable:
+    """Makes the evaluation that runs after each epoch: clean accuracy and PGD on the cross-entropy.
+
+    The attack runs in eval mode from a random start. Its key depends on the example's index alone, so
+    that neither batch size nor device count changes a verdict. Matrix products use full float32.
+
+    Args:
+      classifier: network; give it float32 or float64.
+      threat_model: what the attacker may do.
+      steps: PGD steps.
+      step_size: of PGD.
+      batch_size: global, a multiple of the number of devices.
+      mode: of `parallel.data_parallel`.
+
+    Returns:
+      (params, batch_stats, images uint8 [N, H, W, C], labels [N], key) -> dict of floats
+      `natural_accuracy` and `pgd_accuracy` in [0, 1]; all arguments replicated over devices.
+    """
+
+    def count_correct(params, batch_stats, images, labels, key, indices, mask):
+        dtype = jax.tree.leaves(params)[0].dtype
+        x, y = images[indices].astype(dtype) / 255, labels[indices]
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
+        forward = forward_in_mode(classifier, params, "eval")
+        start = threat_model.sample(keys, x)
+        loss = lambda logits: cross_entropy(logits, y)
+        delta, _ = pgd(
+            forward, loss, threat_model, x, start, batch_stats, step_size=step_size, steps=steps
+        )
+        correct = lambda images: jnp.argmax(forward(images, batch_stats)[0], -1) == y
+        counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x + delta) & mask)])
+        return lax.psum(counts, parallel.AXIS)
+
+    mapped = parallel.data_parallel(count_correct, (False,) * 5 + (True, True), mode)
+
+    def evaluate(params, batch_stats, images, labels, key):
+        counts = []
+        local = batch_size // jax.process_count()
+        mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+        with jax.default_matmul_precision("highest"):
+            for indices, mask in padded_batches(len(labels), batch_size):
+                counts.append(mapped(params, batch_stats, images, labels, key, indices[mine], mask[mine]))
+        natural, robust = np.sum(jax.device_get(counts), 0) / len(labels)
+        return {"natural_accuracy": float(natural), "pgd_accuracy": float(robust)}
+
+    return evaluate

@@ -1,0 +1,141 @@
+"""From a config to the parts of a run, with every value checked before anything is compiled."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rwp_jax import parallel
+from rwp_jax.attacks.pgd import BN_MODES
+from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.data.augment import make_augment
+from rwp_jax.data.sources import Dataset
+from rwp_jax.errors import InputError
+from rwp_jax.evaluate import make_evaluation
+from rwp_jax.models.classifier import make_classifier
+from rwp_jax.objectives import make_objective
+from rwp_jax.optimizer import make_schedule, make_sgd
+from rwp_jax.train_step import Attack, Recipe, make_train_step
+from rwp_jax.weight_perturbation import make_weight_perturbation
+
+
+class Experiment(NamedTuple):
+    """The parts of a run.
+
+    Attributes:
+      recipe: what a training step is made of.
+      train_step: (state, images, labels, indices of this host, key) -> (state, metrics).
+      evaluate: see `evaluate.make_evaluation`.
+      steps_per_epoch: whole batches in the training set.
+    """
+
+    recipe: Recipe
+    train_step: Callable
+    evaluate: Callable
+    steps_per_epoch: int
+
+
+def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) -> None:
+    """Raises InputError unless the number under the dotted key satisfies `holds` (NaN never does)."""
+    value = config
+    for part in key.split("."):
+        value = value[part]
+    if math.isnan(value) or not holds(value):
+        raise InputError(f"config.{key}={value} must be {accepted}")
+
+
+def check_numbers(config) -> None:
+    """Checks what no part checks for itself; raises InputError."""
+    finite = lambda low: lambda value: low <= value < math.inf
+    for key in ("epochs", "attack.steps"):
+        _require(config, key, "at least 1", finite(1))
+    for key in ("seed", "evaluation.steps", "evaluation.train_examples"):
+        _require(config, key, "at least 0", finite(0))
+    for key in ("attack.step_size", "evaluation.step_size", "optimizer.weight_decay"):
+        _require(config, key, "in [0, inf)", finite(0))
+    _require(config, "weight_perturbation.start_epoch", "at least 0", finite(0))
+    _require(config, "optimizer.learning_rate", "in (0, inf)", lambda lr: 0 < lr < math.inf)
+    _require(config, "optimizer.momentum", "in [0, 1)", lambda momentum: 0 <= momentum < 1)
+    if config.optimizer.nesterov and not config.optimizer.momentum:
+        raise InputError("config.optimizer.nesterov=True needs config.optimizer.momentum > 0")
+    if config.attack.bn not in BN_MODES:
+        raise InputError(f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(BN_MODES)}")
+
+
+def check_sizes(config, dataset: Dataset) -> None:
+    """Checks what depends on the data and the devices; raises InputError."""
+    parallel.check_batch_size("config.batch_size", config.batch_size)
+    parallel.check_batch_size("config.evaluation.batch_size", config.evaluation.batch_size)
+    if config.batch_size > len(dataset.x_train):
+        raise InputError(
+            f"config.batch_size={config.batch_size} is larger than the training set of "
+            f"{len(dataset.x_train)} images"
+        )
+    height, width, channels = dataset.x_train.shape[1:]
+    for key in ("mean", "std"):
+        values = config.model[key]
+        if len(values) != len(config.model.mean) or len(values) not in (0, channels):
+            raise InputError(
+                f"config.model.{key}={tuple(values)} must have as many entries as the images "
+                f"channels, {channels}, or mean and std must both be ()"
+            )
+    if not all(0 < value < math.inf for value in config.model.std):
+        raise InputError(f"config.model.std={tuple(config.model.std)} must be positive")
+    if not all(map(math.isfinite, config.model.mean)):
+        raise InputError(f"config.model.mean={tuple(config.model.mean)} must be finite")
+    if config.augment.padding >= min(height, width):
+        raise InputError(
+            f"config.augment.padding={config.augment.padding} must be smaller than the images, "
+            f"{height}x{width}"
+        )
+
+
+def check_config(config) -> None:
+    """Checks all that does not depend on the data; raises InputError."""
+    check_numbers(config)
+    build(config, num_classes=2, steps_per_epoch=1)
+
+
+def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
+    """Builds the parts, compiling nothing; raises InputError for values that a part refuses."""
+    network = {
+        "name": config.model.name,
+        "num_classes": num_classes,
+        "mean": config.model.mean,
+        "std": config.model.std,
+    }
+    threat_model = make_threat_model(config.threat.norm, config.threat.epsilon)
+    schedule = make_schedule(
+        config.optimizer.schedule, config.optimizer.learning_rate, config.epochs, steps_per_epoch
+    )
+    perturbation = config.weight_perturbation.to_dict()
+    start_epoch = perturbation.pop("start_epoch")
+    recipe = Recipe(
+        make_classifier(**network, dtype=config.dtype, axis_name=parallel.AXIS),
+        make_objective(config.objective.name),
+        threat_model,
+        Attack(config.attack.steps, config.attack.step_size, config.attack.bn),
+        make_weight_perturbation(**perturbation),
+        start_epoch * steps_per_epoch,
+        make_sgd(
+            schedule,
+            config.optimizer.momentum,
+            config.optimizer.weight_decay,
+            config.optimizer.nesterov,
+        ),
+    )
+    augment = make_augment(**config.augment.to_dict())
+    step = make_train_step(recipe, augment, schedule, parallel.AXIS)
+    train_step = parallel.data_parallel(
+        step, (False, False, False, True, False), config.parallel, donate=(0,)
+    )
+    # Verdicts are float32 even where training computes in bfloat16.
+    dtype = "float64" if config.dtype == "float64" else "float32"
+    evaluate = make_evaluation(
+        make_classifier(**network, dtype=dtype),
+        threat_model,
+        steps=config.evaluation.steps,
+        step_size=config.evaluation.step_size,
+        batch_size=config.evaluation.batch_size,
+        mode=config.parallel,
+    )
+    return Experiment(recipe, train_step, evaluate, steps_per_epoch)

@@ -1,0 +1,46 @@
+"""What a run writes down: metrics.jsonl and TensorBoard scalars."""
+
+import json
+import pathlib
+
+from tensorboardX import SummaryWriter
+
+FILE = "metrics.jsonl"
+
+
+def read_metrics(workdir: pathlib.Path) -> list[dict]:
+    """The records of a run's metrics.jsonl, in order; an unfinished last line is left out."""
+    path = pathlib.Path(workdir) / FILE
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break  # what a kill left of the last line
+    return records
+
+
+class MetricsWriter:
+    """Appends one JSON object per line to metrics.jsonl and the figures to TensorBoard."""
+
+    def __init__(self, workdir: pathlib.Path, first_epoch: int):
+        """Opens both, dropping what an interrupted run wrote of `first_epoch` and after."""
+        kept = [record for record in read_metrics(workdir) if record["epoch"] < first_epoch]
+        path = pathlib.Path(workdir) / FILE
+        partial = path.with_suffix(".partial")  # replaced in one step, so that a kill loses nothing
+        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        partial.replace(path)
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(workdir), purge_step=first_epoch)
+
+    def write(self, epoch: int, step: int, split: str, figures: dict[str, float]) -> None:
+        """Writes the figures of one split, `train` or `test`, after `epoch` (counted from 0)."""
+        record = {"epoch": epoch, "step": step, "split": split, **figures}
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for name, value in figures.items():
+            self._board.add_scalar(f"{split}/{name}", value, epoch)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()

@@ -1,0 +1,78 @@
+"""How devices are used: everything that knows there is more than one.
+
+Functions are written per device with the axis name `AXIS` and mapped over all devices of all hosts.
+State and data sets are replicated, index batches are split along their first axis.
+"""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from rwp_jax.errors import InputError
+
+AXIS = "batch"
+MODES = ("pmap", "shard_map")
+
+
+def check_batch_size(key: str, batch_size: int) -> None:
+    """Raises InputError unless the global batch splits evenly over all devices."""
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        raise InputError(
+            f"{key}={batch_size} must be a positive multiple of the number of devices, {devices}"
+        )
+
+
+def _mesh() -> Mesh:
+    # Mesh, not jax.make_mesh: that one's axes are Explicit by default and it may reorder devices.
+    return Mesh(np.array(jax.devices()), (AXIS,))
+
+
+def replicate(tree):
+    """Copies a tree of arrays, equal on all hosts, to every device."""
+    sharding = NamedSharding(_mesh(), PartitionSpec())
+    # Without an own copy, donating the result would delete the original.
+    return jax.device_put(tree, sharding, may_alias=False)
+
+
+def data_parallel(function: Callable, split: tuple[bool, ...], mode: str, donate=()) -> Callable:
+    """Maps a per-device function with axis name `AXIS` over all devices.
+
+    Args:
+      function: its outputs must be the same on every device.
+      split: for each argument, whether this host's [n, ...] part of it is split over its devices
+        (numpy arrays) or the argument is replicated, see `replicate`.
+      mode: `pmap` or `shard_map`, which give the same numbers.
+      donate: positions of arguments whose buffers may be reused.
+
+    Returns:
+      A function of the same arguments; outputs are replicated.
+    """
+    if mode not in MODES:
+        raise InputError(f"config.parallel={mode!r} must be one of {', '.join(MODES)}")
+    if mode == "pmap":
+        mapped = jax.pmap(
+            function,
+            axis_name=AXIS,
+            in_axes=tuple(0 if s else None for s in split),
+            out_axes=None,
+            donate_argnums=donate,
+        )
+        spread = lambda part: part.reshape(jax.local_device_count(), -1, *part.shape[1:])
+    else:
+        mesh = _mesh()
+        spec = tuple(PartitionSpec(AXIS) if s else PartitionSpec() for s in split)
+        # check_vma would add a pmean's factor to gradients of local losses, silently.
+        per_device = jax.shard_map(
+            function, mesh=mesh, in_specs=spec, out_specs=PartitionSpec(), check_vma=False
+        )
+        mapped = jax.jit(per_device, donate_argnums=donate)
+        sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+        spread = lambda part: jax.make_array_from_process_local_data(sharding, part)
+
+    def call(*arguments):
+        return mapped(*(spread(a) if s else a for a, s in zip(arguments, split, strict=True)))
+
+    return call

@@ -1,0 +1,175 @@
+"""The training loop, straight down the page."""
+
+import importlib.metadata
+import json
+import math
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from rwp_jax import __version__, experiment, parallel, workdir
+from rwp_jax.checkpoint import Checkpoints
+from rwp_jax.data import sources
+from rwp_jax.data.pipeline import epoch_indices
+from rwp_jax.metrics import MetricsWriter, read_metrics
+from rwp_jax.report import draw_learning_curve
+from rwp_jax.train_step import init_state
+
+LEARNING_CURVE = "learning_curve.png"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss stopped being a number; the message names the step and the last good checkpoint."""
+
+
+def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
+    """Trains as the config says, continuing the run that the directory may hold.
+
+    Args:
+      config: ConfigDict with the keys of configs/default.py.
+      directory: of the run; gets config.json, metrics.jsonl, TensorBoard events, checkpoints/,
+        summary.json and learning_curve.png.
+      resume: whether a run of the same config that is there already may be continued.
+
+    Returns:
+      The content of summary.json.
+
+    Raises:
+      InputError: for bad input, before anything is compiled or written.
+      NonFiniteLoss: see there.
+    """
+    # Check everything that can be wrong.
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    experiment.check_config(config)
+    data = sources.load(**config.data.to_dict())
+    experiment.check_sizes(config, data)
+    plain_config = json.loads(config.to_json())
+    resuming = workdir.check(directory, plain_config, resume)
+
+    # Set up the run.
+    parts = experiment.build(config, data.num_classes, len(data.x_train) // config.batch_size)
+    init_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 3)
+    state = parallel.replicate(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
+    directory.mkdir(parents=True, exist_ok=True)
+    if not resuming:
+        workdir.write_json(directory / workdir.CONFIG, plain_config)
+    checkpoints = Checkpoints(directory)
+    last = checkpoints.find("last") if resuming else None
+    if last:
+        state = checkpoints.restore(last["epoch"], state)
+        print(f"resuming after epoch {last['epoch'] + 1} of {config.epochs} in {directory}")
+    first_epoch = last["epoch"] + 1 if last else 0
+    started = time.monotonic() - (last["seconds"] if last else 0.0)
+    x_train, y_train, x_test, y_test = parallel.replicate(data[:4])
+    n = config.evaluation.train_examples
+    x_part, y_part = parallel.replicate((data.x_train[:n], data.y_train[:n]))
+    step_key, evaluation_key = parallel.replicate((step_key, evaluation_key))
+    writer = MetricsWriter(directory, first_epoch)
+
+    for epoch in range(first_epoch, config.epochs):
+        # Train for an epoch; metrics stay on the device until its end.
+        order = epoch_indices(
+            len(y_train),
+            config.batch_size,
+            config.seed,
+            epoch,
+            jax.process_index(),
+            jax.process_count(),
+        )
+        steps = []
+        for indices in _progress(order, parts.steps_per_epoch, f"epoch {epoch + 1}"):
+            state, metrics = parts.train_step(state, x_train, y_train, indices, step_key)
+            steps.append(metrics)
+        steps = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps))
+        _check_finite(steps, epoch, checkpoints)
+
+        # Evaluate on the whole test set, and on part of the training set for the learning curve.
+        evaluate = lambda x, y: parts.evaluate(
+            state.params, state.batch_stats, x, y, evaluation_key
+        )
+        train_figures = {name: float(values.mean()) for name, values in steps.items()}
+        train_figures["learning_rate"] = float(steps["learning_rate"][-1])
+        if n:
+            train_figures |= evaluate(x_part, y_part)
+        test_figures = evaluate(x_test, y_test)
+
+        # Write down and save.
+        step = (epoch + 1) * parts.steps_per_epoch
+        seconds = time.monotonic() - started
+        writer.write(epoch, step, "train", train_figures)
+        writer.write(epoch, step, "test", test_figures)
+        checkpoints.save(state, {"epoch": epoch, "seconds": seconds, **test_figures})
+        print(_line(epoch, config, train_figures, test_figures, seconds), flush=True)
+
+    # Sum up.
+    writer.close()
+    summary = {
+        "best": _summary_record(checkpoints.find("best")),
+        "last": _summary_record(checkpoints.find("last")),
+        "seconds": round(checkpoints.find("last")["seconds"], 1),
+        "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind},
+        "versions": {"rwp-jax": __version__, "python": sys.version.split()[0]}
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+    checkpoints.close()
+    workdir.write_json(directory / workdir.SUMMARY, summary)
+    draw_learning_curve(read_metrics(directory), directory.name, directory / LEARNING_CURVE)
+    for which in ("best", "last"):
+        record = summary[which]
+        print(
+            f"{which}: epoch {record['epoch'] + 1}, natural {record['natural_accuracy']:.2%}, "
+            f"PGD-{config.evaluation.steps} {record['pgd_accuracy']:.2%}"
+        )
+    print(f"wrote {directory / workdir.SUMMARY} and {directory / LEARNING_CURVE}")
+    return summary
+
+
+def _progress(iterable, total: int, description: str):
+    """A progress bar on a terminal, nothing elsewhere."""
+    return tqdm(
+        iterable, description, total, leave=False, unit="step", disable=not sys.stderr.isatty()
+    )
+
+
+def _check_finite(steps: dict, epoch: int, checkpoints: Checkpoints) -> None:
+    finite = np.isfinite(steps["loss"])
+    if finite.all():
+        return
+    first = int(np.argmin(finite))
+    good = checkpoints.find("last")
+    where = (
+        f"the last good checkpoint is {checkpoints.path(good['epoch'])}, after epoch "
+        f"{good['epoch'] + 1}"
+        if good
+        else "there is no checkpoint yet"
+    )
+    checkpoints.close()
+    raise NonFiniteLoss(
+        f"the loss is {steps['loss'][first]} at step {epoch * len(finite) + first} (epoch "
+        f"{epoch + 1}), learning rate {steps['learning_rate'][first]:g}; {where}"
+    )
+
+
+def _line(epoch: int, config, train: dict, test: dict, seconds: float) -> str:
+    """What is printed after an epoch."""
+    minutes, rest = divmod(math.floor(seconds), 60)
+    return (
+        f"epoch {epoch + 1:{len(str(config.epochs))}}/{config.epochs}  "
+        f"loss {train['loss']:.3f}  robust {train['robust_accuracy']:6.2%}  |  "
+        f"test natural {test['natural_accuracy']:6.2%}  "
+        f"PGD-{config.evaluation.steps} {test['pgd_accuracy']:6.2%}  |  "
+        f"gate {train['gate_open']:.1f}/{config.batch_size}  "
+        f"k {train['perturbation_steps']:.1f}  "
+        f"|v|/|w| {train['perturbation_norm']:.4f}  lr {train['learning_rate']:.4g}  "
+        f"{minutes}:{rest:02}"
+    )
+
+
+def _summary_record(record: dict) -> dict:
+    return {key: record[key] for key in ("epoch", "natural_accuracy", "pgd_accuracy")}

@@ -1,0 +1,73 @@
+"""A run's directory: which run it holds, and the files beside checkpoints and metrics."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+from rwp_jax.errors import InputError
+
+CONFIG, SUMMARY = "config.json", "summary.json"
+
+
+def write_json(path: pathlib.Path, content: Any) -> None:
+    """Writes JSON so that a kill leaves either the old file or the new one."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
+    """Tells whether the directory holds a run of this config, touching nothing.
+
+    Args:
+      workdir: may be missing.
+      config: as nested dicts of JSON values.
+      resume: whether continuing a run is wanted.
+
+    Returns:
+      True if there is a run to continue, False if the directory is free.
+
+    Raises:
+      InputError: if it holds a run of another config, anything that is no run, or a run although
+        `resume` is false; or if it cannot be written to.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise InputError(f"--workdir={workdir} is a file, must be a directory or not exist yet")
+    existing = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"--workdir={workdir}: no permission to write in {existing}")
+    if not workdir.is_dir() or not any(workdir.iterdir()):
+        return False
+    path = workdir / CONFIG
+    try:
+        held = flatten(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        raise InputError(
+            f"--workdir={workdir} holds files but no readable {CONFIG}: choose an empty directory"
+        ) from None
+    wanted = flatten(json.loads(json.dumps(config)))
+    differences = [
+        f"{key}={held.get(key, 'missing')!r} there, {wanted.get(key, 'missing')!r} here"
+        for key in sorted(held.keys() | wanted.keys())
+        if held.get(key, "missing") != wanted.get(key, "missing")
+    ]
+    if differences:
+        raise InputError(
+            f"--workdir={workdir} holds a run of another config ({'; '.join(differences)}): "
+            "choose another directory"
+        )
+    if not resume:
+        raise InputError(
+            f"--workdir={workdir} holds a run of this config and --noresume was given: "
+            "choose another directory, or let it resume"
+        )
+    return True
