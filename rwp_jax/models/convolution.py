@@ -43,9 +43,19 @@ def _conv(images, kernel, strides, padding, **dilation):
     )
 
 
+def _padded_conv(images, kernel, strides, padding, lhs_dilation=(1, 1)):
+    """As `_conv`; images smaller than the kernel, which leave the fast kernel, are padded beforehand."""
+    if all(n >= k for n, k in zip(images.shape[1:3], kernel.shape, strict=False)):
+        return _conv(images, kernel, strides, padding, lhs_dilation=lhs_dilation)
+    inner = [(*pad, d - 1) for pad, d in zip(padding, lhs_dilation, strict=True)]
+    padded = lax.pad(images, jnp.zeros((), images.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
+    # The barrier keeps XLA from folding the padding back into the convolution.
+    return _conv(lax.optimization_barrier(padded), kernel, strides, "VALID")
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _canonical_conv(images, kernel, stride, padding):
-    return _conv(images, kernel, (stride, stride), ((padding, padding),) * 2)
+    return _padded_conv(images, kernel, (stride, stride), ((padding, padding),) * 2)
 
 
 def _forward(images, kernel, stride, padding):
@@ -61,7 +71,7 @@ def _backward(stride, padding, residuals, cotangent):
     behind = [d + k - 1 - n - padding for d, k, n in zip(dilated, windows, sizes, strict=True)]
 
     # Input gradient: the dilated cotangent convolved with the flipped kernel, I and O swapped.
-    images_gradient = _conv(
+    images_gradient = _padded_conv(
         cotangent,
         jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
         (1, 1),
