@@ -25,47 +25,64 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; runs/<config name> by default.")
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 
+OVERRIDE = re.compile(r"--?config\.([\w.]+)")
 FRACTION = re.compile(r"(-?\d+(?:\.\d*)?)/(\d+(?:\.\d*)?)")
 
 
 def fractions_to_decimals(argv: list[str]) -> list[str]:
-    """--config.threat.epsilon=8/255 as the decimal number that ml_collections parses."""
-
-    def replace(argument):
-        name, equals, value = argument.partition("=")
+    """--config.threat.epsilon=8/255 (or with a space) as the decimal that ml_collections parses."""
+    decimals = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        name, equals, value = argument.rpartition("=")
         match = FRACTION.fullmatch(value)
-        if not (equals and name.lstrip("-").startswith("config.") and match and float(match[2])):
-            return argument
-        return f"{name}={float(match[1]) / float(match[2])!r}"
+        if match and float(match[2]) and OVERRIDE.match(name or before):
+            value = repr(float(match[1]) / float(match[2]))
+        decimals.append(name + equals + value)
+    return decimals
 
-    return [argv[0], *map(replace, argv[1:])]
+
+def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without --config.KEY=VALUE (or --config.KEY VALUE), and the KEYs."""
+    others, keys = [], []
+    value_follows = False
+    for argument in argv:
+        match = OVERRIDE.match(argument)
+        if match:
+            keys.append(match[1])
+        elif not value_follows or argument.startswith("-"):
+            others.append(argument)
+        value_follows = bool(match) and "=" not in argument
+    return others, keys
 
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the command line; whatever is wrong with it becomes an InputError."""
+    others, keys = split_overrides(argv)
     try:
-        rest = flags.FLAGS(fractions_to_decimals(argv))
+        # ml_collections takes the names of overrides from sys.argv. First without any, which loads
+        # the config, so that their keys can be checked.
+        sys.argv = others
+        flags.FLAGS(others)
+        if CONFIG.value is None:
+            raise InputError("--config is missing: name a file, such as configs/digits_at_rwp.py")
+        known = flatten(CONFIG.value.to_dict())
+        unknown = next((key for key in keys if key not in known), None)
+        if unknown:
+            nearest = difflib.get_close_matches(unknown, known, 1)
+            hint = f"did you mean --config.{nearest[0]}? " if nearest else ""
+            raise InputError(f"--config.{unknown}: no such key; {hint}configs/default.py has them all")
+        sys.argv = fractions_to_decimals(argv)
+        rest = flags.FLAGS(sys.argv)
     except InputError:
         raise
     except Exception as error:  # absl, ml_collections and config files raise many kinds
-        raise InputError(explain(argv, error)) from None
+        # A config that cannot be loaded is explained at the end of a long message.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        line = lines[-1] if lines else type(error).__name__
+        raise InputError(line.removeprefix("rwp_jax.errors.InputError: ")) from None
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r} is no flag: overrides look like --config.epochs=10")
-    if CONFIG.value is None:
-        raise InputError("--config is missing: name a file, such as configs/digits_at_rwp.py")
     return rest
-
-
-def explain(argv: list[str], error: Exception) -> str:
-    """One line for an error of parsing, with the nearest existing key where a key is unknown."""
-    reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
-    overrides = [a.lstrip("-").partition("=")[0] for a in argv[1:] if a.startswith("--config.")]
-    known = [f"config.{key}" for key in flatten(CONFIG.value.to_dict())] if CONFIG.value else []
-    for key in overrides:
-        if known and key not in known:
-            nearest = difflib.get_close_matches(key, known, 1, 0)
-            return f"--{key}: no such key; did you mean --{nearest[0]}? (keys: configs/default.py)"
-    return reason
 
 
 def default_workdir() -> pathlib.Path:

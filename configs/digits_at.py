@@ -10,10 +10,12 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.epochs = 60
+    config.epochs = 30
+    config.batch_size = 64
     config.data.name = "digits"
-    config.model.name = "wrn-10-2"
+    config.model.name = "wrn-10-1"
     config.threat.epsilon = 0.2
+    config.evaluation.train_examples = 360
     config.attack.step_size = 0.05
     config.evaluation.step_size = 0.05
     config.weight_perturbation.name = "none"

@@ -57,6 +57,9 @@ def check_numbers(config) -> None:
     _require(config, "optimizer.momentum", "in [0, 1)", lambda momentum: 0 <= momentum < 1)
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise InputError("config.optimizer.nesterov=True needs config.optimizer.momentum > 0")
+    for key in ("mean", "std"):
+        if not all(isinstance(value, int | float) for value in config.model[key]):
+            raise InputError(f"config.model.{key}={config.model[key]!r} must be a tuple of numbers")
     if config.attack.bn not in BN_MODES:
         raise InputError(f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(BN_MODES)}")
 
@@ -71,17 +74,14 @@ def check_sizes(config, dataset: Dataset) -> None:
             f"{len(dataset.x_train)} images"
         )
     height, width, channels = dataset.x_train.shape[1:]
-    for key in ("mean", "std"):
-        values = config.model[key]
-        if len(values) != len(config.model.mean) or len(values) not in (0, channels):
-            raise InputError(
-                f"config.model.{key}={tuple(values)} must have as many entries as the images "
-                f"channels, {channels}, or mean and std must both be ()"
-            )
-    if not all(0 < value < math.inf for value in config.model.std):
-        raise InputError(f"config.model.std={tuple(config.model.std)} must be positive")
-    if not all(map(math.isfinite, config.model.mean)):
-        raise InputError(f"config.model.mean={tuple(config.model.mean)} must be finite")
+    mean, std = (tuple(config.model[key]) for key in ("mean", "std"))
+    if len(mean) != len(std) or len(mean) not in (0, channels):
+        raise InputError(
+            f"config.model.mean={mean} and std={std} must have one entry for each of the images' "
+            f"{channels} channels, or both be ()"
+        )
+    if not all(0 < value < math.inf for value in std) or not all(map(math.isfinite, mean)):
+        raise InputError(f"config.model.mean={mean} must be finite and std={std} positive")
     if config.augment.padding >= min(height, width):
         raise InputError(
             f"config.augment.padding={config.augment.padding} must be smaller than the images, "

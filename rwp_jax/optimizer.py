@@ -1,8 +1,8 @@
 """SGD as torch.optim.SGD does it, and the learning-rate schedules of the authors' scripts."""
 
-import math
 from collections.abc import Callable
 
+import jax.numpy as jnp
 import optax
 
 from rwp_jax.errors import InputError
@@ -21,8 +21,9 @@ def make_schedule(
     """
     total = epochs * steps_per_epoch
     if name == "piecewise":
-        drops = {math.ceil(total * part) - 1: 0.1 for part in (0.5, 0.75)}
-        return optax.piecewise_constant_schedule(learning_rate, drops)
+        # In integers: halves and quarters of `total` must not fall to rounding.
+        late = lambda step: jnp.where(4 * (step + 1) < 3 * total, 0.1, 0.01)
+        return lambda step: learning_rate * jnp.where(2 * (step + 1) < total, 1.0, late(step))
     if name == "cosine":
         cosine = optax.cosine_decay_schedule(learning_rate, total)
         return lambda step: cosine(step + 1)

@@ -7,6 +7,7 @@ State and data sets are replicated, index batches are split along their first ax
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -33,8 +34,8 @@ def _mesh() -> Mesh:
 def replicate(tree):
     """Copies a tree of arrays, equal on all hosts, to every device."""
     sharding = NamedSharding(_mesh(), PartitionSpec())
-    # Without an own copy, donating the result would delete the original.
-    return jax.device_put(tree, sharding, may_alias=False)
+    # device_put may share buffers with its argument; donating those would delete the original.
+    return jax.device_put(jax.tree.map(jnp.copy, tree), sharding)
 
 
 def data_parallel(function: Callable, split: tuple[bool, ...], mode: str, donate=()) -> Callable:

@@ -1,0 +1,74 @@
+import jax
+import numpy as np
+import pytest
+
+from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.errors import InputError
+
+NORMS = {
+    "l_inf": lambda delta: np.abs(delta).max((1, 2, 3)),
+    "l_2": lambda delta: np.sqrt((delta**2).sum((1, 2, 3))),
+}
+
+
+@pytest.fixture
+def x():
+    """Images with pixels at both ends of the box."""
+    return np.clip(np.random.default_rng(0).uniform(-0.2, 1.2, (64, 8, 8, 3)), 0, 1)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_samples_fill_the_ball_inside_the_box(norm, x, key):
+    threat_model = make_threat_model(norm, 0.3)
+    inner = np.full_like(x, 0.5)  # the box cuts nothing off here
+    for images in (x, inner):
+        delta = np.asarray(threat_model.sample(jax.random.split(key, 64), images))
+        assert (NORMS[norm](delta) <= 0.3 * (1 + 1e-12)).all()
+        assert (images + delta >= 0).all() and (images + delta <= 1).all()
+    radii = NORMS[norm](delta)
+    if norm == "l_2":  # uniform radius: mean 1/2, some near each end
+        assert radii.min() < 0.03 and radii.max() > 0.27 and abs(radii.mean() - 0.15) < 0.03
+    else:
+        assert radii.min() > 0.28 and abs(delta.mean()) < 0.005
+
+
+def test_a_sample_depends_on_its_key_alone(x, key):
+    threat_model = make_threat_model("l_2", 0.5)
+    keys = jax.random.split(key, 64)
+    together = threat_model.sample(keys, x)
+    apart = threat_model.sample(keys[10:20], x[10:20])
+    np.testing.assert_allclose(together[10:20], apart, rtol=1e-13)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection(norm, x):
+    threat_model = make_threat_model(norm, 0.3)
+    delta = np.random.default_rng(1).standard_normal(x.shape)
+    delta[:8] *= 1e-3
+    projected = np.asarray(threat_model.project(delta, x))
+    assert (NORMS[norm](projected) <= 0.3 + 1e-12).all()
+    assert (x + projected >= -1e-15).all() and (x + projected <= 1 + 1e-15).all()
+    np.testing.assert_array_equal(projected[:8], np.clip(delta[:8], 0 - x[:8], 1 - x[:8]))
+
+
+def test_steps():
+    gradient = np.array([3.0, -4.0, 0.0, 0.0]).reshape(1, 2, 2, 1)
+    zero = np.zeros_like(gradient)
+    step = lambda norm: np.asarray(make_threat_model(norm, 1.0).step(zero, gradient, 0.1)).ravel()
+    np.testing.assert_allclose(step("l_inf"), [0.1, -0.1, 0, 0])
+    np.testing.assert_allclose(step("l_2"), [0.06, -0.08, 0, 0])
+    assert np.isfinite(make_threat_model("l_2", 1.0).step(zero, zero, 0.1)).all()
+
+
+@pytest.mark.parametrize(
+    ("norm", "epsilon", "message"),
+    [
+        ("linf", 0.1, "config.threat.norm='linf' must be one of l_inf, l_2"),
+        ("l_inf", 1.5, r"config.threat.epsilon=1.5 must be in \[0, 1\]"),
+        ("l_2", -0.1, r"config.threat.epsilon=-0.1 must be in \[0, inf\)"),
+        ("l_2", float("nan"), "config.threat.epsilon=nan"),
+    ],
+)
+def test_refusals(norm, epsilon, message):
+    with pytest.raises(InputError, match=message):
+        make_threat_model(norm, epsilon)

@@ -1,0 +1,152 @@
+import json
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from configs import digits_at_rwp
+from rwp_jax import trainer
+from rwp_jax.checkpoint import Checkpoints
+from rwp_jax.errors import InputError
+from rwp_jax.metrics import read_metrics
+
+FILES = {"config.json", "metrics.jsonl", "summary.json", "learning_curve.png", "checkpoints"}
+
+
+def small_config(**changes) -> ml_collections.ConfigDict:
+    """Two epochs of three steps on images made up, of two easy classes."""
+    config = digits_at_rwp.get_config()
+    config.epochs = 2
+    config.batch_size = 16
+    config.dtype = "float64"
+    config.data.name = "npz"
+    config.attack.steps = 2
+    config.weight_perturbation.steps = 2
+    config.evaluation.batch_size = 16
+    config.evaluation.steps = 2
+    config.evaluation.train_examples = 10
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 70)
+    x = np.clip(rng.normal(60 + 120 * y[:, None, None, None], 30, (70, 8, 8, 1)), 0, 255)
+    x = x.astype(np.uint8)
+    np.savez(path, x_train=x[:50], y_train=y[:50], x_test=x[50:], y_test=y[50:])
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def finished(npz, tmp_path_factory):
+    """A whole run: its directory and summary."""
+    directory = tmp_path_factory.mktemp("run") / "run"
+    return directory, trainer.train(small_config(**{"data.path": npz}), directory)
+
+
+def final_state(directory):
+    checkpoints = Checkpoints(directory)
+    path = checkpoints.path(checkpoints.find("last")["epoch"])
+    checkpoints.close()
+    return jax.device_get(ocp.load(path))
+
+
+def test_writes_what_it_promises(finished):
+    directory, summary = finished
+    assert FILES <= {path.name for path in directory.iterdir()}
+    assert any(path.name.startswith("events.out.tfevents") for path in directory.iterdir())
+    assert json.loads((directory / "summary.json").read_text()) == summary
+    assert summary["last"]["epoch"] == 1 and summary["devices"]["count"] == 8
+    records = read_metrics(directory)
+    assert [(r["epoch"], r["step"], r["split"]) for r in records] == [
+        (0, 3, "train"), (0, 3, "test"), (1, 6, "train"), (1, 6, "test"),
+    ]
+    for r in records[::2]:
+        assert {"loss", "robust_accuracy", "gate_open", "perturbation_steps"} <= r.keys()
+        assert {"perturbation_norm", "learning_rate", "pgd_accuracy"} <= r.keys()
+    best = max(records[1::2], key=lambda r: r["pgd_accuracy"])
+    assert summary["best"]["pgd_accuracy"] == best["pgd_accuracy"]
+
+
+def test_a_killed_run_resumes_to_the_same_weights(finished, npz, tmp_path, monkeypatch, capsys):
+    """Killed during the second epoch, after its first lines were written."""
+    write = trainer.MetricsWriter.write
+
+    def dies(self, epoch, step, split, figures):
+        write(self, epoch, step, split, figures)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    directory = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.MetricsWriter, "write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(small_config(**{"data.path": npz}), directory)
+    summary = trainer.train(small_config(**{"data.path": npz}), directory)
+    assert "resuming after epoch 1 of 2" in capsys.readouterr().out
+    undisturbed, expected = finished
+    assert (summary["best"], summary["last"]) == (expected["best"], expected["last"])
+    assert read_metrics(directory) == read_metrics(undisturbed)
+    for a, b in zip(
+        jax.tree.leaves(final_state(directory)), jax.tree.leaves(final_state(undisturbed)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_is_left_as_it_is(finished, npz):
+    directory, summary = finished
+    before = read_metrics(directory)
+    again = trainer.train(small_config(**{"data.path": npz}), directory)
+    assert again == summary and read_metrics(directory) == before
+
+
+def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
+    changes = {"data.path": npz, "optimizer.learning_rate": 1e300, "epochs": 1}
+    with pytest.raises(trainer.NonFiniteLoss, match=r"at step \d+ .*there is no checkpoint yet"):
+        trainer.train(small_config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.name": "vgg"}, "config.model.name='vgg'"),
+        ({"objective.name": "mart"}, "config.objective.name='mart' must be one of at"),
+        ({"data.name": "mnist"}, "config.data.name='mnist' must be one of"),
+        ({"threat.norm": "l1"}, "config.threat.norm='l1' must be one of l_inf, l_2"),
+        ({"threat.epsilon": -0.1}, "config.threat.epsilon=-0.1"),
+        ({"weight_perturbation.gamma": -1.0}, "gamma=-1.0"),
+        ({"weight_perturbation.c_min": float("nan")}, "c_min=nan"),
+        ({"weight_perturbation.steps": -1}, "steps=-1"),
+        ({"weight_perturbation.start_epoch": -1}, "config.weight_perturbation.start_epoch=-1"),
+        ({"attack.steps": 0}, "config.attack.steps=0 must be at least 1"),
+        ({"attack.bn": "none"}, "config.attack.bn='none' must be one of train, batch, eval"),
+        ({"attack.step_size": float("inf")}, "config.attack.step_size=inf"),
+        ({"batch_size": 12}, "config.batch_size=12 must be a positive multiple .* 8"),
+        ({"batch_size": 64}, "config.batch_size=64 is larger than the training set of 50 images"),
+        ({"evaluation.batch_size": 0}, "config.evaluation.batch_size=0"),
+        ({"dtype": "float16"}, "config.dtype='float16' must be one of"),
+        ({"parallel": "jit"}, "config.parallel='jit' must be one of pmap, shard_map"),
+        ({"epochs": 0}, "config.epochs=0 must be at least 1"),
+        ({"seed": -1}, "config.seed=-1 must be at least 0"),
+        ({"optimizer.learning_rate": 0.0}, "config.optimizer.learning_rate=0.0"),
+        ({"optimizer.momentum": 1.0}, "config.optimizer.momentum=1.0"),
+        ({"optimizer.schedule": "linear"}, "config.optimizer.schedule='linear'"),
+        ({"model.mean": (0.1, 0.2)}, "config.model.mean"),
+        ({"model.mean": (0.1,), "model.std": (0.0,)}, "std=.* positive"),
+        ({"model.mean": ("a",), "model.std": (1.0,)}, "config.model.mean=.* tuple of numbers"),
+        ({"augment.padding": 8}, "config.augment.padding=8 must be smaller"),
+    ],
+)
+def test_refusals_come_before_anything_is_written(npz, tmp_path, changes, message):
+    directory = tmp_path / "run"
+    with pytest.raises(InputError, match=message) as error:
+        trainer.train(small_config(**({"data.path": npz} | changes)), directory)
+    assert "\n" not in str(error.value) and not directory.exists()
+
+

@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from rwp_jax import workdir
+from rwp_jax.errors import InputError
+from rwp_jax.metrics import MetricsWriter, read_metrics
+
+CONFIG = {"seed": 0, "model": {"name": "wrn-10-1", "mean": (0.5,)}, "c_max": float("inf")}
+
+
+def test_a_missing_or_empty_directory_is_free(tmp_path):
+    assert workdir.check(tmp_path, CONFIG, resume=True) is False
+    assert workdir.check(tmp_path / "a" / "b", CONFIG, resume=True) is False
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_same_config_resumes(tmp_path):
+    workdir.write_json(tmp_path / workdir.CONFIG, CONFIG)
+    assert workdir.check(tmp_path, CONFIG, resume=True) is True
+    with pytest.raises(InputError, match="--noresume"):
+        workdir.check(tmp_path, CONFIG, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "difference"),
+    [
+        (CONFIG | {"seed": 1}, "seed=0 there, 1 here"),
+        (CONFIG | {"model": {"name": "wrn-16-2", "mean": (0.5,)}}, "model.name='wrn-10-1' there"),
+        (CONFIG | {"new": 1}, "new='missing' there, 1 here"),
+    ],
+)
+def test_another_config_is_named_and_nothing_touched(tmp_path, config, difference):
+    workdir.write_json(tmp_path / workdir.CONFIG, CONFIG)
+    before = (tmp_path / workdir.CONFIG).read_bytes()
+    with pytest.raises(InputError, match=difference):
+        workdir.check(tmp_path, config, resume=True)
+    assert [p.name for p in tmp_path.iterdir()] == [workdir.CONFIG]
+    assert (tmp_path / workdir.CONFIG).read_bytes() == before
+
+
+def test_directories_that_hold_no_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="holds files but no readable config.json"):
+        workdir.check(tmp_path, CONFIG, resume=True)
+    with pytest.raises(InputError, match="is a file"):
+        workdir.check(tmp_path / "thesis.tex", CONFIG, resume=True)
+
+
+def test_metrics_of_an_interrupted_epoch_are_dropped(tmp_path):
+    writer = MetricsWriter(tmp_path, 0)
+    for epoch in range(3):
+        writer.write(epoch, 10 * (epoch + 1), "train", {"loss": 1.0 - epoch / 10})
+        writer.write(epoch, 10 * (epoch + 1), "test", {"pgd_accuracy": epoch / 10})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "ste')  # a kill
+    writer = MetricsWriter(tmp_path, 2)
+    writer.write(2, 30, "train", {"loss": 0.5})
+    writer.close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert lines == read_metrics(tmp_path)
+    assert [(line["epoch"], line["split"]) for line in lines] == [
+        (0, "train"), (0, "test"), (1, "train"), (1, "test"), (2, "train"),
+    ]
+    assert lines[-1] == {"epoch": 2, "step": 30, "split": "train", "loss": 0.5}
