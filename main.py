@@ -22,7 +22,9 @@ from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.workdir import flatten
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; runs/<config name> by default.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Directory of the run; runs/<config name> by default."
+)
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 
 OVERRIDE = re.compile(r"--?config\.([\w.]+)")
@@ -70,7 +72,9 @@ def parse(argv: list[str]) -> list[str]:
         if unknown:
             nearest = difflib.get_close_matches(unknown, known, 1)
             hint = f"did you mean --config.{nearest[0]}? " if nearest else ""
-            raise InputError(f"--config.{unknown}: no such key; {hint}configs/default.py has them all")
+            raise InputError(
+                f"--config.{unknown}: no such key; {hint}configs/default.py has them all"
+            )
         sys.argv = fractions_to_decimals(argv)
         rest = flags.FLAGS(sys.argv)
     except InputError:

@@ -106,7 +106,9 @@ def main():
     prefer_eigen()
     torch.set_num_threads(os.cpu_count())
 
-    print(f"{platform.machine()}, {os.cpu_count()} cores; jax {jax.__version__}, torch {torch.__version__}")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores; jax {jax.__version__}, torch {torch.__version__}"
+    )
     print("model            batch  gate    k  ours s  torch s  ours/torch (range)    compile s")
     rows = []
     for case in args.cases.split(","):

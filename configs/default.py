@@ -17,7 +17,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.name = "digits"  # digits, npz or cifar10 (through tensorflow-datasets)
     config.data.path = ""  # npz: a file with x_train, y_train, x_test, y_test, images uint8 NHWC
-    config.data.data_dir = ""  # cifar10: tensorflow-datasets' directory; "" is ~/tensorflow_datasets
+    config.data.data_dir = (
+        ""  # cifar10: tensorflow-datasets' directory; "" is ~/tensorflow_datasets
+    )
 
     config.augment = ml_collections.ConfigDict()
     config.augment.padding = 0  # pixels on each side, then a random crop of the original size
@@ -37,7 +39,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.attack = ml_collections.ConfigDict()  # PGD on the training images
     config.attack.steps = 10  # K1
     config.attack.step_size = 2 / 255  # alpha
-    config.attack.bn = "train"  # BN during the attack: train (updates running statistics), batch, eval
+    config.attack.bn = (
+        "train"  # BN during the attack: train (updates running statistics), batch, eval
+    )
 
     config.objective = ml_collections.ConfigDict()
     config.objective.name = "at"  # cross-entropy on the attacked images
@@ -48,9 +52,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.weight_perturbation.steps = 10  # K2, the most ascent steps of rwp; awp takes one
     config.weight_perturbation.c_min = 1.7  # rwp perturbs on examples with loss < c_min
     config.weight_perturbation.start_epoch = 0  # first epoch (from 0) that perturbs
-    config.weight_perturbation.accumulate = "reference"  # the authors' code, or "paper": Algorithm 1
+    config.weight_perturbation.accumulate = (
+        "reference"  # the authors' code, or "paper": Algorithm 1
+    )
     config.weight_perturbation.lsc_low = 0.0  # perturb only on losses in [lsc_low, lsc_high), with
-    config.weight_perturbation.lsc_high = INF  # awp too (Figure 1(c)); rwp's c_min bounds it besides
+    config.weight_perturbation.lsc_high = (
+        INF  # awp too (Figure 1(c)); rwp's c_min bounds it besides
+    )
 
     config.optimizer = ml_collections.ConfigDict()  # SGD
     config.optimizer.learning_rate = 0.1
@@ -63,6 +71,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.batch_size = 128  # over all devices
     config.evaluation.steps = 20  # of PGD
     config.evaluation.step_size = 2 / 255
-    config.evaluation.train_examples = 1000  # so many training images are evaluated besides; 0: none
+    config.evaluation.train_examples = (
+        1000  # so many training images are evaluated besides; 0: none
+    )
 
     return config

@@ -64,7 +64,9 @@ def make_evaluation(
         mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
         with jax.default_matmul_precision("highest"):
             for indices, mask in padded_batches(len(labels), batch_size):
-                counts.append(mapped(params, batch_stats, images, labels, key, indices[mine], mask[mine]))
+                counts.append(
+                    mapped(params, batch_stats, images, labels, key, indices[mine], mask[mine])
+                )
         natural, robust = np.sum(jax.device_get(counts), 0) / len(labels)
         return {"natural_accuracy": float(natural), "pgd_accuracy": float(robust)}
 

@@ -61,7 +61,9 @@ def check_numbers(config) -> None:
         if not all(isinstance(value, int | float) for value in config.model[key]):
             raise InputError(f"config.model.{key}={config.model[key]!r} must be a tuple of numbers")
     if config.attack.bn not in BN_MODES:
-        raise InputError(f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(BN_MODES)}")
+        raise InputError(
+            f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(BN_MODES)}"
+        )
 
 
 def check_sizes(config, dataset: Dataset) -> None:

@@ -57,7 +57,5 @@ _OBJECTIVES = {"at": at}
 def make_objective(name: str) -> Objective:
     """Returns the objective; raises InputError for an unknown name."""
     if name not in _OBJECTIVES:
-        raise InputError(
-            f"config.objective.name={name!r} must be one of {', '.join(_OBJECTIVES)}"
-        )
+        raise InputError(f"config.objective.name={name!r} must be one of {', '.join(_OBJECTIVES)}")
     return _OBJECTIVES[name]

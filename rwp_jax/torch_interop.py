@@ -51,9 +51,7 @@ def from_torch_layout(array) -> np.ndarray:
 
 def to_state_dict(model_name: str, tree, collection: str = "params") -> Mapping[str, np.ndarray]:
     """State-dict entries, in PyTorch's names and layouts, of a tree like params or batch_stats."""
-    return {
-        name: to_torch_layout(leaf) for name, leaf in torch_names(model_name, tree, collection)
-    }
+    return {name: to_torch_layout(leaf) for name, leaf in torch_names(model_name, tree, collection)}
 
 
 def from_state_dict(model_name: str, tree, entry: Callable, collection: str = "params"):

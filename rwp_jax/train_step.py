@@ -145,7 +145,9 @@ def make_train_step(
 
         def mean(values):
             total = jnp.sum(values.astype(dtype))
-            total, count = lax.psum((total, batch_size), axis_name) if axis_name else (total, batch_size)
+            total, count = (
+                lax.psum((total, batch_size), axis_name) if axis_name else (total, batch_size)
+            )
             return total / count
 
         metrics = {

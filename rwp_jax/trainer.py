@@ -1,5 +1,6 @@
 """The training loop, straight down the page."""
 
+import functools
 import importlib.metadata
 import json
 import math
@@ -90,14 +91,12 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
         _check_finite(steps, epoch, checkpoints)
 
         # Evaluate on the whole test set, and on part of the training set for the learning curve.
-        evaluate = lambda x, y: parts.evaluate(
-            state.params, state.batch_stats, x, y, evaluation_key
-        )
+        evaluate = functools.partial(parts.evaluate, state.params, state.batch_stats)
         train_figures = {name: float(values.mean()) for name, values in steps.items()}
         train_figures["learning_rate"] = float(steps["learning_rate"][-1])
         if n:
-            train_figures |= evaluate(x_part, y_part)
-        test_figures = evaluate(x_test, y_test)
+            train_figures |= evaluate(x_part, y_part, evaluation_key)
+        test_figures = evaluate(x_test, y_test, evaluation_key)
 
         # Write down and save.
         step = (epoch + 1) * parts.steps_per_epoch

@@ -11,9 +11,7 @@ prefer_eigen()
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
 if not jax.config.jax_compilation_cache_dir:
-    jax.config.update(
-        "jax_compilation_cache_dir", os.path.expanduser("~/.cache/rwp-jax/xla-tests")
-    )
+    jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/rwp-jax/xla-tests"))
 
 
 @pytest.fixture

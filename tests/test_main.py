@@ -30,7 +30,10 @@ def run(*arguments, code=None):
     ],
 )
 def test_fractions(argument, expected):
-    assert main.fractions_to_decimals(["main.py", *argument.split()]) == ["main.py", *expected.split()]
+    assert main.fractions_to_decimals(["main.py", *argument.split()]) == [
+        "main.py",
+        *expected.split(),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -67,9 +67,7 @@ def test_eight_devices_give_the_run_of_one(alone, mode):
     assert jax.device_count() == 8
     recipe, step = make_step()
     state = parallel.replicate(init_state(recipe, jax.random.key(0), (8, 8, 1)))
-    mapped = parallel.data_parallel(
-        step, (False, False, False, True, False), mode, donate=(0,)
-    )
+    mapped = parallel.data_parallel(step, (False, False, False, True, False), mode, donate=(0,))
     steps = [metrics["perturbation_steps"] for metrics in alone[1]]
     gates = [metrics["gate_open"] for metrics in alone[1]]
     assert max(steps) > 0 and min(gates) < BATCH, "the case must exercise the gate"

@@ -58,13 +58,16 @@ def final_state(directory):
 
 def test_writes_what_it_promises(finished):
     directory, summary = finished
-    assert FILES <= {path.name for path in directory.iterdir()}
+    assert {path.name for path in directory.iterdir()} >= FILES
     assert any(path.name.startswith("events.out.tfevents") for path in directory.iterdir())
     assert json.loads((directory / "summary.json").read_text()) == summary
     assert summary["last"]["epoch"] == 1 and summary["devices"]["count"] == 8
     records = read_metrics(directory)
     assert [(r["epoch"], r["step"], r["split"]) for r in records] == [
-        (0, 3, "train"), (0, 3, "test"), (1, 6, "train"), (1, 6, "test"),
+        (0, 3, "train"),
+        (0, 3, "test"),
+        (1, 6, "train"),
+        (1, 6, "test"),
     ]
     for r in records[::2]:
         assert {"loss", "robust_accuracy", "gate_open", "perturbation_steps"} <= r.keys()
@@ -93,7 +96,9 @@ def test_a_killed_run_resumes_to_the_same_weights(finished, npz, tmp_path, monke
     assert (summary["best"], summary["last"]) == (expected["best"], expected["last"])
     assert read_metrics(directory) == read_metrics(undisturbed)
     for a, b in zip(
-        jax.tree.leaves(final_state(directory)), jax.tree.leaves(final_state(undisturbed)), strict=True
+        jax.tree.leaves(final_state(directory)),
+        jax.tree.leaves(final_state(undisturbed)),
+        strict=True,
     ):
         np.testing.assert_array_equal(a, b)
 
@@ -148,5 +153,3 @@ def test_refusals_come_before_anything_is_written(npz, tmp_path, changes, messag
     with pytest.raises(InputError, match=message) as error:
         trainer.train(small_config(**({"data.path": npz} | changes)), directory)
     assert "\n" not in str(error.value) and not directory.exists()
-
-

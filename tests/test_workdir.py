@@ -61,6 +61,10 @@ def test_metrics_of_an_interrupted_epoch_are_dropped(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert lines == read_metrics(tmp_path)
     assert [(line["epoch"], line["split"]) for line in lines] == [
-        (0, "train"), (0, "test"), (1, "train"), (1, "test"), (2, "train"),
+        (0, "train"),
+        (0, "test"),
+        (1, "train"),
+        (1, "test"),
+        (2, "train"),
     ]
     assert lines[-1] == {"epoch": 2, "step": 30, "split": "train", "loss": 0.5}

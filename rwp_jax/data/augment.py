@@ -30,11 +30,15 @@ def make_augment(
       InputError: for an unknown mode or a value out of range.
     """
     if pad_mode not in PAD_MODES:
-        raise InputError(f"config.augment.pad_mode={pad_mode!r} must be one of {', '.join(PAD_MODES)}")
+        raise InputError(
+            f"config.augment.pad_mode={pad_mode!r} must be one of {', '.join(PAD_MODES)}"
+        )
     if padding < 0:
         raise InputError(f"config.augment.padding={padding} must be at least 0")
     if not 0 <= rotation <= MAX_ROTATION:
-        raise InputError(f"config.augment.rotation={rotation} must be in [0, {MAX_ROTATION:g}] degrees")
+        raise InputError(
+            f"config.augment.rotation={rotation} must be in [0, {MAX_ROTATION:g}] degrees"
+        )
 
     def augment_one(key, image):
         height, width = image.shape[:2]

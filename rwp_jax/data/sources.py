@@ -1,7 +1,6 @@
 """Data sets as uint8 arrays in memory: scikit-learn's digits, npz files, tensorflow-datasets."""
 
 import importlib.util
-import os
 import pathlib
 import urllib.request
 from typing import NamedTuple
@@ -11,7 +10,8 @@ import numpy as np
 from rwp_jax.errors import InputError
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-_TFDS = {"cifar10": 10}
+# Classes, and the archive that tensorflow-datasets downloads.
+_TFDS = {"cifar10": (10, "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz")}
 NAMES = ("digits", "npz", *_TFDS)
 _NETWORK_TIMEOUT = 10  # seconds before a download is declared impossible
 
@@ -115,46 +115,44 @@ def _check_labels(what: str, labels, count: int) -> None:
 
 def _tfds(name: str, data_dir: str) -> Dataset:
     """Reads a data set prepared by tensorflow-datasets; prepares it first where it is not."""
-    for module, package in (("tensorflow_datasets", "tensorflow-datasets"),
-                            ("importlib_resources", "importlib_resources")):
+    for module in ("tensorflow_datasets", "importlib_resources"):
         if importlib.util.find_spec(module) is None:
-            raise InputError(f"config.data.name={name!r} needs {package}: pip install {package}")
+            raise InputError(
+                f"config.data.name={name!r} needs {module}: "
+                "pip install tensorflow-datasets importlib_resources"
+            )
     import tensorflow_datasets as tfds
 
-    root = os.path.expanduser(data_dir or os.path.join("~", "tensorflow_datasets"))
+    num_classes, url = _TFDS[name]
+    root = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
     builder = tfds.builder(name, data_dir=root, file_format="array_record")
-    if not _is_prepared(builder):
-        _prepare(name, builder)
+    if not pathlib.Path(builder.data_dir, "dataset_info.json").exists():
+        _prepare(builder, root / "downloads", url)
 
     def read(split):
         records = [(r["image"], r["label"]) for r in builder.as_data_source(split)]
         images, labels = zip(*records, strict=True)
         return np.stack(images), np.asarray(labels, np.int32)
 
-    return Dataset(*read("train"), *read("test"), _TFDS[name])
+    return Dataset(*read("train"), *read("test"), num_classes)
 
 
-def _is_prepared(builder) -> bool:
-    return os.path.exists(os.path.join(builder.data_dir, "dataset_info.json"))
-
-
-def _prepare(name: str, builder) -> None:
+def _prepare(builder, downloads: pathlib.Path, url: str) -> None:
     """Downloads and converts; says what is missing before tensorflow-datasets tries for minutes."""
-    where = f"{name} is not prepared in {builder.data_dir}"
+    where = f"{builder.name} is not prepared in {builder.data_dir}"
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(
             f"{where}, and preparing it (once) needs tensorflow: pip install tensorflow-cpu"
         )
-    downloads = pathlib.Path(builder._data_dir_root) / "downloads"
-    if not any(downloads.rglob("*.tar.gz")) and not any(downloads.rglob("*.mat")):
+    archive = pathlib.PurePosixPath(url).name
+    if not any(downloads.rglob(f"*{archive.partition('.')[0]}*")):
         try:
-            host = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-            request = urllib.request.Request(host, method="HEAD")
+            request = urllib.request.Request(url, method="HEAD")
             urllib.request.urlopen(request, timeout=_NETWORK_TIMEOUT).close()
         except OSError as error:
             raise InputError(
-                f"{where} and cannot be downloaded ({error}): copy a prepared {name} there, or its "
-                f"archive into {downloads}"
+                f"{where} and {url} cannot be downloaded ({error}): copy a prepared "
+                f"{builder.name} there from a machine with a network"
             ) from None
     try:
         builder.download_and_prepare(file_format="array_record")

@@ -80,7 +80,12 @@ def make_classifier(
         norm = functools.partial(
             BatchNorm, use_running_average=use_running_average, axis_name=axis_name, **dtypes
         )
-        common = {"num_classes": num_classes, "conv": conv, "norm": norm, "param_dtype": param_dtype}
+        common = {
+            "num_classes": num_classes,
+            "conv": conv,
+            "norm": norm,
+            "param_dtype": param_dtype,
+        }
         return WideResNet(*depth_width, **common) if depth_width else PreActResNet18(**common)
 
     def normalize(images):

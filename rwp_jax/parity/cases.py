@@ -118,7 +118,9 @@ def _network(case: Case) -> Network:
     model, seed = case.settings["model"], case.settings.get("seed", 0)
     mean, std = (MEAN, STD) if case.settings.get("normalize", True) else ((), ())
     classifier = make_classifier(model, _num_classes(case), mean, std, dtype="float64")
-    shape = case.images(0 if "image_seeds" in case.settings or "x0" in case.recorded else None).shape
+    shape = case.images(
+        0 if "image_seeds" in case.settings or "x0" in case.recorded else None
+    ).shape
     templates = jax.eval_shape(lambda key: classifier.init(key, shape[1:]), jax.random.key(0))
     entry = lambda name, shape: inputs.tensor(name, shape, seed)
     params, batch_stats = (
@@ -232,9 +234,7 @@ def run_step_at(case: Case) -> dict:
         make_objective("at"),
         make_threat_model(settings["norm"], settings["eps"]),
         Attack(settings["pgd_steps"], settings["alpha"], settings["bn_attack"]),
-        make_weight_perturbation(
-            name, settings["gamma"], settings["rwp_steps"], settings["c_min"]
-        ),
+        make_weight_perturbation(name, settings["gamma"], settings["rwp_steps"], settings["c_min"]),
         0,
         make_sgd(
             settings["lr"],

@@ -58,9 +58,7 @@ def test_rotation_stays_within_its_bound(keys):
 
 def test_an_example_depends_on_its_key_alone(keys):
     augment = make_augment(2, "reflect", True, 15.0)
-    np.testing.assert_array_equal(
-        augment(keys, IMAGES)[5:9], augment(keys[5:9], IMAGES[5:9])
-    )
+    np.testing.assert_array_equal(augment(keys, IMAGES)[5:9], augment(keys[5:9], IMAGES[5:9]))
 
 
 def test_no_augmentation_is_the_identity(keys):
