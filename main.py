@@ -104,12 +104,13 @@ def use_compilation_cache() -> None:
 
 def main(_) -> None:
     logging.set_verbosity(logging.WARNING)
+    if CONFIG.value.dtype == "float32":
+        prefer_eigen()
     directory = pathlib.Path(WORKDIR.value) if WORKDIR.value else default_workdir()
     trainer.train(CONFIG.value, directory, RESUME.value)
 
 
 if __name__ == "__main__":
-    prefer_eigen()
     use_compilation_cache()
     try:
         app.run(main, flags_parser=parse)

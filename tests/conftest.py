@@ -5,9 +5,6 @@ import os
 import jax
 import pytest
 
-from rwp_jax.models.convolution import prefer_eigen
-
-prefer_eigen()
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
 if not jax.config.jax_compilation_cache_dir:

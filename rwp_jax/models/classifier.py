@@ -11,8 +11,8 @@ import numpy as np
 
 from rwp_jax.errors import InputError
 from rwp_jax.models.layers import BatchNorm, Conv, kaiming_normal_fan_out, torch_default_init
-from rwp_jax.models.preact_resnet import PreActResNet18
-from rwp_jax.models.wide_resnet import WideResNet
+from rwp_jax.models.preact_resnet import preact_resnet18
+from rwp_jax.models.wide_resnet import wide_resnet
 
 ACCEPTED = "preactresnet18 or wrn-DEPTH-WIDTH with DEPTH = 6 n + 4, such as wrn-28-10"
 DTYPES = ("float32", "bfloat16", "float64")
@@ -86,7 +86,7 @@ def make_classifier(
             "norm": norm,
             "param_dtype": param_dtype,
         }
-        return WideResNet(*depth_width, **common) if depth_width else PreActResNet18(**common)
+        return wide_resnet(*depth_width, **common) if depth_width else preact_resnet18(**common)
 
     def normalize(images):
         images = images.astype(param_dtype)

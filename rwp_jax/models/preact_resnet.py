@@ -1,4 +1,4 @@
-"""Pre-activation ResNet-18 (He et al., 2016, arXiv:1603.05027) for small images."""
+"""Pre-activation residual networks (He et al., 2016, arXiv:1603.05027) for small images."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from rwp_jax.models.layers import torch_bias_init, torch_default_init
-
-STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # features, stride of the first block
-BLOCKS_PER_STAGE = 2
 
 
 class PreActBlock(nn.Module):
@@ -29,32 +26,52 @@ class PreActBlock(nn.Module):
         return self.conv(self.features, name="conv2")(out) + x
 
 
-class PreActResNet18(nn.Module):
-    """[N, H, W, C] normalised images -> [N, num_classes] logits in `param_dtype`; H, W >= 8."""
+class PreActResNet(nn.Module):
+    """[N, H, W, C] normalised images -> [N, num_classes] logits in `param_dtype`; H, W >= 8.
+
+    Attributes:
+      num_classes: width of the logits.
+      stem: features of the first convolution.
+      stages: (features, stride of the first block) of each stage.
+      blocks: blocks per stage.
+      stage_name: blocks are called STAGE_NAMEi_j, stages counted from 1.
+      zero_bias: whether the classifier's bias starts at zero, not as PyTorch draws it.
+      conv: `layers.Conv` with dtypes and initialiser set.
+      norm: `layers.BatchNorm` with mode, axis and dtypes set.
+      param_dtype: of parameters and logits.
+    """
 
     num_classes: int
+    stem: int
+    stages: tuple[tuple[int, int], ...]
+    blocks: int
+    stage_name: str
+    zero_bias: bool
     conv: Callable
     norm: Callable
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x):
-        x = self.conv(STAGES[0][0], name="conv1")(x)
-        for stage, (features, stride) in enumerate(STAGES, 1):
-            for block in range(BLOCKS_PER_STAGE):
-                x = PreActBlock(
-                    features,
-                    stride if block == 0 else 1,
-                    self.conv,
-                    self.norm,
-                    name=f"layer{stage}_{block}",
-                )(x)
+        x = self.conv(self.stem, name="conv1")(x)
+        for i, (features, stride) in enumerate(self.stages, 1):
+            for j in range(self.blocks):
+                name = f"{self.stage_name}{i}_{j}"
+                x = PreActBlock(features, 1 if j else stride, self.conv, self.norm, name=name)(x)
         x = nn.relu(self.norm(name="bn")(x))
         x = x.astype(self.param_dtype).mean((1, 2))
         return nn.Dense(
             self.num_classes,
             kernel_init=torch_default_init,
-            bias_init=torch_bias_init(x.shape[-1]),
+            bias_init=nn.initializers.zeros if self.zero_bias else torch_bias_init(x.shape[-1]),
             param_dtype=self.param_dtype,
             name="linear",
         )(x)
+
+
+def preact_resnet18(**common) -> PreActResNet:
+    """PreActResNet-18; `common` are num_classes, conv, norm and param_dtype."""
+    stages = ((64, 1), (128, 2), (256, 2), (512, 2))
+    return PreActResNet(
+        stem=64, stages=stages, blocks=2, stage_name="layer", zero_bias=False, **common
+    )

@@ -13,10 +13,18 @@ from rwp_jax.parity.compare import Row, compare, relative_error, table
 
 CASES = pathlib.Path(__file__).parents[1] / "fixtures" / "parity"
 SETTINGS = read_settings(CASES)
+# Minutes in all; `python -m rwp_jax.parity` runs them too, and .ci/run that.
+SLOW = ("forward_wrn-28-10", "forward_wrn-34-10", "rwp_preact", "awp_preact", "step_at_rwp_preact")
 COVERED = [name for name, settings in SETTINGS.items() if kind_of(name, settings)]
 
 
-@pytest.mark.parametrize("name", COVERED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ())
+        for name in COVERED
+    ],
+)
 def test_equals_the_reference(name):
     row = command.run_case(CASES, name, SETTINGS[name])
     assert row.verdict == "pass", row

@@ -1,0 +1,89 @@
+"""Seconds to compile a whole AT-RWP step, at the first start and at a second one.
+
+    python -m benchmarks.compile_time [--models preactresnet18,wrn-34-10] [--batch-size 128]
+
+Each start is a process of its own; both share a fresh persistent compilation cache. Tracing, which the
+cache does not save, is given apart.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+
+from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.models.classifier import make_classifier
+from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.objectives import make_objective
+from rwp_jax.optimizer import make_sgd
+from rwp_jax.train_step import Attack, Recipe, init_state, make_train_step
+from rwp_jax.weight_perturbation import make_weight_perturbation
+
+
+def compile_step(model: str, batch_size: int) -> dict[str, float]:
+    """Traces and compiles the step that the trainer runs, without running it."""
+    recipe = Recipe(
+        make_classifier(model, 10),
+        make_objective("at"),
+        make_threat_model("l_inf", 8 / 255),
+        Attack(10, 2 / 255, "train"),
+        make_weight_perturbation("rwp", 0.01, 10, 1.7),
+        0,
+        make_sgd(0.1, 0.9, 5e-4),
+    )
+    step = make_train_step(recipe, lambda keys, images: images, lambda step: 0.1)
+    state = jax.eval_shape(lambda key: init_state(recipe, key, (32, 32, 3)), jax.random.key(0))
+    shapes = [
+        jax.ShapeDtypeStruct((50000, 32, 32, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((50000,), jnp.int32),
+        jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    ]
+    begin = time.perf_counter()
+    lowered = jax.jit(step, donate_argnums=0).lower(state, *shapes, jax.random.key(0))
+    traced = time.perf_counter()
+    lowered.compile()
+    return {"trace": traced - begin, "compile": time.perf_counter() - traced}
+
+
+def start(model: str, batch_size: int, cache: str) -> dict[str, float]:
+    """One start in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.compile_time", "--child", "--models", model]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+    out = subprocess.run(
+        [*command, "--batch-size", str(batch_size)],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return json.loads(out.stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="preactresnet18,wrn-34-10")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        prefer_eigen()
+        print(json.dumps(compile_step(args.models, args.batch_size)))
+        return
+    print("model            trace s  compile s: first start  second start")
+    for model in args.models.split(","):
+        with tempfile.TemporaryDirectory() as cache:
+            first, second = (start(model, args.batch_size, cache) for _ in range(2))
+        print(
+            f"{model:16} {first['trace']:7.1f}  {first['compile']:22.1f}  {second['compile']:12.1f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
