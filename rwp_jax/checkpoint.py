@@ -33,7 +33,8 @@ class Checkpoints:
         self._checkpointer.save_async(record["epoch"], state, metrics=record, force=True)
 
     def find(self, which: str) -> dict[str, Any] | None:
-        """The record of checkpoint `last` or `best`; None where there is none."""
+        """The record of checkpoint `last` or `best`, once saves are done; None where there is none."""
+        self._checkpointer.wait()
         records = [checkpoint.metrics for checkpoint in self._checkpointer.checkpoints]
         key = _rank if which == "best" else lambda record: record["epoch"]
         return max(records, key=key, default=None)
