@@ -27,17 +27,20 @@ WORKDIR = flags.DEFINE_string(
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 
-OVERRIDE = re.compile(r"--?config\.([\w.]+)")
+OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
 FRACTION = re.compile(r"(-?\d+(?:\.\d*)?)/(\d+(?:\.\d*)?)")
 
 
-def fractions_to_decimals(argv: list[str]) -> list[str]:
-    """--config.threat.epsilon=8/255 (or with a space) as the decimal that ml_collections parses."""
+def fractions_to_decimals(argv: list[str], known: dict) -> list[str]:
+    """--config.threat.epsilon=8/255 (or with a space) as the decimal that ml_collections parses.
+
+    `known` maps the config's dotted keys to values; only those that are floats are touched.
+    """
     decimals = []
     for before, argument in zip(["", *argv], argv, strict=False):
         name, equals, value = argument.rpartition("=")
-        match = FRACTION.fullmatch(value)
-        if match and float(match[2]) and OVERRIDE.match(name or before):
+        match, override = FRACTION.fullmatch(value), OVERRIDE.fullmatch(name or before)
+        if match and float(match[2]) and override and isinstance(known.get(override[1]), float):
             value = repr(float(match[1]) / float(match[2]))
         decimals.append(name + equals + value)
     return decimals
@@ -75,7 +78,7 @@ def parse(argv: list[str]) -> list[str]:
             raise InputError(
                 f"--config.{unknown}: no such key; {hint}configs/default.py has them all"
             )
-        sys.argv = fractions_to_decimals(argv)
+        sys.argv = fractions_to_decimals(argv, known)
         rest = flags.FLAGS(sys.argv)
     except InputError:
         raise

@@ -2,7 +2,8 @@
 
     python main.py --config configs/digits_at.py
 
-No paper has figures for it; ours are in README.md. About two minutes on 2 CPU cores.
+Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy in %
+97.8 / 76.4 best, 97.8 / 73.6 last. Two minutes on 2 CPU cores.
 """
 
 from configs import default

@@ -27,7 +27,7 @@ def make_evaluation(
     """Makes the evaluation that runs after each epoch: clean accuracy and PGD on the cross-entropy.
 
     The attack runs in eval mode from a random start. Its key depends on the example's index alone, so
-    that neither batch size nor device count changes a verdict. Matrix products use full float32.
+    that the number of devices changes no verdict. Matrix products use full float32.
 
     Args:
       classifier: network; give it float32 or float64.
@@ -50,7 +50,15 @@ def make_evaluation(
         start = threat_model.sample(keys, x)
         loss = lambda logits: cross_entropy(logits, y)
         delta, _ = pgd(
-            forward, loss, threat_model, x, start, batch_stats, step_size=step_size, steps=steps
+            forward,
+            loss,
+            threat_model,
+            x,
+            start,
+            batch_stats,
+            step_size=step_size,
+            steps=steps,
+            global_batch_size=batch_size,
         )
         correct = lambda images: jnp.argmax(forward(images, batch_stats)[0], -1) == y
         counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x + delta) & mask)])

@@ -45,14 +45,19 @@ def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) ->
 
 def check_numbers(config) -> None:
     """Checks what no part checks for itself; raises InputError."""
-    finite = lambda low: lambda value: low <= value < math.inf
+    whole = lambda low: lambda value: low <= value < 2**31
     for key in ("epochs", "attack.steps"):
-        _require(config, key, "at least 1", finite(1))
-    for key in ("seed", "evaluation.steps", "evaluation.train_examples"):
-        _require(config, key, "at least 0", finite(0))
+        _require(config, key, "at least 1 and below 2^31", whole(1))
+    for key in (
+        "seed",
+        "evaluation.steps",
+        "evaluation.train_examples",
+        "weight_perturbation.steps",
+        "weight_perturbation.start_epoch",
+    ):
+        _require(config, key, "at least 0 and below 2^31", whole(0))
     for key in ("attack.step_size", "evaluation.step_size", "optimizer.weight_decay"):
-        _require(config, key, "in [0, inf)", finite(0))
-    _require(config, "weight_perturbation.start_epoch", "at least 0", finite(0))
+        _require(config, key, "in [0, inf)", lambda value: 0 <= value < math.inf)
     _require(config, "optimizer.learning_rate", "in (0, inf)", lambda lr: 0 < lr < math.inf)
     _require(config, "optimizer.momentum", "in [0, 1)", lambda momentum: 0 <= momentum < 1)
     if config.optimizer.nesterov and not config.optimizer.momentum:
@@ -67,9 +72,7 @@ def check_numbers(config) -> None:
 
 
 def check_sizes(config, dataset: Dataset) -> None:
-    """Checks what depends on the data and the devices; raises InputError."""
-    parallel.check_batch_size("config.batch_size", config.batch_size)
-    parallel.check_batch_size("config.evaluation.batch_size", config.evaluation.batch_size)
+    """Checks what depends on the data; raises InputError."""
     if config.batch_size > len(dataset.x_train):
         raise InputError(
             f"config.batch_size={config.batch_size} is larger than the training set of "
@@ -94,6 +97,8 @@ def check_sizes(config, dataset: Dataset) -> None:
 def check_config(config) -> None:
     """Checks all that does not depend on the data; raises InputError."""
     check_numbers(config)
+    for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):
+        parallel.check_batch_size(f"config.{key}", section.batch_size)
     build(config, num_classes=2, steps_per_epoch=1)
 
 
@@ -117,7 +122,7 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
         threat_model,
         Attack(config.attack.steps, config.attack.step_size, config.attack.bn),
         make_weight_perturbation(**perturbation),
-        start_epoch * steps_per_epoch,
+        min(start_epoch, config.epochs) * steps_per_epoch,
         make_sgd(
             schedule,
             config.optimizer.momentum,

@@ -58,6 +58,11 @@ def init_state(recipe: Recipe, key, image_shape: tuple[int, int, int]) -> TrainS
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state)
 
 
+def _max_steps(recipe: Recipe, step):
+    """K2 from the first step that perturbs on, 0 before."""
+    return jnp.where(step >= recipe.perturb_from_step, recipe.perturbation.steps, 0)
+
+
 def attack_and_update(
     recipe: Recipe, state: TrainState, x, y, start, axis_name: str | None = None
 ) -> tuple[TrainState, Any, Perturbed]:
@@ -93,7 +98,7 @@ def attack_and_update(
         lambda params: objective.per_example(classifier.train, params, batch),
         state.params,
         recipe.perturbation,
-        max_steps=jnp.where(state.step >= recipe.perturb_from_step, recipe.perturbation.steps, 0),
+        max_steps=_max_steps(recipe, state.step),
         axis_name=axis_name,
     )
 
@@ -153,7 +158,8 @@ def make_train_step(
         metrics = {
             "loss": mean(perturbed.loss),
             "robust_accuracy": mean(perturbed.aux_unperturbed.correct),
-            "gate_open": perturbed.gate_open,
+            # Where no step may be taken, no gate is asked.
+            "gate_open": jnp.where(_max_steps(recipe, state.step) > 0, perturbed.gate_open, 0),
             "perturbation_steps": perturbed.steps,
             "perturbation_norm": perturbed_norm(perturbed.v) / perturbed_norm(params),
             "learning_rate": learning_rate(state.step),

@@ -9,6 +9,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -48,10 +49,10 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     experiment.check_config(config)
-    data = sources.load(**config.data.to_dict())
-    experiment.check_sizes(config, data)
     plain_config = json.loads(config.to_json())
     resuming = workdir.check(directory, plain_config, resume)
+    data = sources.load(**config.data.to_dict())
+    experiment.check_sizes(config, data)
 
     # Set up the run.
     parts = experiment.build(config, data.num_classes, len(data.x_train) // config.batch_size)
@@ -88,7 +89,7 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
             state, metrics = parts.train_step(state, x_train, y_train, indices, step_key)
             steps.append(metrics)
         steps = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps))
-        _check_finite(steps, epoch, checkpoints)
+        _check_finite(steps, state, epoch, checkpoints)
 
         # Evaluate on the whole test set, and on part of the training set for the learning curve.
         evaluate = functools.partial(parts.evaluate, state.params, state.batch_stats)
@@ -136,22 +137,31 @@ def _progress(iterable, total: int, description: str):
     )
 
 
-def _check_finite(steps: dict, epoch: int, checkpoints: Checkpoints) -> None:
+@jax.jit
+def _all_finite(tree):
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def _check_finite(steps: dict, state, epoch: int, checkpoints: Checkpoints) -> None:
+    """Raises NonFiniteLoss for an epoch whose losses, or what its last update left, are no numbers."""
     finite = np.isfinite(steps["loss"])
+    finite[-1] &= bool(_all_finite((state.params, state.batch_stats)))
     if finite.all():
         return
     first = int(np.argmin(finite))
+    loss, rate = steps["loss"][first], steps["learning_rate"][first]
     good = checkpoints.find("last")
+    checkpoints.close()
+    what = "the weights are not finite" if np.isfinite(loss) else f"the loss is {loss}"
     where = (
         f"the last good checkpoint is {checkpoints.path(good['epoch'])}, after epoch "
         f"{good['epoch'] + 1}"
         if good
         else "there is no checkpoint yet"
     )
-    checkpoints.close()
     raise NonFiniteLoss(
-        f"the loss is {steps['loss'][first]} at step {epoch * len(finite) + first} (epoch "
-        f"{epoch + 1}), learning rate {steps['learning_rate'][first]:g}; {where}"
+        f"{what} at step {epoch * len(finite) + first} (epoch {epoch + 1}), learning rate {rate:g}; "
+        f"{where}"
     )
 
 

@@ -42,13 +42,17 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
       InputError: if it holds a run of another config, anything that is no run, or a run although
         `resume` is false; or if it cannot be written to.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"--workdir={workdir} is a file, must be a directory or not exist yet")
-    existing = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
-    if not os.access(existing, os.W_OK):
-        raise InputError(f"--workdir={workdir}: no permission to write in {existing}")
-    if not workdir.is_dir() or not any(workdir.iterdir()):
-        return False
+    try:
+        existing = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
+        if not existing.is_dir():
+            raise InputError(f"--workdir={workdir}: {existing} is a file, must be a directory")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise InputError(f"--workdir={workdir}: no permission to write in {existing}")
+        # A kill in the first moment of a run may leave an unfinished file, which is nothing to keep.
+        if existing != workdir or all(p.suffix == ".partial" for p in workdir.iterdir()):
+            return False
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: {error.strerror}") from None
     path = workdir / CONFIG
     try:
         held = flatten(json.loads(path.read_text()))

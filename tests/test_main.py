@@ -25,15 +25,15 @@ def run(*arguments, code=None):
         ("--config.threat.epsilon=8/0", "--config.threat.epsilon=8/0"),
         ("--config.data.path=/a/8/255", "--config.data.path=/a/8/255"),
         ("--config.threat.epsilon 16/255", f"--config.threat.epsilon {16 / 255!r}"),
+        ("--config.data.path=8/255", "--config.data.path=8/255"),
         ("--workdir=8/255", "--workdir=8/255"),
         ("--workdir 8/255", "--workdir 8/255"),
     ],
 )
 def test_fractions(argument, expected):
-    assert main.fractions_to_decimals(["main.py", *argument.split()]) == [
-        "main.py",
-        *expected.split(),
-    ]
+    known = {"threat.epsilon": 0.1, "data.path": ""}
+    ours = main.fractions_to_decimals(["main.py", *argument.split()], known)
+    assert ours == ["main.py", *expected.split()]
 
 
 @pytest.mark.parametrize(

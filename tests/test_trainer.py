@@ -129,6 +129,7 @@ def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
         ({"weight_perturbation.c_min": float("nan")}, "c_min=nan"),
         ({"weight_perturbation.steps": -1}, "steps=-1"),
         ({"weight_perturbation.start_epoch": -1}, "config.weight_perturbation.start_epoch=-1"),
+        ({"weight_perturbation.steps": 2**31}, "steps=2147483648 must be at least 0 and below"),
         ({"attack.steps": 0}, "config.attack.steps=0 must be at least 1"),
         ({"attack.bn": "none"}, "config.attack.bn='none' must be one of train, batch, eval"),
         ({"attack.step_size": float("inf")}, "config.attack.step_size=inf"),

@@ -43,8 +43,9 @@ def test_directories_that_hold_no_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="holds files but no readable config.json"):
         workdir.check(tmp_path, CONFIG, resume=True)
-    with pytest.raises(InputError, match="is a file"):
-        workdir.check(tmp_path / "thesis.tex", CONFIG, resume=True)
+    for path in (tmp_path / "thesis.tex", tmp_path / "thesis.tex" / "run"):
+        with pytest.raises(InputError, match="thesis.tex is a file, must be a directory"):
+            workdir.check(path, CONFIG, resume=True)
 
 
 def test_metrics_of_an_interrupted_epoch_are_dropped(tmp_path):

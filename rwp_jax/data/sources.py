@@ -88,6 +88,12 @@ def _npz(path: str) -> Dataset:
     if x_train.shape[1:] != x_test.shape[1:]:
         raise InputError(f"{file}: x_train is {x_train.shape} but x_test {x_test.shape}")
     num_classes = int(y_train.max()) + 1
+    absent = np.setdiff1d(np.arange(min(num_classes, len(y_train) + 1)), y_train)
+    if absent.size:
+        raise InputError(
+            f"{file}: y_train has label {num_classes - 1} but no example of class {absent[0]}: labels "
+            "must be in [0, classes) and every class occur"
+        )
     if y_test.max() >= num_classes:
         raise InputError(
             f"{file}: y_test has label {y_test.max()}, y_train only labels up to {num_classes - 1}"
@@ -121,20 +127,34 @@ def _tfds(name: str, data_dir: str) -> Dataset:
                 f"config.data.name={name!r} needs {module}: "
                 "pip install tensorflow-datasets importlib_resources"
             )
-    import tensorflow_datasets as tfds
-
     num_classes, url = _TFDS[name]
     root = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
-    builder = tfds.builder(name, data_dir=root, file_format="array_record")
-    if not pathlib.Path(builder.data_dir, "dataset_info.json").exists():
-        _prepare(builder, root / "downloads", url)
+    try:
+        import tensorflow_datasets as tfds
 
-    def read(split):
-        records = [(r["image"], r["label"]) for r in builder.as_data_source(split)]
-        images, labels = zip(*records, strict=True)
-        return np.stack(images), np.asarray(labels, np.int32)
+        builder = tfds.builder(name, data_dir=root, file_format="array_record")
+        if not pathlib.Path(builder.data_dir, "dataset_info.json").exists():
+            _prepare(builder, root / "downloads", url)
+        train, test = (_read(builder.as_data_source(split)) for split in ("train", "test"))
+    except InputError:
+        raise
+    except (
+        Exception
+    ) as error:  # a data set in tfds's older format, damaged records, missing packages
+        raise InputError(
+            f"config.data.name={name!r}: reading it from {root} failed ({_first_line(error)}); it must be "
+            "prepared as array_record: an empty --config.data.data_dir gets a new copy"
+        ) from None
+    return Dataset(*train, *test, num_classes)
 
-    return Dataset(*read("train"), *read("test"), num_classes)
+
+def _read(records) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = zip(*((r["image"], r["label"]) for r in records), strict=True)
+    return np.stack(images), np.asarray(labels, np.int32)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _prepare(builder, downloads: pathlib.Path, url: str) -> None:
@@ -157,4 +177,4 @@ def _prepare(builder, downloads: pathlib.Path, url: str) -> None:
     try:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # whatever the download or the conversion meets
-        raise InputError(f"{where} and could not be prepared ({error})") from None
+        raise InputError(f"{where} and could not be prepared ({_first_line(error)})") from None

@@ -8,6 +8,7 @@ their own layouts, so they keep XLA's convolution and its gradients.
 """
 
 import functools
+import importlib.util
 import os
 
 import jax
@@ -16,6 +17,7 @@ import jaxlib.version
 from jax import lax
 
 _YNN_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+_ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
 
 
 def prefer_eigen() -> None:
@@ -23,11 +25,13 @@ def prefer_eigen() -> None:
 
     For float32 alone: measured with jaxlib 0.10.2 and 0.12.0 on PreActResNet-18, batch 16, a forward is
     1.6 times faster and parameter gradients 1.3 times, but in float64 both are slower. It adds to
-    XLA_FLAGS, unless the user chose there, and leaves versions alone in which the flag is not known to
-    exist: XLA aborts on unknown flags.
+    XLA_FLAGS, unless the user chose there, and leaves alone versions in which the flag is not known to
+    exist, and machines with an accelerator's plugin: XLA aborts on unknown flags.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if _YNN_FLAG not in flags and (0, 10) <= jaxlib.version.__version_info__[:2] < (0, 13):
+    accelerated = any(map(importlib.util.find_spec, _ACCELERATORS))
+    known = (0, 10) <= jaxlib.version.__version_info__[:2] < (0, 13)
+    if known and not accelerated and _YNN_FLAG not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} {_YNN_FLAG}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 
 

@@ -31,6 +31,11 @@ def run_case(directory: pathlib.Path, name: str, settings: dict) -> Row:
         return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: {error}")
     except KeyError as error:
         return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: the case lacks {error}")
+    except (
+        Exception
+    ) as error:  # arrays that fit no network, say: the other cases are still of interest
+        reason = next(iter(str(error).splitlines()), "")
+        return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: {type(error).__name__} {reason}")
 
 
 def select(names, patterns: str) -> list[str]:

@@ -6,6 +6,7 @@ A runner takes a `Case` and returns arrays by the names under which the referenc
 import json
 import pathlib
 import re
+import zipfile
 from typing import Any, NamedTuple
 
 import jax
@@ -71,7 +72,7 @@ def read_case(directory: pathlib.Path, name: str, settings: dict) -> Case:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Case(name, settings, dict(arrays))
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: cannot be read as the arrays of a case ({error})") from None
 
 
@@ -110,7 +111,7 @@ def _num_classes(case: Case) -> int:
             return case.recorded[name].shape[-1]
     keys = case.settings.get("keys", {})
     heads = [shape[0] for name, shape in keys.items() if name in ("linear.weight", "fc.weight")]
-    return heads[0] if heads else case.settings.get("classes", 10)
+    return heads[0] if heads else case.settings.get("classes", 10)  # 10: all that were recorded
 
 
 def _network(case: Case) -> Network:
