@@ -145,15 +145,11 @@ def make_train_step(
         x = augment(keys[:, 0], images[indices]).astype(dtype) / 255
         start = recipe.threat_model.sample(keys[:, 1], x)
         y = labels[indices]
-        params = state.params
         new_state, _, perturbed = attack_and_update(recipe, state, x, y, start, axis_name)
 
         def mean(values):
-            total = jnp.sum(values.astype(dtype))
-            total, count = (
-                lax.psum((total, batch_size), axis_name) if axis_name else (total, batch_size)
-            )
-            return total / count
+            local = jnp.mean(values.astype(dtype))  # devices hold equal parts of the batch
+            return lax.pmean(local, axis_name) if axis_name else local
 
         metrics = {
             "loss": mean(perturbed.loss),
@@ -161,7 +157,7 @@ def make_train_step(
             # Where no step may be taken, no gate is asked.
             "gate_open": jnp.where(_max_steps(recipe, state.step) > 0, perturbed.gate_open, 0),
             "perturbation_steps": perturbed.steps,
-            "perturbation_norm": perturbed_norm(perturbed.v) / perturbed_norm(params),
+            "perturbation_norm": perturbed_norm(perturbed.v) / perturbed_norm(state.params),
             "learning_rate": learning_rate(state.step),
         }
         return new_state, metrics
