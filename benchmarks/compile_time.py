@@ -17,26 +17,14 @@ import time
 import jax
 import jax.numpy as jnp
 
-from rwp_jax.attacks.threat_model import make_threat_model
-from rwp_jax.models.classifier import make_classifier
+from benchmarks.recipe import at_rwp
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.objectives import make_objective
-from rwp_jax.optimizer import make_sgd
-from rwp_jax.train_step import Attack, Recipe, init_state, make_train_step
-from rwp_jax.weight_perturbation import make_weight_perturbation
+from rwp_jax.train_step import init_state, make_train_step
 
 
 def compile_step(model: str, batch_size: int) -> dict[str, float]:
     """Traces and compiles the step that the trainer runs, without running it."""
-    recipe = Recipe(
-        make_classifier(model, 10),
-        make_objective("at"),
-        make_threat_model("l_inf", 8 / 255),
-        Attack(10, 2 / 255, "train"),
-        make_weight_perturbation("rwp", 0.01, 10, 1.7),
-        0,
-        make_sgd(0.1, 0.9, 5e-4),
-    )
+    recipe = at_rwp(model, c_min=1.7)
     step = make_train_step(recipe, lambda keys, images: images, lambda step: 0.1)
     state = jax.eval_shape(lambda key: init_state(recipe, key, (32, 32, 3)), jax.random.key(0))
     shapes = [

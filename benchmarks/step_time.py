@@ -19,29 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.torch_reference import MEAN, STD, TorchStep
-from rwp_jax.attacks.threat_model import make_threat_model
-from rwp_jax.models.classifier import make_classifier
+from benchmarks.recipe import EPSILON, GAMMA, K1, K2, STEP_SIZE, at_rwp
+from benchmarks.torch_reference import TorchStep
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.objectives import make_objective
-from rwp_jax.optimizer import make_sgd
-from rwp_jax.train_step import Attack, Recipe, attack_and_update, init_state
-from rwp_jax.weight_perturbation import make_weight_perturbation
-
-EPSILON, STEP_SIZE, GAMMA, K1, K2 = 8 / 255, 2 / 255, 0.01, 10, 10
+from rwp_jax.train_step import attack_and_update, init_state
 
 
 def our_step(model, c_min, images, labels):
     """Returns a function that runs and waits for one step, and the seconds its compilation took."""
-    recipe = Recipe(
-        make_classifier(model, 10, MEAN, STD),
-        make_objective("at"),
-        make_threat_model("l_inf", EPSILON),
-        Attack(K1, STEP_SIZE, "train"),
-        make_weight_perturbation("rwp", GAMMA, K2, c_min),
-        0,
-        make_sgd(0.1, 0.9, 5e-4),
-    )
+    recipe = at_rwp(model, c_min)
     x, y = jnp.asarray(images), jnp.asarray(labels)
     state = init_state(recipe, jax.random.key(0), images.shape[1:])
     keys = jax.random.split(jax.random.key(1), len(x))

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.recipe import MEAN, STD
+
 
 class Block(nn.Module):
     """Pre-activation block; `always_project` adds the shortcut convolution for a stride alone too."""
@@ -47,9 +49,6 @@ def make_network(name: str, num_classes: int = 10) -> nn.Module:
             features = outputs
     head = [nn.BatchNorm2d(features), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, *head, nn.Linear(features, num_classes))
-
-
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
 
 class TorchStep:

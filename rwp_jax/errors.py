@@ -3,3 +3,8 @@
 
 class InputError(ValueError):
     """Bad input: the message names the key or file, what is wrong with it and what is accepted."""
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, for quoting inside a message of one line."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 # Classes, and the archive that tensorflow-datasets downloads.
@@ -142,7 +142,7 @@ def _tfds(name: str, data_dir: str) -> Dataset:
         Exception
     ) as error:  # a data set in tfds's older format, damaged records, missing packages
         raise InputError(
-            f"config.data.name={name!r}: reading it from {root} failed ({_first_line(error)}); it must be "
+            f"config.data.name={name!r}: reading it from {root} failed ({first_line(error)}); it must be "
             "prepared as array_record: an empty --config.data.data_dir gets a new copy"
         ) from None
     return Dataset(*train, *test, num_classes)
@@ -151,10 +151,6 @@ def _tfds(name: str, data_dir: str) -> Dataset:
 def _read(records) -> tuple[np.ndarray, np.ndarray]:
     images, labels = zip(*((r["image"], r["label"]) for r in records), strict=True)
     return np.stack(images), np.asarray(labels, np.int32)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def _prepare(builder, downloads: pathlib.Path, url: str) -> None:
@@ -177,4 +173,4 @@ def _prepare(builder, downloads: pathlib.Path, url: str) -> None:
     try:
         builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # whatever the download or the conversion meets
-        raise InputError(f"{where} and could not be prepared ({_first_line(error)})") from None
+        raise InputError(f"{where} and could not be prepared ({first_line(error)})") from None

@@ -12,7 +12,7 @@ import sys
 import jax
 from tqdm import tqdm
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 from rwp_jax.parity.cases import RUNNERS, kind_of, read_case, read_settings
 from rwp_jax.parity.compare import Row, compare, table
 
@@ -31,11 +31,9 @@ def run_case(directory: pathlib.Path, name: str, settings: dict) -> Row:
         return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: {error}")
     except KeyError as error:
         return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: the case lacks {error}")
-    except (
-        Exception
-    ) as error:  # arrays that fit no network, say: the other cases are still of interest
-        reason = next(iter(str(error).splitlines()), "")
-        return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: {type(error).__name__} {reason}")
+    except Exception as error:  # arrays that fit no network, say: the other cases still matter
+        verdict = f"FAIL: {type(error).__name__} {first_line(error)}"
+        return Row(name, 0, float("nan"), TOLERANCE, verdict)
 
 
 def select(names, patterns: str) -> list[str]:
