@@ -1,6 +1,7 @@
 """Trains a classifier by adversarial training with weight perturbation.
 
     python main.py --config configs/digits_at_rwp.py [--workdir DIR] [--config.KEY=VALUE ...]
+    python main.py --mode pseudo_label --workdir DIR [--unlabeled FILE] --output FILE
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
 command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input.
@@ -16,7 +17,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rwp_jax import trainer
+from rwp_jax import pseudo_label, self_training, trainer
 from rwp_jax.errors import InputError
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.workdir import flatten
@@ -25,10 +26,22 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Directory of the run; runs/<config name> by default."
 )
+MODE = flags.DEFINE_string("mode", "train", "train or pseudo_label.")
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "last", "pseudo_label: whose labels, the run's best or last checkpoint."
+)
+UNLABELED = flags.DEFINE_string(
+    "unlabeled",
+    "",
+    "pseudo_label: an .npz with images `data`, uint8 NHWC; by default the training images whose labels "
+    "the run's config.data.labeled_examples left out.",
+)
+OUTPUT = flags.DEFINE_string("output", "", "pseudo_label: the .npz to write.")
 
+CONFIG_FILE = re.compile(r"--?config(?:=(.*))?")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
-FRACTION = re.compile(r"(-?\d+(?:\.\d*)?)/(\d+(?:\.\d*)?)")
+FRACTION = re.compile(r"(-?(?:\d+\.?\d*|\.\d+))/(\d+\.?\d*|\.\d+)")
 
 
 def fractions_to_decimals(argv: list[str], known: dict) -> list[str]:
@@ -60,21 +73,42 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
     return others, keys
 
 
+def check_config_file(argv: list[str]) -> None:
+    """Raises InputError where --config names no Python file: ml_collections' messages are long."""
+    for argument, after in zip(argv, [*argv[1:], ""], strict=True):
+        match = CONFIG_FILE.fullmatch(argument)
+        if match:
+            path = (after if match[1] is None else match[1]).partition(":")[0]
+            if not path.endswith(".py") or not os.path.isfile(path):
+                raise InputError(
+                    f"--config={path} is no config file: name one, such as configs/digits_at_rwp.py"
+                )
+
+
 def parse(argv: list[str]) -> list[str]:
     """Parses the command line; whatever is wrong with it becomes an InputError."""
     others, keys = split_overrides(argv)
     try:
         # ml_collections takes the names of overrides from sys.argv. First without any, which loads
         # the config, so that their keys can be checked.
+        check_config_file(others)
         sys.argv = others
-        flags.FLAGS(others)
-        if CONFIG.value is None:
-            raise InputError("--config is missing: name a file, such as configs/digits_at_rwp.py")
-        known = flatten(CONFIG.value.to_dict())
+        rest = flags.FLAGS(others)
+        if MODE.value not in MODES:
+            raise InputError(f"--mode={MODE.value} must be one of {', '.join(MODES)}")
+        if MODE.value == "train" and CONFIG.value is None:
+            stray = f"{rest[1]!r} is no flag; " if len(rest) > 1 else ""
+            raise InputError(
+                f"{stray}--config is missing: name a file, as in --config configs/digits_at_rwp.py"
+            )
+        known = flatten(CONFIG.value.to_dict()) if CONFIG.value else {}
         unknown = next((key for key in keys if key not in known), None)
         if unknown:
-            nearest = difflib.get_close_matches(unknown, known, 1)
+            section = [key for key in known if key.startswith(unknown + ".")]
+            nearest = section or difflib.get_close_matches(unknown, known, 1)
             hint = f"did you mean --config.{nearest[0]}? " if nearest else ""
+            if section:
+                hint = f"it is a section, with keys such as {nearest[0]}; "
             raise InputError(
                 f"--config.{unknown}: no such key; {hint}configs/default.py has them all"
             )
@@ -86,6 +120,8 @@ def parse(argv: list[str]) -> list[str]:
         # A config that cannot be loaded is explained at the end of a long message.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         line = lines[-1] if lines else type(error).__name__
+        if "get_config() takes 0 positional arguments" in line:
+            line = "--config: this file takes nothing after ':'"
         raise InputError(line.removeprefix("rwp_jax.errors.InputError: ")) from None
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r} is no flag: overrides look like --config.epochs=10")
@@ -105,12 +141,27 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache, "rwp-jax", "xla"))
 
 
-def main(_) -> None:
-    logging.set_verbosity(logging.WARNING)
+def train() -> None:
     if CONFIG.value.dtype == "float32":
         prefer_eigen()
     directory = pathlib.Path(WORKDIR.value) if WORKDIR.value else default_workdir()
-    trainer.train(CONFIG.value, directory, RESUME.value)
+    self_training.train(CONFIG.value, directory, RESUME.value)
+
+
+def label() -> None:
+    for name in ("workdir", "output"):
+        if not flags.FLAGS[name].value:
+            raise InputError(f"--{name} is missing: --mode=pseudo_label needs it")
+    directory, output = pathlib.Path(WORKDIR.value), pathlib.Path(OUTPUT.value)
+    pseudo_label.pseudo_label(directory, UNLABELED.value, output, CHECKPOINT.value)
+
+
+MODES = {"train": train, "pseudo_label": label}
+
+
+def main(_) -> None:
+    logging.set_verbosity(logging.WARNING)
+    MODES[MODE.value]()
 
 
 if __name__ == "__main__":
@@ -118,6 +169,9 @@ if __name__ == "__main__":
     try:
         app.run(main, flags_parser=parse)
     except InputError as error:
+        print(f"main.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a directory that cannot be written to, a full disk
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(2)
     except trainer.NonFiniteLoss as error:

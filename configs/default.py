@@ -10,16 +10,25 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.seed = 0  # of initialisation, order of examples, augmentation and random starts
     config.epochs = 200
+    config.epoch_examples = 0  # length of an epoch; 0 is one pass of the training set
     config.batch_size = 128  # over all devices of all hosts
     config.dtype = "float32"  # of activations: float32, bfloat16 or float64 (then everything is)
     config.parallel = "pmap"  # or shard_map: how a step is spread over devices
 
     config.data = ml_collections.ConfigDict()
-    config.data.name = "digits"  # digits, npz or cifar10 (through tensorflow-datasets)
-    config.data.path = ""  # npz: a file with x_train, y_train, x_test, y_test, images uint8 NHWC
-    config.data.data_dir = (
-        ""  # cifar10: tensorflow-datasets' directory; "" is ~/tensorflow_datasets
+    config.data.name = (
+        "digits"  # digits, npz; cifar10, cifar100, svhn_cropped (tensorflow-datasets)
     )
+    config.data.path = ""  # npz: a file with x_train, y_train, x_test, y_test, images uint8 NHWC
+    config.data.data_dir = ""  # of tensorflow-datasets; "" is ~/tensorflow_datasets
+    config.data.svhn_extra = False  # svhn_cropped: train on its 531,131 extra images too
+    config.data.labeled_examples = 0  # keep so many labels, make the rest extra data; 0 keeps all
+
+    config.extra_data = ml_collections.ConfigDict()  # pseudo-labelled or unlabelled images
+    config.extra_data.path = ""  # npz or pickle with data uint8 NHWC, extrapolated_targets
+    config.extra_data.use_labels = True  # False: train on them as unlabelled
+    config.extra_data.unlabeled_fraction = 0.5  # of every batch; -1 mixes both into one pool
+    config.extra_data.weight = 1.0  # lambda of Eq. (6), of each extra example's loss
 
     config.augment = ml_collections.ConfigDict()
     config.augment.padding = 0  # pixels on each side, then a random crop of the original size
@@ -37,6 +46,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.threat.epsilon = 8 / 255  # radius, pixels being in [0, 1]; may be typed as 8/255
 
     config.attack = ml_collections.ConfigDict()  # PGD on the training images
+    config.attack.variant = "madry"  # start and projection as in the AT scripts, or trades
     config.attack.steps = 10  # K1
     config.attack.step_size = 2 / 255  # alpha
     config.attack.bn = (
@@ -44,7 +54,9 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
     config.objective = ml_collections.ConfigDict()
-    config.objective.name = "at"  # cross-entropy on the attacked images
+    config.objective.name = "at"  # natural, at, trades or rst (TRADES with extra data)
+    config.objective.beta = 6.0  # trades, rst: weight of the KL
+    config.objective.entropy_weight = 0.0  # trades, rst: of the entropy of unlabelled examples
 
     config.weight_perturbation = ml_collections.ConfigDict()
     config.weight_perturbation.name = "rwp"  # none, awp or rwp
@@ -62,7 +74,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optimizer = ml_collections.ConfigDict()  # SGD
     config.optimizer.learning_rate = 0.1
-    config.optimizer.schedule = "piecewise"  # /10 at 1/2, /100 at 3/4 of training; cosine; constant
+    config.optimizer.schedule = "piecewise"  # /10 at 1/2, /100 at 3/4 of training; see optimizer.py
     config.optimizer.momentum = 0.9
     config.optimizer.nesterov = False
     config.optimizer.weight_decay = 5e-4  # on every parameter
@@ -73,6 +85,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.step_size = 2 / 255
     config.evaluation.train_examples = (
         1000  # so many training images are evaluated besides; 0: none
+    )
+
+    config.self_training = ml_collections.ConfigDict()  # RST's first stage, within the run
+    config.self_training.epochs = (
+        0  # of plain training, which then labels the extra images; 0: none
     )
 
     return config

@@ -4,7 +4,10 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
+
+from rwp_jax.errors import InputError
 
 DIRECTORY = "checkpoints"
 
@@ -40,8 +43,25 @@ class Checkpoints:
         return max(records, key=key, default=None)
 
     def restore(self, epoch: int, like):
-        """The state saved after `epoch`, with the structure, dtypes and shardings of `like`."""
-        return self._checkpointer.load(epoch, jax.tree.map(ocp.arrays.to_shape_dtype_struct, like))
+        """The state saved after `epoch`, with the structure, dtypes and shardings of `like`.
+
+        Raises:
+          InputError: where it cannot be read back.
+        """
+        try:
+            target = jax.tree.map(ocp.arrays.to_shape_dtype_struct, like)
+            return self._checkpointer.load(epoch, target)
+        except Exception as error:  # orbax and its storage raise many kinds for damaged files
+            raise InputError(
+                f"checkpoint {self.path(epoch)} cannot be read ({type(error).__name__}): move it away to "
+                "continue from an older one"
+            ) from None
+
+    def load(self, epoch: int) -> dict[str, Any]:
+        """What was saved after `epoch`, as nested dicts of NumPy arrays, on whatever devices it was."""
+        saved = self._checkpointer.metadata(epoch).metadata
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
+        return self._checkpointer.load(epoch, like)
 
     def path(self, epoch: int) -> pathlib.Path:
         return pathlib.Path(self._checkpointer.directory) / str(epoch)

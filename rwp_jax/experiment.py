@@ -4,18 +4,24 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from rwp_jax import parallel
 from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.data import sources
 from rwp_jax.data.augment import make_augment
+from rwp_jax.data.pipeline import Mixture, make_mixture
 from rwp_jax.data.sources import Dataset
 from rwp_jax.errors import InputError
 from rwp_jax.evaluate import make_evaluation
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.objectives import make_objective
 from rwp_jax.optimizer import make_schedule, make_sgd
-from rwp_jax.train_step import Attack, Recipe, make_train_step
+from rwp_jax.train_step import Attack, Recipe, TrainingSet, make_train_step
 from rwp_jax.weight_perturbation import make_weight_perturbation
+
+_MOST_STEPS = 2**28  # schedules count quarters of training in int32
 
 
 class Experiment(NamedTuple):
@@ -23,15 +29,13 @@ class Experiment(NamedTuple):
 
     Attributes:
       recipe: what a training step is made of.
-      train_step: (state, images, labels, indices of this host, key) -> (state, metrics).
+      train_step: (state, TrainingSet, indices of this host, key) -> (state, metrics).
       evaluate: see `evaluate.make_evaluation`.
-      steps_per_epoch: whole batches in the training set.
     """
 
     recipe: Recipe
     train_step: Callable
     evaluate: Callable
-    steps_per_epoch: int
 
 
 def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) -> None:
@@ -46,18 +50,32 @@ def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) ->
 def check_numbers(config) -> None:
     """Checks what no part checks for itself; raises InputError."""
     whole = lambda low: lambda value: low <= value < 2**31
-    for key in ("epochs", "attack.steps"):
-        _require(config, key, "at least 1 and below 2^31", whole(1))
+    _require(config, "epochs", "at least 1 and below 2^31", whole(1))
     for key in (
         "seed",
+        "epoch_examples",
+        "attack.steps",
+        "data.labeled_examples",
+        "self_training.epochs",
         "evaluation.steps",
         "evaluation.train_examples",
         "weight_perturbation.steps",
         "weight_perturbation.start_epoch",
     ):
         _require(config, key, "at least 0 and below 2^31", whole(0))
-    for key in ("attack.step_size", "evaluation.step_size", "optimizer.weight_decay"):
+    for key in (
+        "attack.step_size",
+        "evaluation.step_size",
+        "optimizer.weight_decay",
+        "extra_data.weight",
+    ):
         _require(config, key, "in [0, inf)", lambda value: 0 <= value < math.inf)
+    _require(
+        config,
+        "extra_data.unlabeled_fraction",
+        "in [0, 1), so that labelled examples are left in a batch, or -1 for one pool",
+        lambda fraction: 0 <= fraction < 1 or fraction == -1,
+    )
     _require(config, "optimizer.learning_rate", "in (0, inf)", lambda lr: 0 < lr < math.inf)
     _require(config, "optimizer.momentum", "in [0, 1)", lambda momentum: 0 <= momentum < 1)
     if config.optimizer.nesterov and not config.optimizer.momentum:
@@ -71,12 +89,55 @@ def check_numbers(config) -> None:
         )
 
 
+def load_data(config) -> Dataset:
+    """Loads the data set, with extra data where there is any."""
+    data = sources.load(**config.data.to_dict())
+    extra = config.extra_data
+    return sources.with_extra(data, extra.path, extra.use_labels) if extra.path else data
+
+
+def mixture_of(config, dataset: Dataset) -> Mixture:
+    """How the batches of an epoch are made of the data set."""
+    return make_mixture(
+        len(dataset.x_train),
+        config.batch_size,
+        0 if dataset.x_extra is None else len(dataset.x_extra),
+        config.extra_data.unlabeled_fraction,
+        config.epoch_examples,
+    )
+
+
+def training_set(config, dataset: Dataset) -> TrainingSet:
+    """The training examples, extra ones last with weight lambda, as arrays of the host."""
+    if dataset.x_extra is None or not config.extra_data.unlabeled_fraction:
+        return TrainingSet(
+            dataset.x_train, dataset.y_train, np.ones(len(dataset.y_train), np.float32)
+        )
+    counts = (len(dataset.y_train), len(dataset.y_extra))
+    return TrainingSet(
+        np.concatenate([dataset.x_train, dataset.x_extra]),
+        np.concatenate([dataset.y_train, dataset.y_extra]),
+        np.repeat(np.float32([1, config.extra_data.weight]), counts),
+    )
+
+
 def check_sizes(config, dataset: Dataset) -> None:
     """Checks what depends on the data; raises InputError."""
-    if config.batch_size > len(dataset.x_train):
+    mixture = mixture_of(config, dataset)
+    if config.batch_size - mixture.extra_per_batch > mixture.num_examples:
         raise InputError(
             f"config.batch_size={config.batch_size} is larger than the training set of "
-            f"{len(dataset.x_train)} images"
+            f"{mixture.num_examples} images"
+        )
+    if config.epochs * mixture.steps > _MOST_STEPS:
+        raise InputError(
+            f"config.epochs={config.epochs} of {mixture.steps} steps make more than {_MOST_STEPS} steps"
+        )
+    objective = make_objective(**config.objective.to_dict())
+    if objective.needs_extra_data and dataset.x_extra is None:
+        raise InputError(
+            f"config.objective.name={config.objective.name!r} needs extra data: give its file as "
+            "config.extra_data.path, or keep only config.data.labeled_examples of the labels"
         )
     height, width, channels = dataset.x_train.shape[1:]
     mean, std = (tuple(config.model[key]) for key in ("mean", "std"))
@@ -118,8 +179,8 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
     start_epoch = perturbation.pop("start_epoch")
     recipe = Recipe(
         make_classifier(**network, dtype=config.dtype, axis_name=parallel.AXIS),
-        make_objective(config.objective.name),
-        threat_model,
+        make_objective(**config.objective.to_dict()),
+        make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant),
         Attack(config.attack.steps, config.attack.step_size, config.attack.bn),
         make_weight_perturbation(**perturbation),
         min(start_epoch, config.epochs) * steps_per_epoch,
@@ -133,7 +194,7 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
     augment = make_augment(**config.augment.to_dict())
     step = make_train_step(recipe, augment, schedule, parallel.AXIS)
     train_step = parallel.data_parallel(
-        step, (False, False, False, True, False), config.parallel, donate=(0,)
+        step, (False, False, True, False), config.parallel, donate=(0,)
     )
     # Verdicts are float32 even where training computes in bfloat16.
     dtype = "float64" if config.dtype == "float64" else "float32"
@@ -145,4 +206,4 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
         batch_size=config.evaluation.batch_size,
         mode=config.parallel,
     )
-    return Experiment(recipe, train_step, evaluate, steps_per_epoch)
+    return Experiment(recipe, train_step, evaluate)

@@ -6,56 +6,168 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from rwp_jax.errors import InputError
-from rwp_jax.losses import cross_entropy
+from rwp_jax.losses import cross_entropy, entropy, kl_divergence
 
 
 class Batch(NamedTuple):
-    """Examples of one device: clean images x and attacked images x_adv [B, H, W, C] in [0, 1], y [B]."""
+    """Examples of one device.
+
+    Attributes:
+      x: clean images [B, H, W, C] in [0, 1].
+      x_adv: attacked images, likewise.
+      y: labels [B], -1 for "no label".
+      weight: of each example's loss, [B] or one number for all.
+      labelled: fraction of the *global* batch that has a label, so that means over the labelled
+        examples can be taken on every device alone.
+    """
 
     x: jnp.ndarray
     x_adv: jnp.ndarray
     y: jnp.ndarray
+    weight: jnp.ndarray | float = 1.0
+    labelled: jnp.ndarray | float = 1.0
 
 
 class Aux(NamedTuple):
     """What a pass over the batch gives besides the loss.
 
     Attributes:
+      gate_loss: [B] each example's own loss, without weights: what the weight perturbation's gate sees.
       moments: batch moments in the order in which the reference's training forwards fold them into the
         running statistics, once per entry; the first are those of x_adv.
-      correct: [B] bool, whether x_adv is classified as y.
+      correct: [B] bool, whether the images trained on are classified as y.
+      terms: name -> [B], whose means are the parts of the loss, for the metrics.
     """
 
+    gate_loss: jnp.ndarray
     moments: tuple
     correct: jnp.ndarray
+    terms: dict
 
 
 class Objective(NamedTuple):
     """What is minimised, and what its attack maximises.
 
     Attributes:
-      per_example: (train, params, Batch) -> (loss [B], Aux), where train is `Classifier.train`.
-      attack_loss: (logits of the attacked images [B, classes], y [B]) -> [B].
+      per_example: (train, params, Batch) -> (loss [B], Aux), where train is `Classifier.train`. The
+        mean of the losses is minimised.
+      attack_loss: (forward, x, y) -> (logits of the attacked images [B, classes] -> [B]), where forward
+        maps images to logits in the attack's BN mode.
+      accuracy: what `Aux.correct` is called in the metrics.
+      needs_extra_data: whether the objective makes sense only with pseudo-labelled data.
     """
 
     per_example: Callable
     attack_loss: Callable
+    accuracy: str = "robust_accuracy"
+    needs_extra_data: bool = False
 
 
-def _at_per_example(train, params, batch):
-    logits, moments = train(params, batch.x_adv)
+def _mean_over(share, values):
+    """Scales values [B], 0 outside a `share` of the batch, so that their mean is that over the share."""
+    return values / jnp.where(share > 0, share, 1)
+
+
+def _classify(train, params, batch, images):
+    """Cross-entropy on `images`, the loss of adversarial and of plain training."""
+    logits, moments = train(params, images)
     loss = cross_entropy(logits, batch.y)
-    return loss, Aux((moments,), jnp.argmax(logits, -1) == batch.y)
+    aux = Aux(loss, (moments,), jnp.argmax(logits, -1) == batch.y, {})
+    return batch.weight * _mean_over(batch.labelled, loss), aux
 
 
-# Adversarial training (Madry et al., 2018): CE(f(x'), y), attacked by the same loss.
-at = Objective(per_example=_at_per_example, attack_loss=cross_entropy)
-
-_OBJECTIVES = {"at": at}
+def _attack_cross_entropy(forward, x, y):
+    return lambda logits: cross_entropy(logits, y)
 
 
-def make_objective(name: str) -> Objective:
-    """Returns the objective; raises InputError for an unknown name."""
-    if name not in _OBJECTIVES:
-        raise InputError(f"config.objective.name={name!r} must be one of {', '.join(_OBJECTIVES)}")
-    return _OBJECTIVES[name]
+def _attack_kl(forward, x, y):
+    """KL(f(x) || f(x')), in which f(x) is constant."""
+    logits_clean = forward(x)
+    return lambda logits: kl_divergence(logits_clean, logits)
+
+
+class Settings(NamedTuple):
+    """What config.objective may set besides the name; each objective takes what it knows.
+
+    Attributes:
+      beta: weight of the KL in TRADES and RST (1/lambda in the TRADES paper).
+      entropy_weight: weight of the entropy over unlabelled examples in TRADES and RST.
+    """
+
+    beta: float = 0.0
+    entropy_weight: float = 0.0
+
+
+def _trades_per_example(settings: Settings, clean_folds: int) -> Callable:
+    """CE(f(x), y) + beta KL(f(x) || f(x')), and an entropy of f(x) where there is no label.
+
+    Cross-entropy is averaged over the labelled examples of the batch, entropy over the others, KL over
+    all. Gradients flow through f(x) in the KL as well. `clean_folds`: how often the moments of x enter
+    the running statistics.
+    """
+    beta, entropy_weight = settings
+
+    def per_example(train, params, batch):
+        logits_adv, moments_adv = train(params, batch.x_adv)
+        logits, moments = train(params, batch.x)
+        natural = cross_entropy(logits, batch.y)
+        robust = kl_divergence(logits, logits_adv)
+        gate_loss = natural + beta * robust
+        terms = {"natural_loss": _mean_over(batch.labelled, natural), "robust_loss": robust}
+        loss = terms["natural_loss"] + beta * robust
+        if entropy_weight:
+            unlabelled = jnp.where(batch.y < 0, entropy(logits), 0)
+            gate_loss += entropy_weight * unlabelled
+            terms["entropy"] = _mean_over(1 - batch.labelled, unlabelled)
+            loss += entropy_weight * terms["entropy"]
+        correct = jnp.argmax(logits_adv, -1) == batch.y
+        aux = Aux(gate_loss, (moments_adv, *[moments] * clean_folds), correct, terms)
+        return batch.weight * loss, aux
+
+    return per_example
+
+
+def natural(settings: Settings) -> Objective:
+    """Plain training on the clean images: CE(f(x), y)."""
+    del settings
+    per_example = lambda train, params, batch: _classify(train, params, batch, batch.x)
+    return Objective(per_example, _attack_cross_entropy, accuracy="clean_accuracy")
+
+
+def at(settings: Settings) -> Objective:
+    """Adversarial training (Madry et al., 2018): CE(f(x'), y), attacked by the same loss."""
+    del settings
+    per_example = lambda train, params, batch: _classify(train, params, batch, batch.x_adv)
+    return Objective(per_example, _attack_cross_entropy)
+
+
+def trades(settings: Settings) -> Objective:
+    """TRADES (Zhang et al., 2019), attacked by the KL.
+
+    The authors' script passes x twice through the network in training mode, which updates the running
+    statistics twice with equal moments; one pass folded in twice does the same.
+    """
+    return Objective(_trades_per_example(settings, clean_folds=2), _attack_kl)
+
+
+def rst(settings: Settings) -> Objective:
+    """Robust self-training (Carmon et al., 2019): TRADES on labelled and pseudo-labelled data."""
+    per_example = _trades_per_example(settings, clean_folds=1)
+    return Objective(per_example, _attack_kl, needs_extra_data=True)
+
+
+OBJECTIVES = {"natural": natural, "at": at, "trades": trades, "rst": rst}
+
+
+def make_objective(name: str, **settings: float) -> Objective:
+    """Returns the objective `name` with the settings of `Settings`.
+
+    Raises:
+      InputError: for an unknown name or a setting outside [0, inf).
+    """
+    if name not in OBJECTIVES:
+        raise InputError(f"config.objective.name={name!r} must be one of {', '.join(OBJECTIVES)}")
+    for key, value in settings.items():
+        if not 0 <= value < float("inf"):
+            raise InputError(f"config.objective.{key}={value} must be in [0, inf)")
+    return OBJECTIVES[name](Settings(**settings))

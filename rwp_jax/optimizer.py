@@ -7,7 +7,7 @@ import optax
 
 from rwp_jax.errors import InputError
 
-SCHEDULES = ("piecewise", "cosine", "constant")
+SCHEDULES = ("piecewise", "piecewise_epoch", "cosine", "cosine_epoch", "constant")
 
 
 def make_schedule(
@@ -15,9 +15,12 @@ def make_schedule(
 ) -> Callable[[int], float]:
     """Learning rate by step, counted from 0.
 
-    The authors set the rate of step i of an epoch at t = epoch + (i + 1) / steps_per_epoch.
+    The authors' AT scripts set the rate of step i of an epoch at t = epoch + (i + 1) / steps_per_epoch.
     `piecewise`: a tenth from t = epochs / 2, a hundredth from 3/4 epochs; `cosine`: half a period from
     the full rate to 0 at t = epochs; `constant`.
+    The other scripts keep the rate for whole epochs. `piecewise_epoch` (TRADES) drops as their epochs,
+    which count from 1, reach 1/2 and 3/4 of all, so one epoch early; `cosine_epoch` (RST) starts with
+    the full rate and ends one epoch short of 0.
     """
     total = epochs * steps_per_epoch
     if name == "piecewise":
@@ -27,6 +30,13 @@ def make_schedule(
     if name == "cosine":
         cosine = optax.cosine_decay_schedule(learning_rate, total)
         return lambda step: cosine(step + 1)
+    if name == "piecewise_epoch":
+        epoch = lambda step: step // steps_per_epoch + 1
+        late = lambda step: jnp.where(4 * epoch(step) < 3 * epochs, 0.1, 0.01)
+        return lambda step: learning_rate * jnp.where(2 * epoch(step) < epochs, 1.0, late(step))
+    if name == "cosine_epoch":
+        cosine = optax.cosine_decay_schedule(learning_rate, epochs)
+        return lambda step: cosine(step // steps_per_epoch)
     if name == "constant":
         return optax.constant_schedule(learning_rate)
     raise InputError(f"config.optimizer.schedule={name!r} must be one of {', '.join(SCHEDULES)}")

@@ -31,6 +31,15 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
 
 
+class TrainingSet(NamedTuple):
+    """All training examples, on every device: images uint8 [N, H, W, C], labels int32 [N], -1 for none,
+    and the weight of each example's loss, float [N]."""
+
+    images: jnp.ndarray
+    labels: jnp.ndarray
+    weights: jnp.ndarray
+
+
 class Attack(NamedTuple):
     """The attack of the training step: K1 steps of step_size, BN mode `train`, `batch` or `eval`."""
 
@@ -63,8 +72,14 @@ def _max_steps(recipe: Recipe, step):
     return jnp.where(step >= recipe.perturb_from_step, recipe.perturbation.steps, 0)
 
 
+def _labelled_fraction(y, axis_name):
+    """Share of the global batch whose label is not -1."""
+    share = jnp.mean(y >= 0, dtype=jnp.result_type(float))
+    return lax.pmean(share, axis_name) if axis_name else share
+
+
 def attack_and_update(
-    recipe: Recipe, state: TrainState, x, y, start, axis_name: str | None = None
+    recipe: Recipe, state: TrainState, x, y, start, axis_name: str | None = None, weight=1.0
 ) -> tuple[TrainState, Any, Perturbed]:
     """A step on given images, labels and random starts (Algorithm 1 of the paper).
 
@@ -72,9 +87,10 @@ def attack_and_update(
       recipe: see there.
       state: before the step.
       x: this device's clean images [B, H, W, C] in [0, 1].
-      y: their labels [B].
-      start: first perturbation of the attack, as x, inside the threat model.
+      y: their labels [B], -1 for "no label".
+      start: first perturbation of the attack, as x.
       axis_name: mapped axis over which the batch is split, None on a single device.
+      weight: of each example's loss, [B] or one number.
 
     Returns:
       The state after the step, the attack's perturbation of x, and the perturbation of the weights.
@@ -82,9 +98,10 @@ def attack_and_update(
     classifier, objective, attack = recipe.classifier, recipe.objective, recipe.attack
     devices = lax.axis_size(axis_name) if axis_name else 1
 
+    forward = forward_in_mode(classifier, state.params, attack.bn)
     delta, batch_stats = pgd(
-        forward_in_mode(classifier, state.params, attack.bn),
-        lambda logits: objective.attack_loss(logits, y),
+        forward,
+        objective.attack_loss(lambda images: forward(images, state.batch_stats)[0], x, y),
         recipe.threat_model,
         x,
         start,
@@ -93,7 +110,7 @@ def attack_and_update(
         steps=attack.steps,
         global_batch_size=len(x) * devices,
     )
-    batch = Batch(x, x + delta, y)
+    batch = Batch(x, x + delta, y, weight, _labelled_fraction(y, axis_name))
     perturbed = perturb_and_differentiate(
         lambda params: objective.per_example(classifier.train, params, batch),
         state.params,
@@ -127,13 +144,13 @@ def make_train_step(
       axis_name: mapped axis over which the batch is split, None on a single device.
 
     Returns:
-      (state, images, labels, indices, key) -> (state, metrics): images uint8 [N, H, W, C] and labels
-      [N] are the whole data set, indices [B] this device's part of the batch, key the run's. All
-      randomness is drawn per example from (key, step, position in the global batch), so that it does
-      not depend on the number of devices. Metrics are scalars over the global batch.
+      (state, TrainingSet, indices, key) -> (state, metrics): indices [B] are this device's part of the
+      batch, key is the run's. All randomness is drawn per example from (key, step, position in the
+      global batch), so that it does not depend on the number of devices. Metrics are scalars over the
+      global batch.
     """
 
-    def train_step(state, images, labels, indices, key):
+    def train_step(state, data, indices, key):
         batch_size = len(indices)
         position = jnp.arange(batch_size)
         if axis_name:
@@ -142,18 +159,20 @@ def make_train_step(
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(step_key, i)))(position)
 
         dtype = jax.tree.leaves(state.params)[0].dtype
-        x = augment(keys[:, 0], images[indices]).astype(dtype) / 255
+        x = augment(keys[:, 0], data.images[indices]).astype(dtype) / 255
         start = recipe.threat_model.sample(keys[:, 1], x)
-        y = labels[indices]
-        new_state, _, perturbed = attack_and_update(recipe, state, x, y, start, axis_name)
+        y, weight = data.labels[indices], data.weights[indices].astype(dtype)
+        new_state, _, perturbed = attack_and_update(recipe, state, x, y, start, axis_name, weight)
 
         def mean(values):
             local = jnp.mean(values.astype(dtype))  # devices hold equal parts of the batch
             return lax.pmean(local, axis_name) if axis_name else local
 
+        aux, labelled = perturbed.aux_unperturbed, mean(y >= 0)
         metrics = {
             "loss": mean(perturbed.loss),
-            "robust_accuracy": mean(perturbed.aux_unperturbed.correct),
+            **{name: mean(values) for name, values in perturbed.aux.terms.items()},
+            recipe.objective.accuracy: mean(aux.correct) / jnp.where(labelled > 0, labelled, 1),
             # Where no step may be taken, no gate is asked.
             "gate_open": jnp.where(_max_steps(recipe, state.step) > 0, perturbed.gate_open, 0),
             "perturbation_steps": perturbed.steps,

@@ -15,13 +15,14 @@ from tqdm import tqdm
 
 from rwp_jax import __version__, experiment, parallel, workdir
 from rwp_jax.checkpoint import Checkpoints
-from rwp_jax.data import sources
 from rwp_jax.data.pipeline import epoch_indices
+from rwp_jax.data.sources import Dataset
 from rwp_jax.metrics import MetricsWriter, read_metrics
 from rwp_jax.report import draw_learning_curve
 from rwp_jax.train_step import init_state
 
 LEARNING_CURVE = "learning_curve.png"
+IN_FLIGHT = 3  # steps queued on the device, the running one included
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -29,7 +30,9 @@ class NonFiniteLoss(RuntimeError):
     """The loss stopped being a number; the message names the step and the last good checkpoint."""
 
 
-def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
+def train(
+    config, directory: pathlib.Path, resume: bool = True, data: Dataset | None = None
+) -> dict:
     """Trains as the config says, continuing the run that the directory may hold.
 
     Args:
@@ -37,6 +40,7 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
       directory: of the run; gets config.json, metrics.jsonl, TensorBoard events, checkpoints/,
         summary.json and learning_curve.png.
       resume: whether a run of the same config that is there already may be continued.
+      data: to train on; by default what the config names.
 
     Returns:
       The content of summary.json.
@@ -51,11 +55,12 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
     experiment.check_config(config)
     plain_config = json.loads(config.to_json())
     resuming = workdir.check(directory, plain_config, resume)
-    data = sources.load(**config.data.to_dict())
+    data = data or experiment.load_data(config)
     experiment.check_sizes(config, data)
 
     # Set up the run.
-    parts = experiment.build(config, data.num_classes, len(data.x_train) // config.batch_size)
+    mixture = experiment.mixture_of(config, data)
+    parts = experiment.build(config, data.num_classes, mixture.steps)
     init_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 3)
     state = parallel.replicate(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
     directory.mkdir(parents=True, exist_ok=True)
@@ -68,26 +73,26 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
         print(f"resuming after epoch {last['epoch'] + 1} of {config.epochs} in {directory}")
     first_epoch = last["epoch"] + 1 if last else 0
     started = time.monotonic() - (last["seconds"] if last else 0.0)
-    x_train, y_train, x_test, y_test = parallel.replicate(data[:4])
+    training_set = parallel.replicate(experiment.training_set(config, data))
+    x_test, y_test = parallel.replicate((data.x_test, data.y_test))
     n = config.evaluation.train_examples
-    x_part, y_part = parallel.replicate((data.x_train[:n], data.y_train[:n]))
+    part = np.random.default_rng(0).permutation(len(data.y_train))[
+        :n
+    ]  # files may be sorted by class
+    x_part, y_part = parallel.replicate((data.x_train[part], data.y_train[part]))
     step_key, evaluation_key = parallel.replicate((step_key, evaluation_key))
     writer = MetricsWriter(directory, first_epoch)
 
     for epoch in range(first_epoch, config.epochs):
         # Train for an epoch; metrics stay on the device until its end.
-        order = epoch_indices(
-            len(y_train),
-            config.batch_size,
-            config.seed,
-            epoch,
-            jax.process_index(),
-            jax.process_count(),
-        )
+        hosts = jax.process_index(), jax.process_count()
+        order = epoch_indices(mixture, config.seed, epoch, *hosts)
         steps = []
-        for indices in _progress(order, parts.steps_per_epoch, f"epoch {epoch + 1}"):
-            state, metrics = parts.train_step(state, x_train, y_train, indices, step_key)
+        for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}"):
+            state, metrics = parts.train_step(state, training_set, indices, step_key)
             steps.append(metrics)
+            # Steps are queued without waiting, but only so many that the progress shown is true.
+            jax.block_until_ready(steps[-IN_FLIGHT:][0])
         steps = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps))
         _check_finite(steps, state, epoch, checkpoints)
 
@@ -100,12 +105,13 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
         test_figures = evaluate(x_test, y_test, evaluation_key)
 
         # Write down and save.
-        step = (epoch + 1) * parts.steps_per_epoch
+        step = (epoch + 1) * mixture.steps
         seconds = time.monotonic() - started
         writer.write(epoch, step, "train", train_figures)
         writer.write(epoch, step, "test", test_figures)
         checkpoints.save(state, {"epoch": epoch, "seconds": seconds, **test_figures})
-        print(_line(epoch, config, train_figures, test_figures, seconds), flush=True)
+        accuracy = parts.recipe.objective.accuracy
+        print(_line(epoch, config, accuracy, train_figures, test_figures, seconds), flush=True)
 
     # Sum up.
     writer.close()
@@ -165,12 +171,12 @@ def _check_finite(steps: dict, state, epoch: int, checkpoints: Checkpoints) -> N
     )
 
 
-def _line(epoch: int, config, train: dict, test: dict, seconds: float) -> str:
-    """What is printed after an epoch."""
+def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: float) -> str:
+    """What is printed after an epoch; `accuracy` is the objective's figure of the training batches."""
     minutes, rest = divmod(math.floor(seconds), 60)
     return (
         f"epoch {epoch + 1:{len(str(config.epochs))}}/{config.epochs}  "
-        f"loss {train['loss']:.3f}  robust {train['robust_accuracy']:6.2%}  |  "
+        f"loss {train['loss']:.3f}  {accuracy.removesuffix('_accuracy')} {train[accuracy]:6.2%}  |  "
         f"test natural {test['natural_accuracy']:6.2%}  "
         f"PGD-{config.evaluation.steps} {test['pgd_accuracy']:6.2%}  |  "
         f"gate {train['gate_open']:.1f}/{config.batch_size}  "

@@ -16,6 +16,7 @@ from rwp_jax.errors import InputError
 
 NAMES = ("none", "awp", "rwp")
 ACCUMULATE = ("reference", "paper")
+LARGEST_GAMMA = 1000  # float32 holds gamma ||w|| / _EPS
 _EPS = 1e-20  # of the authors' code: a zero direction stays zero
 
 
@@ -97,7 +98,7 @@ def make_weight_perturbation(
 
     Args:
       name: `none`, `awp` or `rwp`.
-      gamma: relative norm of the perturbation, ||v|| = gamma ||w||.
+      gamma: relative norm of the perturbation, ||v|| = gamma ||w||, in [0, 1000].
       steps: K2 of Algorithm 1 (rwp; awp takes one step).
       c_min: rwp's Loss Stationary Condition: only examples with loss < c_min are ascended. 0 perturbs
         nothing, inf everything.
@@ -113,8 +114,8 @@ def make_weight_perturbation(
         raise InputError(f"{key}.name={name!r} must be one of {', '.join(NAMES)}")
     if accumulate not in ACCUMULATE:
         raise InputError(f"{key}.accumulate={accumulate!r} must be one of {', '.join(ACCUMULATE)}")
-    if not 0 <= gamma < float("inf"):
-        raise InputError(f"{key}.gamma={gamma} must be in [0, inf)")
+    if not 0 <= gamma <= LARGEST_GAMMA:
+        raise InputError(f"{key}.gamma={gamma} must be in [0, {LARGEST_GAMMA}]")
     if steps < 0:
         raise InputError(f"{key}.steps={steps} must be at least 0")
     if not c_min >= 0:
@@ -174,7 +175,8 @@ def perturb_and_differentiate(
     gradient, and leaves. So k steps cost k + 1 passes, and one forward and backward is compiled.
 
     Args:
-      per_example: params -> (loss [B], aux) on this device's part of the batch.
+      per_example: params -> (loss [B], aux) on this device's part of the batch; aux.gate_loss [B] is
+        what the gate looks at, the loss itself or the loss without the examples' weights.
       params: w.
       perturbation: see `make_weight_perturbation`.
       max_steps: overrides `perturbation.steps`; may be traced (0 switches the perturbation off).
@@ -188,7 +190,7 @@ def perturb_and_differentiate(
         v = perturbation.scale(params, direction)
         w_plus_v = jax.tree.map(jnp.add, params, v)
         loss, pullback, aux = jax.vjp(per_example, w_plus_v, has_aux=True)
-        gate = perturbation.gate(loss)
+        gate = perturbation.gate(aux.gate_loss)
         # Every device must take the same branch, so the number that decides is the global one.
         gate_open = total(jnp.sum(gate, dtype=jnp.int32))
         ascend = (k < max_steps) & (gate_open > 0)

@@ -56,7 +56,7 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
     path = workdir / CONFIG
     try:
         held = flatten(json.loads(path.read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         raise InputError(
             f"--workdir={workdir} holds files but no readable {CONFIG}: choose an empty directory"
         ) from None

@@ -39,6 +39,21 @@ def test_schedules_are_the_authors(epochs, steps_per_epoch):
         np.testing.assert_allclose(cosine(step), expected, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("epochs", [1, 5, 30, 200])
+def test_schedules_by_epoch_are_the_authors(epochs):
+    """TRADES's and RST's scripts count epochs from 1; TRADES's drop at 100 and 150 of 200."""
+    trades = make_schedule("piecewise_epoch", 0.1, epochs, 3)
+    rst = make_schedule("cosine_epoch", 0.1, epochs, 3)
+    for step in range(3 * epochs):
+        epoch = step // 3 + 1
+        drop = 1 if epoch < epochs / 2 else 0.1 if epoch < 3 * epochs / 4 else 0.01
+        np.testing.assert_allclose(trades(step), 0.1 * drop, rtol=1e-6)
+        expected = 0.05 * (1 + np.cos(np.pi * (epoch - 1) / epochs))
+        np.testing.assert_allclose(rst(step), expected, rtol=1e-6)
+
+
 def test_unknown_schedule():
-    with pytest.raises(InputError, match="schedule='step' must be one of piecewise, cosine"):
+    with pytest.raises(
+        InputError, match="schedule='step' must be one of piecewise, piecewise_epoch"
+    ):
         make_schedule("step", 0.1, 1, 1)

@@ -9,7 +9,7 @@ from rwp_jax.data.augment import make_augment
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.objectives import make_objective
 from rwp_jax.optimizer import make_sgd
-from rwp_jax.train_step import Attack, Recipe, init_state, make_train_step
+from rwp_jax.train_step import Attack, Recipe, TrainingSet, init_state, make_train_step
 from rwp_jax.weight_perturbation import make_weight_perturbation
 
 BATCH = 16
@@ -17,6 +17,7 @@ RATE = 0.1
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
 LABELS = RNG.integers(0, 10, 40, dtype=np.int32)
+DATA = TrainingSet(IMAGES, LABELS, np.ones(40, np.float32))
 ORDER = RNG.permutation(40).astype(np.int32)
 
 
@@ -40,7 +41,7 @@ def run(step, state, spread=lambda indices: indices):
     history = []
     for begin in (0, 8, 16):
         indices = spread(ORDER[begin : begin + BATCH])
-        state, metrics = step(state, IMAGES, LABELS, indices, jax.random.key(3))
+        state, metrics = step(state, DATA, indices, jax.random.key(3))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history
 
@@ -67,7 +68,7 @@ def test_eight_devices_give_the_run_of_one(alone, mode):
     assert jax.device_count() == 8
     recipe, step = make_step()
     state = parallel.replicate(init_state(recipe, jax.random.key(0), (8, 8, 1)))
-    mapped = parallel.data_parallel(step, (False, False, False, True, False), mode, donate=(0,))
+    mapped = parallel.data_parallel(step, (False, False, True, False), mode, donate=(0,))
     steps = [metrics["perturbation_steps"] for metrics in alone[1]]
     gates = [metrics["gate_open"] for metrics in alone[1]]
     assert max(steps) > 0 and min(gates) < BATCH, "the case must exercise the gate"
@@ -79,7 +80,7 @@ def test_one_mapped_device_gives_the_same_run(alone):
     mapped = jax.pmap(
         step,
         axis_name=parallel.AXIS,
-        in_axes=(None, None, None, 0, None),
+        in_axes=(None, None, 0, None),
         out_axes=None,
         devices=jax.devices()[:1],
     )
@@ -102,7 +103,7 @@ def test_weights_are_restored(alone):
     recipe = recipe._replace(optimizer=make_sgd(0.0, 0.9, 5e-4))
     step = make_train_step(recipe, lambda keys, images: images, lambda step: 0.0)
     state = init_state(recipe, jax.random.key(0), (8, 8, 1))
-    after, metrics = jax.jit(step)(state, IMAGES, LABELS, ORDER[:BATCH], jax.random.key(3))
+    after, metrics = jax.jit(step)(state, DATA, ORDER[:BATCH], jax.random.key(3))
     assert metrics["perturbation_norm"] > 0
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(after.params), strict=True):
         np.testing.assert_array_equal(a, b)

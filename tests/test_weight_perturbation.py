@@ -1,5 +1,7 @@
 """The loop against Algorithm 1 written out in NumPy, on a model whose gradients are known by hand."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +15,16 @@ FEATURES = RNG.standard_normal((12, 4))
 PARAMS = {"w": RNG.standard_normal((4, 3)), "u": RNG.standard_normal((3, 2)), "b": np.ones(2)}
 
 
+class Outputs(NamedTuple):
+    values: Any
+    gate_loss: Any
+
+
 def losses(params):
-    """[12] losses (x w u + b)^2 / 2, summed over outputs; aux: the outputs."""
+    """[12] losses (x w u + b)^2 / 2, summed over outputs; aux: the outputs and the losses."""
     outputs = FEATURES @ params["w"] @ params["u"] + params["b"]
-    return (outputs**2).sum(-1) / 2, outputs
+    loss = (outputs**2).sum(-1) / 2
+    return loss, Outputs(outputs, loss)
 
 
 def gradient(params, weights):
@@ -83,8 +91,25 @@ def test_rwp_is_algorithm_1(accumulate, c_min, low):
     for name, expected in gradient(plus(v), np.ones(12)).items():
         np.testing.assert_allclose(ours.gradient[name], expected, rtol=1e-11)
     np.testing.assert_allclose(ours.loss, losses(plus(v))[0], rtol=1e-12)
-    np.testing.assert_allclose(ours.aux, losses(plus(v))[1], rtol=1e-12)
-    np.testing.assert_allclose(ours.aux_unperturbed, losses(PARAMS)[1], rtol=1e-12)
+    np.testing.assert_allclose(ours.aux.values, losses(plus(v))[1].values, rtol=1e-12)
+    np.testing.assert_allclose(ours.aux_unperturbed.values, losses(PARAMS)[1].values, rtol=1e-12)
+
+
+def test_the_gate_looks_at_gate_loss_and_the_ascent_at_the_loss():
+    """A weighted loss: the gate sees it without the weights, Algorithm 1 ascends it with them."""
+    weights = np.linspace(0.5, 2, 12)
+
+    def weighted(params):
+        loss, outputs = losses(params)
+        return weights * loss, outputs
+
+    perturbation = make_weight_perturbation("rwp", 0.1, 1, c_min=MIDDLE)
+    ours = jax.jit(lambda p: perturb_and_differentiate(weighted, p, perturbation))(PARAMS)
+    assert ours.gate_open == 6
+    g = gradient(PARAMS, weights * (LOSS < MIDDLE))
+    for name in ("w", "u"):
+        expected = 0.1 * norm(PARAMS) / norm(g) * g[name]
+        np.testing.assert_allclose(ours.v[name], expected, rtol=1e-12)
 
 
 def test_the_two_ways_to_accumulate_differ():

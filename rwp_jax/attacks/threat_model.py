@@ -19,7 +19,7 @@ class ThreatModel:
     Attributes:
       norm: `l_inf` or `l_2`.
       epsilon: radius of the ball.
-      sample: (keys [B], x) -> random delta inside the ball and the box.
+      sample: (keys [B], x) -> random delta, from which an attack starts.
       step: (delta, gradient, step_size) -> delta after a step of steepest ascent, not projected.
       project: (delta, x) -> delta inside the ball, then x + delta inside the box [0, 1].
     """
@@ -38,6 +38,12 @@ def _norms(delta):
 
 def _into_box(delta, x):
     return jnp.clip(delta, 0 - x, 1 - x)
+
+
+def _into_ball(delta, epsilon):
+    """Shortens what is longer than epsilon, as torch.renorm does with its 1e-7."""
+    norms = _norms(delta)
+    return jnp.where(norms > epsilon, delta * (epsilon / (norms + 1e-7)), delta)
 
 
 def l_inf(epsilon: float) -> ThreatModel:
@@ -74,23 +80,67 @@ def l_2(epsilon: float) -> ThreatModel:
         return delta + step_size * gradient / (_norms(gradient) + 1e-10)
 
     def project(delta, x):
-        norms = _norms(delta)  # torch.renorm divides by norm + 1e-7
-        return _into_box(jnp.where(norms > epsilon, delta * (epsilon / (norms + 1e-7)), delta), x)
+        return _into_box(_into_ball(delta, epsilon), x)
 
     return ThreatModel("l_2", epsilon, sample, step, project)
 
 
-_THREAT_MODELS = {"l_inf": l_inf, "l_2": l_2}
+def _near(keys, x):
+    """TRADES' start: 0.001 N(0, 1) for every pixel, neither in the box nor, strictly, in the ball."""
+    draw = lambda key: jax.random.normal(key, x.shape[1:], x.dtype)
+    return 0.001 * jax.vmap(draw)(keys)
 
 
-def make_threat_model(norm: str, epsilon: float) -> ThreatModel:
-    """Returns the threat model; raises InputError for an unknown norm or an epsilon outside its range."""
-    if norm not in _THREAT_MODELS:
-        raise InputError(f"config.threat.norm={norm!r} must be one of {', '.join(_THREAT_MODELS)}")
-    # Beyond 1 the L_inf ball holds every image; the same for L_2 is a matter of the image's size.
-    if not 0 <= epsilon < float("inf") or (norm == "l_inf" and epsilon > 1):
-        accepted = "[0, 1]" if norm == "l_inf" else "[0, inf)"
+def trades_l_inf(epsilon: float) -> ThreatModel:
+    """L_inf as the TRADES script attacks: from a point near x."""
+    return dataclasses.replace(l_inf(epsilon), sample=_near)
+
+
+def trades_l_2(epsilon: float) -> ThreatModel:
+    """L_2 as the TRADES script attacks: from a point near x, into the box before the ball.
+
+    Where the gradient is zero it stays where it is; the script would divide by zero.
+    """
+
+    def step(delta, gradient, step_size):
+        norms = _norms(gradient)
+        return delta + step_size * gradient / jnp.where(norms > 0, norms, 1)
+
+    def project(delta, x):
+        return _into_ball(_into_box(delta, x), epsilon)
+
+    return ThreatModel("l_2", epsilon, _near, step, project)
+
+
+_THREAT_MODELS = {
+    ("l_inf", "madry"): l_inf,
+    ("l_2", "madry"): l_2,
+    ("l_inf", "trades"): trades_l_inf,
+    ("l_2", "trades"): trades_l_2,
+}
+NORMS, VARIANTS = ("l_inf", "l_2"), ("madry", "trades")
+
+
+def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> ThreatModel:
+    """Returns the threat model.
+
+    Args:
+      norm: `l_inf` or `l_2`.
+      epsilon: radius; in [0, 1] for L_inf, in [0, 1000] for L_2.
+      variant: whose details of start and projection, `madry` (uniform start; the AT scripts and every
+        evaluation) or `trades` (TRADES and RST in training).
+
+    Raises:
+      InputError: for an unknown norm or variant or an epsilon outside its range.
+    """
+    if norm not in NORMS:
+        raise InputError(f"config.threat.norm={norm!r} must be one of {', '.join(NORMS)}")
+    if variant not in VARIANTS:
+        raise InputError(f"config.attack.variant={variant!r} must be one of {', '.join(VARIANTS)}")
+    # Beyond 1 the L_inf ball holds every image; for L_2 that is a matter of the image's size.
+    largest = 1 if norm == "l_inf" else 1000
+    if not 0 <= epsilon <= largest:
         raise InputError(
-            f"config.threat.epsilon={epsilon} must be in {accepted} (pixels are in [0, 1]) for {norm}"
+            f"config.threat.epsilon={epsilon} must be in [0, {largest}] (pixels are in [0, 1]) for {norm}"
         )
-    return _THREAT_MODELS[norm](epsilon)
+    return _THREAT_MODELS[norm, variant](epsilon)

@@ -1,50 +1,118 @@
 """Data sets as uint8 arrays in memory: scikit-learn's digits, npz files, tensorflow-datasets."""
 
 import importlib.util
+import itertools
 import pathlib
+import sys
 import urllib.request
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
+from rwp_jax.data import files
 from rwp_jax.errors import InputError, first_line
 
-_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-# Classes, and the archive that tensorflow-datasets downloads.
-_TFDS = {"cifar10": (10, "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz")}
+# Classes, and the archive that tensorflow-datasets downloads (the first of svhn's three).
+_TFDS = {
+    "cifar10": (10, "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"),
+    "cifar100": (100, "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"),
+    "svhn_cropped": (10, "http://ufldl.stanford.edu/housenumbers/train_32x32.mat"),
+}
 NAMES = ("digits", "npz", *_TFDS)
 _NETWORK_TIMEOUT = 10  # seconds before a download is declared impossible
 
 
 class Dataset(NamedTuple):
-    """Images uint8 [N, H, W, C], labels int32 [N] in [0, num_classes)."""
+    """A data set. Images are uint8 [N, H, W, C], labels int32 [N] in [0, num_classes).
+
+    `x_extra` and `y_extra` are further training images: pseudo-labelled, or with label -1 for "no
+    label"; None where there are none.
+    """
 
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
     num_classes: int
+    x_extra: np.ndarray | None = None
+    y_extra: np.ndarray | None = None
 
 
-def load(name: str, path: str = "", data_dir: str = "") -> Dataset:
+def load(
+    name: str,
+    path: str = "",
+    data_dir: str = "",
+    svhn_extra: bool = False,
+    labeled_examples: int = 0,
+) -> Dataset:
     """Loads a data set.
 
     Args:
-      name: `digits`, `npz` or `cifar10`.
+      name: `digits`, `npz`, `cifar10`, `cifar100` or `svhn_cropped`.
       path: of the file, for `npz`.
       data_dir: tensorflow-datasets' directory; empty for its default, ~/tensorflow_datasets.
+      svhn_extra: whether `svhn_cropped` trains on its 531,131 extra images, labels and all.
+      labeled_examples: keep this many training examples, a fixed choice stratified by class; the rest
+        become extra data without labels. 0 keeps all.
 
     Raises:
       InputError: for an unknown name, a file without the expected arrays, a data set that is neither
-        prepared nor can be.
+        prepared nor can be, more labelled examples than there are.
     """
+    if svhn_extra and name != "svhn_cropped":
+        raise InputError(
+            f"config.data.svhn_extra=True is for svhn_cropped, not config.data.name={name!r}"
+        )
     if name == "digits":
-        return _digits()
-    if name == "npz":
-        return _npz(path)
-    if name in _TFDS:
-        return _tfds(name, data_dir)
-    raise InputError(f"config.data.name={name!r} must be one of {', '.join(NAMES)}")
+        data = _digits()
+    elif name == "npz":
+        x_train, y_train, x_test, y_test = files.read_npz(path)
+        data = Dataset(x_train, y_train, x_test, y_test, max(int(y_train.max()) + 1, 2))
+    elif name in _TFDS:
+        data = _tfds(name, data_dir, ("train", "extra") if svhn_extra else ("train",))
+    else:
+        raise InputError(f"config.data.name={name!r} must be one of {', '.join(NAMES)}")
+    return _keep_labels(data, labeled_examples) if labeled_examples else data
+
+
+def with_extra(data: Dataset, path: str, use_labels: bool) -> Dataset:
+    """Adds the extra images of a file (see `files.read_extra`) in place of any that are there.
+
+    Raises:
+      InputError: where images are of another size than the data set's or labels out of range.
+    """
+    images, labels = files.read_extra(path)
+    if images.shape[1:] != data.x_train.shape[1:]:
+        raise InputError(
+            f"{path}: images are {images.shape[1:]}, those of the data set {data.x_train.shape[1:]}"
+        )
+    if labels.max() >= data.num_classes:
+        raise InputError(
+            f"{path}: has pseudo-label {labels.max()}, the data set has labels up to "
+            f"{data.num_classes - 1}"
+        )
+    return data._replace(x_extra=images, y_extra=labels if use_labels else np.full_like(labels, -1))
+
+
+def _keep_labels(data: Dataset, count: int) -> Dataset:
+    from sklearn.model_selection import train_test_split
+
+    low, high = data.num_classes, len(data.y_train) - data.num_classes
+    if not low <= count <= high:
+        raise InputError(
+            f"config.data.labeled_examples={count} must be 0 (all) or in [{low}, {high}] for the "
+            f"training set of {len(data.y_train)} images of {data.num_classes} classes"
+        )
+    labelled, rest = train_test_split(
+        np.arange(len(data.y_train)), train_size=count, random_state=0, stratify=data.y_train
+    )
+    return data._replace(
+        x_train=data.x_train[labelled],
+        y_train=data.y_train[labelled],
+        x_extra=data.x_train[rest],
+        y_extra=np.full(len(rest), -1, np.int32),
+    )
 
 
 def _digits() -> Dataset:
@@ -61,65 +129,7 @@ def _digits() -> Dataset:
     return Dataset(x_train, y_train, x_test, y_test, 10)
 
 
-def _npz(path: str) -> Dataset:
-    file = pathlib.Path(path)
-    if not path or not file.is_file():
-        raise InputError(
-            f"config.data.path={path!r} is no file: config.data.name='npz' needs the path of an .npz "
-            f"with {', '.join(_ARRAYS)}"
-        )
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            missing = [name for name in _ARRAYS if name not in arrays]
-            if missing:
-                raise InputError(
-                    f"{file}: {', '.join(missing)} missing; it must hold {', '.join(_ARRAYS)}, "
-                    f"and holds {', '.join(arrays.files) or 'nothing'}"
-                )
-            x_train, y_train, x_test, y_test = (arrays[name] for name in _ARRAYS)
-    except InputError:
-        raise
-    except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
-        raise InputError(f"{file}: cannot be read as an .npz file ({error})") from None
-
-    for part, images, labels in (("train", x_train, y_train), ("test", x_test, y_test)):
-        _check_images(f"{file}: x_{part}", images)
-        _check_labels(f"{file}: y_{part}", labels, len(images))
-    if x_train.shape[1:] != x_test.shape[1:]:
-        raise InputError(f"{file}: x_train is {x_train.shape} but x_test {x_test.shape}")
-    num_classes = int(y_train.max()) + 1
-    absent = np.setdiff1d(np.arange(min(num_classes, len(y_train) + 1)), y_train)
-    if absent.size:
-        raise InputError(
-            f"{file}: y_train has label {num_classes - 1} but no example of class {absent[0]}: labels "
-            "must be in [0, classes) and every class occur"
-        )
-    if y_test.max() >= num_classes:
-        raise InputError(
-            f"{file}: y_test has label {y_test.max()}, y_train only labels up to {num_classes - 1}"
-        )
-    return Dataset(
-        x_train, y_train.astype(np.int32), x_test, y_test.astype(np.int32), max(num_classes, 2)
-    )
-
-
-def _check_images(what: str, images) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-        raise InputError(
-            f"{what} is {images.dtype} {images.shape}, must be uint8 [N, H, W, C] with N > 0"
-        )
-    if min(images.shape[1:3]) < 8:
-        raise InputError(f"{what} is {images.shape}, height and width must be at least 8")
-
-
-def _check_labels(what: str, labels, count: int) -> None:
-    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (count,):
-        raise InputError(f"{what} is {labels.dtype} {labels.shape}, must be integers [{count}]")
-    if labels.min() < 0:
-        raise InputError(f"{what} has label {labels.min()}, labels must be in [0, classes)")
-
-
-def _tfds(name: str, data_dir: str) -> Dataset:
+def _tfds(name: str, data_dir: str, train_splits: tuple[str, ...]) -> Dataset:
     """Reads a data set prepared by tensorflow-datasets; prepares it first where it is not."""
     for module in ("tensorflow_datasets", "importlib_resources"):
         if importlib.util.find_spec(module) is None:
@@ -135,12 +145,10 @@ def _tfds(name: str, data_dir: str) -> Dataset:
         builder = tfds.builder(name, data_dir=root, file_format="array_record")
         if not pathlib.Path(builder.data_dir, "dataset_info.json").exists():
             _prepare(builder, root / "downloads", url)
-        train, test = (_read(builder.as_data_source(split)) for split in ("train", "test"))
+        train, test = (_read(builder, splits) for splits in (train_splits, ("test",)))
     except InputError:
         raise
-    except (
-        Exception
-    ) as error:  # a data set in tfds's older format, damaged records, missing packages
+    except Exception as error:  # tfds's older format, damaged records, missing packages
         raise InputError(
             f"config.data.name={name!r}: reading it from {root} failed ({first_line(error)}); it must be "
             "prepared as array_record: an empty --config.data.data_dir gets a new copy"
@@ -148,9 +156,15 @@ def _tfds(name: str, data_dir: str) -> Dataset:
     return Dataset(*train, *test, num_classes)
 
 
-def _read(records) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = zip(*((r["image"], r["label"]) for r in records), strict=True)
-    return np.stack(images), np.asarray(labels, np.int32)
+def _read(builder, splits) -> tuple[np.ndarray, np.ndarray]:
+    counts = [builder.info.splits[split].num_examples for split in splits]
+    images = np.empty((sum(counts), *builder.info.features["image"].shape), np.uint8)
+    labels = np.empty(sum(counts), np.int32)
+    records = itertools.chain.from_iterable(map(builder.as_data_source, splits))
+    bar = tqdm(records, f"reading {builder.name}", len(labels), disable=not sys.stderr.isatty())
+    for i, record in enumerate(bar):
+        images[i], labels[i] = record["image"], record["label"]
+    return images, labels
 
 
 def _prepare(builder, downloads: pathlib.Path, url: str) -> None:

@@ -40,7 +40,8 @@ def select(names, patterns: str) -> list[str]:
     """The names that match any of the comma-separated shell patterns; InputError if none does."""
     chosen = [n for n in names if any(fnmatch.fnmatch(n, p) for p in patterns.split(","))]
     if not chosen:
-        raise InputError(f"--only={patterns}: no case of that name; there are {', '.join(names)}")
+        there = ", ".join(names) or "none"
+        raise InputError(f"--only={patterns}: no case of that name; there are {there}")
     return chosen
 
 

@@ -57,6 +57,8 @@ class Case(NamedTuple):
     def start(self, x, step: int | None = None) -> np.ndarray:
         settings = self.settings
         seed = settings["noise_seed"] if step is None else settings["noise_seeds"][step]
+        if "beta" in settings:  # TRADES and RST
+            return inputs.near(x, seed)
         return inputs.start(x, settings["norm"], settings["eps"], seed)
 
 
@@ -69,6 +71,8 @@ class Network(NamedTuple):
 def read_case(directory: pathlib.Path, name: str, settings: dict) -> Case:
     """Reads NAME.npz; raises InputError where it is missing or damaged."""
     path = directory / f"{name}.npz"
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: missing, or cut short, or no .npz file")
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Case(name, settings, dict(arrays))
@@ -226,16 +230,22 @@ def run_awp(case: Case) -> dict:
     return _digests("v1", _perturbed_entries(case, _perturb_clean(case, perturbation)(1).v))
 
 
-def run_step_at(case: Case) -> dict:
+def _recipe(case: Case, classifier: Classifier, objective: str, perturbation: str) -> Recipe:
+    """The training step of the script of `objective`: at, trades or rst."""
     settings = case.settings
-    name = re.match(r"step_at_([a-z]+)", case.name).group(1)
-    network = _network(case)
-    recipe = Recipe(
-        network.classifier,
-        make_objective("at"),
-        make_threat_model(settings["norm"], settings["eps"]),
-        Attack(settings["pgd_steps"], settings["alpha"], settings["bn_attack"]),
-        make_weight_perturbation(name, settings["gamma"], settings["rwp_steps"], settings["c_min"]),
+    variant, step_size = "madry", settings["alpha"]
+    if objective != "at":
+        variant = "trades"
+        if settings["norm"] == "l_2":
+            step_size = 2 * settings["eps"] / settings["pgd_steps"]
+    return Recipe(
+        classifier,
+        make_objective(objective, beta=settings.get("beta", 0.0)),
+        make_threat_model(settings["norm"], settings["eps"], variant),
+        Attack(settings["pgd_steps"], step_size, settings["bn_attack"]),
+        make_weight_perturbation(
+            perturbation, settings["gamma"], settings["rwp_steps"], settings["c_min"]
+        ),
         0,
         make_sgd(
             settings["lr"],
@@ -244,6 +254,13 @@ def run_step_at(case: Case) -> dict:
             settings.get("nesterov", False),
         ),
     )
+
+
+def run_step(case: Case) -> dict:
+    settings = case.settings
+    objective, perturbation = re.match(r"step_([a-z]+)_([a-z]+)", case.name).groups()
+    network = _network(case)
+    recipe = _recipe(case, network.classifier, objective, perturbation)
     step = jax.jit(lambda state, x, y, start: attack_and_update(recipe, state, x, y, start))
     state = TrainState(
         jnp.zeros((), jnp.int32),
@@ -255,12 +272,15 @@ def run_step_at(case: Case) -> dict:
     for s in range(settings["steps"]):
         x = case.images(s)
         state, delta, perturbed = step(state, x, case.labels(s), case.start(x, s))
-        losses.append(perturbed.loss.mean())
+        terms = perturbed.aux.terms.values()  # natural and robust loss of TRADES
+        losses.append([values.mean() for values in (perturbed.loss, *terms)])
         norms.append(perturbed_norm(perturbed.v))
         entries = to_state_dict(settings["model"], state.params)
         ours |= _delta(f"delta_{s}", delta)
+        ours |= _digests(f"v_step{s}", _perturbed_entries(case, perturbed.v))
         ours |= _digests(f"after{s}", entries | _running(case, state.batch_stats))
-    return ours | {"loss": np.array(losses), "v_norm": np.array(norms if name != "none" else [])}
+    ours["loss"] = np.array(losses).squeeze(1) if objective == "at" else np.array(losses)
+    return ours | {"v_norm": np.array(norms if perturbation != "none" else [])}
 
 
 RUNNERS = {
@@ -268,11 +288,11 @@ RUNNERS = {
     "attack": run_attack,
     "rwp": run_rwp,
     "awp": run_awp,
-    "step_at": run_step_at,
+    "step_at": run_step,
+    "step_trades": run_step,
+    "step_rst": run_step,
     "eval": run_eval,
 }
-# Kinds of the format that this version has no code for.
-NOT_COVERED = ("step_trades", "step_rst")
 
 
 def kind_of(case_name: str, settings: dict) -> str | None:
@@ -282,7 +302,7 @@ def kind_of(case_name: str, settings: dict) -> str | None:
     """
     if settings.get("loss", "CrossEntropyLoss") != "CrossEntropyLoss":
         return None
-    for kind in (*RUNNERS, *NOT_COVERED):
+    for kind in RUNNERS:
         if case_name.startswith(f"{kind}_"):
-            return kind if kind in RUNNERS else None
+            return kind
     raise InputError(f"{case_name}: no kind of case starts so (known: {', '.join(RUNNERS)})")

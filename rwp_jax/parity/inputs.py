@@ -49,3 +49,8 @@ def start(x: np.ndarray, norm: str, epsilon: float, noise_seed: int) -> np.ndarr
         radius = np.random.default_rng([noise_seed, 19]).uniform(0, 1, (len(x), 1, 1, 1))
         delta = z * radius / np.sqrt((z**2).sum((1, 2, 3), keepdims=True)) * epsilon
     return np.maximum(np.minimum(delta, 1 - x), 0 - x)
+
+
+def near(x: np.ndarray, noise_seed: int) -> np.ndarray:
+    """First perturbation of TRADES's and RST's training attacks, as x, not clipped."""
+    return 0.001 * np.random.default_rng([noise_seed, 17]).standard_normal(x.shape)

@@ -65,7 +65,7 @@ def test_steps():
     [
         ("linf", 0.1, "config.threat.norm='linf' must be one of l_inf, l_2"),
         ("l_inf", 1.5, r"config.threat.epsilon=1.5 must be in \[0, 1\]"),
-        ("l_2", -0.1, r"config.threat.epsilon=-0.1 must be in \[0, inf\)"),
+        ("l_2", -0.1, r"config.threat.epsilon=-0.1 must be in \[0, 1000\]"),
         ("l_2", float("nan"), "config.threat.epsilon=nan"),
     ],
 )

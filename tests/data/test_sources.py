@@ -47,7 +47,7 @@ def test_npz(tmp_path):
         ({"x_train": np.zeros((20, 8, 8, 3))}, "x_train is float64"),
         ({"x_train": np.zeros((20, 64), np.uint8)}, r"must be uint8 \[N, H, W, C\]"),
         ({"x_train": np.zeros((0, 8, 8, 3), np.uint8)}, "N > 0"),
-        ({"x_train": np.zeros((20, 4, 8, 3), np.uint8)}, "at least 8"),
+        ({"x_train": np.zeros((20, 4, 8, 3), np.uint8)}, "H and W at least 8"),
         ({"x_test": np.zeros((7, 8, 8, 1), np.uint8)}, "but x_test"),
         ({"y_train": np.arange(19)}, r"must be integers \[20\]"),
         ({"y_train": np.zeros(20)}, "y_train is float64"),

@@ -1,0 +1,21 @@
+"""Robust self-training (RST; Carmon et al., 2019) on scikit-learn's 8x8 digits, both stages.
+
+    python main.py --config configs/digits_rst.py
+
+A third of the training images keep their labels. A network trained plainly on those labels the others,
+then TRADES trains on batches of half labelled, half pseudo-labelled images.
+"""
+
+from configs import digits_trades
+
+
+def get_config():
+    config = digits_trades.get_config()
+    config.data.labeled_examples = 479
+    config.epoch_examples = 1437  # as many steps as on the whole training set
+    config.extra_data.unlabeled_fraction = 0.5
+    config.self_training.epochs = 30
+    config.objective.name = "rst"
+    config.optimizer.nesterov = True
+    config.optimizer.schedule = "cosine_epoch"
+    return config

@@ -1,0 +1,18 @@
+"""TRADES (Zhang et al., 2019) on scikit-learn's 8x8 digits.
+
+python main.py --config configs/digits_trades.py
+"""
+
+from configs import digits_at
+
+
+def get_config():
+    config = digits_at.get_config()
+    config.attack.variant = "trades"
+    config.attack.bn = "eval"
+    config.objective.name = "trades"
+    config.objective.beta = 6.0
+    config.weight_perturbation.gamma = 0.005
+    config.weight_perturbation.start_epoch = 2  # of 30, as 9 of 200 on CIFAR-10
+    config.optimizer.schedule = "piecewise_epoch"
+    return config

@@ -1,0 +1,175 @@
+"""The user's own files: data sets as npz, extra images with pseudo-labels as npz or pickle."""
+
+import importlib
+import io
+import pathlib
+import pickle
+import zipfile
+
+import numpy as np
+
+from rwp_jax.errors import InputError, first_line
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+IMAGES, LABELS, CONFIDENCES = "data", "extrapolated_targets", "confidences"
+MIN_SIZE = 8  # pixels
+
+
+def read_npz(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Reads x_train, y_train, x_test, y_test: images uint8 [N, H, W, C], labels as int32 [N].
+
+    Raises:
+      InputError: where an array is missing, of another dtype or shape, or labels are not [0, classes)
+        with every class in y_train.
+    """
+    file = pathlib.Path(path)
+    if not path or not file.is_file():
+        raise InputError(
+            f"config.data.path={path!r} is no file: config.data.name='npz' needs the path of an .npz "
+            f"with {', '.join(ARRAYS)}"
+        )
+    x_train, y_train, x_test, y_test = _npz_arrays(file, ARRAYS)
+    for part, images, labels in (("train", x_train, y_train), ("test", x_test, y_test)):
+        check_images(f"{file}: x_{part}", images)
+        _check_labels(f"{file}: y_{part}", labels, len(images))
+    if x_train.shape[1:] != x_test.shape[1:]:
+        raise InputError(f"{file}: x_train is {x_train.shape} but x_test {x_test.shape}")
+    num_classes = int(y_train.max()) + 1
+    absent = np.setdiff1d(np.arange(min(num_classes, len(y_train) + 1)), y_train)
+    if absent.size:
+        raise InputError(
+            f"{file}: y_train has label {num_classes - 1} but no example of class {absent[0]}: labels "
+            "must be in [0, classes) and every class occur"
+        )
+    if y_test.max() >= num_classes:
+        raise InputError(
+            f"{file}: y_test has label {y_test.max()}, y_train only labels up to {num_classes - 1}"
+        )
+    return x_train, y_train.astype(np.int32), x_test, y_test.astype(np.int32)
+
+
+def read_extra(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads extra images and their pseudo-labels, -1 for none.
+
+    Args:
+      path: an .npz, or a pickle such as RST's ti_500K_pseudo_labeled.pickle: a dict with `data` uint8
+        [N, H, W, C] and `extrapolated_targets` [N]. Of a pickle, NumPy arrays and plain containers only
+        are admitted.
+
+    Returns:
+      Images uint8 [N, H, W, C] and labels int32 [N].
+
+    Raises:
+      InputError: where the file cannot be read or holds anything else.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise InputError(f"config.extra_data.path={path!r} is no file")
+    names = (IMAGES, LABELS)
+    images, labels = (_npz_arrays if zipfile.is_zipfile(file) else _pickle_arrays)(file, names)
+    check_images(f"{file}: {IMAGES}", images)
+    _check_labels(f"{file}: {LABELS}", labels, len(images), lowest=-1)
+    return images, labels.astype(np.int32)
+
+
+def read_images(path: str) -> np.ndarray:
+    """Reads the images `data` uint8 [N, H, W, C] of an npz; raises InputError for anything else."""
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise InputError(f"--unlabeled={path} is no file")
+    (images,) = _npz_arrays(file, (IMAGES,))
+    check_images(f"{file}: {IMAGES}", images)
+    return images
+
+
+def check_images(what: str, images: np.ndarray) -> None:
+    """Raises InputError unless the array holds images uint8 [N, H, W, C] that a network can take."""
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        raise InputError(
+            f"{what} is {images.dtype} {images.shape}, must be uint8 [N, H, W, C] with N > 0"
+        )
+    if min(images.shape[1:3]) < MIN_SIZE:
+        raise InputError(
+            f"{what} is {images.shape}, must be [N, H, W, C] with H and W at least {MIN_SIZE}"
+        )
+
+
+def _check_labels(what: str, labels: np.ndarray, count: int, lowest: int = 0) -> None:
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (count,):
+        raise InputError(f"{what} is {labels.dtype} {labels.shape}, must be integers [{count}]")
+    if labels.min() < lowest:
+        accepted = "[0, classes)" if lowest == 0 else "[0, classes), or -1 for none"
+        raise InputError(f"{what} has label {labels.min()}, labels must be in {accepted}")
+
+
+def _require(file: pathlib.Path, names, held) -> None:
+    missing = [name for name in names if name not in held]
+    if missing:
+        raise InputError(
+            f"{file}: {', '.join(missing)} missing; it must hold {', '.join(names)}, "
+            f"and holds {', '.join(map(str, held)) or 'nothing'}"
+        )
+
+
+def _npz_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
+    if not zipfile.is_zipfile(file):  # NumPy would suggest to unpickle it
+        raise InputError(f"{file}: cannot be read as an .npz file (it is none, or cut short)")
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            _require(file, names, arrays.files)
+            return [arrays[name] for name in names]
+    except InputError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
+        raise InputError(f"{file}: cannot be read as an .npz file ({first_line(error)})") from None
+
+
+def _pickle_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
+    try:
+        content = _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    except Exception as error:  # a damaged pickle raises many kinds
+        raise InputError(
+            f"{file}: cannot be read as an .npz file or a pickle ({first_line(error)})"
+        ) from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{file}: the pickle holds a {type(content).__name__}, must be a dict with "
+            f"{', '.join(names)}"
+        )
+    _require(file, names, content)
+    try:
+        return [np.asarray(content[name]) for name in names]
+    except ValueError as error:  # lists of unequal length
+        raise InputError(f"{file}: {first_line(error)}") from None
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Admits what pickled NumPy arrays are made of and nothing else: files come from strangers."""
+
+    _ADMITTED = {
+        (f"numpy.{core}.{module}", name)
+        for core in ("core", "_core")
+        for module, name in (
+            ("multiarray", "_reconstruct"),
+            ("multiarray", "scalar"),
+            ("numeric", "_frombuffer"),
+        )
+    } | {("numpy", "ndarray"), ("numpy", "dtype")}
+
+    def find_class(self, module, name):
+        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes the bytes of an array
+            return _encode_latin1
+        if (module, name) not in self._ADMITTED:
+            raise InputError(
+                f"the pickle asks for {module}.{name}, which is refused: only NumPy arrays and plain "
+                "containers are read"
+            )
+        return getattr(importlib.import_module(module.replace("numpy.core", "numpy._core")), name)
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise InputError(f"the pickle asks for the encoding {encoding!r}, only latin1 is read")
+    return text.encode("latin1")

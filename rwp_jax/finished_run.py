@@ -1,0 +1,60 @@
+"""The network that a run trained, from its directory."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from rwp_jax import parallel, workdir
+from rwp_jax.checkpoint import DIRECTORY, Checkpoints
+from rwp_jax.errors import InputError
+from rwp_jax.models.classifier import Classifier, make_classifier
+
+CHECKPOINTS = ("best", "last")
+
+
+class FinishedRun(NamedTuple):
+    """A trained network: see `Classifier` for its functions. Arrays are replicated over all devices."""
+
+    config: ml_collections.ConfigDict
+    epoch: int
+    classifier: Classifier
+    params: Any
+    batch_stats: Any
+    num_classes: int
+
+
+def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
+    """Loads checkpoint `best` or `last` of a run, finished or not, for predictions in float32.
+
+    Raises:
+      InputError: where the directory holds no run or the run no checkpoint.
+    """
+    if which not in CHECKPOINTS:
+        raise InputError(f"--checkpoint={which} must be one of {', '.join(CHECKPOINTS)}")
+    try:
+        content = json.loads((directory / workdir.CONFIG).read_text())
+    except (OSError, ValueError):
+        raise InputError(
+            f"--workdir={directory} holds no run: no readable {workdir.CONFIG}"
+        ) from None
+    if not (directory / DIRECTORY).is_dir():
+        raise InputError(f"--workdir={directory} holds a run without checkpoints")
+    config = ml_collections.ConfigDict(content)
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    checkpoints = Checkpoints(directory)
+    record = checkpoints.find(which)
+    if record is None:
+        raise InputError(f"--workdir={directory} holds a run without checkpoints")
+    saved = checkpoints.load(record["epoch"])
+    checkpoints.close()
+
+    num_classes = len(saved["params"]["linear"]["bias"])
+    model = config.model
+    dtype = "float64" if config.dtype == "float64" else "float32"
+    classifier = make_classifier(model.name, num_classes, model.mean, model.std, dtype)
+    params, batch_stats = parallel.replicate((saved["params"], saved["batch_stats"]))
+    return FinishedRun(config, record["epoch"], classifier, params, batch_stats, num_classes)

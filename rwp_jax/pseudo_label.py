@@ -1,0 +1,84 @@
+"""Pseudo-labels: what a trained network says about images without labels."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rwp_jax import parallel
+from rwp_jax.data import files, sources
+from rwp_jax.data.pipeline import padded_batches
+from rwp_jax.errors import InputError
+from rwp_jax.finished_run import FinishedRun, load_run
+
+
+def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels int32 [N] and confidences float32 [N] (the largest softmax) of images uint8 [N, H, W, C]."""
+    batch_size = run.config.evaluation.batch_size
+    parallel.check_batch_size("config.evaluation.batch_size", batch_size)
+
+    def label(params, batch_stats, x):
+        dtype = jax.tree.leaves(params)[0].dtype
+        probabilities = jax.nn.softmax(
+            run.classifier.eval(params, batch_stats, x.astype(dtype) / 255)
+        )
+        everywhere = lambda values: lax.all_gather(values, parallel.AXIS, tiled=True)
+        return everywhere(jnp.argmax(probabilities, -1)), everywhere(jnp.max(probabilities, -1))
+
+    mapped = parallel.data_parallel(label, (False, False, True), run.config.parallel)
+    local = batch_size // jax.process_count()
+    mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+    labels, confidences = [], []
+    for indices, mask in padded_batches(len(images), batch_size):
+        batch = jax.device_get(mapped(run.params, run.batch_stats, images[indices[mine]]))
+        labels.append(batch[0][mask])
+        confidences.append(batch[1][mask])
+    return np.concatenate(labels).astype(np.int32), np.concatenate(confidences).astype(np.float32)
+
+
+def write(path: pathlib.Path, images, labels, confidences) -> None:
+    """Writes what `files.read_extra` reads, and the confidences; a kill leaves no half of a file."""
+    partial = path.with_name(path.name + ".partial")
+    arrays = {files.IMAGES: images, files.LABELS: labels, files.CONFIDENCES: confidences}
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    partial.replace(path)
+
+
+def pseudo_label(workdir: pathlib.Path, unlabeled: str, output: pathlib.Path, which: str) -> None:
+    """Labels images by the network of a run: the first stage of RST.
+
+    Args:
+      workdir: of the run.
+      unlabeled: npz with `data` uint8 [N, H, W, C]; empty for the training images whose labels the
+        run's config.data.labeled_examples left out.
+      output: npz to write, for config.extra_data.path.
+      which: checkpoint `best` or `last`.
+
+    Raises:
+      InputError: where there is no such run, no image to label or something in the place of `output`.
+    """
+    if output.exists():
+        raise InputError(f"--output={output} exists already")
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"--output={output}: there is no directory {output.parent}")
+    images = files.read_images(unlabeled) if unlabeled else None
+    run = load_run(workdir, which)
+    if images is None:
+        images = sources.load(**run.config.data.to_dict()).x_extra
+    if images is None:
+        raise InputError(f"--unlabeled is missing, and {workdir} was trained on all of its labels")
+    channels = run.params["conv1"]["kernel"].shape[2]
+    if images.shape[-1] != channels:
+        raise InputError(
+            f"--unlabeled={unlabeled}: images are {images.shape}, must have {channels} channels"
+        )
+    labels, confidences = predict(run, images)
+    write(output, images, labels, confidences)
+    counts = np.bincount(labels, minlength=run.num_classes)
+    print(
+        f"labelled {len(labels)} images by {workdir} after epoch {run.epoch + 1}: mean confidence "
+        f"{confidences.mean():.3f}, {counts.min()} to {counts.max()} images a class; wrote {output}"
+    )

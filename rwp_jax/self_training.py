@@ -1,0 +1,82 @@
+"""RST as one run: plain training on the labels there are, pseudo-labels from it, then the run itself."""
+
+import json
+import pathlib
+
+import jax
+import ml_collections
+
+from rwp_jax import experiment, pseudo_label, trainer, workdir
+from rwp_jax.data import files
+from rwp_jax.data.sources import Dataset
+from rwp_jax.errors import InputError
+from rwp_jax.finished_run import load_run
+
+TEACHER, PSEUDO_LABELS = "teacher", "pseudo_labels.npz"
+
+
+def teacher_config(config) -> ml_collections.ConfigDict:
+    """The first stage: the same network trained plainly, on the labelled images alone."""
+    teacher = config.copy_and_resolve_references()
+    teacher.epochs = config.self_training.epochs
+    teacher.epoch_examples = 0
+    teacher.self_training.epochs = 0
+    teacher.extra_data.unlabeled_fraction = 0.0
+    teacher.attack.steps = 0
+    teacher.attack.bn = "eval"
+    teacher.objective.name = "natural"
+    teacher.weight_perturbation.name = "none"
+    return teacher
+
+
+def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
+    """Trains as `trainer.train` does, after the first stage if config.self_training asks for one.
+
+    The first stage is a run of its own in DIRECTORY/teacher; its last network labels the images that
+    config.data.labeled_examples left out (DIRECTORY/pseudo_labels.npz). Each part is skipped where it is
+    there already.
+
+    Raises:
+      InputError, NonFiniteLoss: as `trainer.train`, and where there is nothing to label.
+    """
+    if not config.self_training.epochs:
+        return trainer.train(config, directory, resume)
+
+    # Check both stages before the first begins.
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    teacher = teacher_config(config)
+    experiment.check_config(config)
+    experiment.check_config(teacher)
+    plain_config = json.loads(config.to_json())
+    resuming = workdir.check(directory, plain_config, resume)
+    data = experiment.load_data(config)
+    if config.extra_data.path or data.x_extra is None:
+        raise InputError(
+            f"config.self_training.epochs={config.self_training.epochs} needs images to label: "
+            "config.data.labeled_examples > 0, and config.extra_data.path=''"
+        )
+    experiment.check_sizes(config, data)
+    experiment.check_sizes(teacher, data)
+    if not resuming:
+        directory.mkdir(parents=True, exist_ok=True)
+        workdir.write_json(directory / workdir.CONFIG, plain_config)
+
+    print(f"first stage: plain training on {len(data.y_train)} labelled images", flush=True)
+    trainer.train(teacher, directory / TEACHER, data=data)
+    data = _with_pseudo_labels(data, directory)
+    print(
+        f"second stage: {config.objective.name} with {len(data.y_extra)} extra images", flush=True
+    )
+    return trainer.train(config, directory, data=data)
+
+
+def _with_pseudo_labels(data: Dataset, directory: pathlib.Path) -> Dataset:
+    path = directory / PSEUDO_LABELS
+    if not path.exists():
+        labels, confidences = pseudo_label.predict(
+            load_run(directory / TEACHER, "last"), data.x_extra
+        )
+        pseudo_label.write(path, data.x_extra, labels, confidences)
+    images, labels = files.read_extra(str(path))
+    return data._replace(x_extra=images, y_extra=labels)
