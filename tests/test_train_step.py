@@ -9,7 +9,14 @@ from rwp_jax.data.augment import make_augment
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.objectives import make_objective
 from rwp_jax.optimizer import make_sgd
-from rwp_jax.train_step import Attack, Recipe, TrainingSet, init_state, make_train_step
+from rwp_jax.train_step import (
+    Attack,
+    Recipe,
+    TrainingSet,
+    attack_and_update,
+    init_state,
+    make_train_step,
+)
 from rwp_jax.weight_perturbation import make_weight_perturbation
 
 BATCH = 16
@@ -21,14 +28,15 @@ DATA = TrainingSet(IMAGES, LABELS, np.ones(40, np.float32))
 ORDER = RNG.permutation(40).astype(np.int32)
 
 
-def make_step(axis_name=parallel.AXIS, norm="l_2", c_min=2.6, perturb_from=0, name="rwp"):
+def make_step(axis_name=parallel.AXIS, c_min=2.6, perturb_from=0, objective="at", **settings):
     # L_2, because a gradient of the wrong magnitude would be invisible to sign steps.
+    variant, bn = ("madry", "train") if objective == "at" else ("trades", "eval")
     recipe = Recipe(
         make_classifier("wrn-10-1", 10, (0.3,), (0.4,), dtype="float64", axis_name=axis_name),
-        make_objective("at"),
-        make_threat_model(norm, 0.5),
-        Attack(3, 0.1, "train"),
-        make_weight_perturbation(name, 0.02, 4, c_min),
+        make_objective(objective, **settings),
+        make_threat_model("l_2", 0.5, variant),
+        Attack(3, 0.1, bn),
+        make_weight_perturbation("rwp", 0.02, 4, c_min),
         perturb_from,
         make_sgd(RATE, 0.9, 5e-4),
     )
@@ -36,12 +44,12 @@ def make_step(axis_name=parallel.AXIS, norm="l_2", c_min=2.6, perturb_from=0, na
     return recipe, make_train_step(recipe, augment, lambda step: RATE, axis_name)
 
 
-def run(step, state, spread=lambda indices: indices):
+def run(step, state, spread=lambda indices: indices, data=DATA):
     """Three steps; returns the state and the metrics of each."""
     history = []
     for begin in (0, 8, 16):
         indices = spread(ORDER[begin : begin + BATCH])
-        state, metrics = step(state, DATA, indices, jax.random.key(3))
+        state, metrics = step(state, data, indices, jax.random.key(3))
         history.append(jax.device_get(metrics))
     return jax.device_get(state), history
 
@@ -73,6 +81,60 @@ def test_eight_devices_give_the_run_of_one(alone, mode):
     gates = [metrics["gate_open"] for metrics in alone[1]]
     assert max(steps) > 0 and min(gates) < BATCH, "the case must exercise the gate"
     assert_same_run(alone, run(mapped, state))
+
+
+MIXED = TrainingSet(  # half of the labels missing, and weighted
+    IMAGES, np.where(ORDER % 2, LABELS, -1), np.where(ORDER % 2, 1, 0.5).astype(np.float32)
+)
+RST = {"objective": "rst", "beta": 6.0, "entropy_weight": 0.5}
+
+
+def test_eight_devices_give_the_run_of_one_for_rst():
+    """Labelled examples are not spread evenly, so that means over them differ between devices."""
+    recipe, step = make_step(axis_name=None, c_min=2.0, **RST)
+    state = init_state(recipe, jax.random.key(0), (8, 8, 1))
+    alone = run(jax.jit(step), state, data=MIXED)
+    assert {"natural_loss", "robust_loss", "entropy"} <= alone[1][0].keys()
+    gates = [metrics["gate_open"] for metrics in alone[1]]
+    assert min(gates) > 0 and max(gates) < BATCH, "the case must exercise the gate"
+    mapped = parallel.data_parallel(
+        make_step(c_min=2.0, **RST)[1], (False, False, True, False), "pmap"
+    )
+    assert_same_run(alone, run(mapped, parallel.replicate(state), data=MIXED))
+
+
+def test_the_gate_of_trades_looks_at_the_summed_kl():
+    """Not at the cross-entropy, a mean over classes or over the batch: each would count otherwise."""
+    recipe, _ = make_step(axis_name=None, objective="trades", beta=6.0)
+    state = init_state(recipe, jax.random.key(0), (8, 8, 1))
+    x, y = IMAGES[:BATCH] / 255, LABELS[:BATCH]
+    start = 0.3 * np.random.default_rng(1).standard_normal(x.shape)
+    recipe = recipe._replace(attack=Attack(0, 0.1, "eval"))
+    logits, logits_adv = (
+        recipe.classifier.train(state.params, images)[0] for images in (x, x + start)
+    )
+    log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(logits_adv)
+    natural = -np.asarray(log_p)[np.arange(BATCH), y]
+    by_class = np.asarray(jnp.exp(log_p) * (log_p - log_q))
+    summed = natural + 6 * by_class.sum(1)
+    wrong = {
+        "cross-entropy": natural,
+        "mean over classes": natural + 6 * by_class.mean(1),
+        "mean over the batch": natural + 6 * by_class.sum(1).mean(),
+        "no beta": natural + by_class.sum(1),
+        "weighted": 0.5 * summed,
+    }
+    # A threshold between two losses at which every wrong quantity counts differently.
+    ordered = np.sort(summed)
+    counts = lambda losses, c_min: (losses < c_min).sum()
+    c_min, expected = next(
+        (c, counts(summed, c))
+        for c in (ordered[1:] + ordered[:-1]) / 2
+        if all(counts(losses, c) != counts(summed, c) for losses in wrong.values())
+    )
+    recipe = recipe._replace(perturbation=make_weight_perturbation("rwp", 0.02, 1, c_min))
+    step = lambda state: attack_and_update(recipe, state, x, y, start, weight=0.5)[2].gate_open
+    assert jax.jit(step)(state) == expected
 
 
 def test_one_mapped_device_gives_the_same_run(alone):

@@ -72,3 +72,32 @@ def test_steps():
 def test_refusals(norm, epsilon, message):
     with pytest.raises(InputError, match=message):
         make_threat_model(norm, epsilon)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_trades_variant_starts_near_x(norm, x, key):
+    delta = make_threat_model(norm, 0.3, "trades").sample(jax.random.split(key, 64), x)
+    assert 0.0009 < np.std(delta) < 0.0011 and abs(np.mean(delta)) < 1e-4
+
+
+def test_the_trades_variant_of_l_2_projects_onto_the_ball_last(x):
+    """Shortening after the box leaves room to both, which the other order does not."""
+    threat_model, madry = make_threat_model("l_2", 0.3, "trades"), make_threat_model("l_2", 0.3)
+    far = np.random.default_rng(1).standard_normal(x.shape)
+    delta = np.asarray(threat_model.project(far, x))
+    np.testing.assert_allclose(NORMS["l_2"](delta), 0.3, rtol=1e-6)
+    assert (x + delta >= 0).all() and (x + delta <= 1).all()
+    assert NORMS["l_2"](np.asarray(madry.project(far, x))).max() < 0.3 * 0.99
+
+
+def test_the_trades_variant_of_l_2_takes_steps_of_exact_length(x):
+    threat_model = make_threat_model("l_2", 0.3, "trades")
+    gradient = np.random.default_rng(1).standard_normal(x.shape) * 1e-12
+    gradient[0] = 0  # where the script would divide by zero
+    delta = np.asarray(threat_model.step(np.zeros_like(x), gradient, 0.06))
+    np.testing.assert_allclose(NORMS["l_2"](delta), [0] + [0.06] * 63, rtol=1e-12)
+
+
+def test_unknown_variant():
+    with pytest.raises(InputError, match="config.attack.variant='cw' must be one of madry, trades"):
+        make_threat_model("l_2", 0.3, "cw")
