@@ -17,14 +17,14 @@ import time
 import jax
 import jax.numpy as jnp
 
-from benchmarks.recipe import at_rwp
+from benchmarks.recipe import rwp_recipe
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.train_step import init_state, make_train_step
 
 
 def compile_step(model: str, batch_size: int) -> dict[str, float]:
     """Traces and compiles the step that the trainer runs, without running it."""
-    recipe = at_rwp(model, c_min=1.7)
+    recipe = rwp_recipe(model, c_min=1.7)
     step = make_train_step(recipe, lambda keys, images: images, lambda step: 0.1)
     state = jax.eval_shape(lambda key: init_state(recipe, key, (32, 32, 3)), jax.random.key(0))
     shapes = [

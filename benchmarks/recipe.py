@@ -1,4 +1,4 @@
-"""The training recipe that the benchmarks time: AT-RWP with the paper's CIFAR-10 settings."""
+"""The training recipes that the benchmarks time: AT-RWP and TRADES-RWP on CIFAR-10."""
 
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.models.classifier import make_classifier
@@ -9,16 +9,17 @@ from rwp_jax.weight_perturbation import make_weight_perturbation
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2471, 0.2435, 0.2616)
-EPSILON, STEP_SIZE, GAMMA, K1, K2 = 8 / 255, 2 / 255, 0.01, 10, 10
+EPSILON, STEP_SIZE, GAMMA, BETA, K1, K2 = 8 / 255, 2 / 255, 0.01, 6.0, 10, 10
 
 
-def at_rwp(model: str, c_min: float) -> Recipe:
-    """AT-RWP of `model` for 10 classes; c_min = inf always perturbs K2 times, 0 never."""
+def rwp_recipe(model: str, c_min: float, objective: str = "at") -> Recipe:
+    """RWP of `model` for 10 classes with `at` or `trades`; c_min = inf perturbs K2 times, 0 never."""
+    variant, bn = {"at": ("madry", "train"), "trades": ("trades", "eval")}[objective]
     return Recipe(
         make_classifier(model, 10, MEAN, STD),
-        make_objective("at"),
-        make_threat_model("l_inf", EPSILON),
-        Attack(K1, STEP_SIZE, "train"),
+        make_objective(objective, beta=BETA),
+        make_threat_model("l_inf", EPSILON, variant),
+        Attack(K1, STEP_SIZE, bn),
         make_weight_perturbation("rwp", GAMMA, K2, c_min),
         0,
         make_sgd(0.1, 0.9, 5e-4),

@@ -1,6 +1,7 @@
-"""Time of one AT-RWP step, ours over a PyTorch step that works as the authors' code does.
+"""Time of one RWP training step, ours over a PyTorch step that works as the authors' code does.
 
-    python -m benchmarks.step_time [--cases preactresnet18:16,wrn-10-1:64] [--repeats 5] [--json FILE]
+    python -m benchmarks.step_time [--objective at|trades] [--cases preactresnet18:16,wrn-10-1:64]
+        [--repeats 5] [--json FILE]
 
 Both run in this process, in turn, on the same cores, in float32 with K1 = K2 = 10: with the gate wide
 open (c_min = inf) and closed (c_min = 0, where ours leaves the loop at once). Prints the ratio of the
@@ -19,15 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks.recipe import EPSILON, GAMMA, K1, K2, STEP_SIZE, at_rwp
-from benchmarks.torch_reference import TorchStep
+from benchmarks.recipe import rwp_recipe
+from benchmarks.torch_reference import STEPS
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.train_step import attack_and_update, init_state
 
 
-def our_step(model, c_min, images, labels):
+def our_step(objective, model, c_min, images, labels):
     """Returns a function that runs and waits for one step, and the seconds its compilation took."""
-    recipe = at_rwp(model, c_min)
+    recipe = rwp_recipe(model, c_min, objective)
     x, y = jnp.asarray(images), jnp.asarray(labels)
     state = init_state(recipe, jax.random.key(0), images.shape[1:])
     keys = jax.random.split(jax.random.key(1), len(x))
@@ -49,12 +50,12 @@ def our_step(model, c_min, images, labels):
     return run, seconds
 
 
-def measure(model, batch_size, c_min, repeats):
+def measure(objective, model, batch_size, c_min, repeats):
     rng = np.random.default_rng(0)
     images = rng.random((batch_size, 32, 32, 3), np.float32)
     labels = rng.integers(0, 10, batch_size)
-    ours, compile_seconds = our_step(model, c_min, images, labels)
-    step = TorchStep(model, EPSILON, STEP_SIZE, K1, GAMMA, c_min, K2)
+    ours, compile_seconds = our_step(objective, model, c_min, images, labels)
+    step = STEPS[objective](model, c_min)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     theirs = lambda: step(x, torch.from_numpy(labels))
 
@@ -70,6 +71,7 @@ def measure(model, batch_size, c_min, repeats):
         pairs.append((a, b))
     ratios = [a / b for a, b in pairs]
     return {
+        "objective": objective,
         "model": model,
         "batch_size": batch_size,
         "c_min": c_min,
@@ -86,6 +88,7 @@ def measure(model, batch_size, c_min, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default="preactresnet18:16,wrn-10-1:64", help="MODEL:BATCH,...")
+    parser.add_argument("--objective", choices=STEPS, default="at")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", help="also write the figures here")
     args = parser.parse_args()
@@ -100,7 +103,7 @@ def main():
     for case in args.cases.split(","):
         model, batch_size = case.split(":")
         for c_min in (float("inf"), 0.0):
-            row = measure(model, int(batch_size), c_min, args.repeats)
+            row = measure(args.objective, model, int(batch_size), c_min, args.repeats)
             rows.append(row)
             print(
                 f"{model:16} {row['batch_size']:5}  {'open' if c_min else 'closed':6} "

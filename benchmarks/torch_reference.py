@@ -1,7 +1,8 @@
-"""PyTorch networks and a training step that does the work of the authors' code, for comparison only.
+"""PyTorch networks and training steps that do the work of the authors' code, for comparison only.
 
-The step computes parameter gradients during the attack, scores the attack's result by one more forward
-and always takes K2 perturbation steps, as their scripts do. Written for this benchmark.
+As in their scripts AT computes parameter gradients during the attack and scores its result by one more
+forward, TRADES passes the clean images anew in every attack step and twice in every loss, and both
+always take K2 perturbation steps. Written for this benchmark.
 """
 
 import re
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.recipe import MEAN, STD
+from benchmarks.recipe import BETA, EPSILON, GAMMA, K1, K2, MEAN, STD, STEP_SIZE
 
 
 class Block(nn.Module):
@@ -51,48 +52,50 @@ def make_network(name: str, num_classes: int = 10) -> nn.Module:
     return nn.Sequential(*layers, *head, nn.Linear(features, num_classes))
 
 
-class TorchStep:
+class AtStep:
     """One AT-RWP step of the authors' kind on [B, 3, H, W] images in [0, 1] (L_inf).
 
     Like theirs it keeps two copies of the network, loaded anew for every ascent step: one at w + v, one
     that takes an SGD step from there; their difference is the direction.
     """
 
-    def __init__(self, name, epsilon, step_size, attack_steps, gamma, c_min, perturbation_steps):
+    def __init__(self, name, c_min):
         self.model, self.before, self.after = (make_network(name) for _ in range(3))
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4
         )
         self.ascent = torch.optim.SGD(self.after.parameters(), lr=0.01)
         self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
-        self.epsilon, self.step_size, self.attack_steps = epsilon, step_size, attack_steps
-        self.gamma, self.c_min, self.perturbation_steps = gamma, c_min, perturbation_steps
+        self.c_min = c_min
 
     def normalize(self, x):
         return (x - self.mean) / self.std
 
     def attack(self, x, y):
-        delta = torch.empty_like(x).uniform_(-self.epsilon, self.epsilon)
+        delta = torch.empty_like(x).uniform_(-EPSILON, EPSILON)
         delta = torch.clamp(x + delta, 0, 1) - x
-        for _ in range(self.attack_steps):
+        for _ in range(K1):
             delta.requires_grad_()
             F.cross_entropy(self.model(self.normalize(x + delta)), y).backward()
             with torch.no_grad():
-                moved = delta + self.step_size * delta.grad.sign()
-                delta = torch.clamp(x + moved.clamp(-self.epsilon, self.epsilon), 0, 1) - x
+                moved = delta + STEP_SIZE * delta.grad.sign()
+                delta = torch.clamp(x + moved.clamp(-EPSILON, EPSILON), 0, 1) - x
         F.cross_entropy(self.model(self.normalize(x + delta)), y, reduction="none")  # its score
-        return delta.detach()
+        return x + delta.detach()
 
-    def perturbation(self, x_adv, y):
+    def losses(self, network, x, x_adv, y):
+        return F.cross_entropy(network(x_adv), y, reduction="none")
+
+    def perturbation(self, x, x_adv, y):
         kernels = [n for n, p in self.model.named_parameters() if p.ndim > 1]
         weights = dict(self.model.named_parameters())
         raw = {n: torch.zeros_like(weights[n]) for n in kernels}
         v = raw
-        for _ in range(self.perturbation_steps):
+        for _ in range(K2):
             for proxy in (self.before, self.after):
                 proxy.load_state_dict(self.model.state_dict())
                 add(proxy, v, 1)
-            loss = F.cross_entropy(self.after(x_adv), y, reduction="none")
+            loss = self.losses(self.after, x, x_adv, y)
             self.ascent.zero_grad()
             (-(loss * (loss < self.c_min)).mean()).backward()
             self.ascent.step()
@@ -101,19 +104,47 @@ class TorchStep:
                 raw = {n: raw[n] + (after[n] - before[n]) for n in kernels}
                 norm = torch.cat([weights[n].flatten() for n in kernels]).norm()
                 total = torch.cat([raw[n].flatten() for n in kernels]).norm() + 1e-20
-                v = {n: self.gamma * norm / total * raw[n] for n in kernels}
+                v = {n: GAMMA * norm / total * raw[n] for n in kernels}
         return v
 
     def __call__(self, x, y):
-        x_adv = self.normalize(x + self.attack(x, y))
-        v = self.perturbation(x_adv, y)
+        x_adv = self.normalize(self.attack(x, y))
+        x = self.normalize(x)
+        self.model.train()
+        v = self.perturbation(x, x_adv, y)
         add(self.model, v, 1)
-        loss = F.cross_entropy(self.model(x_adv), y)
+        loss = self.losses(self.model, x, x_adv, y).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         add(self.model, v, -1)
         return loss.item()
+
+
+class TradesStep(AtStep):
+    """The same for TRADES, whose KL is summed over classes, without which the authors' step cannot run."""
+
+    def attack(self, x, y):
+        self.model.eval()
+        x_adv = x + 0.001 * torch.randn_like(x)
+        for _ in range(K1):
+            x_adv.requires_grad_()
+            loss = self.divergence(self.model, self.normalize(x), self.normalize(x_adv)).sum()
+            gradient = torch.autograd.grad(loss, [x_adv])[0]
+            x_adv = x_adv.detach() + STEP_SIZE * gradient.sign()
+            x_adv = torch.clamp(torch.min(torch.max(x_adv, x - EPSILON), x + EPSILON), 0, 1)
+        return x_adv
+
+    def divergence(self, network, x, x_adv):
+        log_q = F.log_softmax(network(x_adv), dim=1)
+        return F.kl_div(log_q, F.softmax(network(x), dim=1), reduction="none").sum(1)
+
+    def losses(self, network, x, x_adv, y):
+        robust = self.divergence(network, x, x_adv)
+        return F.cross_entropy(network(x), y, reduction="none") + BETA * robust
+
+
+STEPS = {"at": AtStep, "trades": TradesStep}
 
 
 def add(model, v, sign):

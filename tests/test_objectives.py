@@ -1,5 +1,8 @@
 """Objectives against their formulas in NumPy, on a linear network without BatchNorm."""
 
+import pathlib
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from scipy.special import log_softmax
 from scipy.stats import entropy
 
+from rwp_jax import objectives
 from rwp_jax.errors import InputError
 from rwp_jax.objectives import Batch, make_objective
 
@@ -107,6 +111,21 @@ def test_the_attack_maximises_the_kl_from_fixed_clean_logits(name):
 def test_the_attack_of_at_is_the_cross_entropy(name):
     loss = make_objective(name).attack_loss(None, X, MISSING)
     np.testing.assert_allclose(loss(X_ADV @ PARAMS), cross_entropies(X_ADV, MISSING), rtol=1e-12)
+
+
+def test_the_readmes_example_of_an_objective_works(monkeypatch):
+    """MART's loss (Wang et al., 2020), against its formula."""
+    readme = (pathlib.Path(objectives.__file__).parents[1] / "README.md").read_text()
+    code = re.search(r"```python\n(def mart.*?)```", readme, re.DOTALL)[1]
+    namespace = {**vars(objectives), "jax": jax}
+    exec(code, namespace)
+    monkeypatch.setitem(objectives.OBJECTIVES, "mart", namespace["mart"])
+    loss, aux = compute("mart", Batch(X, X_ADV, Y), beta=5.0)
+    p, q = probabilities(X), probabilities(X_ADV)
+    others = np.where(np.eye(4)[Y] > 0, 0, q).max(1)
+    robust = -np.log(q[np.arange(10), Y]) - np.log(1 - others)
+    np.testing.assert_allclose(loss, robust + 5 * KL * (1 - p[np.arange(10), Y]), rtol=1e-9)
+    np.testing.assert_allclose(aux.terms["robust_loss"], robust, rtol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,20 @@
+"""Plain training on CIFAR-10: the network that labels extra images, RST's first stage.
+
+    python main.py --config configs/cifar10_natural.py
+    python main.py --mode pseudo_label --workdir runs/cifar10_natural --unlabeled U.npz --output P.npz
+
+U.npz holds the images as `data`, uint8 [N, 32, 32, 3]. Neither paper gives a figure to expect.
+"""
+
+from configs import cifar10_at
+
+
+def get_config():
+    config = cifar10_at.get_config()
+    config.augment.pad_mode = "zero"
+    config.model.name = "wrn-28-10"
+    config.attack.steps = 0
+    config.attack.bn = "eval"
+    config.objective.name = "natural"
+    config.optimizer.schedule = "cosine"
+    return config

@@ -1,0 +1,99 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from rwp_jax.data import files
+from rwp_jax.errors import InputError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+LABELS = np.arange(12) % 5
+
+
+class Payload:
+    """What a stranger's pickle may carry."""
+
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+def write_pickle(path, content, protocol=4):
+    path.write_bytes(pickle.dumps(content, protocol))
+    return str(path)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("labels", [LABELS, LABELS.tolist(), LABELS.astype(np.int8)])
+def test_pickles_of_arrays_and_lists_are_read(tmp_path, protocol, labels):
+    content = {"data": IMAGES, "extrapolated_targets": labels, "more": {"a": (1.5, [None, "b"])}}
+    images, read = files.read_extra(write_pickle(tmp_path / "p.pickle", content, protocol))
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(read, LABELS)
+    assert images.dtype == np.uint8 and read.dtype == np.int32
+
+
+def test_a_pickle_by_old_numpy_is_read(tmp_path):
+    """NumPy 1 called its modules numpy.core."""
+    content = {"data": IMAGES, "extrapolated_targets": LABELS}
+    old = pickle.dumps(content, 2).replace(b"numpy._core.", b"numpy.core.")
+    assert b"numpy.core.multiarray" in old
+    (tmp_path / "old.pickle").write_bytes(old)
+    np.testing.assert_array_equal(files.read_extra(str(tmp_path / "old.pickle"))[0], IMAGES)
+
+
+def test_npz(tmp_path):
+    np.savez(tmp_path / "p.npz", data=IMAGES, extrapolated_targets=LABELS - 1, confidences=LABELS)
+    images, labels = files.read_extra(str(tmp_path / "p.npz"))
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(labels, LABELS - 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"data": IMAGES, "extrapolated_targets": Payload()},
+            "asks for builtins.print, which is refused",
+        ),
+        (
+            {"data": np.array([Payload()]), "extrapolated_targets": LABELS},
+            "asks for builtins.print",
+        ),
+        (
+            [IMAGES, LABELS],
+            "the pickle holds a list, must be a dict with data, extrapolated_targets",
+        ),
+        ({"data": IMAGES}, "extrapolated_targets missing; it must hold"),
+        ({"data": IMAGES, "extrapolated_targets": LABELS[1:]}, r"must be integers \[12\]"),
+        ({"data": IMAGES, "extrapolated_targets": LABELS / 2}, "is float64"),
+        ({"data": IMAGES, "extrapolated_targets": LABELS - 2}, "label -2, .* or -1 for none"),
+        ({"data": IMAGES / 255, "extrapolated_targets": LABELS}, "data is float64"),
+        ({"data": [[1], [2, 3]], "extrapolated_targets": LABELS}, "inhomogeneous"),
+    ],
+)
+def test_refusals_name_the_file(tmp_path, content, message, capsys):
+    path = write_pickle(tmp_path / "p.pickle", content)
+    with pytest.raises(InputError, match=message) as error:
+        files.read_extra(path)
+    assert str(error.value).startswith(path) and "\n" not in str(error.value)
+    assert not capsys.readouterr().out, "nothing of the pickle may run"
+
+
+def test_damaged_files(tmp_path):
+    whole = pickle.dumps({"data": IMAGES, "extrapolated_targets": LABELS})
+    for content in (b"", whole[:100], b"text"):
+        (tmp_path / "p.pickle").write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read as an .npz file or a pickle"):
+            files.read_extra(str(tmp_path / "p.pickle"))
+    with pytest.raises(InputError, match="config.extra_data.path='.*' is no file"):
+        files.read_extra(str(tmp_path))
+
+
+def test_images_to_label(tmp_path):
+    np.savez(tmp_path / "u.npz", data=IMAGES)
+    np.testing.assert_array_equal(files.read_images(str(tmp_path / "u.npz")), IMAGES)
+    np.savez(tmp_path / "u.npz", images=IMAGES)
+    with pytest.raises(InputError, match="data missing; it must hold data, and holds images"):
+        files.read_images(str(tmp_path / "u.npz"))
+    with pytest.raises(InputError, match="--unlabeled=.* is no file"):
+        files.read_images(str(tmp_path / "v.npz"))
