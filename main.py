@@ -142,6 +142,9 @@ def use_compilation_cache() -> None:
 
 
 def train() -> None:
+    for name in ("output", "unlabeled"):
+        if flags.FLAGS[name].value:
+            raise InputError(f"--{name} is for --mode=pseudo_label")
     if CONFIG.value.dtype == "float32":
         prefer_eigen()
     directory = pathlib.Path(WORKDIR.value) if WORKDIR.value else default_workdir()
@@ -149,6 +152,10 @@ def train() -> None:
 
 
 def label() -> None:
+    if CONFIG.value is not None:
+        raise InputError(
+            "--config is not for --mode=pseudo_label: the run in --workdir has its own"
+        )
     for name in ("workdir", "output"):
         if not flags.FLAGS[name].value:
             raise InputError(f"--{name} is missing: --mode=pseudo_label needs it")

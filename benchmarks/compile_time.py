@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from benchmarks.recipe import rwp_recipe
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.train_step import init_state, make_train_step
+from rwp_jax.train_step import TrainingSet, init_state, make_train_step
 
 
 def compile_step(model: str, batch_size: int) -> dict[str, float]:
@@ -27,13 +27,14 @@ def compile_step(model: str, batch_size: int) -> dict[str, float]:
     recipe = rwp_recipe(model, c_min=1.7)
     step = make_train_step(recipe, lambda keys, images: images, lambda step: 0.1)
     state = jax.eval_shape(lambda key: init_state(recipe, key, (32, 32, 3)), jax.random.key(0))
-    shapes = [
+    data = TrainingSet(
         jax.ShapeDtypeStruct((50000, 32, 32, 3), jnp.uint8),
         jax.ShapeDtypeStruct((50000,), jnp.int32),
-        jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-    ]
+        jax.ShapeDtypeStruct((50000,), jnp.float32),
+    )
+    indices = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     begin = time.perf_counter()
-    lowered = jax.jit(step, donate_argnums=0).lower(state, *shapes, jax.random.key(0))
+    lowered = jax.jit(step, donate_argnums=0).lower(state, data, indices, jax.random.key(0))
     traced = time.perf_counter()
     lowered.compile()
     return {"trace": traced - begin, "compile": time.perf_counter() - traced}

@@ -3,7 +3,7 @@
     python main.py --config configs/cifar10_natural.py
     python main.py --mode pseudo_label --workdir runs/cifar10_natural --unlabeled U.npz --output P.npz
 
-U.npz holds the images as `data`, uint8 [N, 32, 32, 3]. Neither paper gives a figure to expect.
+U.npz holds the images as `data`, uint8 [N, 32, 32, 3]. No paper's figures belong to these settings.
 """
 
 from configs import cifar10_at
@@ -13,8 +13,6 @@ def get_config():
     config = cifar10_at.get_config()
     config.augment.pad_mode = "zero"
     config.model.name = "wrn-28-10"
-    config.attack.steps = 0
-    config.attack.bn = "eval"
     config.objective.name = "natural"
     config.optimizer.schedule = "cosine"
     return config

@@ -1,6 +1,7 @@
 """Checkpoints `last` and `best` of a run, by orbax."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,20 +49,29 @@ class Checkpoints:
         Raises:
           InputError: where it cannot be read back.
         """
+        return self._read(epoch, lambda: jax.tree.map(ocp.arrays.to_shape_dtype_struct, like))
+
+    def load(self, epoch: int) -> dict[str, Any]:
+        """What was saved after `epoch`, as nested dicts of NumPy arrays, on whatever devices it was.
+
+        Raises:
+          InputError: where it cannot be read back.
+        """
+
+        def like():
+            saved = self._checkpointer.metadata(epoch).metadata
+            return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
+
+        return self._read(epoch, like)
+
+    def _read(self, epoch: int, like: Callable):
         try:
-            target = jax.tree.map(ocp.arrays.to_shape_dtype_struct, like)
-            return self._checkpointer.load(epoch, target)
+            return self._checkpointer.load(epoch, like())
         except Exception as error:  # orbax and its storage raise many kinds for damaged files
             raise InputError(
                 f"checkpoint {self.path(epoch)} cannot be read ({type(error).__name__}): move it away to "
                 "continue from an older one"
             ) from None
-
-    def load(self, epoch: int) -> dict[str, Any]:
-        """What was saved after `epoch`, as nested dicts of NumPy arrays, on whatever devices it was."""
-        saved = self._checkpointer.metadata(epoch).metadata
-        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
-        return self._checkpointer.load(epoch, like)
 
     def path(self, epoch: int) -> pathlib.Path:
         return pathlib.Path(self._checkpointer.directory) / str(epoch)

@@ -96,12 +96,20 @@ def load_data(config) -> Dataset:
     return sources.with_extra(data, extra.path, extra.use_labels) if extra.path else data
 
 
+def _usable_extra(config, dataset: Dataset) -> np.ndarray:
+    """Which of the extra examples the objective has a loss for, as indices."""
+    if dataset.x_extra is None or not config.extra_data.unlabeled_fraction:
+        return np.arange(0)
+    objective = make_objective(**config.objective.to_dict())
+    return np.flatnonzero(objective.uses_unlabelled | (dataset.y_extra >= 0))
+
+
 def mixture_of(config, dataset: Dataset) -> Mixture:
     """How the batches of an epoch are made of the data set."""
     return make_mixture(
         len(dataset.x_train),
         config.batch_size,
-        0 if dataset.x_extra is None else len(dataset.x_extra),
+        len(_usable_extra(config, dataset)),
         config.extra_data.unlabeled_fraction,
         config.epoch_examples,
     )
@@ -109,15 +117,15 @@ def mixture_of(config, dataset: Dataset) -> Mixture:
 
 def training_set(config, dataset: Dataset) -> TrainingSet:
     """The training examples, extra ones last with weight lambda, as arrays of the host."""
-    if dataset.x_extra is None or not config.extra_data.unlabeled_fraction:
-        return TrainingSet(
-            dataset.x_train, dataset.y_train, np.ones(len(dataset.y_train), np.float32)
-        )
-    counts = (len(dataset.y_train), len(dataset.y_extra))
+    usable = _usable_extra(config, dataset)
+    counts = (len(dataset.y_train), len(usable))
+    weights = np.repeat(np.float32([1, config.extra_data.weight]), counts)
+    if not len(usable):
+        return TrainingSet(dataset.x_train, dataset.y_train, weights)
     return TrainingSet(
-        np.concatenate([dataset.x_train, dataset.x_extra]),
-        np.concatenate([dataset.y_train, dataset.y_extra]),
-        np.repeat(np.float32([1, config.extra_data.weight]), counts),
+        np.concatenate([dataset.x_train, dataset.x_extra[usable]]),
+        np.concatenate([dataset.y_train, dataset.y_extra[usable]]),
+        weights,
     )
 
 
@@ -138,6 +146,13 @@ def check_sizes(config, dataset: Dataset) -> None:
         raise InputError(
             f"config.objective.name={config.objective.name!r} needs extra data: give its file as "
             "config.extra_data.path, or keep only config.data.labeled_examples of the labels"
+        )
+    fraction = config.extra_data.unlabeled_fraction
+    wanted = dataset.x_extra is not None and (fraction > 0 or objective.needs_extra_data)
+    if wanted and fraction >= 0 and not int(fraction * config.batch_size):
+        raise InputError(
+            f"config.extra_data.unlabeled_fraction={fraction} of config.batch_size="
+            f"{config.batch_size} is less than one extra example a batch"
         )
     height, width, channels = dataset.x_train.shape[1:]
     mean, std = (tuple(config.model[key]) for key in ("mean", "std"))

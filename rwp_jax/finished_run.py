@@ -10,7 +10,7 @@ import ml_collections
 from rwp_jax import parallel, workdir
 from rwp_jax.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.errors import InputError
-from rwp_jax.models.classifier import Classifier, make_classifier
+from rwp_jax.models.classifier import Classifier, channels_and_classes, make_classifier
 
 CHECKPOINTS = ("best", "last")
 
@@ -23,11 +23,14 @@ class FinishedRun(NamedTuple):
     classifier: Classifier
     params: Any
     batch_stats: Any
+    channels: int
     num_classes: int
 
 
 def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
-    """Loads checkpoint `best` or `last` of a run, finished or not, for predictions in float32.
+    """Loads checkpoint `best` or `last` of a run, finished or not.
+
+    Predictions are in float32, in float64 where the run was.
 
     Raises:
       InputError: where the directory holds no run or the run no checkpoint.
@@ -35,15 +38,15 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     if which not in CHECKPOINTS:
         raise InputError(f"--checkpoint={which} must be one of {', '.join(CHECKPOINTS)}")
     try:
-        content = json.loads((directory / workdir.CONFIG).read_text())
-    except (OSError, ValueError):
+        config = ml_collections.ConfigDict(json.loads((directory / workdir.CONFIG).read_text()))
+        dtype, model = config.dtype, config.model
+    except (OSError, ValueError, TypeError, AttributeError):
         raise InputError(
             f"--workdir={directory} holds no run: no readable {workdir.CONFIG}"
         ) from None
     if not (directory / DIRECTORY).is_dir():
         raise InputError(f"--workdir={directory} holds a run without checkpoints")
-    config = ml_collections.ConfigDict(content)
-    if config.dtype == "float64":
+    if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     checkpoints = Checkpoints(directory)
     record = checkpoints.find(which)
@@ -52,9 +55,10 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     saved = checkpoints.load(record["epoch"])
     checkpoints.close()
 
-    num_classes = len(saved["params"]["linear"]["bias"])
-    model = config.model
-    dtype = "float64" if config.dtype == "float64" else "float32"
-    classifier = make_classifier(model.name, num_classes, model.mean, model.std, dtype)
+    channels, num_classes = channels_and_classes(saved["params"])
+    verdicts = "float64" if dtype == "float64" else "float32"
+    classifier = make_classifier(model.name, num_classes, model.mean, model.std, verdicts)
     params, batch_stats = parallel.replicate((saved["params"], saved["batch_stats"]))
-    return FinishedRun(config, record["epoch"], classifier, params, batch_stats, num_classes)
+    return FinishedRun(
+        config, record["epoch"], classifier, params, batch_stats, channels, num_classes
+    )

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
       x_adv: attacked images, likewise.
       y: labels [B], -1 for "no label".
       weight: of each example's loss, [B] or one number for all.
-      labelled: fraction of the *global* batch that has a label, so that means over the labelled
+      labelled_share: fraction of the *global* batch that has a label, so that means over the labelled
         examples can be taken on every device alone.
     """
 
@@ -25,7 +25,7 @@ class Batch(NamedTuple):
     x_adv: jnp.ndarray
     y: jnp.ndarray
     weight: jnp.ndarray | float = 1.0
-    labelled: jnp.ndarray | float = 1.0
+    labelled_share: jnp.ndarray | float = 1.0
 
 
 class Aux(NamedTuple):
@@ -45,6 +45,18 @@ class Aux(NamedTuple):
     terms: dict
 
 
+class Settings(NamedTuple):
+    """What config.objective may set besides the name; each objective takes what it knows.
+
+    Attributes:
+      beta: weight of the KL in TRADES and RST (1/lambda in the TRADES paper).
+      entropy_weight: weight of the entropy over unlabelled examples in TRADES and RST.
+    """
+
+    beta: float = 0.0
+    entropy_weight: float = 0.0
+
+
 class Objective(NamedTuple):
     """What is minimised, and what its attack maximises.
 
@@ -52,14 +64,16 @@ class Objective(NamedTuple):
       per_example: (train, params, Batch) -> (loss [B], Aux), where train is `Classifier.train`. The
         mean of the losses is minimised.
       attack_loss: (forward, x, y) -> (logits of the attacked images [B, classes] -> [B]), where forward
-        maps images to logits in the attack's BN mode.
+        maps images to logits in the attack's BN mode; None where there is no attack (x_adv is x).
       accuracy: what `Aux.correct` is called in the metrics.
+      uses_unlabelled: whether examples without a label have a loss.
       needs_extra_data: whether the objective makes sense only with pseudo-labelled data.
     """
 
     per_example: Callable
-    attack_loss: Callable
+    attack_loss: Callable | None
     accuracy: str = "robust_accuracy"
+    uses_unlabelled: bool = False
     needs_extra_data: bool = False
 
 
@@ -73,7 +87,7 @@ def _classify(train, params, batch, images):
     logits, moments = train(params, images)
     loss = cross_entropy(logits, batch.y)
     aux = Aux(loss, (moments,), jnp.argmax(logits, -1) == batch.y, {})
-    return batch.weight * _mean_over(batch.labelled, loss), aux
+    return batch.weight * _mean_over(batch.labelled_share, loss), aux
 
 
 def _attack_cross_entropy(forward, x, y):
@@ -86,18 +100,6 @@ def _attack_kl(forward, x, y):
     return lambda logits: kl_divergence(logits_clean, logits)
 
 
-class Settings(NamedTuple):
-    """What config.objective may set besides the name; each objective takes what it knows.
-
-    Attributes:
-      beta: weight of the KL in TRADES and RST (1/lambda in the TRADES paper).
-      entropy_weight: weight of the entropy over unlabelled examples in TRADES and RST.
-    """
-
-    beta: float = 0.0
-    entropy_weight: float = 0.0
-
-
 def _trades_per_example(settings: Settings, clean_folds: int) -> Callable:
     """CE(f(x), y) + beta KL(f(x) || f(x')), and an entropy of f(x) where there is no label.
 
@@ -105,7 +107,7 @@ def _trades_per_example(settings: Settings, clean_folds: int) -> Callable:
     all. Gradients flow through f(x) in the KL as well. `clean_folds`: how often the moments of x enter
     the running statistics.
     """
-    beta, entropy_weight = settings
+    beta, entropy_weight = settings.beta, settings.entropy_weight
 
     def per_example(train, params, batch):
         logits_adv, moments_adv = train(params, batch.x_adv)
@@ -113,12 +115,12 @@ def _trades_per_example(settings: Settings, clean_folds: int) -> Callable:
         natural = cross_entropy(logits, batch.y)
         robust = kl_divergence(logits, logits_adv)
         gate_loss = natural + beta * robust
-        terms = {"natural_loss": _mean_over(batch.labelled, natural), "robust_loss": robust}
+        terms = {"natural_loss": _mean_over(batch.labelled_share, natural), "robust_loss": robust}
         loss = terms["natural_loss"] + beta * robust
         if entropy_weight:
             unlabelled = jnp.where(batch.y < 0, entropy(logits), 0)
             gate_loss += entropy_weight * unlabelled
-            terms["entropy"] = _mean_over(1 - batch.labelled, unlabelled)
+            terms["entropy"] = _mean_over(1 - batch.labelled_share, unlabelled)
             loss += entropy_weight * terms["entropy"]
         correct = jnp.argmax(logits_adv, -1) == batch.y
         aux = Aux(gate_loss, (moments_adv, *[moments] * clean_folds), correct, terms)
@@ -131,7 +133,7 @@ def natural(settings: Settings) -> Objective:
     """Plain training on the clean images: CE(f(x), y)."""
     del settings
     per_example = lambda train, params, batch: _classify(train, params, batch, batch.x)
-    return Objective(per_example, _attack_cross_entropy, accuracy="clean_accuracy")
+    return Objective(per_example, attack_loss=None, accuracy="clean_accuracy")
 
 
 def at(settings: Settings) -> Objective:
@@ -147,13 +149,14 @@ def trades(settings: Settings) -> Objective:
     The authors' script passes x twice through the network in training mode, which updates the running
     statistics twice with equal moments; one pass folded in twice does the same.
     """
-    return Objective(_trades_per_example(settings, clean_folds=2), _attack_kl)
+    per_example = _trades_per_example(settings, clean_folds=2)
+    return Objective(per_example, _attack_kl, uses_unlabelled=True)
 
 
 def rst(settings: Settings) -> Objective:
     """Robust self-training (Carmon et al., 2019): TRADES on labelled and pseudo-labelled data."""
     per_example = _trades_per_example(settings, clean_folds=1)
-    return Objective(per_example, _attack_kl, needs_extra_data=True)
+    return Objective(per_example, _attack_kl, uses_unlabelled=True, needs_extra_data=True)
 
 
 OBJECTIVES = {"natural": natural, "at": at, "trades": trades, "rst": rst}

@@ -13,11 +13,12 @@ from rwp_jax.data.pipeline import padded_batches
 from rwp_jax.errors import InputError
 from rwp_jax.finished_run import FinishedRun, load_run
 
+BATCH_PER_DEVICE = 128
+
 
 def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 [N] and confidences float32 [N] (the largest softmax) of images uint8 [N, H, W, C]."""
-    batch_size = run.config.evaluation.batch_size
-    parallel.check_batch_size("config.evaluation.batch_size", batch_size)
+    batch_size = BATCH_PER_DEVICE * jax.device_count()
 
     def label(params, batch_stats, x):
         dtype = jax.tree.leaves(params)[0].dtype
@@ -32,7 +33,8 @@ def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
     mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
     labels, confidences = [], []
     for indices, mask in padded_batches(len(images), batch_size):
-        batch = jax.device_get(mapped(run.params, run.batch_stats, images[indices[mine]]))
+        with jax.default_matmul_precision("highest"):
+            batch = jax.device_get(mapped(run.params, run.batch_stats, images[indices[mine]]))
         labels.append(batch[0][mask])
         confidences.append(batch[1][mask])
     return np.concatenate(labels).astype(np.int32), np.concatenate(confidences).astype(np.float32)
@@ -70,10 +72,9 @@ def pseudo_label(workdir: pathlib.Path, unlabeled: str, output: pathlib.Path, wh
         images = sources.load(**run.config.data.to_dict()).x_extra
     if images is None:
         raise InputError(f"--unlabeled is missing, and {workdir} was trained on all of its labels")
-    channels = run.params["conv1"]["kernel"].shape[2]
-    if images.shape[-1] != channels:
+    if images.shape[-1] != run.channels:
         raise InputError(
-            f"--unlabeled={unlabeled}: images are {images.shape}, must have {channels} channels"
+            f"--unlabeled={unlabeled}: images are {images.shape}, must have {run.channels} channels"
         )
     labels, confidences = predict(run, images)
     write(output, images, labels, confidences)

@@ -8,7 +8,6 @@ import ml_collections
 
 from rwp_jax import experiment, pseudo_label, trainer, workdir
 from rwp_jax.data import files
-from rwp_jax.data.sources import Dataset
 from rwp_jax.errors import InputError
 from rwp_jax.finished_run import load_run
 
@@ -22,8 +21,6 @@ def teacher_config(config) -> ml_collections.ConfigDict:
     teacher.epoch_examples = 0
     teacher.self_training.epochs = 0
     teacher.extra_data.unlabeled_fraction = 0.0
-    teacher.attack.steps = 0
-    teacher.attack.bn = "eval"
     teacher.objective.name = "natural"
     teacher.weight_perturbation.name = "none"
     return teacher
@@ -32,9 +29,8 @@ def teacher_config(config) -> ml_collections.ConfigDict:
 def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
     """Trains as `trainer.train` does, after the first stage if config.self_training asks for one.
 
-    The first stage is a run of its own in DIRECTORY/teacher; its last network labels the images that
-    config.data.labeled_examples left out (DIRECTORY/pseudo_labels.npz). Each part is skipped where it is
-    there already.
+    The first stage is a run of its own in DIRECTORY/teacher. Its last network labels the images that
+    config.data.labeled_examples left out; with DIRECTORY/pseudo_labels.npz written it is done.
 
     Raises:
       InputError, NonFiniteLoss: as `trainer.train`, and where there is nothing to label.
@@ -62,21 +58,15 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
         directory.mkdir(parents=True, exist_ok=True)
         workdir.write_json(directory / workdir.CONFIG, plain_config)
 
-    print(f"first stage: plain training on {len(data.y_train)} labelled images", flush=True)
-    trainer.train(teacher, directory / TEACHER, data=data)
-    data = _with_pseudo_labels(data, directory)
+    path = directory / PSEUDO_LABELS
+    if not path.exists():
+        print(f"first stage: plain training on {len(data.y_train)} labelled images", flush=True)
+        trainer.train(teacher, directory / TEACHER, data=data)
+        predictions = pseudo_label.predict(load_run(directory / TEACHER, "last"), data.x_extra)
+        pseudo_label.write(path, data.x_extra, *predictions)
+    images, labels = files.read_extra(str(path))
+    data = data._replace(x_extra=images, y_extra=labels)
     print(
         f"second stage: {config.objective.name} with {len(data.y_extra)} extra images", flush=True
     )
     return trainer.train(config, directory, data=data)
-
-
-def _with_pseudo_labels(data: Dataset, directory: pathlib.Path) -> Dataset:
-    path = directory / PSEUDO_LABELS
-    if not path.exists():
-        labels, confidences = pseudo_label.predict(
-            load_run(directory / TEACHER, "last"), data.x_extra
-        )
-        pseudo_label.write(path, data.x_extra, labels, confidences)
-    images, labels = files.read_extra(str(path))
-    return data._replace(x_extra=images, y_extra=labels)

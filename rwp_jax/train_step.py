@@ -72,8 +72,28 @@ def _max_steps(recipe: Recipe, step):
     return jnp.where(step >= recipe.perturb_from_step, recipe.perturbation.steps, 0)
 
 
-def _labelled_fraction(y, axis_name):
-    """Share of the global batch whose label is not -1."""
+def _attack(recipe: Recipe, state: TrainState, x, y, start, axis_name):
+    """The perturbation of x, and the running statistics after the attack's forwards."""
+    objective, attack = recipe.objective, recipe.attack
+    if objective.attack_loss is None:
+        return jnp.zeros_like(x), state.batch_stats
+    forward = forward_in_mode(recipe.classifier, state.params, attack.bn)
+    devices = lax.axis_size(axis_name) if axis_name else 1
+    return pgd(
+        forward,
+        objective.attack_loss(lambda images: forward(images, state.batch_stats)[0], x, y),
+        recipe.threat_model,
+        x,
+        start,
+        state.batch_stats,
+        step_size=attack.step_size,
+        steps=attack.steps,
+        global_batch_size=len(x) * devices,
+    )
+
+
+def _labelled_share(y, axis_name):
+    """Fraction of the global batch whose label is not -1."""
     share = jnp.mean(y >= 0, dtype=jnp.result_type(float))
     return lax.pmean(share, axis_name) if axis_name else share
 
@@ -95,31 +115,17 @@ def attack_and_update(
     Returns:
       The state after the step, the attack's perturbation of x, and the perturbation of the weights.
     """
-    classifier, objective, attack = recipe.classifier, recipe.objective, recipe.attack
-    devices = lax.axis_size(axis_name) if axis_name else 1
-
-    forward = forward_in_mode(classifier, state.params, attack.bn)
-    delta, batch_stats = pgd(
-        forward,
-        objective.attack_loss(lambda images: forward(images, state.batch_stats)[0], x, y),
-        recipe.threat_model,
-        x,
-        start,
-        state.batch_stats,
-        step_size=attack.step_size,
-        steps=attack.steps,
-        global_batch_size=len(x) * devices,
-    )
-    batch = Batch(x, x + delta, y, weight, _labelled_fraction(y, axis_name))
+    delta, batch_stats = _attack(recipe, state, x, y, start, axis_name)
+    batch = Batch(x, x + delta, y, weight, _labelled_share(y, axis_name))
     perturbed = perturb_and_differentiate(
-        lambda params: objective.per_example(classifier.train, params, batch),
+        lambda params: recipe.objective.per_example(recipe.classifier.train, params, batch),
         state.params,
         recipe.perturbation,
         max_steps=_max_steps(recipe, state.step),
         axis_name=axis_name,
     )
 
-    if attack.bn == "train":
+    if recipe.objective.attack_loss and recipe.attack.bn == "train":
         # The reference's attack scores its final delta by one more forward: that of the loop at v = 0.
         batch_stats = fold_moments(batch_stats, perturbed.aux_unperturbed.moments[0])
     for moments in perturbed.aux.moments:
@@ -168,7 +174,7 @@ def make_train_step(
             local = jnp.mean(values.astype(dtype))  # devices hold equal parts of the batch
             return lax.pmean(local, axis_name) if axis_name else local
 
-        aux, labelled = perturbed.aux_unperturbed, mean(y >= 0)
+        aux, labelled = perturbed.aux_unperturbed, _labelled_share(y, axis_name)
         metrics = {
             "loss": mean(perturbed.loss),
             **{name: mean(values) for name, values in perturbed.aux.terms.items()},

@@ -55,7 +55,8 @@ def train(
     experiment.check_config(config)
     plain_config = json.loads(config.to_json())
     resuming = workdir.check(directory, plain_config, resume)
-    data = data or experiment.load_data(config)
+    if data is None:
+        data = experiment.load_data(config)
     experiment.check_sizes(config, data)
 
     # Set up the run.

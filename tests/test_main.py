@@ -52,6 +52,8 @@ def test_fractions(argument, expected):
         ([DIGITS, "--config.threat=3"], "--config.threat: no such key; it is a section"),
         ([DIGITS, "--mode=evaluation"], "--mode=evaluation must be one of train, pseudo_label"),
         (["--mode=pseudo_label"], "--output is missing"),
+        (["--mode=pseudo_label", "--output=a.npz", DIGITS], "--config is not for"),
+        ([DIGITS, "--output=a.npz"], "--output is for --mode=pseudo_label"),
         (["--mode=pseudo_label", "--output=a.npz"], "holds no run"),
         ([DIGITS, "--config.nothing=1"], "--config.nothing: no such key; configs/default.py has"),
         ([DIGITS, "--config.epochs=many"], "--config.epochs=many"),

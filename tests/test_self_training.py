@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-import main
 from configs import digits_rst_rwp
 from rwp_jax import pseudo_label, self_training
 from rwp_jax.data import files
@@ -119,10 +118,6 @@ def test_refusals_come_before_the_first_stage(npz, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         self_training.train(small_config(npz, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_every_mode_of_the_command_line_is_here():
-    assert set(main.MODES) == {"train", "pseudo_label"}
 
 
 def test_extra_data_from_a_file(finished, npz, tmp_path):

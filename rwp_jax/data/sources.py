@@ -104,6 +104,10 @@ def _keep_labels(data: Dataset, count: int) -> Dataset:
             f"config.data.labeled_examples={count} must be 0 (all) or in [{low}, {high}] for the "
             f"training set of {len(data.y_train)} images of {data.num_classes} classes"
         )
+    if np.bincount(data.y_train).min() < 2:
+        raise InputError(
+            f"config.data.labeled_examples={count} needs two images of every class or more"
+        )
     labelled, rest = train_test_split(
         np.arange(len(data.y_train)), train_size=count, random_state=0, stratify=data.y_train
     )

@@ -45,6 +45,11 @@ def check_name(name: str) -> tuple[int, int] | None:
     return depth, width
 
 
+def channels_and_classes(params) -> tuple[int, int]:
+    """Channels of the images that a network with these parameters takes, and classes it tells apart."""
+    return params["conv1"]["kernel"].shape[2], params["linear"]["bias"].shape[0]
+
+
 def make_classifier(
     name: str,
     num_classes: int,

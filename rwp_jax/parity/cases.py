@@ -272,8 +272,9 @@ def run_step(case: Case) -> dict:
     for s in range(settings["steps"]):
         x = case.images(s)
         state, delta, perturbed = step(state, x, case.labels(s), case.start(x, s))
-        terms = perturbed.aux.terms.values()  # natural and robust loss of TRADES
-        losses.append([values.mean() for values in (perturbed.loss, *terms)])
+        terms = perturbed.aux.terms
+        parts = [terms[name] for name in ("natural_loss", "robust_loss") if name in terms]
+        losses.append([values.mean() for values in (perturbed.loss, *parts)])
         norms.append(perturbed_norm(perturbed.v))
         entries = to_state_dict(settings["model"], state.params)
         ours |= _delta(f"delta_{s}", delta)

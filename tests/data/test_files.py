@@ -57,7 +57,7 @@ def test_npz(tmp_path):
         ),
         (
             {"data": np.array([Payload()]), "extrapolated_targets": LABELS},
-            "asks for builtins.print",
+            "holds an array of 'O8', must be of numbers",
         ),
         (
             [IMAGES, LABELS],
@@ -68,7 +68,11 @@ def test_npz(tmp_path):
         ({"data": IMAGES, "extrapolated_targets": LABELS / 2}, "is float64"),
         ({"data": IMAGES, "extrapolated_targets": LABELS - 2}, "label -2, .* or -1 for none"),
         ({"data": IMAGES / 255, "extrapolated_targets": LABELS}, "data is float64"),
-        ({"data": [[1], [2, 3]], "extrapolated_targets": LABELS}, "inhomogeneous"),
+        ({"data": [[1], [2, 3]], "extrapolated_targets": LABELS}, "must be an array or a list"),
+        ({"data": IMAGES, "extrapolated_targets": [2**70] * 12}, "must be an array or a list"),
+        ({"data": IMAGES, "extrapolated_targets": LABELS + 2**32}, "labels must be below 2.31"),
+        ({"data": IMAGES, "extrapolated_targets": np.array([None] * 12)}, "array of 'O8'"),
+        ({"data\nlines": IMAGES}, "data, extrapolated_targets missing"),
     ],
 )
 def test_refusals_name_the_file(tmp_path, content, message, capsys):
@@ -77,6 +81,41 @@ def test_refusals_name_the_file(tmp_path, content, message, capsys):
         files.read_extra(path)
     assert str(error.value).startswith(path) and "\n" not in str(error.value)
     assert not capsys.readouterr().out, "nothing of the pickle may run"
+
+
+class Forged:
+    """An array of objects over bytes of the pickle's choice: reading it would crash NumPy."""
+
+    def __reduce__(self):
+        return np.ndarray, ((1,), np.dtype("O"), b"A" * 8)
+
+
+class ForgedNumbers:
+    """The same of numbers, by NumPy's own constructor."""
+
+    def __reduce__(self):
+        return np.ndarray, ((2**20,), np.dtype("u1"), b"A")
+
+
+@pytest.mark.parametrize("forged", [Forged(), ForgedNumbers()])
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_numpys_own_callables_are_out_of_reach(tmp_path, forged, protocol):
+    for content in (
+        {"data": forged, "extrapolated_targets": LABELS},
+        {"data": IMAGES, "extrapolated_targets": [forged] * 12},
+    ):
+        with pytest.raises(InputError, match="p.pickle"):
+            files.read_extra(write_pickle(tmp_path / "p.pickle", content, protocol))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_byte_and_memory_order(tmp_path, protocol):
+    """Big-endian labels, images that lie in memory by columns, labels as NumPy scalars inside."""
+    content = {"data": np.asfortranarray(IMAGES), "extrapolated_targets": LABELS.astype(">i4")}
+    content["mean"] = np.float64(0.5)
+    images, labels = files.read_extra(write_pickle(tmp_path / "p.pickle", content, protocol))
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(labels, LABELS)
 
 
 def test_damaged_files(tmp_path):
