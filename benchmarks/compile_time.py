@@ -22,8 +22,8 @@ from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.train_step import TrainingSet, init_state, make_train_step
 
 
-def compile_step(model: str, batch_size: int) -> dict[str, float]:
-    """Traces and compiles the step that the trainer runs, without running it."""
+def trace_step(model: str, batch_size: int):
+    """Traces the step that the trainer runs."""
     recipe = rwp_recipe(model, c_min=1.7)
     step = make_train_step(recipe, lambda keys, images: images, lambda step: 0.1)
     state = jax.eval_shape(lambda key: init_state(recipe, key, (32, 32, 3)), jax.random.key(0))
@@ -33,8 +33,13 @@ def compile_step(model: str, batch_size: int) -> dict[str, float]:
         jax.ShapeDtypeStruct((50000,), jnp.float32),
     )
     indices = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    return jax.jit(step, donate_argnums=0).lower(state, data, indices, jax.random.key(0))
+
+
+def compile_step(model: str, batch_size: int) -> dict[str, float]:
+    """Traces and compiles that step, without running it."""
     begin = time.perf_counter()
-    lowered = jax.jit(step, donate_argnums=0).lower(state, data, indices, jax.random.key(0))
+    lowered = trace_step(model, batch_size)
     traced = time.perf_counter()
     lowered.compile()
     return {"trace": traced - begin, "compile": time.perf_counter() - traced}

@@ -1,12 +1,11 @@
 """The user's own files: data sets as npz, extra images with pseudo-labels as npz or pickle."""
 
 import pathlib
-import pickle
-import re
 import zipfile
 
 import numpy as np
 
+from rwp_jax.data.unpickle import ArraysOnly, PickledArray
 from rwp_jax.errors import InputError, first_line
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
@@ -128,7 +127,7 @@ def _npz_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
 def _pickle_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
     try:
         with file.open("rb") as stream:
-            content = _ArraysOnly(stream, encoding="latin1").load()
+            content = ArraysOnly(stream, encoding="latin1").load()
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     except Exception as error:  # a damaged pickle raises many kinds
@@ -145,7 +144,7 @@ def _pickle_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
 
 
 def _as_array(what: str, value) -> np.ndarray:
-    if isinstance(value, _Array) and value.values is not None:
+    if isinstance(value, PickledArray) and value.values is not None:
         return value.values
     if isinstance(value, list) and all(isinstance(entry, int) for entry in value):
         try:
@@ -153,80 +152,3 @@ def _as_array(what: str, value) -> np.ndarray:
         except OverflowError:
             pass
     raise InputError(f"{what} must be an array or a list of integers")
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Admits NumPy arrays of numbers and plain containers: such files come from strangers.
-
-    NumPy's own callables are not admitted either, since a pickle may call them with any arguments and
-    make arrays over memory that it does not own. Stand-ins take what pickled arrays consist of.
-    """
-
-    def find_class(self, module, name):
-        plain = module.replace("numpy.core.", "numpy._core.")  # as NumPy 1 called it
-        if (plain, name) not in _STAND_INS:
-            raise InputError(
-                f"the pickle asks for {module}.{name}, which is refused: only NumPy arrays and plain "
-                "containers are read"
-            )
-        return _STAND_INS[plain, name]
-
-
-class _Dtype:
-    """In place of numpy.dtype: a number's kind and size, then its byte order."""
-
-    def __init__(self, code, *_):
-        if not re.fullmatch("[biuf][1248]", str(code)):
-            raise InputError(f"the pickle holds an array of {code!r}, must be of numbers")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state):
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """In place of an array, in `values` once its state is there."""
-
-    values = None
-
-    def __setstate__(self, state):
-        *_, shape, dtype, by_columns, data = state
-        self.fill(data, dtype, shape, "F" if by_columns else "C")
-
-    def fill(self, data, dtype, shape, order):
-        if isinstance(data, str):  # bytes, as Python 2 wrote them
-            data = data.encode("latin1")
-        # A copy in the machine's byte order, which owns its memory.
-        values = np.frombuffer(bytes(data), dtype.dtype).reshape(shape, order=order)
-        self.values = values.astype(dtype.dtype.newbyteorder("="))
-
-
-def _reconstruct(*_):
-    return _Array()
-
-
-def _from_buffer(data, dtype, shape, order):
-    array = _Array()
-    array.fill(data, dtype, shape, order)
-    return array
-
-
-def _scalar(dtype, data):
-    return _from_buffer(data, dtype, (1,), "C").values[0].item()
-
-
-def _encode(text, encoding):
-    """In place of _codecs.encode, by which protocols 0 to 2 write the bytes of an array."""
-    if encoding != "latin1":
-        raise InputError(f"the pickle asks for the encoding {encoding!r}, only latin1 is read")
-    return text.encode("latin1")
-
-
-_STAND_INS = {
-    ("numpy", "ndarray"): _reconstruct,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-    ("_codecs", "encode"): _encode,
-}

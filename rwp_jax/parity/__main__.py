@@ -13,7 +13,8 @@ import jax
 from tqdm import tqdm
 
 from rwp_jax.errors import InputError, first_line
-from rwp_jax.parity.cases import RUNNERS, kind_of, read_case, read_settings
+from rwp_jax.parity.case import read_case, read_settings
+from rwp_jax.parity.cases import RUNNERS, kind_of
 from rwp_jax.parity.compare import Row, compare, table
 
 TOLERANCE = 1e-10

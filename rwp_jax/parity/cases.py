@@ -3,10 +3,7 @@
 A runner takes a `Case` and returns arrays by the names under which the reference's were recorded.
 """
 
-import json
-import pathlib
 import re
-import zipfile
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +19,7 @@ from rwp_jax.models.layers import fold_moments
 from rwp_jax.objectives import Batch, make_objective
 from rwp_jax.optimizer import make_sgd
 from rwp_jax.parity import inputs
+from rwp_jax.parity.case import Case
 from rwp_jax.torch_interop import from_state_dict, to_state_dict
 from rwp_jax.train_step import Attack, Recipe, TrainState, attack_and_update
 from rwp_jax.weight_perturbation import (
@@ -35,63 +33,10 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 WHOLE_IMAGES = 2  # of a batch's perturbations, this many are recorded whole, the batch as a digest
 
 
-class Case(NamedTuple):
-    """A recorded case: its settings from cases.json and its arrays from NAME.npz."""
-
-    name: str
-    settings: dict[str, Any]
-    recorded: dict[str, np.ndarray]
-
-    def images(self, step: int | None = None) -> np.ndarray:
-        """Clean images [n, H, W, C] in [0, 1] (of training step `step`): stored ones, else drawn."""
-        stored = self.recorded.get("x" if step is None else f"x{step}")
-        if stored is not None:
-            return np.asarray(stored, np.float64)
-        settings = self.settings
-        seed = settings.get("seed", 0) if step is None else settings["image_seeds"][step]
-        return inputs.images(settings["n"], seed)
-
-    def labels(self, step: int | None = None) -> np.ndarray:
-        return self.recorded["y" if step is None else f"y{step}"]
-
-    def start(self, x, step: int | None = None) -> np.ndarray:
-        settings = self.settings
-        seed = settings["noise_seed"] if step is None else settings["noise_seeds"][step]
-        if "beta" in settings:  # TRADES and RST
-            return inputs.near(x, seed)
-        return inputs.start(x, settings["norm"], settings["eps"], seed)
-
-
 class Network(NamedTuple):
     classifier: Classifier
     params: Any
     batch_stats: Any
-
-
-def read_case(directory: pathlib.Path, name: str, settings: dict) -> Case:
-    """Reads NAME.npz; raises InputError where it is missing or damaged."""
-    path = directory / f"{name}.npz"
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: missing, or cut short, or no .npz file")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Case(name, settings, dict(arrays))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as the arrays of a case ({error})") from None
-
-
-def read_settings(directory: pathlib.Path) -> dict[str, dict]:
-    """Reads cases.json of a directory of cases; raises InputError where there is none."""
-    path = directory / "cases.json"
-    try:
-        settings = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"--cases: {path} cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise InputError(f"--cases: {path} is not JSON ({error})") from None
-    if not isinstance(settings, dict) or not all(isinstance(s, dict) for s in settings.values()):
-        raise InputError(f"--cases: {path} must map case names to settings")
-    return settings
 
 
 def digest(array) -> np.ndarray:

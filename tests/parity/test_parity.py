@@ -8,7 +8,8 @@ import pytest
 from rwp_jax.errors import InputError
 from rwp_jax.parity import __main__ as command
 from rwp_jax.parity import inputs
-from rwp_jax.parity.cases import digest, kind_of, read_settings
+from rwp_jax.parity.case import read_settings
+from rwp_jax.parity.cases import digest, kind_of
 from rwp_jax.parity.compare import Row, compare, relative_error, table
 
 CASES = pathlib.Path(__file__).parents[1] / "fixtures" / "parity"
