@@ -13,7 +13,7 @@ import numpy as np
 from rwp_jax.attacks.pgd import forward_in_mode, pgd
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.errors import InputError
-from rwp_jax.losses import cross_entropy
+from rwp_jax.losses import carlini_wagner, cross_entropy
 from rwp_jax.models.classifier import Classifier, make_classifier
 from rwp_jax.models.layers import fold_moments
 from rwp_jax.objectives import Batch, make_objective
@@ -100,15 +100,19 @@ def run_forward(case: Case) -> dict:
     }
 
 
+LOSSES = {"CrossEntropyLoss": cross_entropy, "CWLoss": carlini_wagner}
+
+
 def _compiled_pgd(case: Case, network: Network, bn: str):
     """(x, y, start, steps) -> (delta, batch_stats), and the forward, both compiled once."""
     settings = case.settings
     threat_model = make_threat_model(settings["norm"], settings["eps"])
+    maximised = LOSSES[settings.get("loss", "CrossEntropyLoss")]
     forward = forward_in_mode(network.classifier, network.params, bn)
 
     @jax.jit
     def attack(x, y, start, steps):
-        loss = lambda logits: cross_entropy(logits, y)
+        loss = lambda logits: maximised(logits, y)
         alpha = settings["alpha"]
         stats = network.batch_stats
         return pgd(forward, loss, threat_model, x, start, stats, step_size=alpha, steps=steps)
@@ -241,13 +245,8 @@ RUNNERS = {
 }
 
 
-def kind_of(case_name: str, settings: dict) -> str | None:
-    """The kind of a case by its name, None where this version has no runner for it.
-
-    Raises InputError for a name of no known kind.
-    """
-    if settings.get("loss", "CrossEntropyLoss") != "CrossEntropyLoss":
-        return None
+def kind_of(case_name: str) -> str:
+    """The kind of a case by its name; raises InputError for a name of no known kind."""
     for kind in RUNNERS:
         if case_name.startswith(f"{kind}_"):
             return kind
