@@ -1,4 +1,4 @@
-"""Compares this library with recorded numbers of the authors' PyTorch code.
+"""Compares this library with recorded numbers of the authors' PyTorch code, or of AutoAttack's.
 
 python -m rwp_jax.parity --cases DIR [--only NAME,NAME] runs the cases of a directory in float64, prints
 a table and exits with 1 if any fails, with 2 if the directory cannot be read.
@@ -13,6 +13,7 @@ import jax
 from tqdm import tqdm
 
 from rwp_jax.errors import InputError, first_line
+from rwp_jax.parity import autoattack
 from rwp_jax.parity.case import read_case, read_settings
 from rwp_jax.parity.cases import RUNNERS, kind_of
 from rwp_jax.parity.compare import Row, compare, table
@@ -51,13 +52,17 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
     try:
-        settings = read_settings(args.cases)
-        names = select(list(settings), args.only)
+        if autoattack.is_autoattack(args.cases):
+            names = select(autoattack.attack_names(args.cases), args.only)
+            results = autoattack.rows(args.cases, names)
+        else:
+            settings = read_settings(args.cases)
+            names = select(list(settings), args.only)
+            results = (run_case(args.cases, name, settings[name]) for name in names)
+        rows = list(tqdm(results, total=len(names), disable=not sys.stderr.isatty()))
     except InputError as error:
         print(f"rwp_jax.parity: {error}", file=sys.stderr)
         return 2
-    progress = tqdm(names, disable=not sys.stderr.isatty())
-    rows = [run_case(args.cases, name, settings[name]) for name in progress]
     print(table(rows))
     failed = sum(row.failed for row in rows)
     print(f"{len(rows)} cases, {failed} failed")

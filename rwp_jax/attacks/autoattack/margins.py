@@ -1,0 +1,30 @@
+"""Losses that AutoAttack maximises. Logits are [B, classes], labels [B] integers, the result [B]."""
+
+import jax.numpy as jnp
+
+_EPS = 1e-12  # of the official code
+
+
+def _take(logits, classes):
+    return jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
+
+
+def dlr(logits, labels):
+    """Difference of logits ratio (Croce and Hein, 2020, Eq. 6), for 3 classes or more.
+
+    -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), z_(k) being the k-th largest logit.
+    """
+    ranked = jnp.sort(logits, -1)
+    correct = jnp.argmax(logits, -1) == labels
+    rival = jnp.where(correct, ranked[:, -2], ranked[:, -1])
+    return -(_take(logits, labels) - rival) / (ranked[:, -1] - ranked[:, -3] + _EPS)
+
+
+def targeted_dlr(logits, labels, targets):
+    """Targeted DLR (Croce and Hein, 2020, Eq. 7), for 4 classes or more.
+
+    -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2).
+    """
+    ranked = jnp.sort(logits, -1)
+    spread = ranked[:, -1] - (ranked[:, -3] + ranked[:, -4]) / 2
+    return -(_take(logits, labels) - _take(logits, targets)) / (spread + _EPS)

@@ -1,0 +1,105 @@
+"""Comparison with recorded runs of the official AutoAttack: the format of a directory with clean.npz."""
+
+import functools
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rwp_jax.attacks.autoattack.apgd import apgd
+from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
+from rwp_jax.errors import InputError
+from rwp_jax.losses import cross_entropy
+from rwp_jax.models.classifier import make_classifier
+from rwp_jax.parity.compare import Row
+from rwp_jax.torch_interop import from_state_dict
+
+EPSILON = {"Linf": 8 / 255, "L2": 0.5}
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+TOLERANCE = 1e-9  # of the best loss, relative, on all images but one
+
+
+class Recorded(NamedTuple):
+    """The network and the images of a directory, in float64."""
+
+    logits_fn: object
+    x: np.ndarray
+    y: np.ndarray
+
+
+def is_autoattack(directory: pathlib.Path) -> bool:
+    return (directory / "clean.npz").is_file() and not (directory / "cases.json").exists()
+
+
+def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # NumPy and zipfile raise many kinds
+        raise InputError(f"{path}: cannot be read ({type(error).__name__})") from None
+
+
+def read(directory: pathlib.Path) -> Recorded:
+    """Reads network and images; raises InputError where a file is missing or damaged."""
+    networks = sorted(directory.glob("wrn-*.npz"))
+    if len(networks) != 1:
+        raise InputError(f"{directory}: there must be one network wrn-D-W.npz")
+    entries, name = _arrays(networks[0]), networks[0].stem
+    clean = _arrays(directory / "clean.npz")
+    x = clean["x"] / 255
+    classifier = make_classifier(name, clean["logits"].shape[-1], MEAN, STD, dtype="float64")
+    templates = jax.eval_shape(lambda key: classifier.init(key, x.shape[1:]), jax.random.key(0))
+    params, batch_stats = (
+        from_state_dict(name, tree, lambda entry, shape: entries[entry], collection)
+        for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
+    )
+    return Recorded(functools.partial(classifier.eval, params, batch_stats), x, clean["y"])
+
+
+def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
+    """One restart of APGD from the recorded starts, against the official verdicts and best losses."""
+    kind, norm = re.fullmatch(r"apgd_(ce|dlr|t\d)_(Linf|L2)", name).groups()
+    theirs = _arrays(directory / f"{name}.npz")
+    start = _arrays(directory / f"start_{norm}.npz")
+    index = theirs["index"]
+    x, y = jnp.asarray(recorded.x[index]), jnp.asarray(recorded.y[index])
+    if kind == "ce":
+        loss = lambda logits: cross_entropy(logits, y)
+    elif kind == "dlr":
+        loss = lambda logits: dlr(logits, y)
+    else:
+        loss = lambda logits: targeted_dlr(logits, y, jnp.asarray(theirs["y_target"]))
+    attack = functools.partial(apgd, recorded.logits_fn, loss, norm=norm, epsilon=EPSILON[norm])
+    ours = jax.device_get(jax.jit(attack)(x, y, start["x_init"][np.isin(start["index"], index)]))
+
+    errors = np.abs(ours.loss_best - theirs["loss_best"]) / np.abs(theirs["loss_best"])
+    outside = int((errors > TOLERANCE).sum())
+    wrong = int((ours.robust != theirs["robust"]).sum())
+    verdict = (
+        f"verdicts equal, best loss within tolerance on {len(errors) - outside} of {len(errors)}"
+    )
+    if wrong:
+        verdict = f"FAIL: {wrong} of {len(errors)} verdicts differ"
+    elif outside > 1:
+        verdict = f"FAIL: best loss outside on {outside} of {len(errors)} images"
+    return Row(name, 2, float(errors.max()), TOLERANCE, verdict)
+
+
+def rows(directory: pathlib.Path, names: list[str]) -> Iterator[Row]:
+    """Yields the result of each recorded attack; FAB, Square and the ensemble are not covered yet."""
+    recorded = read(directory)
+    for name in names:
+        if name.startswith("apgd_"):
+            yield run_apgd(directory, recorded, name)
+        else:
+            yield Row(name, 0, float("nan"), TOLERANCE, "not covered yet")
+
+
+def attack_names(directory: pathlib.Path) -> list[str]:
+    """The recorded attacks of a directory."""
+    kinds = ("apgd_*.npz", "fab_*.npz", "standard_*.npz", "alone_*.npz")
+    return [path.stem for kind in kinds for path in sorted(directory.glob(kind))]
