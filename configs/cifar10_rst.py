@@ -7,7 +7,7 @@ half of them extra.
 
 Expected (Yu et al., 2022, Table 2, WRN-28-10, L_inf, best, in %): natural 89.88,
 FGSM 70.08, PGD-20 62.40, PGD-100 62.08, C&W_inf 61.14, AutoAttack 59.71.
-Training uses the RST script's epsilon 0.031, the table 8/255.
+Training and its own evaluation use the RST script's epsilon 0.031, the table 8/255.
 """
 
 from configs import cifar10_trades

@@ -69,8 +69,8 @@ class Checkpoints:
             return self._checkpointer.load(epoch, like())
         except Exception as error:  # orbax and its storage raise many kinds for damaged files
             raise InputError(
-                f"checkpoint {self.path(epoch)} cannot be read ({type(error).__name__}): move it away to "
-                "continue from an older one"
+                f"checkpoint {self.path(epoch)} is damaged ({type(error).__name__}): with it moved away "
+                "an older one is used, if there is one"
             ) from None
 
     def path(self, epoch: int) -> pathlib.Path:

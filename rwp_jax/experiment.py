@@ -9,7 +9,7 @@ import numpy as np
 from rwp_jax import parallel
 from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.attacks.threat_model import make_threat_model
-from rwp_jax.data import sources
+from rwp_jax.data import files, sources
 from rwp_jax.data.augment import make_augment
 from rwp_jax.data.pipeline import Mixture, make_mixture
 from rwp_jax.data.sources import Dataset
@@ -91,9 +91,10 @@ def check_numbers(config) -> None:
 
 def load_data(config) -> Dataset:
     """Loads the data set, with extra data where there is any."""
+    path = config.extra_data.path
+    extra = files.read_extra(path) if path else None  # first: the data set may be a long download
     data = sources.load(**config.data.to_dict())
-    extra = config.extra_data
-    return sources.with_extra(data, extra.path, extra.use_labels) if extra.path else data
+    return sources.with_extra(data, path, *extra, config.extra_data.use_labels) if extra else data
 
 
 def _usable_extra(config, dataset: Dataset) -> np.ndarray:
@@ -142,11 +143,6 @@ def check_sizes(config, dataset: Dataset) -> None:
             f"config.epochs={config.epochs} of {mixture.steps} steps make more than {_MOST_STEPS} steps"
         )
     objective = make_objective(**config.objective.to_dict())
-    if objective.needs_extra_data and dataset.x_extra is None:
-        raise InputError(
-            f"config.objective.name={config.objective.name!r} needs extra data: give its file as "
-            "config.extra_data.path, or keep only config.data.labeled_examples of the labels"
-        )
     fraction = config.extra_data.unlabeled_fraction
     wanted = dataset.x_extra is not None and (fraction > 0 or objective.needs_extra_data)
     if wanted and fraction >= 0 and not int(fraction * config.batch_size):
@@ -176,6 +172,12 @@ def check_config(config) -> None:
     for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):
         parallel.check_batch_size(f"config.{key}", section.batch_size)
     build(config, num_classes=2, steps_per_epoch=1)
+    has_extra_data = config.extra_data.path or config.data.labeled_examples
+    if make_objective(**config.objective.to_dict()).needs_extra_data and not has_extra_data:
+        raise InputError(
+            f"config.objective.name={config.objective.name!r} needs extra data: give its file as "
+            "config.extra_data.path, or keep only config.data.labeled_examples of the labels"
+        )
 
 
 def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:

@@ -40,6 +40,7 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     try:
         config = ml_collections.ConfigDict(json.loads((directory / workdir.CONFIG).read_text()))
         dtype, model = config.dtype, config.model
+        network = {"name": model.name, "mean": model.mean, "std": model.std}
     except (OSError, ValueError, TypeError, AttributeError):
         raise InputError(
             f"--workdir={directory} holds no run: no readable {workdir.CONFIG}"
@@ -57,7 +58,7 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
 
     channels, num_classes = channels_and_classes(saved["params"])
     verdicts = "float64" if dtype == "float64" else "float32"
-    classifier = make_classifier(model.name, num_classes, model.mean, model.std, verdicts)
+    classifier = make_classifier(**network, num_classes=num_classes, dtype=verdicts)
     params, batch_stats = parallel.replicate((saved["params"], saved["batch_stats"]))
     return FinishedRun(
         config, record["epoch"], classifier, params, batch_stats, channels, num_classes

@@ -50,7 +50,13 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
     if config.extra_data.path or data.x_extra is None:
         raise InputError(
             f"config.self_training.epochs={config.self_training.epochs} needs images to label: "
-            "config.data.labeled_examples > 0, and config.extra_data.path=''"
+            "config.data.labeled_examples > 0, and config.extra_data.path=''; with labels of your own "
+            "it must be 0"
+        )
+    if not config.extra_data.use_labels:
+        raise InputError(
+            "config.extra_data.use_labels=False throws away what config.self_training.epochs="
+            f"{config.self_training.epochs} is for: one of the two must go"
         )
     experiment.check_sizes(config, data)
     experiment.check_sizes(teacher, data)

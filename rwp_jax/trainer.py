@@ -75,6 +75,9 @@ def train(
     first_epoch = last["epoch"] + 1 if last else 0
     started = time.monotonic() - (last["seconds"] if last else 0.0)
     training_set = parallel.replicate(experiment.training_set(config, data))
+    if data.x_extra is not None:
+        used = len(training_set.labels) - len(data.y_train)
+        print(f"{used} of {len(data.x_extra)} extra images are used beside {len(data.y_train)}")
     x_test, y_test = parallel.replicate((data.x_test, data.y_test))
     n = config.evaluation.train_examples
     part = np.random.default_rng(0).permutation(len(data.y_train))[

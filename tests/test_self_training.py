@@ -98,6 +98,9 @@ def test_what_cannot_be_labelled(finished, tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             pseudo_label.pseudo_label(run, unlabeled, tmp_path / "p.npz", "last")
+    (tmp_path / "config.json").write_text('{"dtype": "float32", "model": {}}')
+    with pytest.raises(InputError, match="holds no run"):
+        pseudo_label.pseudo_label(tmp_path, "", tmp_path / "p.npz", "last")
     with pytest.raises(InputError, match="--checkpoint=newest must be one of best, last"):
         pseudo_label.pseudo_label(directory, "", tmp_path / "p.npz", "newest")
     with pytest.raises(InputError, match="there is no directory"):
@@ -108,8 +111,13 @@ def test_what_cannot_be_labelled(finished, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.labeled_examples": 0}, "config.self_training.epochs=1 needs images to label"),
+        ({"data.labeled_examples": 0}, "config.objective.name='rst' needs extra data"),
+        (
+            {"data.labeled_examples": 0, "objective.name": "trades"},
+            "config.self_training.epochs=1 needs images to label",
+        ),
         ({"objective.beta": -1.0}, "config.objective.beta"),
+        ({"extra_data.use_labels": False}, "config.extra_data.use_labels=False throws away"),
         ({"batch_size": 48}, "config.batch_size=48 is larger than the training set of 20 images"),
         ({"self_training.epochs": -1}, "config.self_training.epochs=-1"),
     ],

@@ -146,7 +146,7 @@ def _pickle_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
 def _as_array(what: str, value) -> np.ndarray:
     if isinstance(value, PickledArray) and value.values is not None:
         return value.values
-    if isinstance(value, list) and all(isinstance(entry, int) for entry in value):
+    if isinstance(value, list) and all(type(entry) is int for entry in value):
         try:
             return np.array(value, np.int64)
         except OverflowError:

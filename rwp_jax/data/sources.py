@@ -76,13 +76,12 @@ def load(
     return _keep_labels(data, labeled_examples) if labeled_examples else data
 
 
-def with_extra(data: Dataset, path: str, use_labels: bool) -> Dataset:
-    """Adds the extra images of a file (see `files.read_extra`) in place of any that are there.
+def with_extra(data: Dataset, path: str, images, labels, use_labels: bool) -> Dataset:
+    """Adds the extra images and labels of the file `path` in place of any that are there.
 
     Raises:
       InputError: where images are of another size than the data set's or labels out of range.
     """
-    images, labels = files.read_extra(path)
     if images.shape[1:] != data.x_train.shape[1:]:
         raise InputError(
             f"{path}: images are {images.shape[1:]}, those of the data set {data.x_train.shape[1:]}"
