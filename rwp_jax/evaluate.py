@@ -68,8 +68,7 @@ def make_evaluation(
 
     def evaluate(params, batch_stats, images, labels, key):
         counts = []
-        local = batch_size // jax.process_count()
-        mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+        mine = parallel.part_of_this_host(batch_size)
         with jax.default_matmul_precision("highest"):
             for indices, mask in padded_batches(len(labels), batch_size):
                 counts.append(

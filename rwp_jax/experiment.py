@@ -16,7 +16,7 @@ from rwp_jax.data.sources import Dataset
 from rwp_jax.errors import InputError
 from rwp_jax.evaluate import make_evaluation
 from rwp_jax.models.classifier import make_classifier
-from rwp_jax.objectives import make_objective
+from rwp_jax.objectives import Objective, make_objective
 from rwp_jax.optimizer import make_schedule, make_sgd
 from rwp_jax.train_step import Attack, Recipe, TrainingSet, make_train_step
 from rwp_jax.weight_perturbation import make_weight_perturbation
@@ -89,6 +89,10 @@ def check_numbers(config) -> None:
         )
 
 
+def _objective(config) -> Objective:
+    return make_objective(**config.objective.to_dict())
+
+
 def load_data(config) -> Dataset:
     """Loads the data set, with extra data where there is any."""
     path = config.extra_data.path
@@ -101,8 +105,7 @@ def _usable_extra(config, dataset: Dataset) -> np.ndarray:
     """Which of the extra examples the objective has a loss for, as indices."""
     if dataset.x_extra is None or not config.extra_data.unlabeled_fraction:
         return np.arange(0)
-    objective = make_objective(**config.objective.to_dict())
-    return np.flatnonzero(objective.uses_unlabelled | (dataset.y_extra >= 0))
+    return np.flatnonzero(_objective(config).uses_unlabelled | (dataset.y_extra >= 0))
 
 
 def mixture_of(config, dataset: Dataset) -> Mixture:
@@ -142,7 +145,7 @@ def check_sizes(config, dataset: Dataset) -> None:
         raise InputError(
             f"config.epochs={config.epochs} of {mixture.steps} steps make more than {_MOST_STEPS} steps"
         )
-    objective = make_objective(**config.objective.to_dict())
+    objective = _objective(config)
     fraction = config.extra_data.unlabeled_fraction
     wanted = dataset.x_extra is not None and (fraction > 0 or objective.needs_extra_data)
     if wanted and fraction >= 0 and not int(fraction * config.batch_size):
@@ -173,7 +176,7 @@ def check_config(config) -> None:
         parallel.check_batch_size(f"config.{key}", section.batch_size)
     build(config, num_classes=2, steps_per_epoch=1)
     has_extra_data = config.extra_data.path or config.data.labeled_examples
-    if make_objective(**config.objective.to_dict()).needs_extra_data and not has_extra_data:
+    if _objective(config).needs_extra_data and not has_extra_data:
         raise InputError(
             f"config.objective.name={config.objective.name!r} needs extra data: give its file as "
             "config.extra_data.path, or keep only config.data.labeled_examples of the labels"
@@ -196,7 +199,7 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
     start_epoch = perturbation.pop("start_epoch")
     recipe = Recipe(
         make_classifier(**network, dtype=config.dtype, axis_name=parallel.AXIS),
-        make_objective(**config.objective.to_dict()),
+        _objective(config),
         make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant),
         Attack(config.attack.steps, config.attack.step_size, config.attack.bn),
         make_weight_perturbation(**perturbation),

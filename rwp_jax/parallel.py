@@ -26,6 +26,12 @@ def check_batch_size(key: str, batch_size: int) -> None:
         )
 
 
+def part_of_this_host(batch_size: int) -> slice:
+    """Which entries of a global batch this host hands to its devices."""
+    local = batch_size // jax.process_count()
+    return slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+
+
 def _mesh() -> Mesh:
     # Mesh, not jax.make_mesh: that one's axes are Explicit by default and it may reorder devices.
     return Mesh(np.array(jax.devices()), (AXIS,))

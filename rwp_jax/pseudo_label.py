@@ -29,8 +29,7 @@ def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
         return everywhere(jnp.argmax(probabilities, -1)), everywhere(jnp.max(probabilities, -1))
 
     mapped = parallel.data_parallel(label, (False, False, True), run.config.parallel)
-    local = batch_size // jax.process_count()
-    mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+    mine = parallel.part_of_this_host(batch_size)
     labels, confidences = [], []
     for indices, mask in padded_batches(len(images), batch_size):
         with jax.default_matmul_precision("highest"):

@@ -10,38 +10,24 @@ from rwp_jax import pseudo_label, self_training
 from rwp_jax.data import files
 from rwp_jax.errors import InputError
 from rwp_jax.metrics import read_metrics
+from tests.small import shrink, write_two_classes
 
 
 def small_config(path, **changes):
-    config = digits_rst_rwp.get_config()
-    config.dtype = "float64"
-    config.epochs = 2
-    config.batch_size = 16
-    config.epoch_examples = 40
-    config.data.name = "npz"
-    config.data.path = str(path)
-    config.data.labeled_examples = 20
-    config.self_training.epochs = 1
-    config.attack.steps = 1
-    config.weight_perturbation.start_epoch = 0
-    config.weight_perturbation.steps = 1
-    config.evaluation.batch_size = 16
-    config.evaluation.steps = 1
-    config.evaluation.train_examples = 0
-    config.update_from_flattened_dict(changes)
-    return config
+    stages = {
+        "data.path": path,
+        "data.labeled_examples": 20,
+        "epoch_examples": 40,
+        "self_training.epochs": 1,
+        "weight_perturbation.start_epoch": 0,
+        "evaluation.train_examples": 0,
+    }
+    return shrink(digits_rst_rwp.get_config(), **stages | changes)
 
 
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory):
-    """Two classes that a network tells apart at once: dark and bright images."""
-    path = tmp_path_factory.mktemp("data") / "data.npz"
-    rng = np.random.default_rng(0)
-    y = np.arange(90) % 2
-    x = np.clip(rng.normal(60 + 120 * y[:, None, None, None], 30, (90, 8, 8, 1)), 0, 255)
-    x = x.astype(np.uint8)
-    np.savez(path, x_train=x[:70], y_train=y[:70], x_test=x[70:], y_test=y[70:])
-    return path
+    return write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", train=70, test=20)
 
 
 @pytest.fixture(scope="module")

@@ -11,35 +11,19 @@ from rwp_jax import trainer
 from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.errors import InputError
 from rwp_jax.metrics import read_metrics
+from tests.small import shrink, write_two_classes
 
 FILES = {"config.json", "metrics.jsonl", "summary.json", "learning_curve.png", "checkpoints"}
 
 
 def small_config(**changes) -> ml_collections.ConfigDict:
     """Two epochs of three steps on images made up, of two easy classes."""
-    config = digits_at_rwp.get_config()
-    config.epochs = 2
-    config.batch_size = 16
-    config.dtype = "float64"
-    config.data.name = "npz"
-    config.attack.steps = 2
-    config.weight_perturbation.steps = 2
-    config.evaluation.batch_size = 16
-    config.evaluation.steps = 2
-    config.evaluation.train_examples = 10
-    config.update_from_flattened_dict(changes)
-    return config
+    return shrink(digits_at_rwp.get_config(), **changes)
 
 
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "data.npz"
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 2, 70)
-    x = np.clip(rng.normal(60 + 120 * y[:, None, None, None], 30, (70, 8, 8, 1)), 0, 255)
-    x = x.astype(np.uint8)
-    np.savez(path, x_train=x[:50], y_train=y[:50], x_test=x[50:], y_test=y[50:])
-    return str(path)
+    return write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", train=50, test=20)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from rwp_jax.attacks.norms import l_2_norms
 from rwp_jax.errors import InputError
 
 
@@ -31,18 +32,13 @@ class ThreatModel:
     project: Callable
 
 
-def _norms(delta):
-    """L_2 norm of each example, [B, 1, 1, 1]."""
-    return jnp.sqrt(jnp.sum(jnp.square(delta), (1, 2, 3), keepdims=True))
-
-
 def _into_box(delta, x):
     return jnp.clip(delta, 0 - x, 1 - x)
 
 
 def _into_ball(delta, epsilon):
     """Shortens what is longer than epsilon, as torch.renorm does with its 1e-7."""
-    norms = _norms(delta)
+    norms = l_2_norms(delta)
     return jnp.where(norms > epsilon, delta * (epsilon / (norms + 1e-7)), delta)
 
 
@@ -74,10 +70,10 @@ def l_2(epsilon: float) -> ThreatModel:
             )
 
         direction, radius = jax.vmap(draw)(keys)
-        return _into_box(direction * (radius * epsilon / _norms(direction)), x)
+        return _into_box(direction * (radius * epsilon / l_2_norms(direction)), x)
 
     def step(delta, gradient, step_size):
-        return delta + step_size * gradient / (_norms(gradient) + 1e-10)
+        return delta + step_size * gradient / (l_2_norms(gradient) + 1e-10)
 
     def project(delta, x):
         return _into_box(_into_ball(delta, epsilon), x)
@@ -103,7 +99,7 @@ def trades_l_2(epsilon: float) -> ThreatModel:
     """
 
     def step(delta, gradient, step_size):
-        norms = _norms(gradient)
+        norms = l_2_norms(gradient)
         return delta + step_size * gradient / jnp.where(norms > 0, norms, 1)
 
     def project(delta, x):

@@ -16,7 +16,6 @@ from rwp_jax.models.wide_resnet import wide_resnet
 
 ACCEPTED = "preactresnet18 or wrn-DEPTH-WIDTH with DEPTH = 6 n + 4, such as wrn-28-10"
 DTYPES = ("float32", "bfloat16", "float64")
-MIN_SIZE = 8
 
 
 class Classifier(NamedTuple):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rwp_jax.attacks.norms import l_2_norms
+
 _EPS = 1e-12  # of the official code
 
 
@@ -66,12 +68,8 @@ def _per_image(values):
     return values[:, None, None, None]
 
 
-def _norms(x):
-    return jnp.sqrt(jnp.sum(jnp.square(x), (1, 2, 3), keepdims=True))
-
-
 def _normalized(x):
-    return x / (_norms(x) + _EPS)
+    return x / (l_2_norms(x) + _EPS)
 
 
 def _geometry(norm: str, epsilon: float) -> tuple[Callable, Callable, Callable]:
@@ -82,7 +80,7 @@ def _geometry(norm: str, epsilon: float) -> tuple[Callable, Callable, Callable]:
 
     def shorten(point, x):
         delta = point - x
-        return jnp.clip(x + _normalized(delta) * jnp.minimum(epsilon, _norms(delta)), 0, 1)
+        return jnp.clip(x + _normalized(delta) * jnp.minimum(epsilon, l_2_norms(delta)), 0, 1)
 
     def from_the_faces(key, x):
         u = jax.random.uniform(key, x.shape, x.dtype, -1, 1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rwp_jax.attacks.autoattack.box_projection import project_onto_plane
+from rwp_jax.attacks.autoattack.margins import logits_of
 
 
 class FabResult(NamedTuple):
@@ -34,12 +35,11 @@ def _length(delta, norm: str):
 
 def targeted_boundary(logits_fn: Callable, y, targets) -> Callable:
     """x -> (z_t - z_y [B], its gradient): the boundary to one class."""
-    pick = lambda logits, classes: jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
 
     def boundary(x):
         def total(x):
             logits = logits_fn(x)
-            difference = pick(logits, targets) - pick(logits, y)
+            difference = logits_of(logits, targets) - logits_of(logits, y)
             return difference.sum(), difference
 
         gradient, difference = jax.grad(total, has_aux=True)(x)

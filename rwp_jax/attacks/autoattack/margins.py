@@ -5,7 +5,8 @@ import jax.numpy as jnp
 _EPS = 1e-12  # of the official code
 
 
-def _take(logits, classes):
+def logits_of(logits, classes):
+    """[B], of each example the logit of its class."""
     return jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
 
 
@@ -17,7 +18,7 @@ def dlr(logits, labels):
     ranked = jnp.sort(logits, -1)
     correct = jnp.argmax(logits, -1) == labels
     rival = jnp.where(correct, ranked[:, -2], ranked[:, -1])
-    return -(_take(logits, labels) - rival) / (ranked[:, -1] - ranked[:, -3] + _EPS)
+    return -(logits_of(logits, labels) - rival) / (ranked[:, -1] - ranked[:, -3] + _EPS)
 
 
 def targeted_dlr(logits, labels, targets):
@@ -27,4 +28,4 @@ def targeted_dlr(logits, labels, targets):
     """
     ranked = jnp.sort(logits, -1)
     spread = ranked[:, -1] - (ranked[:, -3] + ranked[:, -4]) / 2
-    return -(_take(logits, labels) - _take(logits, targets)) / (spread + _EPS)
+    return -(logits_of(logits, labels) - logits_of(logits, targets)) / (spread + _EPS)
