@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
 from rwp_jax.attacks.norms import l_2_norms
+from rwp_jax.errors import InputError
 
 _EPS = 1e-12  # of the official code
 
@@ -29,18 +31,19 @@ class ApgdResult(NamedTuple):
     loss_best: jnp.ndarray
 
 
-class _Search(NamedTuple):
+class ApgdState(NamedTuple):
     """State of the search; images [B, H, W, C], all else [B]."""
 
-    x: jnp.ndarray
-    x_previous: jnp.ndarray
-    gradient: jnp.ndarray
+    iteration: jnp.ndarray  # points evaluated so far
+    x: jnp.ndarray  # the point to evaluate next
+    x_previous: jnp.ndarray  # where the move to it began
     step_size: jnp.ndarray
     loss: jnp.ndarray
     rises: jnp.ndarray  # iterations since the last checkpoint in which the loss rose
     loss_best_checked: jnp.ndarray  # best loss at the last checkpoint
     halved: jnp.ndarray  # whether the step was halved there
     gradient_best: jnp.ndarray
+    zero_gradient: jnp.ndarray  # whether the first gradient was zero
     result: ApgdResult
 
 
@@ -63,17 +66,12 @@ def checkpoints(steps: int) -> tuple[np.ndarray, np.ndarray]:
     return ends, gaps
 
 
-def _per_image(values):
-    """[B] against [B, H, W, C]."""
-    return values[:, None, None, None]
-
-
 def _normalized(x):
     return x / (l_2_norms(x) + _EPS)
 
 
-def _geometry(norm: str, epsilon: float) -> tuple[Callable, Callable, Callable]:
-    """Start (key, x), direction of steepest ascent (gradient), projection (point, x) of a norm."""
+def _geometry(norm: str, epsilon) -> tuple[Callable, Callable, Callable]:
+    """Start (keys [B], x), direction of steepest ascent (gradient), projection (point, x) of a norm."""
 
     def clip(point, x):
         return jnp.clip(jnp.clip(point, x - epsilon, x + epsilon), 0, 1)
@@ -82,39 +80,144 @@ def _geometry(norm: str, epsilon: float) -> tuple[Callable, Callable, Callable]:
         delta = point - x
         return jnp.clip(x + _normalized(delta) * jnp.minimum(epsilon, l_2_norms(delta)), 0, 1)
 
-    def from_the_faces(key, x):
-        u = jax.random.uniform(key, x.shape, x.dtype, -1, 1)
+    def from_the_faces(keys, x):
+        draw = lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -1, 1)
+        u = jax.vmap(draw)(keys)
         largest = jnp.abs(u).max((1, 2, 3), keepdims=True)
         return jnp.clip(x + epsilon * u / (largest + _EPS), 0, 1)
 
-    def from_the_sphere(key, x):
-        return jnp.clip(x + epsilon * _normalized(jax.random.normal(key, x.shape, x.dtype)), 0, 1)
+    def from_the_sphere(keys, x):
+        draw = lambda key: jax.random.normal(key, x.shape[1:], x.dtype)
+        return jnp.clip(x + epsilon * _normalized(jax.vmap(draw)(keys)), 0, 1)
 
     if norm == "Linf":
         return from_the_faces, jnp.sign, clip
     if norm == "L2":
         return from_the_sphere, _normalized, shorten
-    raise ValueError(f"norm={norm!r} must be Linf or L2")
+    raise InputError(f"norm={norm!r} must be Linf or L2")
 
 
-def random_start(key, x, norm: str, epsilon: float):
-    """A point on the surface of the ball around each image, clipped to [0, 1]."""
-    return _geometry(norm, epsilon)[0](key, x)
+def random_start(keys, x, norm: str, epsilon):
+    """A point on the surface of the ball around each image, clipped to [0, 1]; keys [B]."""
+    return _geometry(norm, epsilon)[0](keys, x)
+
+
+def _begin(start, epsilon) -> ApgdState:
+    per_example = lambda value, dtype=start.dtype: jnp.full(len(start), value, dtype)
+    return ApgdState(
+        iteration=per_example(0, jnp.int32),
+        x=start,
+        x_previous=start,
+        step_size=per_example(2 * epsilon),
+        loss=per_example(0),
+        rises=per_example(0, jnp.int32),
+        loss_best_checked=per_example(0),
+        halved=per_example(True, bool),
+        gradient_best=jnp.zeros_like(start),
+        zero_gradient=per_example(False, bool),
+        result=ApgdResult(per_example(True, bool), start, start, per_example(-jnp.inf)),
+    )
+
+
+def make_apgd(
+    loss: Callable, norm: str, epsilon, *, steps: int = 100, eot: int = 1, rho: float = 0.75
+) -> Search:
+    """APGD from a random start, as a search.
+
+    Args:
+      loss: (logits, job) -> [B], maximised.
+      norm: `Linf` or `L2`.
+      epsilon: radius of the ball.
+      steps: iterations.
+      eot: evaluations of a randomised network that a gradient is averaged over.
+      rho: share of iterations in which the loss must rise for a step size to be kept.
+    """
+    _, direction, project = _geometry(norm, epsilon)
+    # The start is evaluated before the first iteration.
+    ends, gaps = (jnp.asarray(np.insert(values, 0, 0)) for values in checkpoints(steps))
+
+    def init(job: Job) -> ApgdState:
+        return _begin(random_start(job.key, job.x, norm, epsilon), epsilon)
+
+    def evaluate(logits_fn, job, point, key):
+        """Losses [B], their gradients, and whether each point is classified as y."""
+
+        def once(key):
+            def total(point):
+                logits = logits_fn(point, key)
+                losses = loss(logits, job).astype(point.dtype)
+                return losses.sum(), (losses, jnp.argmax(logits, -1) == job.y)
+
+            return jax.grad(total, has_aux=True)(point)
+
+        if eot == 1:
+            gradient, (losses, correct) = once(key)
+            return losses, gradient, correct
+
+        def add(total, key):
+            gradient, aux = once(key)
+            return total + gradient, aux
+
+        # As the official code: of losses and verdicts, the last evaluation's count.
+        gradient, aux = lax.scan(add, jnp.zeros_like(point), jax.random.split(key, eot))
+        losses, correct = (values[-1] for values in aux)
+        return losses, gradient / eot, correct
+
+    def step(logits_fn, job: Job, state: ApgdState, key) -> ApgdState:
+        losses, gradient, correct = evaluate(logits_fn, job, state.x, key)
+        first = state.iteration == 0
+
+        result = state.result
+        better = losses > result.loss_best
+        gradient_best = jnp.where(per_image(better), gradient, state.gradient_best)
+        result = ApgdResult(
+            robust=result.robust & correct,
+            x_adv=jnp.where(per_image(correct), result.x_adv, state.x),
+            x_best=jnp.where(per_image(better), state.x, result.x_best),
+            loss_best=jnp.maximum(losses, result.loss_best),
+        )
+
+        # At a checkpoint: halve the step size where the loss rose too seldom, or where the last one
+        # brought no better loss though it halved nothing, and go back to the best point there.
+        check, gap = ends[state.iteration], gaps[state.iteration]
+        rises = jnp.where(first, 0, state.rises + (losses > state.loss))
+        loss_best_checked = jnp.where(first, losses, state.loss_best_checked)
+        stuck = ~state.halved & (loss_best_checked >= result.loss_best)
+        halve = check & ((rises <= rho * gap) | stuck)
+        origin = jnp.where(per_image(halve), result.x_best, state.x)
+        ascent = jnp.where(per_image(halve), gradient_best, gradient)
+        step_size = jnp.where(halve, state.step_size / 2, state.step_size)
+
+        # A step of the gradient, then momentum towards the last move; none at first.
+        inertia = per_image(jnp.where(first, 0.0, 0.25).astype(origin.dtype))
+        move = project(origin + per_image(step_size) * direction(ascent), job.x) - origin
+        moved = origin + (1 - inertia) * move + inertia * (origin - state.x_previous)
+        no_gradient = jnp.all(gradient == 0, (1, 2, 3))
+        return ApgdState(
+            iteration=state.iteration + 1,
+            x=project(moved, job.x),
+            x_previous=origin,
+            step_size=step_size,
+            loss=jnp.where(first, 0, losses),  # the official code compares the first loss with zero
+            rises=jnp.where(check, 0, rises),
+            loss_best_checked=jnp.where(check, result.loss_best, loss_best_checked),
+            halved=jnp.where(check, halve, state.halved),
+            gradient_best=gradient_best,
+            zero_gradient=jnp.where(first, no_gradient, state.zero_gradient),
+            result=result,
+        )
+
+    def outcome(job: Job, state: ApgdState) -> Outcome:
+        result, ended = state.result, state.iteration > steps
+        return Outcome(result.x_adv, ~result.robust, ended, state.zero_gradient)
+
+    return Search(init, step, outcome)
 
 
 def apgd(
-    logits_fn: Callable,
-    loss: Callable,
-    x,
-    y,
-    x_init,
-    *,
-    norm: str,
-    epsilon: float,
-    steps: int = 100,
-    rho: float = 0.75,
+    logits_fn: Callable, loss: Callable, x, y, x_init, *, norm: str, epsilon, steps: int = 100
 ) -> ApgdResult:
-    """One restart of APGD.
+    """One restart of APGD on a batch, every iteration of it.
 
     Args:
       logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes]; examples must not interact.
@@ -125,71 +228,11 @@ def apgd(
       norm: `Linf` or `L2`.
       epsilon: radius of the ball.
       steps: iterations.
-      rho: share of iterations in which the loss must rise for a step size to be kept.
+
+    Raises:
+      InputError: for another norm.
     """
-    _, direction, project = _geometry(norm, epsilon)
-    ends, gaps = (jnp.asarray(values) for values in checkpoints(steps))
-
-    def evaluate(point):
-        """Losses [B], their gradients, and whether each point is classified as y."""
-
-        def total(point):
-            logits = logits_fn(point)
-            losses = loss(logits)
-            return losses.sum(), (losses, jnp.argmax(logits, -1) == y)
-
-        gradient, (losses, correct) = jax.grad(total, has_aux=True)(point)
-        return losses, gradient, correct
-
-    def step(i, search: _Search) -> _Search:
-        # A step of the gradient, then momentum towards the last move; none at first.
-        inertia = jnp.where(i > 0, 0.25, 0.0).astype(x.dtype)
-        stepped = search.x + _per_image(search.step_size) * direction(search.gradient)
-        move = project(stepped, x) - search.x
-        moved = search.x + (1 - inertia) * move + inertia * (search.x - search.x_previous)
-        point = project(moved, x)
-        losses, gradient, correct = evaluate(point)
-
-        result = search.result
-        better = losses > result.loss_best
-        gradient_best = jnp.where(_per_image(better), gradient, search.gradient_best)
-        result = ApgdResult(
-            robust=result.robust & correct,
-            x_adv=jnp.where(_per_image(correct), result.x_adv, point),
-            x_best=jnp.where(_per_image(better), point, result.x_best),
-            loss_best=jnp.maximum(losses, result.loss_best),
-        )
-
-        # At a checkpoint: halve the step size where the loss rose too seldom, or where the last one
-        # brought no better loss though it halved nothing, and go back to the best point there.
-        rises = search.rises + (losses > search.loss)
-        stuck = ~search.halved & (search.loss_best_checked >= result.loss_best)
-        halve = ends[i] & ((rises <= rho * gaps[i]) | stuck)
-        return _Search(
-            x=jnp.where(_per_image(halve), result.x_best, point),
-            x_previous=search.x,
-            gradient=jnp.where(_per_image(halve), gradient_best, gradient),
-            step_size=jnp.where(halve, search.step_size / 2, search.step_size),
-            loss=losses,
-            rises=jnp.where(ends[i], 0, rises),
-            loss_best_checked=jnp.where(ends[i], result.loss_best, search.loss_best_checked),
-            halved=jnp.where(ends[i], halve, search.halved),
-            gradient_best=gradient_best,
-            result=result,
-        )
-
-    start = jnp.clip(x_init, 0, 1)
-    losses, gradient, correct = evaluate(start)
-    search = _Search(
-        x=start,
-        x_previous=start,
-        gradient=gradient,
-        step_size=jnp.full(len(x), 2 * epsilon, x.dtype),
-        loss=jnp.zeros_like(losses),  # the official code compares the first loss with zero
-        rises=jnp.zeros(len(x), jnp.int32),
-        loss_best_checked=losses,
-        halved=jnp.ones(len(x), bool),
-        gradient_best=gradient,
-        result=ApgdResult(correct, start, start, losses),
-    )
-    return lax.fori_loop(0, steps, step, search).result
+    search = make_apgd(lambda logits, _: loss(logits), norm, epsilon, steps=steps)
+    job = Job(x, y, None, None, None)
+    step = lambda _, state: search.step(lambda points, _: logits_fn(points), job, state, None)
+    return lax.fori_loop(0, steps + 1, step, _begin(jnp.clip(x_init, 0, 1), epsilon)).result

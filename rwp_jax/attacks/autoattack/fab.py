@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rwp_jax.attacks.autoattack.apgd import random_start
 from rwp_jax.attacks.autoattack.box_projection import project_onto_plane
 from rwp_jax.attacks.autoattack.margins import logits_of
+from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
 
 
 class FabResult(NamedTuple):
@@ -21,6 +23,20 @@ class FabResult(NamedTuple):
 
     x_adv: jnp.ndarray
     distance: jnp.ndarray
+
+
+class FabSettings(NamedTuple):
+    """Official settings.
+
+    Attributes:
+      alpha_max: largest share of the clean image's projection in a step.
+      eta: overshoot over the linearised boundary.
+      beta: how far back towards the clean image a misclassified point is drawn.
+    """
+
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
 
 
 def _flat(x):
@@ -68,6 +84,77 @@ def nearest_boundary(logits_fn: Callable, y, norm: str) -> Callable:
     return boundary
 
 
+class FabState(NamedTuple):
+    """State of the search: iterations done [B], the current point [B, H, W, C], what was found."""
+
+    iteration: jnp.ndarray
+    x: jnp.ndarray
+    result: FabResult
+
+
+def _begin(start, x) -> FabState:
+    nothing = FabResult(x, jnp.full(len(x), jnp.inf, x.dtype))
+    return FabState(jnp.zeros(len(x), jnp.int32), start, nothing)
+
+
+def _step(
+    logits_fn: Callable, boundary: Callable, x, y, state: FabState, norm: str, settings: FabSettings
+) -> FabState:
+    """One iteration; see `fab`."""
+    difference, gradient = boundary(state.x)
+    w = _flat(gradient)
+    offset = jnp.sum(w * _flat(state.x), -1) - difference
+    to_plane = lambda start: project_onto_plane(_flat(start), w, offset, norm).reshape(x.shape)
+    d_point, d_clean = to_plane(state.x), to_plane(x)
+    a_point, a_clean = (jnp.maximum(_length(d, norm), 1e-8) for d in (d_point, d_clean))
+    alpha = per_image(jnp.minimum(a_point / (a_point + a_clean), settings.alpha_max))
+    mixed = (state.x + settings.eta * d_point) * (1 - alpha) + (x + settings.eta * d_clean) * alpha
+    point = jnp.clip(mixed, 0, 1)
+
+    fooled = jnp.argmax(logits_fn(point), -1) != y
+    distance = _length(point - x, norm)
+    closer = fooled & (distance < state.result.distance)
+    result = FabResult(
+        jnp.where(per_image(closer), point, state.result.x_adv),
+        jnp.where(closer, distance, state.result.distance),
+    )
+    back = x + settings.beta * (point - x)
+    return FabState(state.iteration + 1, jnp.where(per_image(fooled), back, point), result)
+
+
+def make_fab(
+    norm: str, epsilon, *, targeted: bool, steps: int = 100, settings: FabSettings | None = None
+) -> Search:
+    """FAB as a search: from the clean image first, from a random point at epsilon / 2 in restarts.
+
+    Args:
+      norm: `Linf` or `L2`.
+      epsilon: distance within which an image counts as found.
+      targeted: whether to search at the boundary to the job's target class, not at the nearest.
+      steps: iterations.
+      settings: default the official ones.
+    """
+    settings = settings or FabSettings()
+
+    def init(job: Job) -> FabState:
+        start = random_start(job.key, job.x, norm, epsilon / 2)
+        return _begin(jnp.where(per_image(job.restart > 0), start, job.x), job.x)
+
+    def step(logits_fn, job: Job, state: FabState, key) -> FabState:
+        bound = lambda points: logits_fn(points, key)
+        if targeted:
+            boundary = targeted_boundary(bound, job.y, job.target)
+        else:
+            boundary = nearest_boundary(bound, job.y, norm)
+        return _step(bound, boundary, job.x, job.y, state, norm, settings)
+
+    def outcome(job: Job, state: FabState) -> Outcome:
+        fooled, ended = state.result.distance <= epsilon, state.iteration >= steps
+        return Outcome(state.result.x_adv, fooled, ended, jnp.zeros_like(fooled))
+
+    return Search(init, step, outcome)
+
+
 def fab(
     logits_fn: Callable,
     boundary: Callable,
@@ -76,11 +163,9 @@ def fab(
     *,
     norm: str,
     steps: int = 100,
-    alpha_max: float = 0.1,
-    eta: float = 1.05,
-    beta: float = 0.9,
+    settings: FabSettings | None = None,
 ) -> FabResult:
-    """One restart of FAB from the clean image.
+    """One restart of FAB from the clean images, every iteration of it.
 
     Args:
       logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes]; examples must not interact.
@@ -89,32 +174,8 @@ def fab(
       y: labels [B].
       norm: `Linf` or `L2`, of the distance that is minimised.
       steps: iterations.
-      alpha_max: largest share of the clean image's projection in a step.
-      eta: overshoot over the linearised boundary.
-      beta: how far back towards the clean image a misclassified point is drawn.
+      settings: default the official ones.
     """
-    per_image = lambda values: values.reshape(-1, *[1] * (x.ndim - 1))
-
-    def step(_, carry):
-        point, result = carry
-        difference, gradient = boundary(point)
-        w = _flat(gradient)
-        offset = jnp.sum(w * _flat(point), -1) - difference
-        to_plane = lambda start: project_onto_plane(_flat(start), w, offset, norm).reshape(x.shape)
-        d_point, d_clean = to_plane(point), to_plane(x)
-        a_point, a_clean = (jnp.maximum(_length(d, norm), 1e-8) for d in (d_point, d_clean))
-        alpha = per_image(jnp.minimum(a_point / (a_point + a_clean), alpha_max))
-        mixed = (point + eta * d_point) * (1 - alpha) + (x + eta * d_clean) * alpha
-        point = jnp.clip(mixed, 0, 1)
-
-        fooled = jnp.argmax(logits_fn(point), -1) != y
-        distance = _length(point - x, norm)
-        closer = fooled & (distance < result.distance)
-        result = FabResult(
-            jnp.where(per_image(closer), point, result.x_adv),
-            jnp.where(closer, distance, result.distance),
-        )
-        return jnp.where(per_image(fooled), x + beta * (point - x), point), result
-
-    nothing = FabResult(x, jnp.full(len(x), jnp.inf, x.dtype))
-    return lax.fori_loop(0, steps, step, (x, nothing))[1]
+    settings = settings or FabSettings()
+    step = lambda _, state: _step(logits_fn, boundary, x, y, state, norm, settings)
+    return lax.fori_loop(0, steps, step, _begin(x, x)).result

@@ -1,5 +1,6 @@
-"""Losses that AutoAttack maximises. Logits are [B, classes], labels [B] integers, the result [B]."""
+"""What AutoAttack maximises, or minimises. Logits are [B, classes], labels [B] integers, the result [B]."""
 
+import jax
 import jax.numpy as jnp
 
 _EPS = 1e-12  # of the official code
@@ -29,3 +30,9 @@ def targeted_dlr(logits, labels, targets):
     ranked = jnp.sort(logits, -1)
     spread = ranked[:, -1] - (ranked[:, -3] + ranked[:, -4]) / 2
     return -(logits_of(logits, labels) - logits_of(logits, targets)) / (spread + _EPS)
+
+
+def margin(logits, labels):
+    """z_y - max_{i != y} z_i, negative where the example is misclassified."""
+    true_class = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    return logits_of(logits, labels) - jnp.max(jnp.where(true_class, -jnp.inf, logits), -1)
