@@ -60,7 +60,9 @@ def attacked(request):
     x = RNG.uniform(0.3, 0.7, (24, 4, 4, 1))
     logits_fn = plane(weights)
     y = np.asarray(jnp.argmax(logits_fn(x), -1))
-    start = random_start(jax.random.split(jax.random.key(0), len(x)), jnp.asarray(x), norm, EPSILON[norm])
+    start = random_start(
+        jax.random.split(jax.random.key(0), len(x)), jnp.asarray(x), norm, EPSILON[norm]
+    )
     loss = lambda logits: cross_entropy(logits, y)
     attack = lambda: apgd(logits_fn, loss, x, y, start, norm=norm, epsilon=EPSILON[norm])
     return norm, weights, x, y, start, jax.jit(attack)()
@@ -99,7 +101,9 @@ def test_the_box_holds(attacked):
     x = RNG.integers(0, 2, (8, 4, 4, 1)).astype(float)
     logits_fn = plane(weights)
     y = np.asarray(jnp.argmax(logits_fn(x), -1))
-    start = random_start(jax.random.split(jax.random.key(1), len(x)), jnp.asarray(x), norm, EPSILON[norm])
+    start = random_start(
+        jax.random.split(jax.random.key(1), len(x)), jnp.asarray(x), norm, EPSILON[norm]
+    )
     margin = lambda logits: jnp.where(y == 1, -1, 1) * (logits[:, 1] - logits[:, 0])
     settings = {"norm": norm, "epsilon": EPSILON[norm], "steps": 10}
     result = jax.jit(lambda: apgd(logits_fn, margin, x, y, start, **settings))()
