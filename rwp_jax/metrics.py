@@ -5,6 +5,8 @@ import pathlib
 
 from tensorboardX import SummaryWriter
 
+from rwp_jax.atomic import write_text
+
 FILE = "metrics.jsonl"
 
 
@@ -27,9 +29,7 @@ class MetricsWriter:
         """Opens both, dropping what an interrupted run wrote of `first_epoch` and after."""
         kept = [record for record in read_metrics(workdir) if record["epoch"] < first_epoch]
         path = pathlib.Path(workdir) / FILE
-        partial = path.with_suffix(".partial")  # replaced in one step, so that a kill loses nothing
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        partial.replace(path)
+        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir), purge_step=first_epoch)
 

@@ -83,3 +83,28 @@ def data_parallel(function: Callable, split: tuple[bool, ...], mode: str, donate
         return mapped(*(spread(a) if s else a for a, s in zip(arguments, split, strict=True)))
 
     return call
+
+
+def local_mesh() -> Mesh:
+    """The devices of this host alone, for work that hosts do apart."""
+    return Mesh(np.array(jax.local_devices()), (AXIS,))
+
+
+def over_examples(function: Callable, split: tuple[bool, ...]) -> Callable:
+    """Maps a function whose examples do not interact over the devices of this host.
+
+    Args:
+      function: of trees of arrays [B, ...] (split) or of any shape (replicated) to trees of arrays
+        [B, ...]. Devices do not wait for one another within it.
+      split: for each argument, whether it is split along its first axis, a multiple of the number of
+        devices, or replicated.
+    """
+    spec = tuple(PartitionSpec(AXIS) if s else PartitionSpec() for s in split)
+    mapped = jax.shard_map(
+        function,
+        mesh=local_mesh(),
+        in_specs=spec,
+        out_specs=PartitionSpec(AXIS),
+        check_vma=False,
+    )
+    return jax.jit(mapped)

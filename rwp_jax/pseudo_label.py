@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 
 from rwp_jax import parallel
+from rwp_jax.atomic import write_npz
 from rwp_jax.data import files, sources
 from rwp_jax.data.pipeline import padded_batches
 from rwp_jax.errors import InputError
@@ -40,12 +41,9 @@ def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def write(path: pathlib.Path, images, labels, confidences) -> None:
-    """Writes what `files.read_extra` reads, and the confidences; a kill leaves no half of a file."""
-    partial = path.with_name(path.name + ".partial")
+    """Writes what `files.read_extra` reads, and the confidences."""
     arrays = {files.IMAGES: images, files.LABELS: labels, files.CONFIDENCES: confidences}
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    partial.replace(path)
+    write_npz(path, arrays, compressed=True)
 
 
 def pseudo_label(workdir: pathlib.Path, unlabeled: str, output: pathlib.Path, which: str) -> None:

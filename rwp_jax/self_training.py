@@ -7,6 +7,7 @@ import jax
 import ml_collections
 
 from rwp_jax import experiment, pseudo_label, trainer, workdir
+from rwp_jax.atomic import write_json
 from rwp_jax.data import files
 from rwp_jax.errors import InputError
 from rwp_jax.finished_run import load_run
@@ -62,7 +63,7 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
     experiment.check_sizes(teacher, data)
     if not resuming:
         directory.mkdir(parents=True, exist_ok=True)
-        workdir.write_json(directory / workdir.CONFIG, plain_config)
+        write_json(directory / workdir.CONFIG, plain_config)
 
     path = directory / PSEUDO_LABELS
     if not path.exists():

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rwp_jax import __version__, experiment, parallel, workdir
+from rwp_jax.atomic import write_json
 from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.data.pipeline import epoch_indices
 from rwp_jax.data.sources import Dataset
@@ -66,7 +67,7 @@ def train(
     state = parallel.replicate(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
     directory.mkdir(parents=True, exist_ok=True)
     if not resuming:
-        workdir.write_json(directory / workdir.CONFIG, plain_config)
+        write_json(directory / workdir.CONFIG, plain_config)
     checkpoints = Checkpoints(directory)
     last = checkpoints.find("last") if resuming else None
     if last:
@@ -128,7 +129,7 @@ def train(
         | {package: importlib.metadata.version(package) for package in PACKAGES},
     }
     checkpoints.close()
-    workdir.write_json(directory / workdir.SUMMARY, summary)
+    write_json(directory / workdir.SUMMARY, summary)
     draw_learning_curve(read_metrics(directory), directory.name, directory / LEARNING_CURVE)
     for which in ("best", "last"):
         record = summary[which]

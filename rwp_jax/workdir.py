@@ -5,16 +5,10 @@ import os
 import pathlib
 from typing import Any
 
+from rwp_jax.atomic import PARTIAL
 from rwp_jax.errors import InputError
 
 CONFIG, SUMMARY = "config.json", "summary.json"
-
-
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes JSON so that a kill leaves either the old file or the new one."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
@@ -49,7 +43,7 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
         if not os.access(existing, os.W_OK | os.X_OK):
             raise InputError(f"--workdir={workdir}: no permission to write in {existing}")
         # A kill in the first moment of a run may leave an unfinished file, which is nothing to keep.
-        if existing != workdir or all(p.suffix == ".partial" for p in workdir.iterdir()):
+        if existing != workdir or all(p.suffix == PARTIAL for p in workdir.iterdir()):
             return False
     except OSError as error:
         raise InputError(f"--workdir={workdir}: {error.strerror}") from None

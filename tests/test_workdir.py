@@ -3,6 +3,7 @@ import json
 import pytest
 
 from rwp_jax import workdir
+from rwp_jax.atomic import write_json
 from rwp_jax.errors import InputError
 from rwp_jax.metrics import MetricsWriter, read_metrics
 
@@ -16,7 +17,7 @@ def test_a_missing_or_empty_directory_is_free(tmp_path):
 
 
 def test_the_same_config_resumes(tmp_path):
-    workdir.write_json(tmp_path / workdir.CONFIG, CONFIG)
+    write_json(tmp_path / workdir.CONFIG, CONFIG)
     assert workdir.check(tmp_path, CONFIG, resume=True) is True
     with pytest.raises(InputError, match="--noresume"):
         workdir.check(tmp_path, CONFIG, resume=False)
@@ -31,7 +32,7 @@ def test_the_same_config_resumes(tmp_path):
     ],
 )
 def test_another_config_is_named_and_nothing_touched(tmp_path, config, difference):
-    workdir.write_json(tmp_path / workdir.CONFIG, CONFIG)
+    write_json(tmp_path / workdir.CONFIG, CONFIG)
     before = (tmp_path / workdir.CONFIG).read_bytes()
     with pytest.raises(InputError, match=difference):
         workdir.check(tmp_path, config, resume=True)

@@ -209,7 +209,7 @@ def make_apgd(
 
     def outcome(job: Job, state: ApgdState) -> Outcome:
         result, ended = state.result, state.iteration > steps
-        return Outcome(result.x_adv, ~result.robust, ended, state.zero_gradient)
+        return Outcome(result.x_adv, ~result.robust, ended, state.iteration, state.zero_gradient)
 
     return Search(init, step, outcome)
 

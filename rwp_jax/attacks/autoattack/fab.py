@@ -150,7 +150,7 @@ def make_fab(
 
     def outcome(job: Job, state: FabState) -> Outcome:
         fooled, ended = state.result.distance <= epsilon, state.iteration >= steps
-        return Outcome(state.result.x_adv, fooled, ended, jnp.zeros_like(fooled))
+        return Outcome(state.result.x_adv, fooled, ended, state.iteration, jnp.zeros_like(fooled))
 
     return Search(init, step, outcome)
 

@@ -36,12 +36,14 @@ class Outcome(NamedTuple):
       x_adv: [B, H, W, C] the image to hand in where `fooled`.
       fooled: [B] bool, whether it is misclassified and inside the ball.
       ended: [B] bool, whether all iterations are spent.
+      iteration: [B] int32, iterations done.
       zero_gradient: [B] bool, whether the loss had no gradient at the start.
     """
 
     x_adv: jnp.ndarray
     fooled: jnp.ndarray
     ended: jnp.ndarray
+    iteration: jnp.ndarray
     zero_gradient: jnp.ndarray
 
 
@@ -65,6 +67,6 @@ def per_image(values):
 
 
 def pick(mask, these, those):
-    """Of two trees of arrays [B, ...], the examples of the first where mask [B], of the second elsewhere."""
+    """Of two trees of arrays [B, ...]: examples of the first where mask [B], else of the second."""
     choose = lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
     return jax.tree.map(choose, these, those)

@@ -106,7 +106,7 @@ def _l_inf(epsilon, sides) -> tuple[Callable, Callable]:
 
 
 def _tiles(height: int, width: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """The start in L_2: two orientations [2, H, W] of pyramids in tiles, each pixel's tile, and how many."""
+    """The start in L_2: pyramids in tiles, turned both ways [2, H, W]; each pixel's tile; how many."""
     side = max(height // 5, 1)
     offset = (height - side * 5) // 2 if height >= 5 else 0
     patch = pyramids(side)
@@ -208,7 +208,7 @@ def make_square(norm: str, epsilon, image_shape, *, queries: int = 5000, p: floa
 
     def outcome(job: Job, state: SquareState) -> Outcome:
         fooled, ended = state.margin <= 0, state.iteration > queries
-        return Outcome(state.x_best, fooled, ended, jnp.zeros_like(fooled))
+        return Outcome(state.x_best, fooled, ended, state.iteration, jnp.zeros_like(fooled))
 
     return Search(init, step, outcome)
 

@@ -1,0 +1,139 @@
+"""What AutoAttack refuses, and what it warns of because its result would mislead."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rwp_jax.attacks.autoattack.model import Model
+from rwp_jax.attacks.autoattack.suite import Attack
+from rwp_jax.errors import InputError
+
+
+class AutoAttackWarning(UserWarning):
+    """The robust accuracy that follows may be too high."""
+
+
+def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images float32 and labels int32 as NumPy arrays; raises InputError for bad ones."""
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim != 4 or not x.size:
+        raise InputError(f"x is {list(x.shape)}: images must be [B, H, W, C], one at least")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"x is {x.dtype}: images must be floating point in [0, 1]")
+    low, high = float(x.min()), float(x.max())
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"x: pixels are in [{low:.6g}, {high:.6g}], must be in [0, 1]")
+    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
+        raise InputError(f"y is {y.dtype}{list(y.shape)}: must be integer labels [{len(x)}]")
+    if y.min() < 0:
+        raise InputError(f"y: labels begin at {y.min()}, must not be negative")
+    return x.astype(np.float32), y.astype(np.int32)
+
+
+def check_epsilon(epsilon: float) -> float:
+    """Raises InputError unless epsilon is a positive number."""
+    try:
+        value = float(epsilon)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise InputError(f"epsilon={epsilon!r} must be a positive number")
+    return value
+
+
+def check_logits(logits: np.ndarray, y: np.ndarray) -> None:
+    """Raises InputError for clean logits [N, classes] that are not finite or too few for the labels."""
+    bad = np.flatnonzero(~np.isfinite(logits).all(-1))
+    if len(bad):
+        raise InputError(
+            f"logits_fn returns NaN or infinite logits for {len(bad)} of {len(logits)} clean images, "
+            f"the first is number {bad[0]}"
+        )
+    if y.max() >= logits.shape[-1]:
+        raise InputError(
+            f"y: labels go up to {y.max()}, and logits_fn tells {logits.shape[-1]} classes apart"
+        )
+
+
+def randomness(logits_of: Callable, x: np.ndarray, y: np.ndarray, version: str) -> Sequence[str]:
+    """Warns where five equal calls of logits_of, (images, call number) -> logits, differ."""
+    logits = [logits_of(x, call) for call in range(5)]
+    units = [z / (np.linalg.norm(z, axis=-1, keepdims=True) + 1e-10) for z in logits]
+    counts = {int((z.argmax(-1) == y).sum()) for z in logits}
+    spread = max(np.linalg.norm(u - v, axis=-1).max() for u in units for v in units)
+    if version != "rand" and (len(counts) > 1 or spread > 1e-4):
+        yield "five equal calls of logits_fn differ: for a randomised defence use version='rand'"
+
+
+def drawn_at_trace(logits_fn: Callable, image_shape) -> Sequence[str]:
+    """Warns where logits_fn draws random numbers outside of JAX, which a compiled program freezes."""
+    trace = lambda: jax.make_jaxpr(lambda x: logits_fn(x))(
+        jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    )
+    first, second = trace(), trace()
+    pairs = zip(first.consts, second.consts, strict=False)
+    constants = all(a is b or np.array_equal(a, b) for a, b in pairs)
+    if str(first.jaxpr) != str(second.jaxpr) or not constants:
+        yield (
+            "logits_fn is not pure: its random numbers stay the same in compiled programs; "
+            "let it take a key (logits_fn(images, key), randomized=True) and use version='rand'"
+        )
+
+
+def probabilities(logits: np.ndarray) -> Sequence[str]:
+    """Warns where outputs look like a softmax's."""
+    sums = np.abs(logits.sum(-1) - 1)
+    if logits.max() < 1 + 1e-5 and logits.min() > -1e-5 and (sums < 1e-5).all():
+        yield "logits_fn seems to return probabilities: losses of logits make the attacks weak on them"
+
+
+def fitting(attacks: Sequence[Attack], num_classes: int) -> tuple[list[Attack], list[str]]:
+    """The attacks that so many classes allow, and warnings about the others."""
+    fit, warnings = [], []
+    for attack in attacks:
+        if num_classes < attack.least_classes:
+            warnings.append(
+                f"{attack.name} is left out: its loss needs {attack.least_classes} classes, there are "
+                f"{num_classes}"
+            )
+            continue
+        if attack.targets > num_classes - 1:
+            warnings.append(
+                f"{attack.name} has {num_classes - 1} target classes, not {attack.targets}: there are "
+                "no more"
+            )
+        fit.append(attack)
+    if not fit:
+        raise InputError(f"attacks: {'; '.join(warnings)}: nothing is left")
+    return fit, warnings
+
+
+def deterministic(model: Model, attacks: Sequence[Attack]) -> Sequence[str]:
+    """Warns where gradients of a network without randomness are averaged."""
+    if not model.randomized and any(getattr(attack, "eot", 1) > 1 for attack in attacks):
+        yield (
+            "gradients are averaged over equal evaluations: logits_fn takes no key; for a randomised "
+            "defence give logits_fn(images, key) and randomized=True"
+        )
+
+
+def zero_gradients(attack: Attack, count: int) -> Sequence[str]:
+    """Warns of searches whose loss, not bounded like the cross-entropy's, had no gradient."""
+    if count and attack.least_classes > 2:
+        yield (
+            f"{attack.name} met {count} starting points with zero gradients: attacks by gradients may be "
+            "unreliable"
+        )
+
+
+def gradient_masking(robust_after: dict[str, np.ndarray]) -> Sequence[str]:
+    """Warns where Square breaks more than 0.2% of the images that all others left."""
+    accuracy = {name: float(robust.mean()) for name, robust in robust_after.items()}
+    others = [value for name, value in accuracy.items() if name != "square"]
+    if "square" in accuracy and len(others) > 1 and accuracy["square"] < min(others) - 0.002:
+        yield (
+            f"Square lowered robust accuracy by {min(others) - accuracy['square']:.2%} after the attacks "
+            "that use gradients: gradients may be masked; try more queries and an adaptive attack"
+        )

@@ -1,0 +1,296 @@
+"""Searches of many images, packed into batches that stay full.
+
+A batch has slots. Whenever some searches have ended, fooled or spent, the host fills their slots with
+the next ones; between two such moments everything runs on the devices. So a fooled image costs nothing
+any more, and the searches of a batch need not have begun together.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rwp_jax import parallel
+from rwp_jax.attacks.autoattack.model import Model
+from rwp_jax.attacks.autoattack.search import Job, Outcome, pick
+from rwp_jax.attacks.autoattack.suite import Attack
+
+TICKS = 100  # iterations on the devices before the host is heard of again
+SLOTS_PER_DEVICE = 8  # a batch is never smaller
+LONG = 1000  # iterations that make the end of an attack worth a smaller batch, compiled anew
+
+EMPTY = -1
+
+
+class Slots(NamedTuple):
+    """A batch of searches: which are running [B], what for, and how far they are."""
+
+    active: Any
+    job: Job
+    state: Any
+
+
+class Ended(NamedTuple):
+    """Searches that came to an end.
+
+    Attributes:
+      image: [n] which image each was for.
+      number: [n] which of the attack's searches it was.
+      fooled: [n] bool, whether the network was fooled.
+      x_adv: [m, H, W, C] what fooled it, in order.
+      zero_gradients: how many began without a gradient.
+    """
+
+    image: np.ndarray
+    number: np.ndarray
+    fooled: np.ndarray
+    x_adv: np.ndarray
+    zero_gradients: int
+
+
+class Programs(NamedTuple):
+    """The compiled functions of an attack on a network; see `compile_attack`."""
+
+    begin: Callable
+    merge: Callable
+    advance: Callable
+    outcome: Callable
+
+
+def compile_attack(
+    attack: Attack, model: Model, norm: str, epsilon: float, image_shape, precision: str
+) -> Programs:
+    """Makes the functions that work on slots, split over the devices of this host.
+
+    Args:
+      attack: what searches do.
+      model: whom they attack.
+      norm: `Linf` or `L2`.
+      epsilon: radius of the ball; an argument of the programs, so that other radii need no new ones.
+      image_shape: (H, W, C).
+      precision: of matrix products.
+    """
+    epsilon = np.float32(epsilon)
+
+    def begin(epsilon, key, x, y, target, restart, image, number):
+        """Fresh slots. A key depends on image and search alone, not on the place in a batch."""
+        keys = jax.vmap(lambda i, n: jax.random.fold_in(jax.random.fold_in(key, i), n))(
+            image, number
+        )
+        job = Job(x, y, target, restart, keys)
+        state = attack.search(norm, epsilon, image_shape).init(job)
+        return Slots(image >= 0, job, state)
+
+    def merge(slots, fresh, new, keep):
+        """The fresh slots where `new`; of the others those where `keep` go on."""
+        slots = slots._replace(active=slots.active & keep)
+        return pick(new, fresh, slots)
+
+    def advance(weights, epsilon, key, least, slots):
+        """Moves all searches on, until no more than `least` of a device run or TICKS are over."""
+        search = attack.search(norm, epsilon, image_shape)
+        logits_fn = lambda images, key: model.apply(weights, images, key)
+
+        def running(carry):
+            tick, slots = carry
+            return (tick < TICKS) & (jnp.sum(slots.active, dtype=jnp.int32) > least)
+
+        def step(carry):
+            tick, slots = carry
+            moved = search.step(logits_fn, slots.job, slots.state, jax.random.fold_in(key, tick))
+            state = pick(slots.active, moved, slots.state)
+            outcome = search.outcome(slots.job, state)
+            active = slots.active & ~outcome.fooled & ~outcome.ended
+            return tick + 1, Slots(active, slots.job, state)
+
+        return lax.while_loop(running, step, (jnp.zeros((), jnp.int32), slots))[1]
+
+    def outcome(epsilon, slots) -> Outcome:
+        return attack.search(norm, epsilon, image_shape).outcome(slots.job, slots.state)
+
+    begin = parallel.over_examples(begin, (False, False) + (True,) * 6)
+    merge = parallel.over_examples(merge, (True,) * 4)
+    advance = parallel.over_examples(advance, (False,) * 4 + (True,))
+    outcome = parallel.over_examples(outcome, (False, True))
+
+    def precisely(function):
+        def call(*arguments):
+            with jax.default_matmul_precision(precision):
+                return function(*arguments)
+
+        return call
+
+    return Programs(
+        functools.partial(begin, epsilon),
+        merge,
+        precisely(functools.partial(advance, model.weights, epsilon)),
+        functools.partial(outcome, epsilon),
+    )
+
+
+def batch_size_for(wanted: int, batch_size: int) -> int:
+    """The smallest of batch_size, its half, its quarter, ... that holds `wanted` searches."""
+    devices = jax.local_device_count()
+    size, least = -(-batch_size // devices), -(-min(wanted, batch_size) // devices)
+    while size % 2 == 0 and size // 2 >= max(least, SLOTS_PER_DEVICE):
+        size //= 2
+    return size * devices
+
+
+def _across_devices(size: int) -> np.ndarray:
+    """All slots in an order that gives every device its share of however many come first."""
+    return np.arange(size).reshape(jax.local_device_count(), -1).T.ravel()
+
+
+class Images(NamedTuple):
+    """What is attacked.
+
+    Attributes:
+      x: clean images [N, H, W, C], float32.
+      y: labels [N].
+      target: [N, searches] target classes.
+      restart: [searches] which restart each search is.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    target: np.ndarray
+    restart: np.ndarray
+
+
+@jax.jit
+def _reorder(slots: Slots, order) -> Slots:
+    return jax.tree.map(lambda values: values[order], slots)
+
+
+class Batch:
+    """The slots, seen from the host, and the searches that wait for one."""
+
+    def __init__(self, programs: Programs, attack: Attack, images: Images, jobs, key, batch_size):
+        """Args: jobs [n, 2], the (image, number) of searches in order; n > 0. See `run` for the others."""
+        self.programs, self.attack, self.images, self.key = programs, attack, images, key
+        self.jobs, self.total = jobs, len(jobs)
+        self.held = np.full((batch_size_for(len(jobs), batch_size), 2), EMPTY)
+        self.iteration = np.zeros(len(self.held), int)
+        self.rounds = 0
+        self.slots = self._fresh()
+
+    def _fresh(self) -> Slots:
+        image, number = self.held.T
+        x, y, target, restart = self.images
+        return self.programs.begin(
+            self.key, x[image], y[image], target[image, number], restart[number], image, number
+        )
+
+    @property
+    def occupied(self) -> np.ndarray:
+        return self.held[:, 0] != EMPTY
+
+    @property
+    def size(self) -> int:
+        return len(self.held)
+
+    def refill(self, broken: np.ndarray) -> None:
+        """Gives up searches for broken images and hands their slots, and the empty ones, on."""
+        self.jobs = self.jobs[~broken[self.jobs[:, 0]]]
+        gone = self.occupied & broken[self.held[:, 0]]
+        self.held[gone] = EMPTY
+        order = _across_devices(self.size)
+        free = order[~self.occupied[order]][: len(self.jobs)]
+        self.held[free], self.jobs = self.jobs[: len(free)], self.jobs[len(free) :]
+        if len(free) or gone.any():
+            new = np.isin(np.arange(self.size), free)
+            self.iteration[new] = 0
+            fresh = self._fresh() if len(free) else self.slots
+            self.slots = self.programs.merge(self.slots, fresh, new, self.occupied)
+
+    def shrink(self) -> None:
+        """At the end of a long attack: moves what still runs into a batch it fills better."""
+        count = self.occupied.sum()
+        size = batch_size_for(count, self.size)
+        if len(self.jobs) or self.attack.iterations < LONG or size == self.size:
+            return
+        places, held = _across_devices(size)[:count], np.full((size, 2), EMPTY)
+        order = np.full(size, np.flatnonzero(~self.occupied)[0])
+        order[places], held[places] = np.flatnonzero(self.occupied), self.held[self.occupied]
+        self.slots, self.held = _reorder(self.slots, order), held
+        self.iteration = self.iteration[order]
+
+    def advance(self) -> Ended:
+        """Moves all searches on and empties the slots of those that ended."""
+        per_device = self.size // jax.local_device_count()
+        if len(self.jobs):
+            least = per_device - max(1, per_device // 8)
+        else:
+            shrinks = self.attack.iterations >= LONG and batch_size_for(1, self.size) < self.size
+            least = per_device // 2 if shrinks else 0
+        key = jax.random.fold_in(self.key, self.rounds)
+        self.slots = self.programs.advance(key, np.int32(least), self.slots)
+        self.rounds += 1
+
+        outcome = self.programs.outcome(self.slots)
+        self.iteration = np.array(outcome.iteration)
+        fooled, ended, zero_gradient = jax.device_get(
+            (outcome.fooled, outcome.ended, outcome.zero_gradient)
+        )
+        over = self.occupied & (fooled | ended)
+        image, number = self.held[over].T
+        success = over & fooled
+        # Images are large: they are fetched only when there is one to keep.
+        x_adv = np.asarray(outcome.x_adv)[success] if success.any() else self.images.x[:0]
+        result = Ended(image, number, fooled[over], x_adv, int(zero_gradient[over].sum()))
+        self.held[over] = EMPTY
+        return result
+
+    def fraction(self) -> float:
+        """The share of iterations that are done or not needed any more."""
+        left = self.attack.iterations - self.iteration[self.occupied]
+        waiting = len(self.jobs) * self.attack.iterations
+        spare = waiting + np.maximum(left, 0).sum()
+        return float(1 - spare / (self.total * self.attack.iterations))
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """All that `restore` needs beside the list of searches that are done."""
+        leaves = jax.device_get(jax.tree.leaves((self.slots.active, self.slots.state)))
+        arrays = {f"slots_{i}": leaf for i, leaf in enumerate(leaves)}
+        return arrays | {"held": self.held, "rounds": np.array(self.rounds)}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Goes on with the searches of a snapshot; begins them anew where devices or sizes changed."""
+        if len(arrays["held"]) % jax.local_device_count():
+            return
+        held, iteration = self.held, self.iteration
+        self.held, self.iteration = arrays["held"], np.zeros(len(arrays["held"]), int)
+        slots = self._fresh()
+        old, structure = jax.tree.flatten((slots.active, slots.state))
+        new = [arrays.get(f"slots_{i}") for i in range(len(old))]
+        if any(n is None or (n.shape, n.dtype) != (o.shape, o.dtype) for n, o in zip(new, old, strict=True)):
+            self.held, self.iteration = held, iteration
+            return
+        active, state = jax.tree.unflatten(structure, new)
+        self.slots, self.rounds = Slots(active, slots.job, state), int(arrays["rounds"])
+        in_flight = {tuple(job) for job in self.held.tolist()}
+        waits = [tuple(job) not in in_flight for job in self.jobs.tolist()]
+        self.jobs = self.jobs[waits]
+
+
+def run(batch: Batch, broken: np.ndarray) -> Iterator[Ended]:
+    """Runs all searches of a batch and those that wait.
+
+    Args:
+      batch: may be in the middle of its work.
+      broken: [N] bool, images that need no search any more. The caller updates it between two results.
+
+    Yields:
+      What ended, each time that some did or TICKS iterations are over.
+    """
+    while True:
+        batch.refill(broken)
+        if not batch.occupied.any():
+            return
+        batch.shrink()
+        yield batch.advance()

@@ -1,0 +1,178 @@
+"""The attacks of AutoAttack with their settings, and the versions made of them.
+
+An attack runs `restarts` searches for each of its `targets` (the classes of the 2nd, 3rd, ... largest
+clean logit; 0: untargeted), until one of them fools the network.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from rwp_jax.attacks.autoattack.apgd import make_apgd
+from rwp_jax.attacks.autoattack.fab import make_fab
+from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
+from rwp_jax.attacks.autoattack.search import Search
+from rwp_jax.attacks.autoattack.square import make_square
+from rwp_jax.errors import InputError
+from rwp_jax.losses import cross_entropy
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack:
+    """What all attacks have.
+
+    Attributes:
+      name: as in AutoAttack.
+      least_classes: that the loss is defined for.
+      targets: number of target classes, 0 for an untargeted attack.
+      restarts: searches for each target, from different starts.
+    """
+
+    name: ClassVar[str]
+    least_classes: ClassVar[int] = 2
+    targets: ClassVar[int] = 0
+    restarts: int = 1
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and not (isinstance(value, int) and value >= 1):
+                raise InputError(f"{self.name}: {field.name}={value!r} must be a positive integer")
+
+    @property
+    def iterations(self) -> int:
+        """Of one search."""
+        return self.steps
+
+    def search(self, norm: str, epsilon, image_shape: tuple[int, ...]) -> Search:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class ApgdCE(Attack):
+    """APGD on the cross-entropy; gradients are averaged over `eot` evaluations."""
+
+    name = "apgd-ce"
+    steps: int = 100
+    eot: int = 1
+
+    def search(self, norm, epsilon, image_shape):
+        loss = lambda logits, job: cross_entropy(logits, job.y)
+        return make_apgd(loss, norm, epsilon, steps=self.steps, eot=self.eot)
+
+
+@dataclasses.dataclass(frozen=True)
+class ApgdDLR(Attack):
+    """APGD on the difference of logits ratio."""
+
+    name = "apgd-dlr"
+    least_classes = 3
+    steps: int = 100
+    eot: int = 1
+
+    def search(self, norm, epsilon, image_shape):
+        loss = lambda logits, job: dlr(logits, job.y)
+        return make_apgd(loss, norm, epsilon, steps=self.steps, eot=self.eot)
+
+
+@dataclasses.dataclass(frozen=True)
+class ApgdT(Attack):
+    """APGD on the targeted difference of logits ratio."""
+
+    name = "apgd-t"
+    least_classes = 4
+    targets: int = 9
+    steps: int = 100
+    eot: int = 1
+
+    def search(self, norm, epsilon, image_shape):
+        loss = lambda logits, job: targeted_dlr(logits, job.y, job.target)
+        return make_apgd(loss, norm, epsilon, steps=self.steps, eot=self.eot)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fab(Attack):
+    """FAB at the nearest boundary: each step differentiates all logits."""
+
+    name = "fab"
+    steps: int = 100
+
+    def search(self, norm, epsilon, image_shape):
+        return make_fab(norm, epsilon, targeted=False, steps=self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class FabT(Attack):
+    """FAB at the boundaries to target classes."""
+
+    name = "fab-t"
+    targets: int = 9
+    steps: int = 100
+
+    def search(self, norm, epsilon, image_shape):
+        return make_fab(norm, epsilon, targeted=True, steps=self.steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Square(Attack):
+    """Square: no gradients; the first windows cover the share `p` of an image."""
+
+    name = "square"
+    queries: int = 5000
+    p: float = 0.8
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.p <= 1:
+            raise InputError(f"square: p={self.p!r} must be in (0, 1]")
+
+    @property
+    def iterations(self):
+        return self.queries
+
+    def search(self, norm, epsilon, image_shape):
+        return make_square(norm, epsilon, image_shape, queries=self.queries, p=self.p)
+
+
+ATTACKS = {attack.name: attack for attack in (ApgdCE, ApgdDLR, ApgdT, Fab, FabT, Square)}
+VERSIONS = {
+    "standard": (ApgdCE(), ApgdT(), FabT(), Square()),
+    "plus": (ApgdCE(restarts=5), ApgdDLR(restarts=5), Fab(restarts=5), Square(), ApgdT(), FabT()),
+    "rand": (ApgdCE(eot=20), ApgdDLR(eot=20)),
+}
+NORMS = ("Linf", "L2")
+
+
+def attacks_of(version: str, attacks) -> tuple[Attack, ...]:
+    """The attacks of a version; of `custom`, those given as names or with settings.
+
+    Raises:
+      InputError: for an unknown version or attack, or attacks missing or not wanted.
+    """
+    if version in VERSIONS:
+        if attacks is not None:
+            raise InputError(f"attacks is for version='custom', not for version={version!r}")
+        return VERSIONS[version]
+    if version != "custom":
+        raise InputError(f"version={version!r} must be one of {', '.join(VERSIONS)}, custom")
+    if isinstance(attacks, str | Attack):
+        attacks = (attacks,)
+    if not attacks:
+        raise InputError(f"attacks is missing for version='custom': some of {', '.join(ATTACKS)}")
+    chosen = []
+    for attack in attacks:
+        if not isinstance(attack, Attack):
+            if attack not in ATTACKS:
+                raise InputError(f"attacks: {attack!r} must be one of {', '.join(ATTACKS)}")
+            attack = ATTACKS[attack]()
+        chosen.append(attack)
+    names = [attack.name for attack in chosen]
+    if len(set(names)) < len(names):
+        raise InputError(f"attacks: {', '.join(names)} names one twice; give it restarts instead")
+    return tuple(chosen)
+
+
+def check_norm(norm: str) -> None:
+    """Raises InputError unless the norm is one that every attack knows."""
+    if norm not in NORMS:
+        note = ": L1 is not there yet" if norm == "L1" else ""
+        raise InputError(f"norm={norm!r} must be {' or '.join(NORMS)}{note}")
