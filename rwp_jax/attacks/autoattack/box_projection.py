@@ -1,14 +1,17 @@
 """Exact projection onto a hyperplane inside the box [0, 1]^n (Croce and Hein, 2020, arXiv:1907.02044)."""
 
 import jax.numpy as jnp
+from jax import lax
 
 
 def project_onto_plane(x, w, b, norm: str):
     """Shortest d with w . (x + d) = b and x + d in [0, 1]; as close to the plane as the box lets.
 
     Towards the plane every coordinate moves against the sign of the gap, by min(lambda s_i, room_i):
-    s_i = 1 gives the smallest L_inf norm, s_i = |w_i| the smallest L_2 norm. What that achieves is
-    piecewise linear in lambda, with a bend where a coordinate meets the box; sorting the bends finds it.
+    s_i = 1 gives the smallest L_inf norm, s_i = |w_i| the smallest L_2 norm. What that closes of the gap
+    is concave and piecewise linear in lambda, with a bend where a coordinate meets the box. So Newton's
+    method from lambda = 0 rises to the solution and is there after finitely many steps, exactly: a
+    handful, much cheaper than sorting the bends as the paper does.
 
     Args:
       x: points [B, n] in [0, 1].
@@ -24,20 +27,22 @@ def project_onto_plane(x, w, b, norm: str):
     room = jnp.where(matters, jnp.where(upwards, 1 - x, x), 0)
     slope = jnp.where(matters, 1.0, 0.0) if norm == "Linf" else size
 
-    bends = jnp.where(matters, room / jnp.where(matters, slope, 1), jnp.inf)
-    order = jnp.argsort(bends, -1)
-    sort = lambda values: jnp.take_along_axis(values, order, -1)
-    before = lambda sums: jnp.pad(sums, ((0, 0), (1, 0)))[:, :-1]
-    bends = sort(bends)
-    spent = before(jnp.cumsum(sort(size * room), -1))  # by the coordinates that met the box already
-    rate = jnp.sum(size * slope, -1, keepdims=True) - before(jnp.cumsum(sort(size * slope), -1))
-    closed = spent + jnp.where(
-        jnp.isfinite(bends), bends * rate, jnp.inf
-    )  # of the gap, at each bend
+    needed = jnp.abs(gap)[:, None]
 
-    first = jnp.sum(closed < jnp.abs(gap)[:, None], -1, keepdims=True)  # the bend that is too far
-    at_first = lambda values: jnp.take_along_axis(values, jnp.minimum(first, x.shape[1] - 1), -1)
-    reached = (first < x.shape[1]) & jnp.isfinite(at_first(bends))
-    scale = (jnp.abs(gap)[:, None] - at_first(spent)) / jnp.where(reached, at_first(rate), 1)
-    distance = jnp.where(reached, jnp.minimum(scale * slope, room), room)
+    def newton(scale):
+        met = room <= scale * slope  # coordinates that met the box
+        spent = jnp.sum(jnp.where(met, size * room, 0), -1, keepdims=True)
+        rate = jnp.sum(jnp.where(met, 0, size * slope), -1, keepdims=True)
+        new = jnp.where(rate > 0, (needed - spent) / jnp.where(rate > 0, rate, 1), jnp.inf)
+        return jnp.maximum(new, scale)
+
+    def improve(carry):
+        scale, _ = carry
+        new = newton(scale)
+        return new, jnp.any(new > scale)
+
+    start = jnp.zeros_like(needed), jnp.array(True)
+    scale, _ = lax.while_loop(lambda carry: carry[1], improve, start)
+    reached = jnp.isfinite(scale)
+    distance = jnp.where(reached, jnp.minimum(jnp.where(reached, scale, 0) * slope, room), room)
     return jnp.where(upwards, distance, -distance)

@@ -12,10 +12,12 @@ from rwp_jax.errors import InputError
 class Model(NamedTuple):
     """A network whose weights are arguments of the compiled programs, not constants inside them.
 
-    So programs stay small, and another checkpoint of the same network needs no new ones.
+    So programs stay small, and another checkpoint of the same network needs no new ones. Not so on the
+    CPU, whose compiler arranges constant weights beforehand: with wrn-10-2 a forward pass took 0.6 ms an
+    image, as an argument 1.1 ms (jaxlib 0.10.2, 2 cores).
 
     Attributes:
-      weights: arrays that the user's function closes over.
+      weights: arrays that the user's function closes over; none on the CPU.
       apply: (weights, images [B, H, W, C], key) -> logits [B, classes], in the dtype of the images.
       num_classes: width of the logits.
       randomized: whether the user's function takes a key.
@@ -41,6 +43,8 @@ def make_model(logits_fn: Callable, image_shape: tuple[int, ...], randomized: bo
         )
 
     def apply(weights, images, key):
+        if not weights:
+            return takes_key(images, key).astype(images.dtype)
         # Traced anew for each batch size; what is closed over comes in the same order every time.
         (logits,) = jax.core.eval_jaxpr(trace(images, key).jaxpr, weights, images, key)
         return logits.astype(images.dtype)
@@ -59,4 +63,5 @@ def make_model(logits_fn: Callable, image_shape: tuple[int, ...], randomized: bo
             f"logits_fn returns {described} for two images: it must return floating-point logits "
             "[B, classes] with two classes at least"
         )
-    return Model(probe.consts, apply, outputs[0].shape[1], randomized)
+    weights = () if jax.default_backend() == "cpu" else probe.consts
+    return Model(weights, apply, outputs[0].shape[1], randomized)
