@@ -1,6 +1,7 @@
 """Trains a classifier by adversarial training with weight perturbation.
 
     python main.py --config configs/digits_at_rwp.py [--workdir DIR] [--config.KEY=VALUE ...]
+    python main.py --mode evaluate --workdir DIR [--attacks pgd20,autoattack] [--examples N]
     python main.py --mode pseudo_label --workdir DIR [--unlabeled FILE] --output FILE
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
@@ -17,7 +18,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rwp_jax import pseudo_label, self_training, trainer
+from rwp_jax import finished_run, pseudo_label, robustness, self_training, trainer
 from rwp_jax.errors import InputError
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.workdir import flatten
@@ -26,10 +27,24 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Directory of the run; runs/<config name> by default."
 )
-MODE = flags.DEFINE_string("mode", "train", "train or pseudo_label.")
+MODE = flags.DEFINE_string("mode", "train", "train, evaluate or pseudo_label.")
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "last", "pseudo_label: whose labels, the run's best or last checkpoint."
+    "checkpoint",
+    None,
+    "evaluate, pseudo_label: the run's best or last checkpoint; by default best to evaluate, last to "
+    "label.",
+)
+ATTACKS = flags.DEFINE_string(
+    "attacks",
+    ",".join(robustness.COLUMNS),
+    "evaluate: which columns of the paper's Table 2, comma-separated.",
+)
+EXAMPLES = flags.DEFINE_integer(
+    "examples", 0, "evaluate: so many test images, the first ones; 0: all."
+)
+SAVE_IMAGES = flags.DEFINE_bool(
+    "save_images", False, "evaluate: keep attacked images in evaluation.npz."
 )
 UNLABELED = flags.DEFINE_string(
     "unlabeled",
@@ -142,9 +157,6 @@ def use_compilation_cache() -> None:
 
 
 def train() -> None:
-    for name in ("output", "unlabeled"):
-        if flags.FLAGS[name].value:
-            raise InputError(f"--{name} is for --mode=pseudo_label")
     if CONFIG.value.dtype == "float32":
         prefer_eigen()
     directory = pathlib.Path(WORKDIR.value) if WORKDIR.value else default_workdir()
@@ -152,21 +164,44 @@ def train() -> None:
 
 
 def label() -> None:
-    if CONFIG.value is not None:
-        raise InputError(
-            "--config is not for --mode=pseudo_label: the run in --workdir has its own"
-        )
-    for name in ("workdir", "output"):
-        if not flags.FLAGS[name].value:
-            raise InputError(f"--{name} is missing: --mode=pseudo_label needs it")
     directory, output = pathlib.Path(WORKDIR.value), pathlib.Path(OUTPUT.value)
-    pseudo_label.pseudo_label(directory, UNLABELED.value, output, CHECKPOINT.value)
+    pseudo_label.pseudo_label(directory, UNLABELED.value, output, CHECKPOINT.value or "last")
 
 
-MODES = {"train": train, "pseudo_label": label}
+def evaluate() -> None:
+    directory = pathlib.Path(WORKDIR.value)
+    if finished_run.read_config(directory).dtype != "float64":
+        prefer_eigen()
+    which = CHECKPOINT.value or "best"
+    robustness.evaluate(directory, which, ATTACKS.value, EXAMPLES.value, SAVE_IMAGES.value)
+
+
+MODES = {"train": train, "evaluate": evaluate, "pseudo_label": label}
+FLAGS_OF = {  # beside --workdir and --mode
+    "train": {"config", "resume"},
+    "evaluate": {"checkpoint", "attacks", "examples", "save_images"},
+    "pseudo_label": {"checkpoint", "unlabeled", "output"},
+}
+NEEDED = {"train": (), "evaluate": ("workdir",), "pseudo_label": ("workdir", "output")}
+
+
+def check_flags(mode: str) -> None:
+    """Raises InputError for a flag of another mode, or one that this mode misses."""
+    for name in sorted(set().union(*FLAGS_OF.values()) - FLAGS_OF[mode]):
+        if flags.FLAGS[name].present:
+            if name == "config":
+                raise InputError(
+                    f"--config is not for --mode={mode}: the run in --workdir has its own"
+                )
+            modes = " and ".join(f"--mode={m}" for m, names in FLAGS_OF.items() if name in names)
+            raise InputError(f"--{name} is for {modes}")
+    for name in NEEDED[mode]:
+        if not flags.FLAGS[name].value:
+            raise InputError(f"--{name} is missing: --mode={mode} needs it")
 
 
 def main(_) -> None:
+    check_flags(MODE.value)
     logging.set_verbosity(logging.WARNING)
     MODES[MODE.value]()
 

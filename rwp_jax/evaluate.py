@@ -1,6 +1,7 @@
 """Natural and robust accuracy over a whole data set, every example counted once."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,46 @@ from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.data.pipeline import padded_batches
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import Classifier
+
+
+class FixedAttack(NamedTuple):
+    """PGD from a random start, always all steps, on every image: the last point counts.
+
+    Attributes:
+      steps: how many.
+      step_size: in pixels for L_inf, in L_2 norm for L_2.
+      loss: (logits, labels) -> [B], maximised.
+    """
+
+    steps: int
+    step_size: float
+    loss: Callable = cross_entropy
+
+
+def attack_images(
+    classifier: Classifier,
+    threat_model: ThreatModel,
+    attack: FixedAttack,
+    params,
+    batch_stats,
+    x,
+    y,
+    keys,
+    global_batch_size: int,
+):
+    """Attacks images [B, H, W, C] with labels y [B] in eval mode; keys [B] give the starts."""
+    delta, _ = pgd(
+        forward_in_mode(classifier, params, "eval"),
+        lambda logits: attack.loss(logits, y),
+        threat_model,
+        x,
+        threat_model.sample(keys, x),
+        batch_stats,
+        step_size=attack.step_size,
+        steps=attack.steps,
+        global_batch_size=global_batch_size,
+    )
+    return x + delta
 
 
 def make_evaluation(
@@ -42,26 +83,17 @@ def make_evaluation(
       `natural_accuracy` and `pgd_accuracy` in [0, 1]; all arguments replicated over devices.
     """
 
+    attack = FixedAttack(steps, step_size)
+
     def count_correct(params, batch_stats, images, labels, key, indices, mask):
         dtype = jax.tree.leaves(params)[0].dtype
         x, y = images[indices].astype(dtype) / 255, labels[indices]
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-        forward = forward_in_mode(classifier, params, "eval")
-        start = threat_model.sample(keys, x)
-        loss = lambda logits: cross_entropy(logits, y)
-        delta, _ = pgd(
-            forward,
-            loss,
-            threat_model,
-            x,
-            start,
-            batch_stats,
-            step_size=step_size,
-            steps=steps,
-            global_batch_size=batch_size,
+        x_adv = attack_images(
+            classifier, threat_model, attack, params, batch_stats, x, y, keys, batch_size
         )
-        correct = lambda images: jnp.argmax(forward(images, batch_stats)[0], -1) == y
-        counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x + delta) & mask)])
+        correct = lambda images: jnp.argmax(classifier.eval(params, batch_stats, images), -1) == y
+        counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x_adv) & mask)])
         return lax.psum(counts, parallel.AXIS)
 
     mapped = parallel.data_parallel(count_correct, (False,) * 5 + (True, True), mode)

@@ -27,6 +27,18 @@ class FinishedRun(NamedTuple):
     num_classes: int
 
 
+def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
+    """Reads the config of a run; raises InputError where the directory holds none."""
+    try:
+        config = ml_collections.ConfigDict(json.loads((directory / workdir.CONFIG).read_text()))
+        _ = config.dtype, config.model.name, config.model.mean, config.model.std
+        return config
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise InputError(
+            f"--workdir={directory} holds no run: no readable {workdir.CONFIG}"
+        ) from None
+
+
 def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     """Loads checkpoint `best` or `last` of a run, finished or not.
 
@@ -37,14 +49,9 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     """
     if which not in CHECKPOINTS:
         raise InputError(f"--checkpoint={which} must be one of {', '.join(CHECKPOINTS)}")
-    try:
-        config = ml_collections.ConfigDict(json.loads((directory / workdir.CONFIG).read_text()))
-        dtype, model = config.dtype, config.model
-        network = {"name": model.name, "mean": model.mean, "std": model.std}
-    except (OSError, ValueError, TypeError, AttributeError):
-        raise InputError(
-            f"--workdir={directory} holds no run: no readable {workdir.CONFIG}"
-        ) from None
+    config = read_config(directory)
+    dtype, model = config.dtype, config.model
+    network = {"name": model.name, "mean": model.mean, "std": model.std}
     if not (directory / DIRECTORY).is_dir():
         raise InputError(f"--workdir={directory} holds a run without checkpoints")
     if dtype == "float64":

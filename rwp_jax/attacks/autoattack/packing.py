@@ -268,7 +268,10 @@ class Batch:
         slots = self._fresh()
         old, structure = jax.tree.flatten((slots.active, slots.state))
         new = [arrays.get(f"slots_{i}") for i in range(len(old))]
-        if any(n is None or (n.shape, n.dtype) != (o.shape, o.dtype) for n, o in zip(new, old, strict=True)):
+        if any(
+            n is None or (n.shape, n.dtype) != (o.shape, o.dtype)
+            for n, o in zip(new, old, strict=True)
+        ):
             self.held, self.iteration = held, iteration
             return
         active, state = jax.tree.unflatten(structure, new)

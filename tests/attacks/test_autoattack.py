@@ -1,0 +1,341 @@
+"""The ensemble: its promises on any classifier, its warnings, its refusals, its state."""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rwp_jax.attacks.autoattack import (
+    ApgdCE,
+    ApgdDLR,
+    ApgdT,
+    AutoAttackWarning,
+    Fab,
+    FabT,
+    Square,
+    autoattack,
+)
+from rwp_jax.attacks.autoattack.ensemble import check_inside
+from rwp_jax.attacks.autoattack.suite import VERSIONS
+
+SHAPE = (4, 4, 1)
+QUICK = (ApgdCE(steps=5), ApgdT(targets=2, steps=5), FabT(targets=2, steps=3), Square(queries=30))
+quick = functools.partial(autoattack, version="custom", attacks=QUICK)
+
+
+def network(seed=0, classes=5, scale=1.0):
+    """A small network of one hidden layer."""
+    first, second = (
+        np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        for shape in ((16, 12), (12, classes))
+    )
+    return lambda x: scale * jax.nn.relu((x.reshape(len(x), -1) - 0.5) @ first) @ second
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).uniform(0, 1, (count, *SHAPE)).astype(np.float32)
+
+
+def labels(logits_fn, x, wrong=0):
+    """Predictions, the first few made wrong."""
+    logits = np.asarray(logits_fn(x))
+    y = logits.argmax(-1)
+    y[:wrong] = (y[:wrong] + 1) % logits.shape[-1]
+    return y
+
+
+def check_promises(result, logits_fn, x, y, norm, epsilon):
+    clean = np.asarray(logits_fn(x)).argmax(-1) == y
+    after = list(result.robust_after.values())
+    np.testing.assert_array_equal(after[0], clean)
+    for earlier, later in zip(after, after[1:], strict=False):
+        assert not (later & ~earlier).any(), "an image became robust again"
+    np.testing.assert_array_equal(result.robust, after[-1])
+    check_inside(result.x_adv, x, norm, epsilon)
+    predicted = np.asarray(logits_fn(result.x_adv)).argmax(-1)
+    np.testing.assert_array_equal(predicted == y, result.robust)
+    np.testing.assert_array_equal(result.x_adv[result.robust], x[result.robust])
+    np.testing.assert_array_equal(result.x_adv[~clean], x[~clean])
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(
+    seed=st.integers(0, 3),
+    norm=st.sampled_from(["Linf", "L2"]),
+    epsilon=st.sampled_from([1e-7, 1e-4, 0.01, 0.1, 0.5]),
+    count=st.integers(1, 20),
+    wrong=st.integers(0, 20),
+    batch_size=st.sampled_from([1, 16]),
+)
+def test_promises(seed, norm, epsilon, count, wrong, batch_size):
+    logits_fn, x = network(seed), images(count, seed)
+    y = labels(logits_fn, x, wrong)
+    result = quick(logits_fn, x, y, norm, epsilon, key=seed, batch_size=batch_size)
+    check_promises(result, logits_fn, x, y, norm, epsilon)
+    if wrong >= count:
+        assert not result.robust.any()
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_pixels_at_the_edges(norm):
+    logits_fn, x = network(), np.round(images(12))
+    y = labels(logits_fn, x)
+    check_promises(quick(logits_fn, x, y, norm, 0.3), logits_fn, x, y, norm, 0.3)
+
+
+def test_every_attack_alone_finds_what_is_near(subtests=None):
+    logits_fn, x = network(), images(12)
+    y = labels(logits_fn, x)
+    near = {}
+    for attack in (ApgdCE(), ApgdDLR(), ApgdT(targets=4), Fab(), FabT(targets=4), Square()):
+        result = autoattack(logits_fn, x, y, "Linf", 0.1, "custom", attacks=attack)
+        check_promises(result, logits_fn, x, y, "Linf", 0.1)
+        near[attack.name] = int(result.robust.sum())
+    assert max(near.values()) - min(near.values()) <= 1 and min(near.values()) < 12, near
+
+
+def test_restarts_and_targets_each_get_a_search():
+    """Where nothing is found every search is run: as many iterations as the settings say."""
+    logits_fn, x = network(), images(3)
+    y = labels(logits_fn, x)
+    calls = []
+    attack = ApgdT(targets=4, restarts=2, steps=3)
+    autoattack(
+        logits_fn, x, y, "Linf", 1e-6, "custom", attacks=attack, batch_size=8, progress=calls.append
+    )
+    assert len(calls) == 3, "3 images x 4 targets x 2 restarts in batches of 8"
+    assert [round(c.fraction, 2) for c in calls] == [0.33, 0.67, 1.0]
+    assert calls[-1].robust == 3 and calls[-1].attack == "apgd-t"
+
+
+def test_constant_network():
+    constant = lambda x: jnp.tile(jnp.arange(5.0), (len(x), 1)) + 0 * x.sum((1, 2, 3))[:, None]
+    x = images(5)
+    with pytest.warns(AutoAttackWarning, match="zero gradients"):
+        result = quick(constant, x, np.full(5, 4), "Linf", 0.1)
+    assert result.robust.all() and any("zero gradients" in line for line in result.warnings)
+    assert not quick(constant, x, np.full(5, 3), "Linf", 0.1).robust.any()
+
+
+def test_versions():
+    names = {version: [a.name for a in attacks] for version, attacks in VERSIONS.items()}
+    assert names["standard"] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert names["plus"] == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
+    assert [a.eot for a in VERSIONS["rand"]] == [20, 20]
+
+
+def test_the_key_decides():
+    logits_fn, x = network(), images(8)
+    y = labels(logits_fn, x)
+    run = lambda key: (
+        autoattack(logits_fn, x, y, "Linf", 0.1, "custom", attacks="apgd-ce", key=key).x_adv
+    )
+    np.testing.assert_array_equal(run(1), run(jax.random.key(1)))
+    np.testing.assert_array_equal(run(1), run(jax.random.PRNGKey(1)))
+    assert (run(1) != run(2)).any()
+
+
+# Warnings.
+
+
+def warned(logits_fn, x, y, **arguments):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = quick(logits_fn, x, y, "Linf", 0.05, **arguments)
+    messages = [str(w.message) for w in caught if w.category is AutoAttackWarning]
+    assert messages == result.warnings
+    return messages
+
+
+def test_no_warning_without_reason():
+    logits_fn, x = network(), images(6)
+    assert warned(logits_fn, x, labels(logits_fn, x)) == []
+
+
+def test_randomised_defence():
+    logits_fn, x = network(), images(6)
+    noisy = lambda x, key: logits_fn(x + 0.1 * jax.random.normal(key, x.shape))
+    y = labels(logits_fn, x)
+    (message,) = warned(noisy, x, y, randomized=True)
+    assert "use version='rand'" in message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = autoattack(noisy, x, y, "Linf", 0.1, "rand", randomized=True)
+    assert list(result.robust_after) == ["clean", "apgd-ce", "apgd-dlr"]
+    (message,) = autoattack(logits_fn, x, y, "Linf", 0.1, "rand").warnings
+    assert "averaged over equal evaluations" in message
+
+
+@pytest.mark.filterwarnings("ignore::rwp_jax.attacks.autoattack.AutoAttackWarning")
+def test_random_numbers_that_a_compiled_program_would_freeze():
+    logits_fn, x, rng = network(), images(6), np.random.default_rng(0)
+    noisy = lambda x: logits_fn(x) + 0.1 * rng.standard_normal(5)
+    (message,) = warned(noisy, x, labels(logits_fn, x))
+    assert "logits_fn is not pure" in message
+
+
+def test_probabilities():
+    logits_fn, x = network(), images(6)
+    (message,) = warned(lambda x: jax.nn.softmax(logits_fn(x)), x, labels(logits_fn, x))
+    assert "probabilities" in message
+
+
+def test_few_classes():
+    for classes, left, about in ((2, 3, "needs 4 classes, there are 2"), (3, 3, "needs 4 classes")):
+        logits_fn, x = network(classes=classes), images(6)
+        y = labels(logits_fn, x)
+        result = quick(logits_fn, x, y, "Linf", 0.05)
+        assert any(about in line for line in result.warnings)
+        assert len(result.robust_after) - 1 == left and "apgd-t" not in result.robust_after
+    logits_fn = network(classes=4)
+    attack = FabT(targets=9, steps=3)
+    y = labels(logits_fn, images(3))
+    result = autoattack(logits_fn, images(3), y, "Linf", 0.05, "custom", attacks=attack)
+    assert "3 target classes, not 9" in result.warnings[0]
+
+
+def test_gradient_masking():
+    """Rounded inputs have no gradients; Square does without."""
+    logits_fn, x = network(), images(10)
+    rounded = lambda x: logits_fn(x + jax.lax.stop_gradient(jnp.round(x * 20) / 20 - x) - 0 * x)
+    masked = lambda x: logits_fn(jax.lax.stop_gradient(jnp.round(x * 20) / 20))
+    del rounded
+    y = labels(masked, x)
+    attacks = (ApgdCE(steps=5), Square(queries=300))
+    result = autoattack(masked, x, y, "Linf", 0.15, "custom", attacks=attacks)
+    assert any("gradients may be masked" in line for line in result.warnings)
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize(
+    "change, about",
+    [
+        ({"x": images(4) * 255}, r"x: pixels are in \[.*\], must be in \[0, 1\]"),
+        ({"x": images(4) - 0.5}, "must be in"),
+        ({"x": np.where(images(4) > 0.9, np.nan, images(4))}, "must be in"),
+        ({"x": np.zeros((4, 4, 4, 1), np.uint8)}, "x is uint8: images must be floating point"),
+        ({"x": images(4)[0]}, r"x is \[4, 4, 1\]: images must be \[B, H, W, C\]"),
+        ({"x": images(4)[:0], "y": np.zeros(0, int)}, "one at least"),
+        ({"y": np.zeros(3, int)}, r"y is int64\[3\]: must be integer labels \[4\]"),
+        ({"y": np.zeros(4)}, "y is float64"),
+        ({"y": np.array([0, 1, 2, -1])}, "labels begin at -1"),
+        ({"y": np.array([0, 1, 2, 5])}, "labels go up to 5, and logits_fn tells 5 classes apart"),
+        ({"logits_fn": lambda x: x.sum((1, 2, 3))}, r"returns float32\[2\] for two images"),
+        (
+            {"logits_fn": lambda x: x.reshape(1, -1)},
+            r"must return floating-point logits \[B, classes\]",
+        ),
+        ({"logits_fn": lambda x: jnp.zeros((len(x), 3), int)}, r"returns int64\[2, 3\]"),
+        (
+            {"logits_fn": lambda x: jnp.full((len(x), 3), jnp.nan)},
+            "NaN or infinite logits for 4 of 4",
+        ),
+        ({"norm": "L1"}, "norm='L1' must be Linf or L2: L1 is not there yet"),
+        ({"norm": "linf"}, "norm='linf' must be Linf or L2"),
+        ({"epsilon": 0}, "epsilon=0 must be a positive number"),
+        ({"epsilon": float("nan")}, "epsilon=nan"),
+        ({"epsilon": "8/255"}, "epsilon='8/255'"),
+        ({"version": "fast"}, "version='fast' must be one of standard, plus, rand, custom"),
+        ({"version": "custom"}, "attacks is missing"),
+        ({"version": "custom", "attacks": ["pgd"]}, "'pgd' must be one of apgd-ce"),
+        ({"version": "custom", "attacks": ["square", "square"]}, "names one twice"),
+        ({"attacks": ["square"]}, "attacks is for version='custom'"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"state_path": "nowhere/state.npz"}, "there is no directory nowhere"),
+    ],
+)
+def test_refusals(change, about):
+    arguments = {"logits_fn": network(), "x": images(4), "y": np.arange(4)} | change
+    with pytest.raises(ValueError, match=about) as error:
+        autoattack(**arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_of_attacks():
+    for make in (lambda: Square(queries=0), lambda: Square(p=1.5), lambda: ApgdT(targets=0)):
+        with pytest.raises(ValueError, match="must be"):
+            make()
+
+
+def test_nan_logits_in_the_middle():
+    """Finite on the clean images, NaN off them: not taken for a success."""
+    logits_fn, x = network(), images(4)
+    near = jnp.asarray(x)
+    broken = lambda z: jnp.where(
+        jnp.abs(z[:, None] - near).max((2, 3, 4)).min(1)[:, None] < 1e-6, logits_fn(z), jnp.nan
+    )
+    with pytest.raises(ValueError, match="NaN or infinite logits for an image of apgd-ce"):
+        quick(broken, x, labels(logits_fn, x), "Linf", 0.1)
+
+
+# The state.
+
+
+class Killed(Exception):
+    pass
+
+
+def test_continues_after_a_kill(tmp_path, monkeypatch):
+    """Killed again and again, it ends with the same images, and repeats no attack."""
+    monkeypatch.setattr("rwp_jax.attacks.autoattack.ensemble.SAVE_SECONDS", 0)
+    logits_fn, x = network(), images(30)
+    y = labels(logits_fn, x, 2)
+    attacks = (ApgdCE(steps=10), FabT(targets=2, steps=5), Square(queries=1500))
+    run = functools.partial(
+        autoattack, logits_fn, x, y, "Linf", 0.05, "custom", attacks=attacks, batch_size=8
+    )
+    whole, path, kills = run(), tmp_path / "state.npz", 0
+
+    def killer():
+        seen = []
+
+        def progress(moment):
+            seen.append(moment)
+            if len(seen) == 3:
+                raise Killed
+
+        return progress
+
+    while True:
+        try:
+            parts = run(state_path=path, progress=killer())
+            break
+        except Killed:
+            kills += 1
+    assert kills > 3
+    np.testing.assert_array_equal(whole.x_adv, parts.x_adv)
+    for name in whole.robust_after:
+        np.testing.assert_array_equal(whole.robust_after[name], parts.robust_after[name])
+    again = run(state_path=path, progress=lambda moment: pytest.fail("was finished"))
+    np.testing.assert_array_equal(whole.x_adv, again.x_adv)
+
+
+def test_the_state_of_something_else_is_refused(tmp_path):
+    logits_fn, x = network(), images(6)
+    y = labels(logits_fn, x)
+    path = tmp_path / "state.npz"
+    attacks = (ApgdCE(steps=3),)
+    run = functools.partial(autoattack, version="custom", attacks=attacks, state_path=path)
+    run(logits_fn, x, y)
+    for arguments, about in (
+        ((network(1), x, labels(network(1), x)), "its labels differ"),
+        ((network(1), x, y), "of another network"),
+        ((logits_fn, 1 - x, y), "its images differ"),
+        ((logits_fn, x, y, "L2"), "its norm differ"),
+        ((logits_fn, x, y, "Linf", 0.2), "its epsilon differ"),
+    ):
+        with pytest.raises(ValueError, match=about):
+            run(*arguments)
+    with pytest.raises(ValueError, match="its attacks differ"):
+        autoattack(logits_fn, x, y, state_path=path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is no state of AutoAttack"):
+        run(logits_fn, x, y)
+    assert path.read_bytes() == b"nothing"
