@@ -1,0 +1,212 @@
+"""Time of AutoAttack, ours over the official PyTorch code, attack by attack.
+
+    python -m benchmarks.autoattack --reference PATH (--workdir RUN | --cases DIR) [--norm Linf|L2]
+        [--epsilon 0.031] [--examples 128] [--attacks apgd-ce,apgd-t,fab-t,square] [--json FILE]
+
+PATH is a checkout of https://github.com/fra31/auto-attack. Both attack the same images of the same
+network in float32, in one process on the same cores; each attack gets what the attacks before it, of the
+same side, left. RUN is a run of main.py; DIR holds recorded runs, see `rwp_jax.parity.autoattack`. Our
+times include compilation. Needs torch.
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+import warnings
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.torch_reference import Block, make_network
+from rwp_jax.attacks.autoattack import autoattack
+from rwp_jax.models.classifier import make_classifier
+from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.torch_interop import from_state_dict, to_state_dict
+
+
+class Victim(NamedTuple):
+    """A network as PyTorch's state dict (arrays) and as our function, and images float32 NHWC."""
+
+    name: str
+    entries: dict
+    mean: tuple
+    std: tuple
+    logits_fn: object
+    x: np.ndarray
+    y: np.ndarray
+
+
+def victim_of_cases(directory: pathlib.Path) -> Victim:
+    (path,) = directory.glob("wrn-*.npz")
+    clean, entries = dict(np.load(directory / "clean.npz")), dict(np.load(path))
+    mean, std = (0.5,) * 3, (0.25,) * 3
+    classifier = make_classifier(path.stem, clean["logits"].shape[1], mean, std)
+    x = clean["x"].astype(np.float32) / 255
+    templates = jax.eval_shape(lambda key: classifier.init(key, x.shape[1:]), jax.random.key(0))
+    network = [
+        from_state_dict(path.stem, tree, lambda name, _: entries[name], collection)
+        for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
+    ]
+    logits_fn = functools.partial(classifier.eval, *network)
+    return Victim(path.stem, entries, mean, std, logits_fn, x, clean["y"])
+
+
+def victim_of_run(directory: pathlib.Path) -> Victim:
+    from rwp_jax.robustness import load_subject
+
+    run, images, labels = load_subject(directory, "best", 0)
+    params, batch_stats = jax.device_get((run.params, run.batch_stats))
+    model = run.config.model
+    entries = dict(to_state_dict(model.name, params))
+    entries |= to_state_dict(model.name, batch_stats, "batch_stats")
+    logits_fn = functools.partial(run.classifier.eval, params, batch_stats)
+    x = images.astype(np.float32) / 255
+    return Victim(model.name, entries, model.mean, model.std, logits_fn, x, labels)
+
+
+def _name_of(key: str, module: nn.Module, index: int, blocks: list[str], preact: bool) -> str:
+    """The authors' name of an entry of `make_network`'s state dict."""
+    rest = key.partition(".")[2]
+    if isinstance(module, Block):
+        shortcut = "shortcut.0" if preact else "convShortcut"
+        return f"{blocks[index - 1]}.{rest.replace('shortcut', shortcut)}"
+    kinds = {nn.Conv2d: "conv1", nn.BatchNorm2d: "bn" if preact else "bn1", nn.Linear: "fc"}
+    if preact:
+        kinds[nn.Linear] = "linear"
+    return f"{kinds[type(module)]}.{rest}"
+
+
+def torch_twin(victim: Victim) -> nn.Module:
+    """The same network in PyTorch, of images NCHW in [0, 1]."""
+    preact = victim.name == "preactresnet18"
+    marker = ".bn1.weight"
+    blocks = sorted(
+        n.removesuffix(marker) for n in victim.entries if n.endswith(marker) and n != "bn1.weight"
+    )
+    channels = len(victim.mean) or victim.entries["conv1.weight"].shape[1]
+    network = make_network(victim.name, victim.logits_fn(victim.x[:1]).shape[1])
+    if channels != 3:
+        network[0] = nn.Conv2d(channels, network[0].out_channels, 3, 1, 1, bias=False)
+    state = network.state_dict()
+    for key in state:
+        if key.endswith("num_batches_tracked"):
+            continue
+        index = int(key.partition(".")[0])
+        name = _name_of(key, network[index], index, blocks, preact)
+        state[key] = torch.from_numpy(np.array(victim.entries[name], np.float32))
+    network.load_state_dict(state)
+
+    class Normalized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            shape = (1, channels, 1, 1)
+            self.network = network
+            mean, std = victim.mean or (0.0,) * channels, victim.std or (1.0,) * channels
+            self.register_buffer("mean", torch.tensor(mean).reshape(shape))
+            self.register_buffer("std", torch.tensor(std).reshape(shape))
+
+        def forward(self, x):
+            return self.network((x - self.mean) / self.std)
+
+    return Normalized().eval()
+
+
+def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
+    """Seconds and images left after each attack of the official code."""
+    from autoattack import AutoAttack
+
+    model = model.to(device)
+    x = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()).to(device)
+    y = torch.from_numpy(y.astype(np.int64)).to(device)
+    predict = lambda images: torch.cat([model(part).argmax(1) for part in images.split(batch_size)])
+    adversary = AutoAttack(
+        model, norm=norm, eps=epsilon, version="standard", seed=0, verbose=False, device=device
+    )
+    with torch.no_grad():
+        left = predict(x) == y
+    seconds, counts = {}, {"clean": int(left.sum())}
+    for attack in attacks:
+        adversary.attacks_to_run = [attack]
+        begin = time.perf_counter()
+        x_adv = adversary.run_standard_evaluation(x[left], y[left], bs=batch_size)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        seconds[attack] = time.perf_counter() - begin
+        with torch.no_grad():
+            left[left.clone()] = predict(x_adv) == y[left]
+        counts[attack] = int(left.sum())
+    return seconds, counts
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--reference", type=pathlib.Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workdir", type=pathlib.Path)
+    source.add_argument("--cases", type=pathlib.Path)
+    parser.add_argument("--norm", choices=["Linf", "L2"], default="Linf")
+    parser.add_argument("--epsilon", type=float, help="default 8/255 or 0.5")
+    parser.add_argument("--examples", type=int, help="the first ones; default all")
+    parser.add_argument("--attacks", default="apgd-ce,apgd-t,fab-t,square")
+    parser.add_argument("--batch_size", type=int, help="ours; theirs is 250")
+    parser.add_argument("--json", help="also write the figures here")
+    args = parser.parse_args()
+    if not (args.reference / "autoattack" / "autoattack.py").is_file():
+        parser.error(f"--reference={args.reference} is no checkout of auto-attack")
+    sys.path.insert(0, str(args.reference))
+    prefer_eigen()
+    torch.set_num_threads(os.cpu_count())
+
+    victim = victim_of_run(args.workdir) if args.workdir else victim_of_cases(args.cases)
+    epsilon = args.epsilon or {"Linf": 8 / 255, "L2": 0.5}[args.norm]
+    x, y = victim.x[: args.examples], victim.y[: args.examples]
+    twin = torch_twin(victim)
+    with torch.no_grad():
+        theirs = twin(torch.from_numpy(x[:8].transpose(0, 3, 1, 2).copy())).numpy()
+    np.testing.assert_allclose(victim.logits_fn(x[:8]), theirs, rtol=1e-3, atol=1e-3)
+
+    attacks = args.attacks.split(",")
+    device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}; jax "
+        f"{jax.__version__}, torch {torch.__version__}; {victim.name}, {len(x)} images, {args.norm} "
+        f"{epsilon:.4g}",
+        flush=True,
+    )
+    warnings.simplefilter("ignore")
+    ours = autoattack(
+        victim.logits_fn,
+        x,
+        y,
+        args.norm,
+        epsilon,
+        "custom",
+        attacks=attacks,
+        batch_size=args.batch_size,
+    )
+    seconds, counts = run_official(twin, x, y, args.norm, epsilon, attacks, 250, device)
+
+    print("attack     robust ours/official   seconds ours  official  ours/official")
+    rows = {}
+    for attack in attacks:
+        robust = int(ours.robust_after[attack].sum())
+        rows[attack] = (robust, counts[attack], ours.seconds[attack], seconds[attack])
+    total = [sum(row[i] for row in rows.values()) for i in (2, 3)]
+    rows["all"] = (*rows[attacks[-1]][:2], *total)
+    for name, (a, b, s, t) in rows.items():
+        print(f"{name:9}  {a:12}/{b:<8}   {s:12.1f}  {t:8.1f}  {s / t:13.2f}")
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
