@@ -18,7 +18,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rwp_jax import finished_run, pseudo_label, robustness, self_training, trainer
+from rwp_jax import finished_run, parallel, pseudo_label, robustness, self_training, trainer
 from rwp_jax.errors import InputError
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.workdir import flatten
@@ -172,6 +172,7 @@ def evaluate() -> None:
     directory = pathlib.Path(WORKDIR.value)
     if finished_run.read_config(directory).dtype != "float64":
         prefer_eigen()
+    parallel.split_cpu()
     which = CHECKPOINT.value or "best"
     robustness.evaluate(directory, which, ATTACKS.value, EXAMPLES.value, SAVE_IMAGES.value)
 

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from benchmarks.torch_reference import Block, make_network
+from rwp_jax import parallel
 from rwp_jax.attacks.autoattack import autoattack
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.models.convolution import prefer_eigen
@@ -60,7 +61,7 @@ def victim_of_cases(directory: pathlib.Path) -> Victim:
 
 
 def victim_of_run(directory: pathlib.Path) -> Victim:
-    from rwp_jax.robustness import load_subject
+    from rwp_jax.verdicts import load_subject
 
     run, images, labels = load_subject(directory, "best", 0)
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
@@ -163,6 +164,7 @@ def main():
         parser.error(f"--reference={args.reference} is no checkout of auto-attack")
     sys.path.insert(0, str(args.reference))
     prefer_eigen()
+    parallel.split_cpu()
     torch.set_num_threads(os.cpu_count())
 
     victim = victim_of_run(args.workdir) if args.workdir else victim_of_cases(args.cases)
@@ -192,6 +194,7 @@ def main():
         attacks=attacks,
         batch_size=args.batch_size,
     )
+    print("ours done, now the official one", flush=True)
     seconds, counts = run_official(twin, x, y, args.norm, epsilon, attacks, 250, device)
 
     print("attack     robust ours/official   seconds ours  official  ours/official")

@@ -1,14 +1,10 @@
 """The six columns of the paper's Table 2 for the network of a run: `main.py --mode evaluate`."""
 
 import functools
-import hashlib
-import json
 import pathlib
 import sys
-import time
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from rwp_jax import __version__, parallel
-from rwp_jax.atomic import write_json, write_npz
+from rwp_jax.atomic import write_json
 from rwp_jax.attacks.autoattack import AutoAttackWarning, autoattack
 from rwp_jax.attacks.threat_model import make_threat_model
-from rwp_jax.data import sources
 from rwp_jax.errors import InputError
 from rwp_jax.evaluate import FixedAttack, attack_images
-from rwp_jax.finished_run import FinishedRun, load_run
 from rwp_jax.intervals import wilson
 from rwp_jax.losses import carlini_wagner
+from rwp_jax.verdicts import UNKNOWN, Subject, Verdicts, load_subject
 
 COLUMNS = {
     "natural": "natural",
@@ -37,15 +32,6 @@ COLUMNS = {
 DIRECTORY, JSON, NPZ = "evaluation", "evaluation.json", "evaluation.npz"
 SAVE_SECONDS = 10  # between two saves of the fixed attacks' verdicts
 WARNINGS = "autoattack_warnings"
-UNKNOWN = -1  # verdict of an example that was not attacked yet
-
-
-class Subject(NamedTuple):
-    """What is evaluated: a network and test images uint8 [N, H, W, C] with labels [N]."""
-
-    run: FinishedRun
-    images: np.ndarray
-    labels: np.ndarray
 
 
 def parse_attacks(text: str) -> list[str]:
@@ -65,66 +51,6 @@ def fixed_attacks(epsilon: float, step_size: float) -> dict[str, FixedAttack]:
         "pgd100": FixedAttack(100, step_size),
         "cw": FixedAttack(100, step_size, carlini_wagner),
     }
-
-
-def load_subject(directory: pathlib.Path, which: str, examples: int) -> Subject:
-    """Loads checkpoint and test images, the first `examples` or all for 0; raises InputError."""
-    if examples < 0:
-        raise InputError(f"--examples={examples} must be positive, or 0 for all")
-    run = load_run(directory, which)
-    data = sources.load(**run.config.data.to_dict())
-    if examples > len(data.y_test):
-        raise InputError(f"--examples={examples}: there are only {len(data.y_test)} test images")
-    if data.x_test.shape[-1] != run.channels or data.y_test.max() >= run.num_classes:
-        raise InputError(
-            f"--workdir={directory}: the network takes {run.channels} channels and tells "
-            f"{run.num_classes} classes apart, the data set has images {data.x_test.shape[1:]} and "
-            f"labels up to {data.y_test.max()}"
-        )
-    count = examples or len(data.y_test)
-    return Subject(run, data.x_test[:count], data.y_test[:count].astype(np.int32))
-
-
-def identity(subject: Subject) -> str:
-    """Digest of network, images, labels and threat model: what must be equal to continue."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((subject.run.params, subject.run.batch_stats)):
-        digest.update(np.ascontiguousarray(leaf))
-    digest.update(np.ascontiguousarray(subject.images))
-    digest.update(np.ascontiguousarray(subject.labels))
-    config = subject.run.config
-    settings = [config.threat.to_dict(), config.evaluation.step_size, list(config.model.mean)]
-    digest.update(json.dumps([*settings, list(config.model.std)], sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-class Verdicts:
-    """What is known of each example and attack, kept in a file."""
-
-    def __init__(self, path: pathlib.Path, subject: Subject):
-        self.path, self.identity, self.saved = path, identity(subject), time.monotonic()
-        self.arrays: dict[str, np.ndarray] = {}
-        if not path.exists():
-            return
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
-            held = str(arrays.pop("identity"))
-        except Exception as error:  # NumPy and zipfile raise many kinds
-            raise InputError(
-                f"{path} is no evaluation ({type(error).__name__}): move {path.parent} away"
-            ) from None
-        if held != self.identity:
-            raise InputError(
-                f"{path} is an evaluation of another network, data set or threat model: move "
-                f"{path.parent} away"
-            )
-        self.arrays = arrays
-
-    def save(self, at_least_every: float = 0) -> None:
-        if time.monotonic() - self.saved >= at_least_every:
-            write_npz(self.path, {"identity": np.array(self.identity), **self.arrays})
-            self.saved = time.monotonic()
 
 
 def _bar(name: str, total) -> tqdm:

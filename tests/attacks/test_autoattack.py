@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen, nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,8 @@ from rwp_jax.attacks.autoattack import (
     Square,
     autoattack,
 )
-from rwp_jax.attacks.autoattack.ensemble import check_inside
+from rwp_jax.attacks.autoattack.ball import check_inside
+from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.suite import VERSIONS
 
 SHAPE = (4, 4, 1)
@@ -88,7 +90,7 @@ def test_pixels_at_the_edges(norm):
     check_promises(quick(logits_fn, x, y, norm, 0.3), logits_fn, x, y, norm, 0.3)
 
 
-def test_every_attack_alone_finds_what_is_near(subtests=None):
+def test_every_attack_alone_finds_what_is_near():
     logits_fn, x = network(), images(12)
     y = labels(logits_fn, x)
     near = {}
@@ -202,9 +204,7 @@ def test_few_classes():
 def test_gradient_masking():
     """Rounded inputs have no gradients; Square does without."""
     logits_fn, x = network(), images(10)
-    rounded = lambda x: logits_fn(x + jax.lax.stop_gradient(jnp.round(x * 20) / 20 - x) - 0 * x)
     masked = lambda x: logits_fn(jax.lax.stop_gradient(jnp.round(x * 20) / 20))
-    del rounded
     y = labels(masked, x)
     attacks = (ApgdCE(steps=5), Square(queries=300))
     result = autoattack(masked, x, y, "Linf", 0.15, "custom", attacks=attacks)
@@ -248,7 +248,7 @@ def test_gradient_masking():
         ({"version": "custom", "attacks": ["square", "square"]}, "names one twice"),
         ({"attacks": ["square"]}, "attacks is for version='custom'"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"state_path": "nowhere/state.npz"}, "there is no directory nowhere"),
+        ({"state_path": "nowhere/state.npz"}, "there is no such directory"),
     ],
 )
 def test_refusals(change, about):
@@ -284,7 +284,7 @@ class Killed(Exception):
 
 def test_continues_after_a_kill(tmp_path, monkeypatch):
     """Killed again and again, it ends with the same images, and repeats no attack."""
-    monkeypatch.setattr("rwp_jax.attacks.autoattack.ensemble.SAVE_SECONDS", 0)
+    monkeypatch.setattr("rwp_jax.attacks.autoattack.state.SAVE_SECONDS", 0)
     logits_fn, x = network(), images(30)
     y = labels(logits_fn, x, 2)
     attacks = (ApgdCE(steps=10), FabT(targets=2, steps=5), Square(queries=1500))
@@ -339,3 +339,57 @@ def test_the_state_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is no state of AutoAttack"):
         run(logits_fn, x, y)
     assert path.read_bytes() == b"nothing"
+
+
+# Networks of others.
+
+
+def test_weights_as_arguments(monkeypatch):
+    """What is done on accelerators: the function's arrays are passed in, with the same results."""
+    logits_fn, x = network(), images(6)
+    y = labels(logits_fn, x)
+    constants = quick(logits_fn, x, y, "Linf", 0.1)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    model = make_model(logits_fn, SHAPE, False)
+    assert sorted(w.shape for w in model.weights) == [(12, 5), (16, 12)]
+    arguments = quick(logits_fn, x, y, "Linf", 0.1)
+    np.testing.assert_array_equal(constants.robust, arguments.robust)
+    np.testing.assert_allclose(constants.x_adv, arguments.x_adv, atol=1e-5)
+
+
+def test_flax_linen_and_nnx():
+    """The README's two ways in, with BatchNorm and Dropout: no warning, and the same promises."""
+
+    class Linen(linen.Module):
+        @linen.compact
+        def __call__(self, x, train=True):
+            x = linen.Conv(4, (3, 3))(x)
+            x = linen.relu(linen.BatchNorm(use_running_average=not train)(x))
+            x = linen.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
+            return linen.Dense(5)(x)
+
+    class Nnx(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(1, 4, (3, 3), rngs=rngs)
+            self.norm = nnx.BatchNorm(4, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+            self.linear = nnx.Linear(64, 5, rngs=rngs)
+
+        def __call__(self, x):
+            x = nnx.relu(self.norm(self.conv(x)))
+            return self.linear(self.dropout(x.reshape(len(x), -1)))
+
+    x = images(6)
+    model = Linen()
+    variables = model.init({"params": jax.random.key(0)}, x, train=False)
+    network = Nnx(nnx.Rngs(0))
+    network.eval()
+    graph, state = nnx.split(network)
+    for logits_fn in (
+        lambda x: model.apply(variables, x, train=False),
+        lambda x: nnx.merge(graph, state)(x),
+    ):
+        y = labels(logits_fn, x)
+        result = quick(logits_fn, x, y, "Linf", 0.1)
+        check_promises(result, logits_fn, x, y, "Linf", 0.1)
+        assert result.warnings == [] and not result.robust.all()

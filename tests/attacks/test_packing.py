@@ -8,6 +8,7 @@ import pytest
 from rwp_jax.attacks.autoattack import packing
 from rwp_jax.attacks.autoattack.apgd import apgd, random_start
 from rwp_jax.attacks.autoattack.model import make_model
+from rwp_jax.attacks.autoattack.slots import compile_attack
 from rwp_jax.attacks.autoattack.suite import ApgdCE, FabT, Square
 from rwp_jax.losses import cross_entropy
 
@@ -28,7 +29,7 @@ KEY = jax.random.key(3)
 def search(attack, x=X, y=Y, batch_size=16, interrupt=None):
     """Runs one search for each image: (fooled, x_adv of the fooled, rounds)."""
     model = make_model(logits_fn, SHAPE, False)
-    programs = packing.compile_attack(attack, model, "Linf", EPSILON, SHAPE, "highest")
+    programs = compile_attack(attack, model, "Linf", EPSILON, SHAPE, "highest")
     target = np.argsort(-np.asarray(logits_fn(x)), -1)[:, 1:2].astype(np.int32)
     images = packing.Images(x, y, target, np.zeros(1, np.int32))
     jobs = np.stack([np.arange(len(x)), np.zeros(len(x))], 1).astype(np.int32)
@@ -101,7 +102,7 @@ def test_a_search_goes_on_from_its_snapshot(attack):
 def test_images_that_are_broken_are_given_up():
     model = make_model(logits_fn, SHAPE, False)
     attack = Square(queries=10_000)
-    programs = packing.compile_attack(attack, model, "Linf", 1e-6, SHAPE, "highest")
+    programs = compile_attack(attack, model, "Linf", 1e-6, SHAPE, "highest")
     images = packing.Images(X, Y, Y[:, None], np.zeros(1, np.int32))
     jobs = np.stack([np.arange(len(X)), np.zeros(len(X))], 1).astype(np.int32)
     batch = packing.Batch(programs, attack, images, jobs, KEY, 16)

@@ -4,18 +4,19 @@ import pathlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from rwp_jax import parallel
-from rwp_jax.attacks.autoattack import checks, packing, state
+from rwp_jax.attacks.autoattack import checks, packing
+from rwp_jax.attacks.autoattack.ball import check_inside, into_ball
 from rwp_jax.attacks.autoattack.model import Model, make_model
+from rwp_jax.attacks.autoattack.slots import compile_attack
+from rwp_jax.attacks.autoattack.state import Record, identity
 from rwp_jax.attacks.autoattack.suite import ATTACKS, Attack, attacks_of, check_norm
 from rwp_jax.errors import InputError
-
-SAVE_SECONDS = 60  # between two saves of the state
 
 
 class AutoAttackResult(NamedTuple):
@@ -46,6 +47,21 @@ class Progress(NamedTuple):
     total: int
 
 
+class _Setting(NamedTuple):
+    """What all attacks of an evaluation share; `classify` as `_make_classify` makes it."""
+
+    model: Model
+    classify: Callable
+    x: np.ndarray
+    y: np.ndarray
+    norm: str
+    epsilon: float
+    key: Any
+    batch_size: int
+    precision: str
+    progress: Callable | None
+
+
 def _make_classify(model: Model, key, size: int) -> Callable:
     """(images float32 [N, H, W, C], call number) -> logits [N, classes], at full precision."""
 
@@ -67,125 +83,65 @@ def _make_classify(model: Model, key, size: int) -> Callable:
     return classify
 
 
-def _into_ball(x_adv: np.ndarray, x: np.ndarray, norm: str, epsilon: float) -> np.ndarray:
-    """Takes back what rounding to float32 put outside the ball; box and ball then hold exactly."""
-    x64 = x.astype(np.float64)
-    delta = np.clip(x_adv, 0, 1).astype(np.float64) - x64
-    if norm == "Linf":
-        delta = np.clip(delta, -epsilon, epsilon)
-    else:
-        lengths = np.sqrt(np.square(delta).sum((1, 2, 3), keepdims=True))
-        delta *= np.minimum(1, epsilon / np.maximum(lengths, 1e-300))
-    image = (x64 + delta).astype(np.float32)
-    beyond = np.abs(image.astype(np.float64) - x64) > np.abs(delta)
-    return np.where(beyond, np.nextafter(image, x), image)
+def _searches(attack: Attack, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Target classes [N, searches] by clean logits, and the restart that each search is."""
+    ranked = np.argsort(-logits, -1, kind="stable").astype(np.int32)
+    targets = ranked[:, 1 : 1 + attack.targets] if attack.targets else ranked[:, :1]
+    restarts = np.tile(np.arange(attack.restarts, dtype=np.int32), targets.shape[1])
+    return np.repeat(targets, attack.restarts, 1), restarts
 
 
-def check_inside(x_adv: np.ndarray, x: np.ndarray, norm: str, epsilon: float) -> None:
-    """Raises AssertionError unless every image [N, H, W, C] is in [0, 1] and in the ball around x."""
-    delta = x_adv.astype(np.float64) - x
-    size = np.abs(delta).max((1, 2, 3)) if norm == "Linf" else np.sqrt((delta**2).sum((1, 2, 3)))
-    if not ((x_adv >= 0) & (x_adv <= 1)).all() or not (size <= epsilon * (1 + 1e-12)).all():
-        raise AssertionError(f"an image left [0, 1] or the ball: {norm} distance {size.max()}")
+def _judge(setting: _Setting, attack: Attack, record: Record, ended: packing.Ended) -> None:
+    """Records searches that ended. The verdict is a fresh forward's, on the image handed in."""
+    record.done[ended.image, ended.number] = True
+    count = record.zero_gradients.get(attack.name, 0)
+    record.zero_gradients[attack.name] = count + ended.zero_gradients
+    image = ended.image[ended.fooled]
+    if len(image):
+        x_adv = into_ball(ended.x_adv, setting.x[image], setting.norm, setting.epsilon)
+        logits = setting.classify(x_adv)
+        if not np.isfinite(logits).all():
+            raise InputError(
+                f"logits_fn returns NaN or infinite logits for an image of {attack.name}"
+            )
+        wrong = logits.argmax(-1) != setting.y[image]
+        record.x_adv[image[wrong]] = x_adv[wrong]
+        record.broken[image[wrong]] = True
 
 
-class _Record:
-    """What is decided so far, in arrays by which an evaluation can be continued."""
-
-    def __init__(self, path, identity: str, x: np.ndarray, y: np.ndarray, logits: np.ndarray):
-        self.path, self.identity = pathlib.Path(path) if path else None, identity
-        self.logits, self.snapshot, self.saved = logits, {}, time.monotonic()
-        self.x_adv, self.broken = x.copy(), logits.argmax(-1) != y
-        self.robust_after, self.seconds = {"clean": ~self.broken}, {"clean": 0.0}
-        self.done, self.zero_gradients = None, {}
-        if self.path and self.path.exists():
-            self._load()
-        elif self.path and not self.path.absolute().parent.is_dir():
-            raise InputError(f"state_path={path}: there is no directory {self.path.parent}")
-
-    def _load(self) -> None:
-        arrays, self.snapshot = state.load(self.path, self.identity, self.logits)
-        self.broken = arrays["broken"]
-        self.x_adv[arrays["changed"]] = arrays["x_adv"]
-        names = arrays["names"].tolist()
-        self.robust_after = dict(zip(names, arrays["robust_after"], strict=True))
-        self.seconds = dict(zip(arrays["timed"].tolist(), arrays["seconds"].tolist(), strict=True))
-        self.done = arrays.get("done")
-        counted = arrays["counted"].tolist()
-        self.zero_gradients = dict(zip(counted, arrays["zero_gradients"].tolist(), strict=True))
-
-    def save(self, snapshot: Callable[[], dict] = dict) -> None:
-        if self.path is None:
-            return
-        changed = self.broken & self.robust_after["clean"]
-        arrays = {
-            "identity": np.array(self.identity),
-            "logits": self.logits,
-            "broken": self.broken,
-            "changed": changed,
-            "x_adv": self.x_adv[changed],
-            "names": np.array(list(self.robust_after)),
-            "robust_after": np.array(list(self.robust_after.values())),
-            "timed": np.array(list(self.seconds)),
-            "seconds": np.array(list(self.seconds.values())),
-            "counted": np.array(list(self.zero_gradients), dtype=str),
-            "zero_gradients": np.array(list(self.zero_gradients.values()), dtype=int),
-        }
-        if self.done is not None:
-            arrays["done"] = self.done
-        state.save(self.path, arrays, snapshot())
-        self.saved = time.monotonic()
-
-
-def _run_attack(
-    attack: Attack, model: Model, record: _Record, x, y, *, norm, epsilon, key, settings
-) -> None:
-    """Runs one attack on the images that are not broken, and records what it finds."""
+def _run_attack(setting: _Setting, attack: Attack, record: Record) -> None:
+    """Runs one attack on the images that are not broken."""
     began, before = time.monotonic(), record.seconds.get(attack.name, 0.0)
-    classify, batch_size, precision, progress = settings
-    ranks = range(1, min(attack.targets, model.num_classes - 1) + 1) if attack.targets else [0]
-    # The class of each target rank, by clean logits: rank 1 is the second largest.
-    ranked = np.argsort(-record.logits, -1, kind="stable").astype(np.int32)
-    target = np.repeat(ranked[:, list(ranks)], attack.restarts, 1)
-    restart = np.tile(np.arange(attack.restarts, dtype=np.int32), len(ranks))
+    targets, restarts = _searches(attack, record.logits)
     if record.done is None:
-        record.done, record.snapshot = np.zeros(target.shape, bool), {}
-
+        record.done = np.zeros(targets.shape, bool)
     # In order: the first search of every image before the second of any.
     number, image = np.nonzero(~record.done.T & ~record.broken)
-    jobs = np.stack([image, number], 1).astype(np.int32)
-    if len(jobs):
-        programs = packing.compile_attack(attack, model, norm, epsilon, x.shape[1:], precision)
-        images = packing.Images(x, y, target, restart)
-        batch = packing.Batch(programs, attack, images, jobs, key, batch_size)
+    if len(image):
+        programs = compile_attack(
+            attack,
+            setting.model,
+            setting.norm,
+            setting.epsilon,
+            setting.x.shape[1:],
+            setting.precision,
+        )
+        images = packing.Images(setting.x, setting.y, targets, restarts)
+        jobs = np.stack([image, number], 1).astype(np.int32)
+        key = jax.random.fold_in(setting.key, list(ATTACKS).index(attack.name))
+        batch = packing.Batch(programs, attack, images, jobs, key, setting.batch_size)
         if record.snapshot:
             batch.restore(record.snapshot)
         for ended in packing.run(batch, record.broken):
-            record.done[ended.image, ended.number] = True
-            count = record.zero_gradients.get(attack.name, 0)
-            record.zero_gradients[attack.name] = count + ended.zero_gradients
-            # The verdict is a fresh forward's, on the image that is handed in.
-            found = ended.image[ended.fooled]
-            if len(found):
-                x_adv = _into_ball(ended.x_adv, x[found], norm, epsilon)
-                logits = classify(x_adv)
-                if not np.isfinite(logits).all():
-                    raise InputError(
-                        f"logits_fn returns NaN or infinite logits for an image of {attack.name}"
-                    )
-                wrong = logits.argmax(-1) != y[found]
-                record.x_adv[found[wrong]] = x_adv[wrong]
-                record.broken[found[wrong]] = True
+            _judge(setting, attack, record, ended)
             record.seconds[attack.name] = before + time.monotonic() - began
-            if time.monotonic() - record.saved > SAVE_SECONDS:
-                record.save(batch.snapshot)
-            if progress:
+            record.save_sometimes(batch.snapshot)
+            if setting.progress:
                 robust = int((~record.broken).sum())
-                progress(Progress(attack.name, batch.fraction(), robust, len(y)))
-    record.robust_after[attack.name] = ~record.broken
+                moment = Progress(attack.name, batch.fraction(), robust, len(setting.y))
+                setting.progress(moment)
     record.seconds[attack.name] = before + time.monotonic() - began
-    record.done, record.snapshot = None, {}
-    record.save()
+    record.finish(attack.name)
 
 
 def autoattack(
@@ -240,6 +196,8 @@ def autoattack(
         batch_size = (16 if jax.default_backend() == "cpu" else 256) * jax.local_device_count()
     if not isinstance(batch_size, int) or batch_size < 1:
         raise InputError(f"batch_size={batch_size!r} must be a positive integer")
+    if state_path and not pathlib.Path(state_path).absolute().parent.is_dir():
+        raise InputError(f"state_path={state_path}: there is no such directory")
     x, y = checks.check_images(x, y)
     key = jax.random.key(key) if isinstance(key, int) else key
     if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
@@ -272,22 +230,12 @@ def autoattack(
         "attacks": repr(chosen),
         "key": jax.random.key_data(key).tolist(),
     }
-    record = _Record(state_path, state.identity(x, y, facts), x, y, logits)
-    settings = classify, batch_size, precision, progress
+    path = pathlib.Path(state_path) if state_path else None
+    record = Record(path, identity(x, y, facts), x, y, logits)
+    setting = _Setting(model, classify, x, y, norm, epsilon, key, batch_size, precision, progress)
     for attack in chosen:
         if attack.name not in record.robust_after:
-            attack_key = jax.random.fold_in(key, list(ATTACKS).index(attack.name))
-            _run_attack(
-                attack,
-                model,
-                record,
-                x,
-                y,
-                norm=norm,
-                epsilon=epsilon,
-                key=attack_key,
-                settings=settings,
-            )
+            _run_attack(setting, attack, record)
         warn(checks.zero_gradients(attack, record.zero_gradients.get(attack.name, 0)))
     warn(checks.gradient_masking(record.robust_after))
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.errors import InputError
 
@@ -46,7 +47,8 @@ def make_model(logits_fn: Callable, image_shape: tuple[int, ...], randomized: bo
         if not weights:
             return takes_key(images, key).astype(images.dtype)
         # Traced anew for each batch size; what is closed over comes in the same order every time.
-        (logits,) = jax.core.eval_jaxpr(trace(images, key).jaxpr, weights, images, key)
+        program = ClosedJaxpr(trace(images, key).jaxpr, weights)
+        (logits,) = jaxpr_as_fun(program)(images, key)
         return logits.astype(images.dtype)
 
     probe = trace(jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), None)

@@ -1,15 +1,20 @@
-"""How far an evaluation came, in a file: what is decided, and the searches in the middle."""
+"""What an evaluation has decided so far, and the file by which it goes on."""
 
 import hashlib
 import json
 import pathlib
+import time
+from collections.abc import Callable
 
 import numpy as np
 
 from rwp_jax.atomic import write_npz
 from rwp_jax.errors import InputError
 
+SAVE_SECONDS = 60  # between two saves in the middle of an attack
 SNAPSHOT = "snapshot_"
+# Other hardware rounds the clean logits otherwise, by much less; another network is further off.
+SAME_LOGITS = 1e-3
 
 
 def identity(x: np.ndarray, y: np.ndarray, settings: dict) -> str:
@@ -19,42 +24,89 @@ def identity(x: np.ndarray, y: np.ndarray, settings: dict) -> str:
     return json.dumps(content, sort_keys=True)
 
 
-def save(path: pathlib.Path, arrays: dict, snapshot: dict) -> None:
-    """Writes the arrays so that a kill leaves the old file or the new one."""
-    write_npz(path, arrays | {SNAPSHOT + name: value for name, value in snapshot.items()})
+class Record:
+    """Verdicts and adversarial images; with a path, kept in a file and read from it.
 
-
-def load(path: pathlib.Path, wanted: str, logits: np.ndarray) -> tuple[dict, dict]:
-    """Reads a state of the same evaluation.
-
-    Args:
-      path: file that `save` wrote.
-      wanted: identity of this evaluation.
-      logits: clean logits of this network.
-
-    Returns:
-      The arrays and the snapshot that were saved.
-
-    Raises:
-      InputError: where it is no state, or one of other images, settings or another network.
+    Attributes:
+      x_adv: [N, H, W, C] what fooled the network, clean images elsewhere.
+      broken: [N] bool, images that are misclassified, clean or attacked.
+      robust_after: the images left after each finished attack, `clean` first.
+      seconds: of each attack, finished or not.
+      zero_gradients: of each attack, searches that began without a gradient.
+      done: [N, searches] bool, which searches of the current attack are over; None between attacks.
+      snapshot: of the searches that were in the middle when the file was written.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = dict(file)
-        held, saved = json.loads(str(arrays["identity"])), arrays["logits"]
-    except Exception as error:  # NumPy and zipfile raise many kinds
-        raise InputError(
-            f"{path} is no state of AutoAttack ({type(error).__name__}): remove it or name another"
-        ) from None
-    for name, value in json.loads(wanted).items():
-        if held.get(name) != value:
+
+    def __init__(self, path: pathlib.Path | None, identity: str, x, y, logits: np.ndarray):
+        """Begins with the clean logits [N, classes], or where the file ends.
+
+        Raises:
+          InputError: where the file is no state, or of other images, settings or another network.
+        """
+        self.path, self.identity, self.logits = path, identity, logits
+        self.x_adv, self.broken = x.copy(), logits.argmax(-1) != y
+        self.robust_after, self.seconds = {"clean": ~self.broken}, {}
+        self.zero_gradients: dict[str, int] = {}
+        self.done, self.snapshot, self.saved = None, {}, time.monotonic()
+        if path and path.exists():
+            self._load()
+
+    def finish(self, attack: str) -> None:
+        """Closes an attack."""
+        self.robust_after[attack] = ~self.broken
+        self.done, self.snapshot = None, {}
+        self.save(dict)
+
+    def save_sometimes(self, snapshot: Callable[[], dict]) -> None:
+        """Saves where the last time is long ago; `snapshot` gives what `snapshot` shall hold."""
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self.save(snapshot)
+
+    def save(self, snapshot: Callable[[], dict]) -> None:
+        if self.path is None:
+            return
+        changed = self.broken & self.robust_after["clean"]
+        figures = {"seconds": self.seconds, "zero_gradients": self.zero_gradients}
+        arrays = {
+            "identity": np.array(self.identity),
+            "logits": self.logits,
+            "broken": self.broken,
+            "changed": changed,
+            "x_adv": self.x_adv[changed],
+            "attacks": np.array(list(self.robust_after)),
+            "robust_after": np.array(list(self.robust_after.values())),
+            "figures": np.array(json.dumps(figures)),
+        }
+        if self.done is not None:
+            arrays["done"] = self.done
+        write_npz(self.path, arrays | {SNAPSHOT + k: v for k, v in snapshot().items()})
+        self.saved = time.monotonic()
+
+    def _load(self) -> None:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                arrays = dict(file)
+            held, logits = json.loads(str(arrays["identity"])), arrays["logits"]
+        except Exception as error:  # NumPy and zipfile raise many kinds
             raise InputError(
-                f"{path} is of another evaluation: its {name} differ"
-                + (f" ({held.get(name)} there, {value} here)" if len(str(value)) < 64 else "")
+                f"{self.path} is no state of AutoAttack ({type(error).__name__}): move it away"
+            ) from None
+        for name, value in json.loads(self.identity).items():
+            if held.get(name) != value:
+                short = len(str(value)) < 64
+                values = f" ({held.get(name)} there, {value} here)" if short else ""
+                raise InputError(f"{self.path} is of another evaluation: its {name} differ{values}")
+        tolerance = SAME_LOGITS * np.abs(self.logits).max()
+        if logits.shape != self.logits.shape or np.abs(logits - self.logits).max() > tolerance:
+            raise InputError(
+                f"{self.path} is of another network: its logits of the clean images differ"
             )
-    # Other hardware rounds otherwise; another network is further off.
-    scale = np.abs(logits).max()
-    if saved.shape != logits.shape or np.abs(saved - logits).max() > 1e-3 * scale:
-        raise InputError(f"{path} is of another network: its logits of the clean images differ")
-    snapshot = {name: arrays.pop(name) for name in list(arrays) if name.startswith(SNAPSHOT)}
-    return arrays, {name.removeprefix(SNAPSHOT): value for name, value in snapshot.items()}
+        self.logits, self.broken = logits, arrays["broken"]
+        self.x_adv[arrays["changed"]] = arrays["x_adv"]
+        attacks = arrays["attacks"].tolist()
+        self.robust_after = dict(zip(attacks, arrays["robust_after"], strict=True))
+        figures = json.loads(str(arrays["figures"]))
+        self.seconds, self.zero_gradients = figures["seconds"], figures["zero_gradients"]
+        self.done = arrays.get("done")
+        names = [name for name in arrays if name.startswith(SNAPSHOT)]
+        self.snapshot = {name.removeprefix(SNAPSHOT): arrays[name] for name in names}

@@ -1,0 +1,25 @@
+"""The ball around an image and the box [0, 1], held exactly."""
+
+import numpy as np
+
+
+def into_ball(x_adv: np.ndarray, x: np.ndarray, norm: str, epsilon: float) -> np.ndarray:
+    """Takes back what rounding to float32 put outside; images [N, H, W, C], `Linf` or `L2`."""
+    x64 = x.astype(np.float64)
+    delta = np.clip(x_adv, 0, 1).astype(np.float64) - x64
+    if norm == "Linf":
+        delta = np.clip(delta, -epsilon, epsilon)
+    else:
+        lengths = np.sqrt(np.square(delta).sum((1, 2, 3), keepdims=True))
+        delta *= np.minimum(1, epsilon / np.maximum(lengths, 1e-300))
+    image = (x64 + delta).astype(np.float32)
+    beyond = np.abs(image.astype(np.float64) - x64) > np.abs(delta)
+    return np.where(beyond, np.nextafter(image, x), image)
+
+
+def check_inside(x_adv: np.ndarray, x: np.ndarray, norm: str, epsilon: float) -> None:
+    """Raises AssertionError unless every image [N, H, W, C] is in [0, 1] and in the ball around x."""
+    delta = x_adv.astype(np.float64) - x
+    size = np.abs(delta).max((1, 2, 3)) if norm == "Linf" else np.sqrt((delta**2).sum((1, 2, 3)))
+    if not ((x_adv >= 0) & (x_adv <= 1)).all() or not (size <= epsilon * (1 + 1e-12)).all():
+        raise AssertionError(f"an image left [0, 1] or the ball: {norm} distance {size.max()}")

@@ -1,0 +1,105 @@
+"""A batch of searches on the devices, and the compiled functions that move it on."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from rwp_jax import parallel
+from rwp_jax.attacks.autoattack.model import Model
+from rwp_jax.attacks.autoattack.search import Job, Outcome, pick
+from rwp_jax.attacks.autoattack.suite import Attack
+
+TICKS = 100  # iterations on the devices before the host is heard of again
+
+
+class Slots(NamedTuple):
+    """A batch of searches: which are running [B], what for, and how far they are."""
+
+    active: Any
+    job: Job
+    state: Any
+
+
+class Programs(NamedTuple):
+    """The compiled functions of an attack on a network; see `compile_attack`."""
+
+    begin: Callable
+    merge: Callable
+    advance: Callable
+    outcome: Callable
+
+
+def compile_attack(
+    attack: Attack, model: Model, norm: str, epsilon: float, image_shape, precision: str
+) -> Programs:
+    """Makes the functions that work on slots, split over the devices of this host.
+
+    Args:
+      attack: what searches do.
+      model: whom they attack.
+      norm: `Linf` or `L2`.
+      epsilon: radius of the ball; an argument of the programs, so that other radii need no new ones.
+      image_shape: (H, W, C).
+      precision: of matrix products.
+    """
+    epsilon = np.float32(epsilon)
+
+    def begin(epsilon, key, x, y, target, restart, image, number):
+        """Fresh slots. A key depends on image and search alone, not on the place in a batch."""
+        keys = jax.vmap(lambda i, n: jax.random.fold_in(jax.random.fold_in(key, i), n))(
+            image, number
+        )
+        job = Job(x, y, target, restart, keys)
+        state = attack.search(norm, epsilon, image_shape).init(job)
+        return Slots(image >= 0, job, state)
+
+    def merge(slots, fresh, new, keep):
+        """The fresh slots where `new`; of the others those where `keep` go on."""
+        slots = slots._replace(active=slots.active & keep)
+        return pick(new, fresh, slots)
+
+    def advance(weights, epsilon, key, least, slots):
+        """Moves all searches on, until no more than `least` of a device run or TICKS are over."""
+        search = attack.search(norm, epsilon, image_shape)
+        logits_fn = lambda images, key: model.apply(weights, images, key)
+
+        def running(carry):
+            tick, slots = carry
+            return (tick < TICKS) & (jnp.sum(slots.active, dtype=jnp.int32) > least)
+
+        def step(carry):
+            tick, slots = carry
+            moved = search.step(logits_fn, slots.job, slots.state, jax.random.fold_in(key, tick))
+            state = pick(slots.active, moved, slots.state)
+            outcome = search.outcome(slots.job, state)
+            active = slots.active & ~outcome.fooled & ~outcome.ended
+            return tick + 1, Slots(active, slots.job, state)
+
+        return lax.while_loop(running, step, (jnp.zeros((), jnp.int32), slots))[1]
+
+    def outcome(epsilon, slots) -> Outcome:
+        return attack.search(norm, epsilon, image_shape).outcome(slots.job, slots.state)
+
+    begin = parallel.over_examples(begin, (False, False) + (True,) * 6)
+    merge = parallel.over_examples(merge, (True,) * 4)
+    advance = parallel.over_examples(advance, (False,) * 4 + (True,))
+    outcome = parallel.over_examples(outcome, (False, True))
+
+    def precisely(function):
+        def call(*arguments):
+            with jax.default_matmul_precision(precision):
+                return function(*arguments)
+
+        return call
+
+    return Programs(
+        functools.partial(begin, epsilon),
+        merge,
+        precisely(functools.partial(advance, model.weights, epsilon)),
+        functools.partial(outcome, epsilon),
+    )

@@ -1,0 +1,102 @@
+"""The comparison with recorded AutoAttack runs, on a directory of our own making."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rwp_jax.attacks.autoattack import ApgdCE, ApgdT, FabT, Square, autoattack, suite
+from rwp_jax.attacks.autoattack.apgd import apgd
+from rwp_jax.losses import cross_entropy
+from rwp_jax.models.classifier import make_classifier
+from rwp_jax.parity import autoattack as parity
+from rwp_jax.parity.__main__ import main
+from rwp_jax.torch_interop import to_state_dict
+
+COUNT = 6
+SHORT = (ApgdCE(steps=2), ApgdT(steps=2, targets=1), FabT(steps=2, targets=1), Square(queries=10))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    """A network with random weights, its images, and what our attacks find as what was recorded."""
+    path = tmp_path_factory.mktemp("cases")
+    classifier = make_classifier("wrn-10-1", 10, parity.MEAN, parity.STD, dtype="float64")
+    params, batch_stats = classifier.init(jax.random.key(0), (8, 8, 3))
+    params["linear"]["kernel"] *= 100  # as a trained network, it tells images apart
+    entries = to_state_dict("wrn-10-1", params) | to_state_dict(
+        "wrn-10-1", batch_stats, "batch_stats"
+    )
+    np.savez(path / "wrn-10-1.npz", **entries)
+    x = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 3), np.uint8)
+    logits_fn = functools.partial(classifier.eval, params, batch_stats)
+    logits = np.asarray(logits_fn(x / 255))
+    y, index = logits.argmax(-1), np.arange(COUNT)
+    np.savez(path / "clean.npz", x=x, y=y, logits=logits, correct=np.ones(COUNT, bool))
+    start = np.clip(x / 255 + 0.01, 0, 1)
+    np.savez(path / "start_Linf.npz", index=index, x_init=start)
+
+    loss = lambda logits: cross_entropy(logits, y)
+    epsilon = parity.EPSILON["Linf"]
+    attack = functools.partial(apgd, logits_fn, loss, norm="Linf", epsilon=epsilon)
+    found = jax.jit(attack)(jnp.asarray(x / 255), jnp.asarray(y), start)
+    recorded = {"robust": found.robust, "loss_best": found.loss_best}
+    np.savez(path / "apgd_ce_Linf.npz", index=index, **recorded)
+    return path
+
+
+@pytest.fixture
+def change(directory):
+    """Changes arrays of a recorded file, for one test."""
+    before = {path: path.read_bytes() for path in directory.iterdir()}
+
+    def change(name, **arrays):
+        path = directory / f"{name}.npz"
+        np.savez(path, **(dict(np.load(path)) if path.exists() else {}) | arrays)
+
+    yield change
+    for path in directory.iterdir():
+        if path in before:
+            path.write_bytes(before[path])
+        else:
+            path.unlink()
+
+
+def run(directory, only="*"):
+    return main(["--cases", str(directory), "--only", only])
+
+
+def test_apgd(directory, change, capsys):
+    assert run(directory, "apgd*") == 0
+    assert "best loss within tolerance on 6 of 6" in capsys.readouterr().out
+    recorded = dict(np.load(directory / "apgd_ce_Linf.npz"))
+    off = recorded["loss_best"] * (1 + 1e-7 * (np.arange(COUNT) < 2))
+    change("apgd_ce_Linf", loss_best=np.where(np.arange(COUNT) < 1, off, recorded["loss_best"]))
+    assert run(directory, "apgd*") == 0, "one image may be off"
+    change("apgd_ce_Linf", loss_best=off)
+    assert run(directory, "apgd*") == 1
+    assert "FAIL: best loss outside on 2 of 6 images" in capsys.readouterr().out
+    change("apgd_ce_Linf", **recorded | {"robust": ~recorded["robust"]})
+    assert run(directory, "apgd*") == 1
+    assert "FAIL: 6 of 6 verdicts differ" in capsys.readouterr().out
+
+
+def test_the_ensemble_and_attacks_alone(directory, change, capsys, monkeypatch):
+    monkeypatch.setitem(suite.VERSIONS, "standard", SHORT)
+    monkeypatch.setitem(suite.ATTACKS, "square", lambda: SHORT[3])
+    recorded = parity.read(directory)
+    result = autoattack(recorded.logits_fn_32, recorded.x, recorded.y)
+    after = {name.replace("-", "_"): flags for name, flags in result.robust_after.items()}
+    after.pop("clean")
+    change("standard_Linf", eps=np.array(8 / 255), **after)
+    alone = np.ones(COUNT, bool)
+    change("alone_Linf_square", index=np.arange(COUNT), robust=alone, robust_counts=[9, 9])
+    assert run(directory, "standard*") == 0
+    counts = ", ".join(str(flags.sum()) for flags in after.values())
+    assert f"robust {counts}; official {counts}" in capsys.readouterr().out
+    assert run(directory, "alone*") == 1
+    assert "official 9" in capsys.readouterr().out
+    change("standard_Linf", square=np.zeros(COUNT, bool), apgd_ce=np.zeros(COUNT, bool))
+    assert run(directory, "standard*") == (1 if after["apgd_ce"].sum() > 2 else 0)
