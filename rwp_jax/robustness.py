@@ -112,7 +112,7 @@ def run_fixed(
             right, x_adv = judge(padded)
             correct[indices] = right[: len(indices)]
             if images in arrays:
-                arrays[images][indices] = x_adv[: len(indices)]
+                arrays[images][indices] = np.clip(x_adv[: len(indices)], 0, 1)  # rounding
             verdicts.save(SAVE_SECONDS)
             bar.set_postfix_str(f"{np.mean(correct[correct != UNKNOWN]):.2%} correct so far")
             bar.update(len(indices))
