@@ -28,9 +28,9 @@ from torch import nn
 from benchmarks.torch_reference import Block, make_network
 from rwp_jax import parallel
 from rwp_jax.attacks.autoattack import autoattack
-from rwp_jax.models.classifier import make_classifier
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.torch_interop import from_state_dict, to_state_dict
+from rwp_jax.parity.autoattack import EPSILON, MEAN, STD, load_network, read_arrays
+from rwp_jax.torch_interop import to_state_dict
 
 
 class Victim(NamedTuple):
@@ -46,18 +46,10 @@ class Victim(NamedTuple):
 
 
 def victim_of_cases(directory: pathlib.Path) -> Victim:
-    (path,) = directory.glob("wrn-*.npz")
-    clean, entries = dict(np.load(directory / "clean.npz")), dict(np.load(path))
-    mean, std = (0.5,) * 3, (0.25,) * 3
-    classifier = make_classifier(path.stem, clean["logits"].shape[1], mean, std)
+    clean = read_arrays(directory / "clean.npz")
+    name, entries, logits_fn = load_network(directory, clean, "float32")
     x = clean["x"].astype(np.float32) / 255
-    templates = jax.eval_shape(lambda key: classifier.init(key, x.shape[1:]), jax.random.key(0))
-    network = [
-        from_state_dict(path.stem, tree, lambda name, _: entries[name], collection)
-        for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
-    ]
-    logits_fn = functools.partial(classifier.eval, *network)
-    return Victim(path.stem, entries, mean, std, logits_fn, x, clean["y"])
+    return Victim(name, entries, MEAN, STD, logits_fn, x, clean["y"])
 
 
 def victim_of_run(directory: pathlib.Path) -> Victim:
@@ -168,7 +160,7 @@ def main():
     torch.set_num_threads(os.cpu_count())
 
     victim = victim_of_run(args.workdir) if args.workdir else victim_of_cases(args.cases)
-    epsilon = args.epsilon or {"Linf": 8 / 255, "L2": 0.5}[args.norm]
+    epsilon = args.epsilon or EPSILON[args.norm]
     x, y = victim.x[: args.examples], victim.y[: args.examples]
     twin = torch_twin(victim)
     with torch.no_grad():

@@ -38,10 +38,15 @@ def attack_images(
     batch_stats,
     x,
     y,
-    keys,
+    key,
+    indices,
     global_batch_size: int,
 ):
-    """Attacks images [B, H, W, C] with labels y [B] in eval mode; keys [B] give the starts."""
+    """Attacks images [B, H, W, C] with labels y [B] in eval mode.
+
+    A start depends on key and the example's index [B] alone, not on its batch or device.
+    """
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
     delta, _ = pgd(
         forward_in_mode(classifier, params, "eval"),
         lambda logits: attack.loss(logits, y),
@@ -88,9 +93,8 @@ def make_evaluation(
     def count_correct(params, batch_stats, images, labels, key, indices, mask):
         dtype = jax.tree.leaves(params)[0].dtype
         x, y = images[indices].astype(dtype) / 255, labels[indices]
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
         x_adv = attack_images(
-            classifier, threat_model, attack, params, batch_stats, x, y, keys, batch_size
+            classifier, threat_model, attack, params, batch_stats, x, y, key, indices, batch_size
         )
         correct = lambda images: jnp.argmax(classifier.eval(params, batch_stats, images), -1) == y
         counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x_adv) & mask)])

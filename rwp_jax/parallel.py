@@ -42,9 +42,10 @@ def part_of_this_host(batch_size: int) -> slice:
     return slice(jax.process_index() * local, (jax.process_index() + 1) * local)
 
 
-def _mesh() -> Mesh:
+def _mesh(devices=None) -> Mesh:
+    """All devices of all hosts, or those given."""
     # Mesh, not jax.make_mesh: that one's axes are Explicit by default and it may reorder devices.
-    return Mesh(np.array(jax.devices()), (AXIS,))
+    return Mesh(np.array(devices or jax.devices()), (AXIS,))
 
 
 def replicate(tree):
@@ -95,11 +96,6 @@ def data_parallel(function: Callable, split: tuple[bool, ...], mode: str, donate
     return call
 
 
-def local_mesh() -> Mesh:
-    """The devices of this host alone, for work that hosts do apart."""
-    return Mesh(np.array(jax.local_devices()), (AXIS,))
-
-
 def over_examples(function: Callable, split: tuple[bool, ...]) -> Callable:
     """Maps a function whose examples do not interact over the devices of this host.
 
@@ -112,7 +108,7 @@ def over_examples(function: Callable, split: tuple[bool, ...]) -> Callable:
     spec = tuple(PartitionSpec(AXIS) if s else PartitionSpec() for s in split)
     mapped = jax.shard_map(
         function,
-        mesh=local_mesh(),
+        mesh=_mesh(jax.local_devices()),
         in_specs=spec,
         out_specs=PartitionSpec(AXIS),
         check_vma=False,

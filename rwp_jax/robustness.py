@@ -67,11 +67,9 @@ def make_attack(subject: Subject, attack: FixedAttack | None, batch_size: int) -
     def judge(params, batch_stats, key, images, labels, indices):
         x = images.astype(jax.tree.leaves(params)[0].dtype) / 255
         if attack:
-            # A start depends on the example alone, not on its batch or device.
-            keys = jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
-            network = (params, batch_stats)
+            network, start = (params, batch_stats), (key, indices)
             x = attack_images(
-                run.classifier, threat_model, attack, *network, x, labels, keys, batch_size
+                run.classifier, threat_model, attack, *network, x, labels, *start, batch_size
             )
         logits = run.classifier.eval(params, batch_stats, x)
         return jnp.argmax(logits, -1) == labels, x

@@ -41,7 +41,8 @@ def is_autoattack(directory: pathlib.Path) -> bool:
     return (directory / "clean.npz").is_file() and not (directory / "cases.json").exists()
 
 
-def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads an npz; raises InputError."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -49,25 +50,31 @@ def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: cannot be read ({type(error).__name__})") from None
 
 
-def read(directory: pathlib.Path) -> Recorded:
-    """Reads network and images; raises InputError where a file is missing or damaged."""
+def load_network(directory: pathlib.Path, clean: dict, dtype: str) -> tuple[str, dict, Callable]:
+    """The network's name, its state dict and its logits function; `clean` are clean.npz's arrays.
+
+    Raises:
+      InputError: where there is not one network, or its file is damaged.
+    """
     networks = sorted(directory.glob("wrn-*.npz"))
     if len(networks) != 1:
         raise InputError(f"{directory}: there must be one network wrn-D-W.npz")
-    entries, name = _arrays(networks[0]), networks[0].stem
-    clean = _arrays(directory / "clean.npz")
-    x = clean["x"] / 255
+    entries, name = read_arrays(networks[0]), networks[0].stem
+    classifier = make_classifier(name, clean["logits"].shape[-1], MEAN, STD, dtype=dtype)
+    init = lambda key: classifier.init(key, clean["x"].shape[1:])
+    templates = jax.eval_shape(init, jax.random.key(0))
+    params, batch_stats = (
+        from_state_dict(name, tree, lambda entry, _: entries[entry].astype(dtype), collection)
+        for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
+    )
+    return name, entries, functools.partial(classifier.eval, params, batch_stats)
 
-    def network(dtype):
-        classifier = make_classifier(name, clean["logits"].shape[-1], MEAN, STD, dtype=dtype)
-        templates = jax.eval_shape(lambda key: classifier.init(key, x.shape[1:]), jax.random.key(0))
-        params, batch_stats = (
-            from_state_dict(name, tree, lambda entry, _: entries[entry].astype(dtype), collection)
-            for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
-        )
-        return functools.partial(classifier.eval, params, batch_stats)
 
-    return Recorded(network("float64"), network("float32"), x, clean["y"])
+def read(directory: pathlib.Path) -> Recorded:
+    """Reads network and images; raises InputError where a file is missing or damaged."""
+    clean = read_arrays(directory / "clean.npz")
+    in_64, in_32 = (load_network(directory, clean, dtype)[2] for dtype in ("float64", "float32"))
+    return Recorded(in_64, in_32, clean["x"] / 255, clean["y"])
 
 
 def _row(name: str, what: str, errors, tolerance: float, *, allowed: int, wrong: int) -> Row:
@@ -84,8 +91,8 @@ def _row(name: str, what: str, errors, tolerance: float, *, allowed: int, wrong:
 def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One restart of APGD from the recorded starts, against the official verdicts and best losses."""
     kind, norm = re.fullmatch(r"apgd_(ce|dlr|t\d)_(Linf|L2)", name).groups()
-    theirs = _arrays(directory / f"{name}.npz")
-    start = _arrays(directory / f"start_{norm}.npz")
+    theirs = read_arrays(directory / f"{name}.npz")
+    start = read_arrays(directory / f"start_{norm}.npz")
     index = theirs["index"]
     x, y = jnp.asarray(recorded.x[index]), jnp.asarray(recorded.y[index])
     if kind == "ce":
@@ -105,7 +112,7 @@ def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 def run_fab(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One restart of targeted FAB, against the official verdicts and distances."""
     rank, norm = re.fullmatch(r"fab_t(\d)_(Linf|L2)", name).groups()
-    theirs = _arrays(directory / f"{name}.npz")
+    theirs = read_arrays(directory / f"{name}.npz")
     index = theirs["index"]
     x, y = jnp.asarray(recorded.x[index]), jnp.asarray(recorded.y[index])
 
@@ -136,7 +143,7 @@ def _count_row(name: str, ours: list[float], theirs: list[float], tolerances: li
 def run_standard(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """The standard version, whose draws are its own: counts after each attack."""
     norm = name.removeprefix("standard_")
-    theirs = _arrays(directory / f"{name}.npz")
+    theirs = read_arrays(directory / f"{name}.npz")
     x, y, order = recorded.x, recorded.y, ("apgd_ce", "apgd_t", "fab_t", "square")
     result = autoattack(recorded.logits_fn_32, x, y, norm, float(theirs["eps"]))
     ours = [int(result.robust_after[attack.replace("_", "-")].sum()) for attack in order]
@@ -147,7 +154,7 @@ def run_standard(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 def run_alone(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One attack alone on every correctly classified image: the mean count over keys."""
     norm, attack = re.fullmatch(r"alone_(Linf|L2)_(\w+)", name).groups()
-    theirs = _arrays(directory / f"{name}.npz")
+    theirs = read_arrays(directory / f"{name}.npz")
     x, y = recorded.x[theirs["index"]], recorded.y[theirs["index"]]
     official = np.mean(theirs.get("robust_counts", theirs["robust"].sum()))
     # FAB-T begins at the clean images: every key gives the same.

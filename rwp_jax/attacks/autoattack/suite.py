@@ -10,7 +10,7 @@ from typing import ClassVar
 from rwp_jax.attacks.autoattack.apgd import make_apgd
 from rwp_jax.attacks.autoattack.fab import make_fab
 from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
-from rwp_jax.attacks.autoattack.search import Search
+from rwp_jax.attacks.autoattack.search import Job, Search
 from rwp_jax.attacks.autoattack.square import make_square
 from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
@@ -48,45 +48,50 @@ class Attack:
 
 
 @dataclasses.dataclass(frozen=True)
-class ApgdCE(Attack):
-    """APGD on the cross-entropy; gradients are averaged over `eot` evaluations."""
+class _Apgd(Attack):
+    """APGD on `loss`; gradients are averaged over `eot` evaluations."""
 
-    name = "apgd-ce"
     steps: int = 100
     eot: int = 1
 
+    def loss(self, logits, job: Job):
+        raise NotImplementedError
+
     def search(self, norm, epsilon, image_shape):
-        loss = lambda logits, job: cross_entropy(logits, job.y)
-        return make_apgd(loss, norm, epsilon, steps=self.steps, eot=self.eot)
+        return make_apgd(self.loss, norm, epsilon, steps=self.steps, eot=self.eot)
 
 
 @dataclasses.dataclass(frozen=True)
-class ApgdDLR(Attack):
+class ApgdCE(_Apgd):
+    """APGD on the cross-entropy."""
+
+    name = "apgd-ce"
+
+    def loss(self, logits, job):
+        return cross_entropy(logits, job.y)
+
+
+@dataclasses.dataclass(frozen=True)
+class ApgdDLR(_Apgd):
     """APGD on the difference of logits ratio."""
 
     name = "apgd-dlr"
     least_classes = 3
-    steps: int = 100
-    eot: int = 1
 
-    def search(self, norm, epsilon, image_shape):
-        loss = lambda logits, job: dlr(logits, job.y)
-        return make_apgd(loss, norm, epsilon, steps=self.steps, eot=self.eot)
+    def loss(self, logits, job):
+        return dlr(logits, job.y)
 
 
 @dataclasses.dataclass(frozen=True)
-class ApgdT(Attack):
+class ApgdT(_Apgd):
     """APGD on the targeted difference of logits ratio."""
 
     name = "apgd-t"
     least_classes = 4
     targets: int = 9
-    steps: int = 100
-    eot: int = 1
 
-    def search(self, norm, epsilon, image_shape):
-        loss = lambda logits, job: targeted_dlr(logits, job.y, job.target)
-        return make_apgd(loss, norm, epsilon, steps=self.steps, eot=self.eot)
+    def loss(self, logits, job):
+        return targeted_dlr(logits, job.y, job.target)
 
 
 @dataclasses.dataclass(frozen=True)
