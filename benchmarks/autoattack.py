@@ -10,6 +10,7 @@ times include compilation. Needs torch.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import os
@@ -112,6 +113,43 @@ def torch_twin(victim: Victim) -> nn.Module:
     return Normalized().eval()
 
 
+@contextlib.contextmanager
+def compile_clock():
+    """Yields a list of one number, the seconds that XLA has compiled for."""
+    clock = [0.0]
+
+    def add(event, seconds, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            clock[0] += seconds
+
+    jax.monitoring.register_event_duration_secs_listener(add)
+    yield clock
+    jax.monitoring.unregister_event_duration_listener(add)
+
+
+def run_ours(victim: Victim, x, y, norm, epsilon, attacks, batch_size):
+    """The result, and seconds of compilation until the end of each attack since that of the one before."""
+    compiling, seen = dict.fromkeys(attacks, 0.0), [0.0]
+    with compile_clock() as clock:
+
+        def progress(moment):
+            compiling[moment.attack] += clock[0] - seen[0]
+            seen[0] = clock[0]
+
+        result = autoattack(
+            victim.logits_fn,
+            x,
+            y,
+            norm,
+            epsilon,
+            "custom",
+            attacks=attacks,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    return result, compiling
+
+
 def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
     """Seconds and images left after each attack of the official code."""
     from autoattack import AutoAttack
@@ -176,28 +214,20 @@ def main():
         flush=True,
     )
     warnings.simplefilter("ignore")
-    ours = autoattack(
-        victim.logits_fn,
-        x,
-        y,
-        args.norm,
-        epsilon,
-        "custom",
-        attacks=attacks,
-        batch_size=args.batch_size,
-    )
+    ours, compiling = run_ours(victim, x, y, args.norm, epsilon, attacks, args.batch_size)
     print("ours done, now the official one", flush=True)
     seconds, counts = run_official(twin, x, y, args.norm, epsilon, attacks, 250, device)
 
-    print("attack     robust ours/official   seconds ours  official  ours/official")
+    print("attack     robust ours/official   seconds ours (compiling)  official  ours/official")
     rows = {}
     for attack in attacks:
         robust = int(ours.robust_after[attack].sum())
-        rows[attack] = (robust, counts[attack], ours.seconds[attack], seconds[attack])
-    total = [sum(row[i] for row in rows.values()) for i in (2, 3)]
+        times = (ours.seconds[attack], compiling[attack], seconds[attack])
+        rows[attack] = (robust, counts[attack], *times)
+    total = [sum(row[i] for row in rows.values()) for i in (2, 3, 4)]
     rows["all"] = (*rows[attacks[-1]][:2], *total)
-    for name, (a, b, s, t) in rows.items():
-        print(f"{name:9}  {a:12}/{b:<8}   {s:12.1f}  {t:8.1f}  {s / t:13.2f}")
+    for name, (a, b, s, c, t) in rows.items():
+        print(f"{name:9}  {a:12}/{b:<8}   {s:12.1f}  {c:10.1f}  {t:8.1f}  {s / t:13.2f}")
     if args.json:
         with open(args.json, "w") as file:
             json.dump(rows, file, indent=1)
