@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.torch_reference import Block, make_network
+from benchmarks.torch_networks import Network
 from rwp_jax import parallel
 from rwp_jax.attacks.autoattack import autoattack
 from rwp_jax.models.convolution import prefer_eigen
@@ -66,37 +66,13 @@ def victim_of_run(directory: pathlib.Path) -> Victim:
     return Victim(model.name, entries, model.mean, model.std, logits_fn, x, labels)
 
 
-def _name_of(key: str, module: nn.Module, index: int, blocks: list[str], preact: bool) -> str:
-    """The authors' name of an entry of `make_network`'s state dict."""
-    rest = key.partition(".")[2]
-    if isinstance(module, Block):
-        shortcut = "shortcut.0" if preact else "convShortcut"
-        return f"{blocks[index - 1]}.{rest.replace('shortcut', shortcut)}"
-    kinds = {nn.Conv2d: "conv1", nn.BatchNorm2d: "bn" if preact else "bn1", nn.Linear: "fc"}
-    if preact:
-        kinds[nn.Linear] = "linear"
-    return f"{kinds[type(module)]}.{rest}"
-
-
 def torch_twin(victim: Victim) -> nn.Module:
     """The same network in PyTorch, of images NCHW in [0, 1]."""
-    preact = victim.name == "preactresnet18"
-    marker = ".bn1.weight"
-    blocks = sorted(
-        n.removesuffix(marker) for n in victim.entries if n.endswith(marker) and n != "bn1.weight"
-    )
-    channels = len(victim.mean) or victim.entries["conv1.weight"].shape[1]
-    network = make_network(victim.name, victim.logits_fn(victim.x[:1]).shape[1])
-    if channels != 3:
-        network[0] = nn.Conv2d(channels, network[0].out_channels, 3, 1, 1, bias=False)
+    channels = victim.x.shape[-1]
+    network = Network(victim.name, victim.logits_fn(victim.x[:1]).shape[1], channels)
     state = network.state_dict()
-    for key in state:
-        if key.endswith("num_batches_tracked"):
-            continue
-        index = int(key.partition(".")[0])
-        name = _name_of(key, network[index], index, blocks, preact)
-        state[key] = torch.from_numpy(np.array(victim.entries[name], np.float32))
-    network.load_state_dict(state)
+    entries = {n: torch.from_numpy(np.array(v, np.float32)) for n, v in victim.entries.items()}
+    network.load_state_dict({name: entries.get(name, value) for name, value in state.items()})
 
     class Normalized(nn.Module):
         def __init__(self):

@@ -1,55 +1,15 @@
-"""PyTorch networks and training steps that do the work of the authors' code, for comparison only.
+"""PyTorch training steps that do the work of the authors' code, for comparison only.
 
 As in their scripts AT computes parameter gradients during the attack and scores its result by one more
 forward, TRADES passes the clean images anew in every attack step and twice in every loss, and both
 always take K2 perturbation steps. Written for this benchmark.
 """
 
-import re
-
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from benchmarks.recipe import BETA, EPSILON, GAMMA, K1, K2, MEAN, STD, STEP_SIZE
-
-
-class Block(nn.Module):
-    """Pre-activation block; `always_project` adds the shortcut convolution for a stride alone too."""
-
-    def __init__(self, inputs, outputs, stride, always_project):
-        super().__init__()
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        project = inputs != outputs or (always_project and stride != 1)
-        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if project else None
-
-    def forward(self, x):
-        out = F.relu(self.bn1(x))
-        x = self.shortcut(out) if self.shortcut else x
-        return self.conv2(F.relu(self.bn2(self.conv1(out)))) + x
-
-
-def make_network(name: str, num_classes: int = 10) -> nn.Module:
-    """`preactresnet18` or `wrn-D-W` for [B, 3, H, W] images."""
-    if name == "preactresnet18":
-        stages, blocks, features = [(64, 1), (128, 2), (256, 2), (512, 2)], 2, 64
-    else:
-        depth, width = map(int, re.fullmatch(r"wrn-(\d+)-(\d+)", name).groups())
-        stages = [(16 * width, 1), (32 * width, 2), (64 * width, 2)]
-        blocks, features = (depth - 4) // 6, 16
-    layers = [nn.Conv2d(3, features, 3, 1, 1, bias=False)]
-    for outputs, stride in stages:
-        for index in range(blocks):
-            first = index == 0
-            layers.append(
-                Block(features, outputs, stride if first else 1, name == "preactresnet18")
-            )
-            features = outputs
-    head = [nn.BatchNorm2d(features), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*layers, *head, nn.Linear(features, num_classes))
+from benchmarks.torch_networks import Network
 
 
 class AtStep:
@@ -60,7 +20,7 @@ class AtStep:
     """
 
     def __init__(self, name, c_min):
-        self.model, self.before, self.after = (make_network(name) for _ in range(3))
+        self.model, self.before, self.after = (Network(name) for _ in range(3))
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4
         )
