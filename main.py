@@ -3,6 +3,8 @@
     python main.py --config configs/digits_at_rwp.py [--workdir DIR] [--config.KEY=VALUE ...]
     python main.py --mode evaluate --workdir DIR [--attacks pgd20,autoattack] [--examples N]
     python main.py --mode pseudo_label --workdir DIR [--unlabeled FILE] --output FILE
+    python main.py --mode import_torch --torch_checkpoint FILE --config FILE --workdir DIR
+    python main.py --mode export_torch --workdir DIR --output FILE
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
 command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input.
@@ -18,7 +20,16 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rwp_jax import finished_run, parallel, pseudo_label, robustness, self_training, trainer
+from rwp_jax import (
+    finished_run,
+    parallel,
+    pseudo_label,
+    robustness,
+    self_training,
+    torch_export,
+    torch_import,
+    trainer,
+)
 from rwp_jax.errors import InputError
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.workdir import flatten
@@ -27,13 +38,15 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Directory of the run; runs/<config name> by default."
 )
-MODE = flags.DEFINE_string("mode", "train", "train, evaluate or pseudo_label.")
+MODE = flags.DEFINE_string(
+    "mode", "train", "train, evaluate, pseudo_label, import_torch or export_torch."
+)
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "evaluate, pseudo_label: the run's best or last checkpoint; by default best to evaluate, last to "
-    "label.",
+    "evaluate, pseudo_label, export_torch: the run's checkpoint: best (by the test set, as in the "
+    "paper), best_by_validation or last; by default last to label, best otherwise.",
 )
 ATTACKS = flags.DEFINE_string(
     "attacks",
@@ -52,7 +65,27 @@ UNLABELED = flags.DEFINE_string(
     "pseudo_label: an .npz with images `data`, uint8 NHWC; by default the training images whose labels "
     "the run's config.data.labeled_examples left out.",
 )
-OUTPUT = flags.DEFINE_string("output", "", "pseudo_label: the .npz to write.")
+OUTPUT = flags.DEFINE_string(
+    "output",
+    "",
+    "pseudo_label: the .npz to write. export_torch: the .pth or .safetensors to write.",
+)
+TORCH_CHECKPOINT = flags.DEFINE_string(
+    "torch_checkpoint", "", "import_torch: a state dict of torch.save, or .safetensors."
+)
+TORCH_OPTIMIZER = flags.DEFINE_string(
+    "torch_optimizer",
+    "",
+    "import_torch: the state dict of its SGD to read, for the momentum. export_torch: one to write.",
+)
+EPOCH = flags.DEFINE_integer(
+    "epoch",
+    0,
+    "import_torch: epochs the network was trained for, if the run is to continue; 0: all.",
+)
+SUB_BLOCK1 = flags.DEFINE_bool(
+    "sub_block1", False, "export_torch: add the unused block of TRADES's and RST's WideResNets."
+)
 
 CONFIG_FILE = re.compile(r"--?config(?:=(.*))?")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
@@ -111,7 +144,7 @@ def parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(others)
         if MODE.value not in MODES:
             raise InputError(f"--mode={MODE.value} must be one of {', '.join(MODES)}")
-        if MODE.value == "train" and CONFIG.value is None:
+        if "config" in FLAGS_OF[MODE.value] and CONFIG.value is None:
             stray = f"{rest[1]!r} is no flag; " if len(rest) > 1 else ""
             raise InputError(
                 f"{stray}--config is missing: name a file, as in --config configs/digits_at_rwp.py"
@@ -177,13 +210,40 @@ def evaluate() -> None:
     robustness.evaluate(directory, which, ATTACKS.value, EXAMPLES.value, SAVE_IMAGES.value)
 
 
-MODES = {"train": train, "evaluate": evaluate, "pseudo_label": label}
+def import_torch() -> None:
+    optimizer = pathlib.Path(TORCH_OPTIMIZER.value) if TORCH_OPTIMIZER.value else None
+    directory, checkpoint = pathlib.Path(WORKDIR.value), pathlib.Path(TORCH_CHECKPOINT.value)
+    torch_import.import_torch(CONFIG.value, directory, checkpoint, optimizer, EPOCH.value)
+
+
+def export_torch() -> None:
+    optimizer = pathlib.Path(TORCH_OPTIMIZER.value) if TORCH_OPTIMIZER.value else None
+    directory, output = pathlib.Path(WORKDIR.value), pathlib.Path(OUTPUT.value)
+    which = CHECKPOINT.value or "best"
+    torch_export.export_torch(directory, which, output, optimizer, SUB_BLOCK1.value)
+
+
+MODES = {
+    "train": train,
+    "evaluate": evaluate,
+    "pseudo_label": label,
+    "import_torch": import_torch,
+    "export_torch": export_torch,
+}
 FLAGS_OF = {  # beside --workdir and --mode
     "train": {"config", "resume"},
     "evaluate": {"checkpoint", "attacks", "examples", "save_images"},
     "pseudo_label": {"checkpoint", "unlabeled", "output"},
+    "import_torch": {"config", "torch_checkpoint", "torch_optimizer", "epoch"},
+    "export_torch": {"checkpoint", "output", "torch_optimizer", "sub_block1"},
 }
-NEEDED = {"train": (), "evaluate": ("workdir",), "pseudo_label": ("workdir", "output")}
+NEEDED = {
+    "train": (),
+    "evaluate": ("workdir",),
+    "pseudo_label": ("workdir", "output"),
+    "import_torch": ("torch_checkpoint", "workdir"),
+    "export_torch": ("workdir", "output"),
+}
 
 
 def check_flags(mode: str) -> None:

@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.path = ""  # npz: a file with x_train, y_train, x_test, y_test, images uint8 NHWC
     config.data.data_dir = ""  # of tensorflow-datasets; "" is ~/tensorflow_datasets
     config.data.svhn_extra = False  # svhn_cropped: train on its 531,131 extra images too
+    config.data.validation_examples = 0  # hold out so many training images, to select epochs by
     config.data.labeled_examples = 0  # keep so many labels, make the rest extra data; 0 keeps all
 
     config.extra_data = ml_collections.ConfigDict()  # pseudo-labelled or unlabelled images

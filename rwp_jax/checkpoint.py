@@ -1,4 +1,4 @@
-"""Checkpoints `last` and `best` of a run, by orbax."""
+"""Checkpoints of a run by orbax: `last`, `best` and `best_by_validation`."""
 
 import pathlib
 from collections.abc import Callable
@@ -14,19 +14,38 @@ DIRECTORY = "checkpoints"
 
 
 def _rank(record: dict) -> tuple:
-    """Better robust accuracy ranks higher, the earlier epoch among equals."""
-    return record["pgd_accuracy"], -record["epoch"]
+    """Better robust accuracy ranks higher, the earlier epoch among equals; imported ones have none."""
+    return record.get("pgd_accuracy", -1.0), -record["epoch"]
+
+
+def _rank_by_validation(record: dict) -> tuple:
+    """The same on held-out training images."""
+    return record.get("validation_pgd_accuracy", -1.0), -record["epoch"]
+
+
+_RANKS = {
+    "best": _rank,
+    "best_by_validation": _rank_by_validation,
+    "last": lambda record: record["epoch"],
+}
+WHICH = tuple(_RANKS)
 
 
 class Checkpoints:
     """The checkpoints of one run: one per epoch, of which the newest and the best are kept.
 
-    A checkpoint holds the training state and that epoch's test record (`epoch`, `pgd_accuracy`, ...).
+    As in the paper `best` is the best on the test set, which flatters it; `best_by_validation` is not
+    chosen by the test set and is kept in runs with held-out images.
+
+    A checkpoint holds the training state and that epoch's test record (`epoch`, `pgd_accuracy`, ...; an
+    imported one no accuracies).
     """
 
-    def __init__(self, workdir: pathlib.Path):
+    def __init__(self, workdir: pathlib.Path, validation: bool = False):
+        """Args: workdir; validation, whether records have accuracies on held-out images."""
         policies = ocp.training.preservation_policies
-        keep = [policies.LatestN(1), policies.BestN(get_metric_fn=_rank, n=1)]
+        ranks = [_rank, _rank_by_validation] if validation else [_rank]
+        keep = [policies.LatestN(1), *(policies.BestN(get_metric_fn=rank, n=1) for rank in ranks)]
         self._checkpointer = ocp.training.Checkpointer(
             pathlib.Path(workdir).resolve() / DIRECTORY,
             preservation_policy=policies.AnyPreservationPolicy(keep),
@@ -37,11 +56,12 @@ class Checkpoints:
         self._checkpointer.save_async(record["epoch"], state, metrics=record, force=True)
 
     def find(self, which: str) -> dict[str, Any] | None:
-        """The record of checkpoint `last` or `best`, once saves are done; None where there is none."""
+        """The record of one of the checkpoints `WHICH`, once saves are done; None where there is none."""
         self._checkpointer.wait()
         records = [checkpoint.metrics for checkpoint in self._checkpointer.checkpoints]
-        key = _rank if which == "best" else lambda record: record["epoch"]
-        return max(records, key=key, default=None)
+        if which == "best_by_validation":
+            records = [record for record in records if "validation_pgd_accuracy" in record]
+        return max(records, key=_RANKS[which], default=None)
 
     def restore(self, epoch: int, like):
         """The state saved after `epoch`, with the structure, dtypes and shardings of `like`.

@@ -55,6 +55,7 @@ def check_numbers(config) -> None:
         "seed",
         "epoch_examples",
         "attack.steps",
+        "data.validation_examples",
         "data.labeled_examples",
         "self_training.epochs",
         "evaluation.steps",

@@ -8,15 +8,24 @@ import jax
 import ml_collections
 
 from rwp_jax import parallel, workdir
-from rwp_jax.checkpoint import DIRECTORY, Checkpoints
+from rwp_jax.checkpoint import DIRECTORY, WHICH, Checkpoints
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import Classifier, channels_and_classes, make_classifier
 
-CHECKPOINTS = ("best", "last")
-
 
 class FinishedRun(NamedTuple):
-    """A trained network: see `Classifier` for its functions. Arrays are replicated over all devices."""
+    """A trained network.
+
+    Attributes:
+      config: of the run.
+      epoch: after which the checkpoint was saved, counted from 0.
+      classifier: the network's functions.
+      params: its parameters, on all devices.
+      batch_stats: its running statistics, likewise.
+      channels: of the images that it takes.
+      num_classes: that it tells apart.
+      saved: the training state as it was saved, nested dicts of NumPy arrays.
+    """
 
     config: ml_collections.ConfigDict
     epoch: int
@@ -25,6 +34,7 @@ class FinishedRun(NamedTuple):
     batch_stats: Any
     channels: int
     num_classes: int
+    saved: dict[str, Any]
 
 
 def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
@@ -40,15 +50,15 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
-    """Loads checkpoint `best` or `last` of a run, finished or not.
+    """Loads checkpoint `best`, `best_by_validation` or `last` of a run, finished or not.
 
     Predictions are in float32, in float64 where the run was.
 
     Raises:
       InputError: where the directory holds no run or the run no checkpoint.
     """
-    if which not in CHECKPOINTS:
-        raise InputError(f"--checkpoint={which} must be one of {', '.join(CHECKPOINTS)}")
+    if which not in WHICH:
+        raise InputError(f"--checkpoint={which} must be one of {', '.join(WHICH)}")
     config = read_config(directory)
     dtype, model = config.dtype, config.model
     network = {"name": model.name, "mean": model.mean, "std": model.std}
@@ -58,6 +68,10 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
         jax.config.update("jax_enable_x64", True)
     checkpoints = Checkpoints(directory)
     record = checkpoints.find(which)
+    if record is None and checkpoints.find("last"):
+        raise InputError(
+            f"--checkpoint={which}: the run in {directory} held no images out for validation"
+        )
     if record is None:
         raise InputError(f"--workdir={directory} holds a run without checkpoints")
     saved = checkpoints.load(record["epoch"])
@@ -68,5 +82,5 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     classifier = make_classifier(**network, num_classes=num_classes, dtype=verdicts)
     params, batch_stats = parallel.replicate((saved["params"], saved["batch_stats"]))
     return FinishedRun(
-        config, record["epoch"], classifier, params, batch_stats, channels, num_classes
+        config, record["epoch"], classifier, params, batch_stats, channels, num_classes, saved
     )

@@ -10,13 +10,15 @@ import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 CURVES = {  # (split, figure): (label, colour, line style)
     ("train", "natural_accuracy"): ("natural, train", "tab:blue", "--"),
     ("test", "natural_accuracy"): ("natural, test", "tab:blue", "-"),
+    ("validation", "natural_accuracy"): ("natural, validation", "tab:blue", ":"),
     ("train", "pgd_accuracy"): ("PGD, train", "tab:red", "--"),
     ("test", "pgd_accuracy"): ("PGD, test", "tab:red", "-"),
+    ("validation", "pgd_accuracy"): ("PGD, validation", "tab:red", ":"),
 }
 
 
 def draw_learning_curve(records: list[dict], title: str, path: pathlib.Path) -> None:
-    """Draws natural and robust accuracy of both splits over epochs, the best epoch marked, as PNG.
+    """Draws natural and robust accuracy of every split over epochs, the best epoch marked, as PNG.
 
     Args:
       records: of metrics.jsonl, see `metrics.read_metrics`.

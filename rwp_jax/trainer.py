@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from rwp_jax import __version__, experiment, parallel, workdir
 from rwp_jax.atomic import write_json
-from rwp_jax.checkpoint import Checkpoints
+from rwp_jax.checkpoint import WHICH, Checkpoints
 from rwp_jax.data.pipeline import epoch_indices
 from rwp_jax.data.sources import Dataset
 from rwp_jax.metrics import MetricsWriter, read_metrics
@@ -68,7 +68,8 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     if not resuming:
         write_json(directory / workdir.CONFIG, plain_config)
-    checkpoints = Checkpoints(directory)
+    held_out = data.x_validation is not None
+    checkpoints = Checkpoints(directory, validation=held_out)
     last = checkpoints.find("last") if resuming else None
     if last:
         state = checkpoints.restore(last["epoch"], state)
@@ -80,6 +81,8 @@ def train(
         used = len(training_set.labels) - len(data.y_train)
         print(f"{used} of {len(data.x_extra)} extra images are used beside {len(data.y_train)}")
     x_test, y_test = parallel.replicate((data.x_test, data.y_test))
+    if held_out:
+        x_held, y_held = parallel.replicate((data.x_validation, data.y_validation))
     n = config.evaluation.train_examples
     part = np.random.default_rng(0).permutation(len(data.y_train))[
         :n
@@ -108,21 +111,26 @@ def train(
         if n:
             train_figures |= evaluate(x_part, y_part, evaluation_key)
         test_figures = evaluate(x_test, y_test, evaluation_key)
+        held_figures = evaluate(x_held, y_held, evaluation_key) if held_out else {}
 
         # Write down and save.
         step = (epoch + 1) * mixture.steps
         seconds = time.monotonic() - started
         writer.write(epoch, step, "train", train_figures)
         writer.write(epoch, step, "test", test_figures)
-        checkpoints.save(state, {"epoch": epoch, "seconds": seconds, **test_figures})
+        if held_out:
+            writer.write(epoch, step, "validation", held_figures)
+        held_figures = {f"validation_{name}": value for name, value in held_figures.items()}
+        record = {"epoch": epoch, "seconds": seconds, **test_figures, **held_figures}
+        checkpoints.save(state, record)
         accuracy = parts.recipe.objective.accuracy
         print(_line(epoch, config, accuracy, train_figures, test_figures, seconds), flush=True)
 
     # Sum up.
     writer.close()
+    selected = [which for which in WHICH if checkpoints.find(which)]
     summary = {
-        "best": _summary_record(checkpoints.find("best")),
-        "last": _summary_record(checkpoints.find("last")),
+        **{which: _summary_record(checkpoints.find(which)) for which in selected},
         "seconds": round(checkpoints.find("last")["seconds"], 1),
         "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind},
         "versions": {"rwp-jax": __version__, "python": sys.version.split()[0]}
@@ -131,12 +139,15 @@ def train(
     checkpoints.close()
     write_json(directory / workdir.SUMMARY, summary)
     draw_learning_curve(read_metrics(directory), directory.name, directory / LEARNING_CURVE)
-    for which in ("best", "last"):
+    for which in selected:
         record = summary[which]
-        print(
-            f"{which}: epoch {record['epoch'] + 1}, natural {record['natural_accuracy']:.2%}, "
-            f"PGD-{config.evaluation.steps} {record['pgd_accuracy']:.2%}"
-        )
+        figures = "imported, not evaluated"
+        if "pgd_accuracy" in record:
+            figures = (
+                f"natural {record['natural_accuracy']:.2%}, "
+                f"PGD-{config.evaluation.steps} {record['pgd_accuracy']:.2%}"
+            )
+        print(f"{which}: epoch {record['epoch'] + 1}, {figures}")
     print(f"wrote {directory / workdir.SUMMARY} and {directory / LEARNING_CURVE}")
     return summary
 
@@ -192,4 +203,4 @@ def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: f
 
 
 def _summary_record(record: dict) -> dict:
-    return {key: record[key] for key in ("epoch", "natural_accuracy", "pgd_accuracy")}
+    return {key: value for key, value in record.items() if key != "seconds"}

@@ -7,9 +7,10 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from configs import digits_at_rwp
-from rwp_jax import trainer
+from rwp_jax import experiment, trainer
 from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.errors import InputError
+from rwp_jax.finished_run import load_run
 from rwp_jax.metrics import read_metrics
 from tests.small import shrink, write_two_classes
 
@@ -58,6 +59,41 @@ def test_writes_what_it_promises(finished):
         assert {"perturbation_norm", "learning_rate", "pgd_accuracy"} <= r.keys()
     best = max(records[1::2], key=lambda r: r["pgd_accuracy"])
     assert summary["best"]["pgd_accuracy"] == best["pgd_accuracy"]
+
+
+def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch):
+    """With figures under which test set, held-out images and time each favour another epoch."""
+    scores = iter([0.9, 0.1, 0.2, 0.8, 0.3, 0.4])  # test, validation of each epoch
+
+    original = experiment.build
+
+    def build(*arguments, **keywords):
+        parts = original(*arguments, **keywords)
+        score = lambda *_: {"natural_accuracy": 0.5, "pgd_accuracy": next(scores)}
+        return parts._replace(evaluate=score)
+
+    config = small_config(
+        **{
+            "data.path": npz,
+            "data.validation_examples": 10,
+            "epochs": 3,
+            "evaluation.train_examples": 0,
+        }
+    )
+    data = experiment.load_data(config)
+    assert (len(data.y_train), len(data.y_validation)) == (40, 10)
+    monkeypatch.setattr(experiment, "build", build)
+    summary = trainer.train(config, tmp_path / "run")
+    chosen = {name: record["epoch"] for name, record in summary.items() if "best" in name}
+    assert chosen | {"last": summary["last"]["epoch"]} == {
+        "best": 0,
+        "best_by_validation": 1,
+        "last": 2,
+    }
+    record = summary["best_by_validation"]
+    assert (record["pgd_accuracy"], record["validation_pgd_accuracy"]) == (0.2, 0.8)
+    assert {r["split"] for r in read_metrics(tmp_path / "run")} == {"train", "test", "validation"}
+    assert load_run(tmp_path / "run", "best_by_validation").epoch == 1
 
 
 def test_a_killed_run_resumes_to_the_same_weights(finished, npz, tmp_path, monkeypatch, capsys):

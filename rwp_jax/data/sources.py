@@ -27,7 +27,8 @@ class Dataset(NamedTuple):
     """A data set. Images are uint8 [N, H, W, C], labels int32 [N] in [0, num_classes).
 
     `x_extra` and `y_extra` are further training images: pseudo-labelled, or with label -1 for "no
-    label"; None where there are none.
+    label"; None where there are none. `x_validation` and `y_validation` are held out of training, None
+    where nothing is.
     """
 
     x_train: np.ndarray
@@ -37,6 +38,8 @@ class Dataset(NamedTuple):
     num_classes: int
     x_extra: np.ndarray | None = None
     y_extra: np.ndarray | None = None
+    x_validation: np.ndarray | None = None
+    y_validation: np.ndarray | None = None
 
 
 def load(
@@ -44,6 +47,7 @@ def load(
     path: str = "",
     data_dir: str = "",
     svhn_extra: bool = False,
+    validation_examples: int = 0,
     labeled_examples: int = 0,
 ) -> Dataset:
     """Loads a data set.
@@ -53,12 +57,14 @@ def load(
       path: of the file, for `npz`.
       data_dir: tensorflow-datasets' directory; empty for its default, ~/tensorflow_datasets.
       svhn_extra: whether `svhn_cropped` trains on its 531,131 extra images, labels and all.
+      validation_examples: hold out this many training examples, a fixed choice stratified by class,
+        before anything else is done with them.
       labeled_examples: keep this many training examples, a fixed choice stratified by class; the rest
         become extra data without labels. 0 keeps all.
 
     Raises:
       InputError: for an unknown name, a file without the expected arrays, a data set that is neither
-        prepared nor can be, more labelled examples than there are.
+        prepared nor can be, more validation or labelled examples than there are.
     """
     if svhn_extra and name != "svhn_cropped":
         raise InputError(
@@ -73,6 +79,15 @@ def load(
         data = _tfds(name, data_dir, ("train", "extra") if svhn_extra else ("train",))
     else:
         raise InputError(f"config.data.name={name!r} must be one of {', '.join(NAMES)}")
+    if validation_examples:
+        key = "config.data.validation_examples"
+        held_out, rest = _divide(key, data.y_train, data.num_classes, validation_examples)
+        data = data._replace(
+            x_train=data.x_train[rest],
+            y_train=data.y_train[rest],
+            x_validation=data.x_train[held_out],
+            y_validation=data.y_train[held_out],
+        )
     return _keep_labels(data, labeled_examples) if labeled_examples else data
 
 
@@ -94,22 +109,26 @@ def with_extra(data: Dataset, path: str, images, labels, use_labels: bool) -> Da
     return data._replace(x_extra=images, y_extra=labels if use_labels else np.full_like(labels, -1))
 
 
-def _keep_labels(data: Dataset, count: int) -> Dataset:
+def _divide(key: str, labels, num_classes: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of `count` training examples, a fixed choice stratified by class, and of the others."""
     from sklearn.model_selection import train_test_split
 
-    low, high = data.num_classes, len(data.y_train) - data.num_classes
+    low, high = num_classes, len(labels) - num_classes
     if not low <= count <= high:
         raise InputError(
-            f"config.data.labeled_examples={count} must be 0 (all) or in [{low}, {high}] for the "
-            f"training set of {len(data.y_train)} images of {data.num_classes} classes"
+            f"{key}={count} must be 0 or in [{low}, {high}] for the training set of {len(labels)} "
+            f"images of {num_classes} classes"
         )
-    if np.bincount(data.y_train).min() < 2:
-        raise InputError(
-            f"config.data.labeled_examples={count} needs two images of every class or more"
-        )
-    labelled, rest = train_test_split(
-        np.arange(len(data.y_train)), train_size=count, random_state=0, stratify=data.y_train
+    if np.bincount(labels).min() < 2:
+        raise InputError(f"{key}={count} needs two images of every class or more")
+    return train_test_split(
+        np.arange(len(labels)), train_size=count, random_state=0, stratify=labels
     )
+
+
+def _keep_labels(data: Dataset, count: int) -> Dataset:
+    key = "config.data.labeled_examples"
+    labelled, rest = _divide(key, data.y_train, data.num_classes, count)
     return data._replace(
         x_train=data.x_train[labelled],
         y_train=data.y_train[labelled],

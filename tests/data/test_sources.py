@@ -103,3 +103,18 @@ def test_real_cifar10_images():
     data = sources.load("npz", str(pathlib.Path(REAL_IMAGES) / "cifar10_lossless.npz"))
     assert data.x_train.shape[1:] == (32, 32, 3) and data.num_classes == 10
     assert 110 < data.x_train.mean() < 130
+
+
+def test_held_out_images_are_a_stratified_part_of_the_training_set():
+    whole, parts = sources.load("digits"), sources.load("digits", validation_examples=200)
+    assert (len(parts.y_train), len(parts.y_validation)) == (len(whole.y_train) - 200, 200)
+    joined = np.concatenate([parts.x_train, parts.x_validation])
+    as_rows = lambda images: sorted(map(bytes, images))
+    assert as_rows(joined) == as_rows(whole.x_train)
+    assert set(np.bincount(parts.y_validation)) <= {19, 20, 21}
+    np.testing.assert_array_equal(parts.x_test, whole.x_test)
+    again = sources.load("digits", validation_examples=200, labeled_examples=100)
+    np.testing.assert_array_equal(again.x_validation, parts.x_validation)
+    assert len(again.y_train) == 100 and len(again.x_extra) == len(parts.y_train) - 100
+    with pytest.raises(InputError, match="config.data.validation_examples=9 must be 0 or in"):
+        sources.load("digits", validation_examples=9)

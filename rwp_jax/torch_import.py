@@ -1,0 +1,142 @@
+"""From a PyTorch checkpoint to a run that can be evaluated, reported on and continued."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from rwp_jax import experiment, parallel, torch_checkpoint, torch_files, workdir
+from rwp_jax.atomic import write_json
+from rwp_jax.checkpoint import Checkpoints
+from rwp_jax.errors import InputError
+from rwp_jax.torch_checkpoint import Parts
+from rwp_jax.torch_interop import from_state_dict
+from rwp_jax.train_step import TrainState, init_state
+
+
+def _template(config, num_classes: int, channels: int, steps_per_epoch: int) -> TrainState:
+    """The state of such a run, as ShapeDtypeStructs."""
+    recipe = experiment.build(config, num_classes, steps_per_epoch).recipe
+    image_shape = (32, 32, channels)  # of no consequence: the last pooling is over all positions
+    return jax.eval_shape(lambda key: init_state(recipe, key, image_shape), jax.random.key(0))
+
+
+def _with_normalization(config, parts: Parts, path: pathlib.Path):
+    """The config whose network normalises as the checkpoint does."""
+    if bool(parts.mean) != bool(parts.std):
+        raise InputError(f"{path} has a mean or a standard deviation of pixels, but not both")
+    if not parts.mean:
+        return config
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.model.mean, config.model.std = parts.mean, parts.std
+    return config
+
+
+def _momentum(path: pathlib.Path, checkpoint: pathlib.Path, parts: Parts, model_name: str, params):
+    """The momentum of SGD for `params` (ShapeDtypeStructs), from the file of the checkpoint's optimiser."""
+    buffers = torch_files.momenta(path, torch_files.read_optimizer(path))
+    own = lambda name: name.removeprefix(parts.prefix)
+    names = torch_checkpoint.parameter_names(parts.order)
+    if checkpoint.suffix == torch_files.SAFETENSORS:  # its entries are in alphabetical order
+        names = sorted(names, key=lambda name: torch_checkpoint.registration_order(own(name)))
+    if len(buffers) != len(names):
+        raise InputError(
+            f"{path} has momentum for {len(buffers)} parameters, the checkpoint has {len(names)}"
+        )
+    by_name = {own(name): b for name, b in zip(names, buffers, strict=True)}
+
+    def entry(name, shape):
+        value = by_name[name]
+        if value is None:  # a parameter that was never updated
+            return np.zeros(shape)
+        if value.shape != shape:
+            raise InputError(
+                f"{path}: the momentum of {name} is {list(value.shape)}, must be {list(shape)}"
+            )
+        return value
+
+    return from_state_dict(model_name, params, entry)
+
+
+def import_torch(
+    config,
+    directory: pathlib.Path,
+    checkpoint: pathlib.Path,
+    optimizer: pathlib.Path | None = None,
+    epoch: int = 0,
+) -> None:
+    """Makes a run out of a PyTorch checkpoint.
+
+    Args:
+      config: of the run; its normalisation gives way to that inside the checkpoint.
+      directory: of the run, empty or missing.
+      checkpoint: state dict, see `torch_files.read_state_dict`.
+      optimizer: state dict of its torch.optim.SGD; without, momentum is zero.
+      epoch: epochs that the network was trained for; 0: all of the config's, so that nothing is left.
+
+    Raises:
+      InputError: for bad input, before anything is written.
+    """
+    entries, nested = torch_files.read_state_dict(checkpoint)
+    parts = torch_checkpoint.split(entries, nested)
+    config = _with_normalization(config, parts, checkpoint)
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    experiment.check_config(config)
+    if not 0 <= epoch <= config.epochs:
+        raise InputError(
+            f"--epoch={epoch} must be at most config.epochs={config.epochs}, or 0 for it"
+        )
+    epoch = epoch or config.epochs
+    plain_config = json.loads(config.to_json())
+    if workdir.check(directory, plain_config, resume=True):
+        raise InputError(f"--workdir={directory} holds a run already: choose an empty directory")
+
+    # How many steps those epochs were matters only where more are to come.
+    name, num_classes, steps = config.model.name, torch_checkpoint.num_classes_of(parts), 1
+    stem = parts.network.get("conv1.weight", np.empty((0, 3, 0, 0)))
+    channels = stem.shape[1] if stem.ndim == 4 else 3
+    if epoch < config.epochs:
+        data = experiment.load_data(config)
+        experiment.check_sizes(config, data)
+        steps = experiment.mixture_of(config, data).steps
+        if (channels, num_classes) != (data.x_train.shape[-1], data.num_classes):
+            raise InputError(
+                f"{checkpoint} is for images of {channels} channels and {num_classes} classes, the data "
+                f"have {data.x_train.shape[-1]} and {data.num_classes}"
+            )
+    like = _template(config, num_classes, channels, steps)
+    collections = {"params": like.params, "batch_stats": like.batch_stats}
+    torch_checkpoint.check_fit(checkpoint, parts, name, collections)
+
+    params, batch_stats = (
+        from_state_dict(name, tree, lambda entry, _: parts.network[entry], collection)
+        for collection, tree in collections.items()
+    )
+    zeros = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype)
+    opt_state = jax.tree.map(zeros, like.opt_state)
+    opt_state = optax.tree.set(opt_state, count=jnp.int32(epoch * steps))
+    if optimizer and not config.optimizer.momentum:
+        raise InputError("--torch_optimizer has momentum, config.optimizer.momentum=0")
+    if optimizer:
+        opt_state = optax.tree.set(
+            opt_state, trace=_momentum(optimizer, checkpoint, parts, name, like.params)
+        )
+    state = TrainState(jnp.int32(epoch * steps), params, batch_stats, opt_state)
+
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / workdir.CONFIG, plain_config)
+    torch_checkpoint.save_aside(directory, parts)
+    checkpoints = Checkpoints(directory)
+    checkpoints.save(parallel.replicate(state), {"epoch": epoch - 1, "seconds": 0.0})
+    checkpoints.close()
+    normalization = f", pixels normalised by {parts.mean} and {parts.std}" if parts.mean else ""
+    print(
+        f"imported {checkpoint} as {name} of {num_classes} classes after epoch {epoch} of "
+        f"{config.epochs}{normalization}; momentum {'as in ' + str(optimizer) if optimizer else 'zero'}; "
+        f"{len(parts.aside)} entries kept aside; wrote {directory}"
+    )
