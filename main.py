@@ -46,7 +46,8 @@ CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
     "evaluate, pseudo_label, export_torch: the run's checkpoint: best (by the test set, as in the "
-    "paper), best_by_validation or last; by default last to label, best otherwise.",
+    "paper), best_by_validation, last, or best_ema and last_ema for averaged weights; by default last to "
+    "label, best otherwise.",
 )
 ATTACKS = flags.DEFINE_string(
     "attacks",

@@ -80,6 +80,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.nesterov = False
     config.optimizer.weight_decay = 5e-4  # on every parameter
 
+    config.ema_decay = 0.0  # also keep an average of the weights with this decay a step; 0: none
+
     config.evaluation = ml_collections.ConfigDict()  # natural and PGD accuracy on the test set
     config.evaluation.batch_size = 128  # over all devices
     config.evaluation.steps = 20  # of PGD

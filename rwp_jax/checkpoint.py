@@ -1,4 +1,4 @@
-"""Checkpoints of a run by orbax: `last`, `best` and `best_by_validation`."""
+"""Checkpoints of a run by orbax: the last and the best ones."""
 
 import pathlib
 from collections.abc import Callable
@@ -13,39 +13,45 @@ from rwp_jax.errors import InputError
 DIRECTORY = "checkpoints"
 
 
-def _rank(record: dict) -> tuple:
-    """Better robust accuracy ranks higher, the earlier epoch among equals; imported ones have none."""
-    return record.get("pgd_accuracy", -1.0), -record["epoch"]
+def _rank_by(figure: str) -> Callable[[dict], tuple]:
+    """Better accuracy ranks higher, the earlier epoch among equals; imported networks have none."""
+    return lambda record: (record.get(figure, -1.0), -record["epoch"])
 
 
-def _rank_by_validation(record: dict) -> tuple:
-    """The same on held-out training images."""
-    return record.get("validation_pgd_accuracy", -1.0), -record["epoch"]
+_epoch = lambda record: record["epoch"]
 
-
-_RANKS = {
-    "best": _rank,
-    "best_by_validation": _rank_by_validation,
-    "last": lambda record: record["epoch"],
+# Figures that a record must have, and what the chosen one is the largest by. `_ema`: averaged weights.
+_CHOICES = {
+    "best": ((), _rank_by("pgd_accuracy")),
+    "best_by_validation": (("validation_pgd_accuracy",), _rank_by("validation_pgd_accuracy")),
+    "best_ema": (("ema_pgd_accuracy",), _rank_by("ema_pgd_accuracy")),
+    "last": ((), _epoch),
+    "last_ema": (("ema_pgd_accuracy",), _epoch),
 }
-WHICH = tuple(_RANKS)
+WHICH = tuple(_CHOICES)
 
 
 class Checkpoints:
     """The checkpoints of one run: one per epoch, of which the newest and the best are kept.
 
     As in the paper `best` is the best on the test set, which flatters it; `best_by_validation` is not
-    chosen by the test set and is kept in runs with held-out images.
+    chosen by the test set and is kept in runs with held-out images. `best_ema` and `last_ema` are for the
+    averaged weights, of which `best_ema` is the best on the test set.
 
     A checkpoint holds the training state and that epoch's test record (`epoch`, `pgd_accuracy`, ...; an
     imported one no accuracies).
     """
 
-    def __init__(self, workdir: pathlib.Path, validation: bool = False):
-        """Args: workdir; validation, whether records have accuracies on held-out images."""
+    def __init__(self, workdir: pathlib.Path, validation: bool = False, ema: bool = False):
+        """Args: of the run; whether records have accuracies on held-out images, or of averaged weights."""
+        chosen = {"best": True, "best_by_validation": validation, "best_ema": ema}
         policies = ocp.training.preservation_policies
-        ranks = [_rank, _rank_by_validation] if validation else [_rank]
-        keep = [policies.LatestN(1), *(policies.BestN(get_metric_fn=rank, n=1) for rank in ranks)]
+        best = [
+            policies.BestN(get_metric_fn=_CHOICES[which][1], n=1)
+            for which, kept in chosen.items()
+            if kept
+        ]
+        keep = [policies.LatestN(1), *best]
         self._checkpointer = ocp.training.Checkpointer(
             pathlib.Path(workdir).resolve() / DIRECTORY,
             preservation_policy=policies.AnyPreservationPolicy(keep),
@@ -59,9 +65,8 @@ class Checkpoints:
         """The record of one of the checkpoints `WHICH`, once saves are done; None where there is none."""
         self._checkpointer.wait()
         records = [checkpoint.metrics for checkpoint in self._checkpointer.checkpoints]
-        if which == "best_by_validation":
-            records = [record for record in records if "validation_pgd_accuracy" in record]
-        return max(records, key=_RANKS[which], default=None)
+        figures, rank = _CHOICES[which]
+        return max(filter(lambda r: r.keys() >= set(figures), records), key=rank, default=None)
 
     def restore(self, epoch: int, like):
         """The state saved after `epoch`, with the structure, dtypes and shardings of `like`.

@@ -78,7 +78,8 @@ def check_numbers(config) -> None:
         lambda fraction: 0 <= fraction < 1 or fraction == -1,
     )
     _require(config, "optimizer.learning_rate", "in (0, inf)", lambda lr: 0 < lr < math.inf)
-    _require(config, "optimizer.momentum", "in [0, 1)", lambda momentum: 0 <= momentum < 1)
+    for key in ("optimizer.momentum", "ema_decay"):
+        _require(config, key, "in [0, 1)", lambda value: 0 <= value < 1)
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise InputError("config.optimizer.nesterov=True needs config.optimizer.momentum > 0")
     for key in ("mean", "std"):
@@ -211,6 +212,7 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
             config.optimizer.weight_decay,
             config.optimizer.nesterov,
         ),
+        config.ema_decay,
     )
     augment = make_augment(**config.augment.to_dict())
     step = make_train_step(recipe, augment, schedule, parallel.AXIS)

@@ -50,7 +50,7 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
-    """Loads checkpoint `best`, `best_by_validation` or `last` of a run, finished or not.
+    """Loads a checkpoint of a run, finished or not; see `checkpoint.WHICH`.
 
     Predictions are in float32, in float64 where the run was.
 
@@ -69,18 +69,18 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     checkpoints = Checkpoints(directory)
     record = checkpoints.find(which)
     if record is None and checkpoints.find("last"):
-        raise InputError(
-            f"--checkpoint={which}: the run in {directory} held no images out for validation"
-        )
+        lacks = "held no images out for validation" if "valid" in which else "averaged no weights"
+        raise InputError(f"--checkpoint={which}: the run in {directory} {lacks}")
     if record is None:
         raise InputError(f"--workdir={directory} holds a run without checkpoints")
     saved = checkpoints.load(record["epoch"])
     checkpoints.close()
+    weights = saved["ema"] if which.endswith("_ema") else saved
 
     channels, num_classes = channels_and_classes(saved["params"])
     verdicts = "float64" if dtype == "float64" else "float32"
     classifier = make_classifier(**network, num_classes=num_classes, dtype=verdicts)
-    params, batch_stats = parallel.replicate((saved["params"], saved["batch_stats"]))
+    params, batch_stats = parallel.replicate((weights["params"], weights["batch_stats"]))
     return FinishedRun(
         config, record["epoch"], classifier, params, batch_stats, channels, num_classes, saved
     )

@@ -3,6 +3,7 @@
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from rwp_jax import torch_checkpoint, torch_files
@@ -16,8 +17,9 @@ from rwp_jax.torch_interop import to_state_dict
 def _own_entries(run: FinishedRun) -> dict[str, np.ndarray]:
     """Entries that the classes of these networks have without any wrapper, in their order."""
     name = run.config.model.name
-    entries = dict(to_state_dict(name, run.saved["params"]))
-    entries |= to_state_dict(name, run.saved["batch_stats"], "batch_stats")
+    params, batch_stats = jax.device_get((run.params, run.batch_stats))
+    entries = dict(to_state_dict(name, params))
+    entries |= to_state_dict(name, batch_stats, "batch_stats")
     steps = np.array(run.saved["step"], np.int64)
     norms = [entry.rpartition(".")[0] for entry in entries if entry.endswith(".running_var")]
     entries |= {f"{norm}.num_batches_tracked": steps for norm in norms}
@@ -111,6 +113,10 @@ def export_torch(
     torch_files.check_free("--output", output)
     if optimizer:
         torch_files.check_free("--torch_optimizer", optimizer)
+    if optimizer and which.endswith("_ema"):
+        raise InputError(
+            f"--torch_optimizer is for the trained weights, --checkpoint={which} are averaged ones"
+        )
     run, form = load_run(directory, which), torch_checkpoint.load_aside(directory)
     entries = _state_dict(run, form, sub_block1)
     nested = form.nested if form and output.suffix != torch_files.SAFETENSORS else ""

@@ -16,6 +16,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.torch_checkpoint import Parts
 from rwp_jax.torch_interop import from_state_dict
 from rwp_jax.train_step import TrainState, init_state
+from rwp_jax.weight_averaging import Average
 
 
 def _template(config, num_classes: int, channels: int, steps_per_epoch: int) -> TrainState:
@@ -126,7 +127,8 @@ def import_torch(
         opt_state = optax.tree.set(
             opt_state, trace=_momentum(optimizer, checkpoint, parts, name, like.params)
         )
-    state = TrainState(jnp.int32(epoch * steps), params, batch_stats, opt_state)
+    ema = jax.tree.map(np.copy, Average(params, batch_stats)) if config.ema_decay else None
+    state = TrainState(jnp.int32(epoch * steps), params, batch_stats, opt_state, ema)
 
     directory.mkdir(parents=True, exist_ok=True)
     write_json(directory / workdir.CONFIG, plain_config)

@@ -14,6 +14,7 @@ from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.models.layers import fold_moments
 from rwp_jax.objectives import Batch, Objective
+from rwp_jax.weight_averaging import Average, averaged
 from rwp_jax.weight_perturbation import (
     Perturbed,
     WeightPerturbation,
@@ -29,6 +30,7 @@ class TrainState(flax.struct.PyTreeNode):
     params: Any
     batch_stats: Any
     opt_state: Any
+    ema: Average | None = None
 
 
 class TrainingSet(NamedTuple):
@@ -49,7 +51,11 @@ class Attack(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What a training step is made of. `perturb_from_step`: first step that perturbs weights."""
+    """What a training step is made of.
+
+    `perturb_from_step` is the first step that perturbs weights; `ema_decay` that of the averaged weights,
+    0 for none.
+    """
 
     classifier: Classifier
     objective: Objective
@@ -58,13 +64,16 @@ class Recipe(NamedTuple):
     perturbation: WeightPerturbation
     perturb_from_step: int
     optimizer: optax.GradientTransformation
+    ema_decay: float = 0.0
 
 
 def init_state(recipe: Recipe, key, image_shape: tuple[int, int, int]) -> TrainState:
     """Fresh state for images [H, W, C]."""
     params, batch_stats = recipe.classifier.init(key, image_shape)
     opt_state = recipe.optimizer.init(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state)
+    # Copies: a step may reuse the buffers of the state it gets.
+    ema = jax.tree.map(jnp.copy, Average(params, batch_stats)) if recipe.ema_decay else None
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, ema)
 
 
 def _max_steps(recipe: Recipe, step):
@@ -135,7 +144,10 @@ def attack_and_update(
     w_plus_v = jax.tree.map(jnp.add, state.params, perturbed.v)
     updates, opt_state = recipe.optimizer.update(perturbed.gradient, state.opt_state, w_plus_v)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, batch_stats, opt_state), delta, perturbed
+    ema = state.ema
+    if recipe.ema_decay:
+        ema = averaged(ema, params, batch_stats, recipe.ema_decay, state.step)
+    return TrainState(state.step + 1, params, batch_stats, opt_state, ema), delta, perturbed
 
 
 def make_train_step(

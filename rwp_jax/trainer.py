@@ -69,7 +69,7 @@ def train(
     if not resuming:
         write_json(directory / workdir.CONFIG, plain_config)
     held_out = data.x_validation is not None
-    checkpoints = Checkpoints(directory, validation=held_out)
+    checkpoints = Checkpoints(directory, validation=held_out, ema=config.ema_decay > 0)
     last = checkpoints.find("last") if resuming else None
     if last:
         state = checkpoints.restore(last["epoch"], state)
@@ -105,13 +105,13 @@ def train(
         _check_finite(steps, state, epoch, checkpoints)
 
         # Evaluate on the whole test set, and on part of the training set for the learning curve.
-        evaluate = functools.partial(parts.evaluate, state.params, state.batch_stats)
         train_figures = {name: float(values.mean()) for name, values in steps.items()}
         train_figures["learning_rate"] = float(steps["learning_rate"][-1])
+        evaluate = functools.partial(_evaluate, parts, state, key=evaluation_key)
         if n:
-            train_figures |= evaluate(x_part, y_part, evaluation_key)
-        test_figures = evaluate(x_test, y_test, evaluation_key)
-        held_figures = evaluate(x_held, y_held, evaluation_key) if held_out else {}
+            train_figures |= evaluate(x_part, y_part)
+        test_figures = evaluate(x_test, y_test)
+        held_figures = evaluate(x_held, y_held) if held_out else {}
 
         # Write down and save.
         step = (epoch + 1) * mixture.steps
@@ -142,14 +142,24 @@ def train(
     for which in selected:
         record = summary[which]
         figures = "imported, not evaluated"
+        prefix = "ema_" if which.endswith("_ema") else ""
         if "pgd_accuracy" in record:
             figures = (
-                f"natural {record['natural_accuracy']:.2%}, "
-                f"PGD-{config.evaluation.steps} {record['pgd_accuracy']:.2%}"
+                f"natural {record[f'{prefix}natural_accuracy']:.2%}, "
+                f"PGD-{config.evaluation.steps} {record[f'{prefix}pgd_accuracy']:.2%}"
             )
         print(f"{which}: epoch {record['epoch'] + 1}, {figures}")
     print(f"wrote {directory / workdir.SUMMARY} and {directory / LEARNING_CURVE}")
     return summary
+
+
+def _evaluate(parts: experiment.Experiment, state, x, y, key) -> dict[str, float]:
+    """Accuracies of the weights and, where they are averaged, of the average as `ema_...`."""
+    figures = parts.evaluate(state.params, state.batch_stats, x, y, key)
+    if state.ema is None:
+        return figures
+    average = parts.evaluate(state.ema.params, state.ema.batch_stats, x, y, key)
+    return figures | {f"ema_{name}": value for name, value in average.items()}
 
 
 def _progress(iterable, total: int, description: str):
