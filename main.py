@@ -150,6 +150,10 @@ def parse(argv: list[str]) -> list[str]:
             raise InputError(
                 f"{stray}--config is missing: name a file, as in --config configs/digits_at_rwp.py"
             )
+        if keys and CONFIG.value is None:
+            raise InputError(
+                f"--config.{keys[0]} is not for --mode={MODE.value}: the run in --workdir has its own"
+            )
         known = flatten(CONFIG.value.to_dict()) if CONFIG.value else {}
         unknown = next((key for key in keys if key not in known), None)
         if unknown:
@@ -272,6 +276,9 @@ if __name__ == "__main__":
     use_compilation_cache()
     try:
         app.run(main, flags_parser=parse)
+    except KeyboardInterrupt:
+        print("main.py: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
     except InputError as error:
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(2)

@@ -44,6 +44,8 @@ class Victim(NamedTuple):
     logits_fn: object
     x: np.ndarray
     y: np.ndarray
+    norm: str = "Linf"
+    epsilon: float | None = None
 
 
 def victim_of_cases(directory: pathlib.Path) -> Victim:
@@ -63,7 +65,11 @@ def victim_of_run(directory: pathlib.Path) -> Victim:
     entries |= to_state_dict(model.name, batch_stats, "batch_stats")
     logits_fn = functools.partial(run.classifier.eval, params, batch_stats)
     x = images.astype(np.float32) / 255
-    return Victim(model.name, entries, model.mean, model.std, logits_fn, x, labels)
+    threat = run.config.threat
+    norm = {"l_inf": "Linf", "l_2": "L2"}[threat.norm]
+    return Victim(
+        model.name, entries, model.mean, model.std, logits_fn, x, labels, norm, threat.epsilon
+    )
 
 
 def torch_twin(victim: Victim) -> nn.Module:
@@ -159,8 +165,8 @@ def main():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", type=pathlib.Path)
     source.add_argument("--cases", type=pathlib.Path)
-    parser.add_argument("--norm", choices=["Linf", "L2"], default="Linf")
-    parser.add_argument("--epsilon", type=float, help="default 8/255 or 0.5")
+    parser.add_argument("--norm", choices=["Linf", "L2"], help="default the run's, or Linf")
+    parser.add_argument("--epsilon", type=float, help="default the run's, or 8/255, 0.5")
     parser.add_argument("--examples", type=int, help="the first ones; default all")
     parser.add_argument("--attacks", default="apgd-ce,apgd-t,fab-t,square")
     parser.add_argument("--batch_size", type=int, help="ours; theirs is 250")
@@ -174,7 +180,9 @@ def main():
     torch.set_num_threads(os.cpu_count())
 
     victim = victim_of_run(args.workdir) if args.workdir else victim_of_cases(args.cases)
-    epsilon = args.epsilon or EPSILON[args.norm]
+    norm, epsilon = args.norm or victim.norm, args.epsilon
+    if not epsilon:
+        epsilon = victim.epsilon if norm == victim.norm and victim.epsilon else EPSILON[norm]
     x, y = victim.x[: args.examples], victim.y[: args.examples]
     twin = torch_twin(victim)
     with torch.no_grad():
@@ -185,14 +193,16 @@ def main():
     device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}; jax "
-        f"{jax.__version__}, torch {torch.__version__}; {victim.name}, {len(x)} images, {args.norm} "
+        f"{jax.__version__}, torch {torch.__version__}; {victim.name}, {len(x)} images, {norm} "
         f"{epsilon:.4g}",
         flush=True,
     )
     warnings.simplefilter("ignore")
-    ours, compiling = run_ours(victim, x, y, args.norm, epsilon, attacks, args.batch_size)
+    begin = time.perf_counter()
+    ours, compiling = run_ours(victim, x, y, norm, epsilon, attacks, args.batch_size)
+    wall = time.perf_counter() - begin  # with checks, which the official attacks' seconds contain
     print("ours done, now the official one", flush=True)
-    seconds, counts = run_official(twin, x, y, args.norm, epsilon, attacks, 250, device)
+    seconds, counts = run_official(twin, x, y, norm, epsilon, attacks, 250, device)
 
     print("attack     robust ours/official   seconds ours (compiling)  official  ours/official")
     rows = {}
@@ -200,8 +210,8 @@ def main():
         robust = int(ours.robust_after[attack].sum())
         times = (ours.seconds[attack], compiling[attack], seconds[attack])
         rows[attack] = (robust, counts[attack], *times)
-    total = [sum(row[i] for row in rows.values()) for i in (2, 3, 4)]
-    rows["all"] = (*rows[attacks[-1]][:2], *total)
+    compiled, official = (sum(row[i] for row in rows.values()) for i in (3, 4))
+    rows["all"] = (*rows[attacks[-1]][:2], wall, compiled, official)
     for name, (a, b, s, c, t) in rows.items():
         print(f"{name:9}  {a:12}/{b:<8}   {s:12.1f}  {c:10.1f}  {t:8.1f}  {s / t:13.2f}")
     if args.json:

@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from rwp_jax import __version__, parallel
 from rwp_jax.atomic import write_json
 from rwp_jax.attacks.autoattack import AutoAttackWarning, autoattack
+from rwp_jax.attacks.autoattack.margins import misclassified
+from rwp_jax.attacks.autoattack.state import read_state
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.errors import InputError
 from rwp_jax.evaluate import FixedAttack, attack_images
@@ -54,7 +55,7 @@ def fixed_attacks(epsilon: float, step_size: float) -> dict[str, FixedAttack]:
 
 
 def _bar(name: str, total) -> tqdm:
-    layout = "{desc:<10} {percentage:3.0f}%|{bar:20}| {postfix} [{elapsed}<{remaining}]"
+    layout = "{desc:<10} {percentage:3.0f}%{postfix} |{bar:20}| [{elapsed}<{remaining}]"
     return tqdm(total=total, desc=COLUMNS[name], bar_format=layout, disable=not sys.stderr.isatty())
 
 
@@ -72,7 +73,7 @@ def make_attack(subject: Subject, attack: FixedAttack | None, batch_size: int) -
                 run.classifier, threat_model, attack, *network, x, labels, *start, batch_size
             )
         logits = run.classifier.eval(params, batch_stats, x)
-        return jnp.argmax(logits, -1) == labels, x
+        return ~misclassified(logits, labels), x
 
     mapped = parallel.over_examples(judge, (False,) * 3 + (True,) * 3)
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
@@ -124,13 +125,10 @@ def run_autoattack(
     run, arrays = subject.run, verdicts.arrays
     norm = {"l_inf": "Linf", "l_2": "L2"}[run.config.threat.norm]
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
-    with _bar("autoattack", 4) as bar:
-        begun = []
+    with _bar("autoattack", 1) as bar:
 
         def progress(moment):
-            if moment.attack not in begun:
-                begun.append(moment.attack)
-            bar.n = len(begun) - 1 + moment.fraction
+            bar.n = (moment.index + moment.fraction) / moment.attacks
             share = moment.robust / moment.total
             bar.set_postfix_str(f"{moment.attack}: {share:.2%} robust so far")
 
@@ -146,7 +144,7 @@ def run_autoattack(
                 state_path=state_path,
                 progress=progress,
             )
-        bar.n = 4
+        bar.n = 1
     arrays["correct_autoattack"] = result.robust.astype(np.int8)
     for name, robust in result.robust_after.items():
         arrays[f"correct_autoattack_{name}"] = robust.astype(np.int8)
@@ -216,6 +214,12 @@ def evaluate(
     names = parse_attacks(attacks)
     subject = load_subject(directory, which, examples)
     config = subject.run.config
+    make_threat_model(config.threat.norm, config.threat.epsilon)
+    if names != ["natural"] and not config.threat.epsilon > 0:
+        raise InputError(
+            f"--workdir={directory}: its config.threat.epsilon={config.threat.epsilon} leaves nothing to "
+            "attack; only --attacks=natural is possible"
+        )
     output = directory / DIRECTORY / (f"{which}_{examples}" if examples else which)
     output.mkdir(parents=True, exist_ok=True)
     verdicts = Verdicts(output / NPZ, subject)
@@ -224,10 +228,12 @@ def evaluate(
         f"images, {config.threat.norm}, epsilon {config.threat.epsilon:.6g}",
         flush=True,
     )
+    state_path = output / "autoattack_state.npz"
+    if "autoattack" in names and state_path.exists():
+        read_state(state_path)  # damage is found before hours of other attacks
     fixed = fixed_attacks(config.threat.epsilon, config.evaluation.step_size)
     for name in names:
         if name == "autoattack":
-            state_path = output / "autoattack_state.npz"
             run_autoattack(subject, verdicts, state_path, save_images)
         else:
             run_fixed(subject, name, fixed.get(name), verdicts, save_images)

@@ -51,7 +51,12 @@ def identity(subject: Subject) -> str:
     digest.update(np.ascontiguousarray(subject.images))
     digest.update(np.ascontiguousarray(subject.labels))
     config = subject.run.config
-    settings = [config.threat.to_dict(), config.evaluation.step_size, list(config.model.mean)]
+    settings = [
+        config.threat.to_dict(),
+        config.evaluation.step_size,
+        list(config.model.mean),
+        config.model.name,
+    ]
     digest.update(json.dumps([*settings, list(config.model.std)], sort_keys=True).encode())
     return digest.hexdigest()
 
@@ -68,6 +73,12 @@ class Verdicts:
             with np.load(path, allow_pickle=False) as file:
                 arrays = dict(file)
             held = str(arrays.pop("identity"))
+            count = len(subject.labels)
+            for name, values in arrays.items():
+                if not name.startswith(("correct_", "x_adv_")):
+                    continue
+                if len(values) != count or (name[0] == "c" and values.ndim != 1):
+                    raise ValueError
         except Exception as error:  # NumPy and zipfile raise many kinds
             raise InputError(
                 f"{path} is no evaluation ({type(error).__name__}): move {path.parent} away"

@@ -146,7 +146,7 @@ def test_the_evaluation_of_something_else_is_refused(run):
         ({"attacks": ""}, "--attacks: '' must be one of"),
         ({"examples": -1}, "--examples=-1 must be positive"),
         ({"examples": 41}, "--examples=41: there are only 40 test images"),
-        ({"which": "first"}, "--checkpoint=first must be one of best, last"),
+        ({"which": "first"}, "--checkpoint=first must be one of best, best_by"),
     ],
 )
 def test_refusals(run, arguments, about):

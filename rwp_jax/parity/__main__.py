@@ -12,28 +12,24 @@ import sys
 import jax
 from tqdm import tqdm
 
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError
 from rwp_jax.parity import autoattack
 from rwp_jax.parity.case import read_case, read_settings
 from rwp_jax.parity.cases import RUNNERS, kind_of
-from rwp_jax.parity.compare import Row, compare, table
+from rwp_jax.parity.compare import Row, compare, guarded, table
 
 TOLERANCE = 1e-10
 
 
 def run_case(directory: pathlib.Path, name: str, settings: dict) -> Row:
-    """Runs one case; what stops it becomes the verdict of its row."""
-    try:
+    """Runs one case of the authors' code."""
+
+    def run():
         kind = kind_of(name)
         case = read_case(directory, name, settings)
         return compare(name, RUNNERS[kind](case), case.recorded, TOLERANCE)
-    except InputError as error:
-        return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: {error}")
-    except KeyError as error:
-        return Row(name, 0, float("nan"), TOLERANCE, f"FAIL: the case lacks {error}")
-    except Exception as error:  # arrays that fit no network, say: the other cases still matter
-        verdict = f"FAIL: {type(error).__name__} {first_line(error)}"
-        return Row(name, 0, float("nan"), TOLERANCE, verdict)
+
+    return guarded(name, TOLERANCE, run)
 
 
 def select(names, patterns: str) -> list[str]:

@@ -17,7 +17,7 @@ from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
 from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
-from rwp_jax.parity.compare import Row
+from rwp_jax.parity.compare import Row, guarded
 from rwp_jax.torch_interop import from_state_dict
 
 EPSILON = {"Linf": 8 / 255, "L2": 0.5}
@@ -63,8 +63,14 @@ def load_network(directory: pathlib.Path, clean: dict, dtype: str) -> tuple[str,
     classifier = make_classifier(name, clean["logits"].shape[-1], MEAN, STD, dtype=dtype)
     init = lambda key: classifier.init(key, clean["x"].shape[1:])
     templates = jax.eval_shape(init, jax.random.key(0))
+
+    def entry(name, _):
+        if name not in entries:
+            raise InputError(f"{networks[0]}: has no entry {name}")
+        return entries[name].astype(dtype)
+
     params, batch_stats = (
-        from_state_dict(name, tree, lambda entry, _: entries[entry].astype(dtype), collection)
+        from_state_dict(name, tree, entry, collection)
         for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
     )
     return name, entries, functools.partial(classifier.eval, params, batch_stats)
@@ -88,12 +94,19 @@ def _row(name: str, what: str, errors, tolerance: float, *, allowed: int, wrong:
     return Row(name, 2, float(errors.max()), tolerance, verdict)
 
 
+def _named(pattern: str, name: str) -> tuple[str, ...]:
+    match = re.fullmatch(pattern, name)
+    if match is None:
+        raise InputError("no attack of this name is known")
+    return match.groups()
+
+
 def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One restart of APGD from the recorded starts, against the official verdicts and best losses."""
-    kind, norm = re.fullmatch(r"apgd_(ce|dlr|t\d)_(Linf|L2)", name).groups()
+    kind, norm = _named(r"apgd_(ce|dlr|t\d)_(Linf|L2)", name)
     theirs = read_arrays(directory / f"{name}.npz")
     start = read_arrays(directory / f"start_{norm}.npz")
-    index = theirs["index"]
+    index = theirs.get("index", start["index"])
     x, y = jnp.asarray(recorded.x[index]), jnp.asarray(recorded.y[index])
     if kind == "ce":
         loss = lambda logits: cross_entropy(logits, y)
@@ -111,7 +124,7 @@ def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 
 def run_fab(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One restart of targeted FAB, against the official verdicts and distances."""
-    rank, norm = re.fullmatch(r"fab_t(\d)_(Linf|L2)", name).groups()
+    rank, norm = _named(r"fab_t(\d)_(Linf|L2)", name)
     theirs = read_arrays(directory / f"{name}.npz")
     index = theirs["index"]
     x, y = jnp.asarray(recorded.x[index]), jnp.asarray(recorded.y[index])
@@ -142,10 +155,10 @@ def _count_row(name: str, ours: list[float], theirs: list[float], tolerances: li
 
 def run_standard(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """The standard version, whose draws are its own: counts after each attack."""
-    norm = name.removeprefix("standard_")
+    (norm,) = _named(r"standard_(Linf|L2)", name)
     theirs = read_arrays(directory / f"{name}.npz")
     x, y, order = recorded.x, recorded.y, ("apgd_ce", "apgd_t", "fab_t", "square")
-    result = autoattack(recorded.logits_fn_32, x, y, norm, float(theirs["eps"]))
+    result = autoattack(recorded.logits_fn_32, x, y, norm, EPSILON[norm])
     ours = [int(result.robust_after[attack.replace("_", "-")].sum()) for attack in order]
     official = [int(theirs[attack].sum()) for attack in order]
     return _count_row(name, ours, official, [STAGE_TOLERANCE] * 3 + [FINAL_TOLERANCE])
@@ -153,7 +166,7 @@ def run_standard(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 
 def run_alone(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One attack alone on every correctly classified image: the mean count over keys."""
-    norm, attack = re.fullmatch(r"alone_(Linf|L2)_(\w+)", name).groups()
+    norm, attack = _named(r"alone_(Linf|L2)_(\w+)", name)
     theirs = read_arrays(directory / f"{name}.npz")
     x, y = recorded.x[theirs["index"]], recorded.y[theirs["index"]]
     official = np.mean(theirs.get("robust_counts", theirs["robust"].sum()))
@@ -175,7 +188,8 @@ def rows(directory: pathlib.Path, names: list[str]) -> Iterator[Row]:
     """Yields the result of each recorded attack."""
     recorded = read(directory)
     for name in names:
-        yield RUNNERS[name.partition("_")[0]](directory, recorded, name)
+        run = RUNNERS[name.partition("_")[0]]
+        yield guarded(name, TOLERANCE, functools.partial(run, directory, recorded, name))
 
 
 def attack_names(directory: pathlib.Path) -> list[str]:

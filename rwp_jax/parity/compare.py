@@ -1,10 +1,12 @@
 """Comparison of computed with recorded arrays, and the table of the results."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+
+from rwp_jax.errors import InputError, first_line
 
 INPUT_ARRAYS = re.compile(r"[xy]\d*")  # a case's images and labels
 
@@ -49,6 +51,19 @@ def compare(case: str, ours: Mapping, recorded: Mapping, tolerance: float) -> Ro
     else:
         verdict = "pass" if error <= tolerance else f"FAIL: {worst}"
     return Row(case, len(errors), error, tolerance, verdict)
+
+
+def guarded(case: str, tolerance: float, run: Callable[[], Row]) -> Row:
+    """Runs a case; what stops it becomes the verdict of its row: the other cases still matter."""
+    try:
+        return run()
+    except InputError as error:
+        why = str(error)
+    except KeyError as error:
+        why = f"the case lacks {error}"
+    except Exception as error:  # arrays that fit no network, say
+        why = f"{type(error).__name__} {first_line(error)}"
+    return Row(case, 0, float("nan"), tolerance, f"FAIL: {why}")
 
 
 def table(rows: Iterable[Row]) -> str:

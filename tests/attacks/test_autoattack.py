@@ -1,6 +1,9 @@
 """The ensemble: its promises on any classifier, its warnings, its refusals, its state."""
 
 import functools
+import os
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -20,8 +23,11 @@ from rwp_jax.attacks.autoattack import (
     FabT,
     Square,
     autoattack,
+    ensemble,
+    packing,
 )
-from rwp_jax.attacks.autoattack.ball import check_inside
+from rwp_jax.attacks.autoattack.ball import check_inside, into_ball
+from rwp_jax.attacks.autoattack.checks import randomness
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.suite import VERSIONS
 
@@ -58,7 +64,10 @@ def check_promises(result, logits_fn, x, y, norm, epsilon):
     for earlier, later in zip(after, after[1:], strict=False):
         assert not (later & ~earlier).any(), "an image became robust again"
     np.testing.assert_array_equal(result.robust, after[-1])
-    check_inside(result.x_adv, x, norm, epsilon)
+    delta = result.x_adv.astype(np.float64) - x
+    sizes = abs(delta).max((1, 2, 3)) if norm == "Linf" else np.sqrt((delta**2).sum((1, 2, 3)))
+    assert (sizes <= epsilon * (1 + 1e-12)).all()
+    assert result.x_adv.min() >= 0 and result.x_adv.max() <= 1
     predicted = np.asarray(logits_fn(result.x_adv)).argmax(-1)
     np.testing.assert_array_equal(predicted == y, result.robust)
     np.testing.assert_array_equal(result.x_adv[result.robust], x[result.robust])
@@ -163,7 +172,9 @@ def test_randomised_defence():
     logits_fn, x = network(), images(6)
     noisy = lambda x, key: logits_fn(x + 0.1 * jax.random.normal(key, x.shape))
     y = labels(logits_fn, x)
-    (message,) = warned(noisy, x, y, randomized=True)
+    assert warned(noisy, x, y, randomized=True) == [], "custom attacks are the user's choice"
+    calls = lambda x, call: np.asarray(noisy(x, jax.random.key(call)))
+    (message,) = randomness(calls, x, y, "standard", randomized=True)
     assert "use version='rand'" in message
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -217,7 +228,7 @@ def test_gradient_masking():
 @pytest.mark.parametrize(
     "change, about",
     [
-        ({"x": images(4) * 255}, r"x: pixels are in \[.*\], must be in \[0, 1\]"),
+        ({"x": images(4) * 255}, r"x: pixels must be in \[0, 1\], they are in \[.*\]"),
         ({"x": images(4) - 0.5}, "must be in"),
         ({"x": np.where(images(4) > 0.9, np.nan, images(4))}, "must be in"),
         ({"x": np.zeros((4, 4, 4, 1), np.uint8)}, "x is uint8: images must be floating point"),
@@ -225,7 +236,7 @@ def test_gradient_masking():
         ({"x": images(4)[:0], "y": np.zeros(0, int)}, "one at least"),
         ({"y": np.zeros(3, int)}, r"y is int64\[3\]: must be integer labels \[4\]"),
         ({"y": np.zeros(4)}, "y is float64"),
-        ({"y": np.array([0, 1, 2, -1])}, "labels begin at -1"),
+        ({"y": np.array([0, 1, 2, -1])}, r"labels are in \[-1, 2\]"),
         ({"y": np.array([0, 1, 2, 5])}, "labels go up to 5, and logits_fn tells 5 classes apart"),
         ({"logits_fn": lambda x: x.sum((1, 2, 3))}, r"returns float32\[2\] for two images"),
         (
@@ -248,6 +259,23 @@ def test_gradient_masking():
         ({"version": "custom", "attacks": ["square", "square"]}, "names one twice"),
         ({"attacks": ["square"]}, "attacks is for version='custom'"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 1.5}, "batch_size=1.5"),
+        ({"y": np.arange(4) + 2**32}, r"labels are in \[4294967296"),
+        ({"x": [[[[0.0]]], [[[0.0, 1.0]]]]}, "x and y must be arrays"),
+        ({"epsilon": 1e39}, "in the range of float32"),
+        ({"key": None}, "key None must be one seed or one random key"),
+        ({"key": 1.5}, "key 1.5 must be"),
+        (
+            {"key": jax.random.split(jax.random.key(0))},
+            r"key of shape \[2\] must be one seed or one random key",
+        ),
+        ({"precision": "hi"}, "precision='hi' must be known to jax.default_matmul_precision"),
+        ({"version": ["standard"]}, "must be one of standard"),
+        ({"version": "custom", "attacks": 5}, "5 must be one of apgd-ce"),
+        ({"logits_fn": None}, r"logits_fn\(images\) fails on images .* TypeError"),
+        ({"logits_fn": lambda x: [x.reshape(len(x), -1)]}, "returns a list, must return an array"),
+        ({"logits_fn": lambda x: np.asarray(x).reshape(len(x), -1)}, "fails on images"),
+        ({"randomized": True}, r"logits_fn\(images, key\) fails on images"),
         ({"state_path": "nowhere/state.npz"}, "there is no such directory"),
     ],
 )
@@ -273,6 +301,125 @@ def test_nan_logits_in_the_middle():
     )
     with pytest.raises(ValueError, match="NaN or infinite logits for an image of apgd-ce"):
         quick(broken, x, labels(logits_fn, x), "Linf", 0.1)
+
+
+ALL = (
+    ApgdCE(steps=5),
+    ApgdDLR(steps=5),
+    ApgdT(targets=2, steps=5),
+    Fab(steps=5),
+    FabT(targets=2, steps=5),
+)
+ALL = (*ALL, Square(queries=30))
+
+
+@pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)
+def test_nan_is_never_robust(attack):
+    """With label 0, which is the argmax of logits that are all NaN."""
+    x = images(4)
+    near = jnp.asarray(x)
+    away = lambda z: jnp.abs(z[:, None] - near).max((2, 3, 4)).min(1)[:, None] > 1e-6
+    first = lambda z: jnp.tile(jnp.arange(5.0, 0, -1), (len(z), 1)) + z.sum((1, 2, 3))[:, None]
+    broken = lambda z: jnp.where(away(z), jnp.nan, first(z) + network()(z) / 10)
+    y = np.zeros(4, int)
+    assert (labels(broken, x) == y).all()
+    with pytest.raises(ValueError, match=f"NaN .* for an image of {attack.name}"):
+        autoattack(broken, x, y, "Linf", 0.1, "custom", attacks=attack)
+
+
+@pytest.mark.parametrize("attack", ALL[:-1], ids=lambda attack: attack.name)
+def test_nan_gradients_are_refused(attack):
+    for number in (0, 1):
+        order = jnp.roll(jnp.arange(5.0, 0, -1), number)
+        logits_fn = lambda z, order=order: (
+            order + 0 * network()(z) + jnp.sqrt(jnp.maximum(z[:, 0, 0] - 2, 0))
+        )
+        with pytest.raises(ValueError, match=f"NaN gradient for an image of {attack.name}"):
+            autoattack(
+                logits_fn, images(3), np.full(3, number), "Linf", 0.1, "custom", attacks=attack
+            )
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_the_ball_is_exact(norm):
+    """Against sizes computed here, at the box's faces, for tiny and ordinary radii."""
+    rng = np.random.default_rng(0)
+    x = np.round(rng.uniform(0, 1, (50, *SHAPE)) * 4).astype(np.float32) / 4
+    for epsilon in (1e-9, 1e-7, 8 / 255, 0.5):
+        wild = (x + rng.normal(0, 2 * epsilon, x.shape)).astype(np.float32)
+        held = into_ball(wild, x, norm, epsilon)
+        delta = held.astype(np.float64) - x
+        sizes = abs(delta).max((1, 2, 3)) if norm == "Linf" else np.sqrt((delta**2).sum((1, 2, 3)))
+        assert sizes.max() <= epsilon * (1 + 1e-12) and held.min() >= 0 and held.max() <= 1
+        assert epsilon < 1e-6 or sizes.max() > 0.9 * epsilon
+        check_inside(held, x, norm, epsilon)
+    for bad in (held + 0.6, x - 0.01):
+        with pytest.raises(AssertionError, match="an image left"):
+            check_inside(bad, x, norm, 0.5)
+
+
+def test_a_random_network_is_attacked_to_the_end():
+    """A verdict of one draw may be taken back: the last of all iterations counts, as officially."""
+    logits_fn, x = network(), images(24)
+    y = labels(logits_fn, x)
+    attack = ApgdCE(steps=20)
+    run = functools.partial(
+        autoattack, x=x, y=y, norm="Linf", epsilon=0.1, version="custom", attacks=attack
+    )
+    counts = []
+    plain = run(logits_fn, progress=lambda moment: counts.append(moment.fraction))
+    to_the_end = run(lambda z, key: logits_fn(z), randomized=True)
+    np.testing.assert_array_equal(plain.robust, to_the_end.robust)
+    broken = ~plain.robust
+    assert broken.sum() > 4
+    # The last misclassified point lies further in than the first.
+    margin = lambda z: np.asarray(logits_fn(z))[np.arange(24), y]
+    assert margin(to_the_end.x_adv)[broken].mean() < margin(plain.x_adv)[broken].mean() - 0.01
+
+
+def test_a_refuted_success_is_searched_on(monkeypatch):
+    """Verdicts stricter than the search: its first success does not hold, a later one does."""
+    logits_fn, x = network(), images(12)
+    y = labels(logits_fn, x)
+    make = ensemble._make_classify
+
+    def strict(*arguments):
+        classify = make(*arguments)
+        bonus = 0.3 * np.eye(5)
+
+        def judge(points, call=0):
+            rows = [np.argmin(np.abs(x - p).max((1, 2, 3))) for p in points]
+            return classify(points, call) + bonus[y[rows]]
+
+        return judge
+
+    monkeypatch.setattr(ensemble, "_make_classify", strict)
+    run = functools.partial(
+        autoattack, logits_fn, x, y, "Linf", 0.1, "custom", attacks=ApgdCE(steps=20)
+    )
+    result = run()
+    monkeypatch.setattr(packing.Batch, "take_back", lambda self, ended, refuted: refuted & False)
+    given_up = run()
+    assert result.robust.sum() < given_up.robust.sum()
+
+
+def test_one_device_and_one_slot():
+    """Batches of 1, in a process with a single device."""
+    code = """
+import numpy as np, jax
+from rwp_jax.attacks.autoattack import ApgdCE, Square, autoattack
+rng = np.random.default_rng(0)
+weights, x = rng.standard_normal((16, 5)), rng.uniform(0, 1, (5, 4, 4, 1)).astype(np.float32)
+f = lambda z: (z.reshape(len(z), -1) - 0.5) @ weights.astype(np.float32)
+y = np.asarray(f(x)).argmax(-1)
+assert jax.local_device_count() == 1
+attacks = (ApgdCE(steps=5), Square(queries=40))
+run = lambda size: autoattack(f, x, y, "Linf", 0.05, "custom", attacks=attacks, batch_size=size)
+one, many = run(1), run(16)
+assert 0 < many.robust.sum() < 5
+np.testing.assert_array_equal(one.robust, many.robust)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, timeout=300)
 
 
 # The state.
@@ -325,16 +472,25 @@ def test_the_state_of_something_else_is_refused(tmp_path):
     run = functools.partial(autoattack, version="custom", attacks=attacks, state_path=path)
     run(logits_fn, x, y)
     for arguments, about in (
-        ((network(1), x, labels(network(1), x)), "its labels differ"),
-        ((network(1), x, y), "of another network"),
-        ((logits_fn, 1 - x, y), "its images differ"),
-        ((logits_fn, x, y, "L2"), "its norm differ"),
-        ((logits_fn, x, y, "Linf", 0.2), "its epsilon differ"),
+        ((network(1), x, labels(network(1), x)), "other labels"),
+        ((network(1), x, y), "other network"),
+        ((logits_fn, 1 - x, y), "other images"),
+        ((logits_fn, x, y, "L2"), "other norm"),
+        ((logits_fn, x, y, "Linf", 0.2), "other epsilon"),
     ):
         with pytest.raises(ValueError, match=about):
             run(*arguments)
-    with pytest.raises(ValueError, match="its attacks differ"):
+    with pytest.raises(ValueError, match="other attacks"):
         autoattack(logits_fn, x, y, state_path=path)
+    with pytest.raises(ValueError, match="other network"):  # the same logits, but no gradient
+        run(lambda z: logits_fn(jax.lax.stop_gradient(z)), x, y)
+    with pytest.raises(ValueError, match="other precision"):
+        run(logits_fn, x, y, precision="default")
+    arrays = dict(np.load(path))
+    for lost in ("figures", "x_adv", "robust_after", "broken", "identity"):
+        np.savez(path, **{name: a for name, a in arrays.items() if name != lost})
+        with pytest.raises(ValueError, match="is no state of AutoAttack"):
+            run(logits_fn, x, y)
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is no state of AutoAttack"):
         run(logits_fn, x, y)
@@ -352,6 +508,9 @@ def test_weights_as_arguments(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     model = make_model(logits_fn, SHAPE, False)
     assert sorted(w.shape for w in model.weights) == [(12, 5), (16, 12)]
+    by_batch = lambda z: logits_fn(z)[np.arange(len(z))] + np.zeros((len(z), 1), np.float32)
+    assert make_model(by_batch, SHAPE, False).weights == ()
+    assert quick(by_batch, x, y, "Linf", 0.1).robust.shape == (6,)
     arguments = quick(logits_fn, x, y, "Linf", 0.1)
     np.testing.assert_array_equal(constants.robust, arguments.robust)
     np.testing.assert_allclose(constants.x_adv, arguments.x_adv, atol=1e-5)

@@ -99,6 +99,21 @@ def test_a_search_goes_on_from_its_snapshot(attack):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_smaller_batch_begins_searches_anew():
+    """After running out of memory, say: the snapshot's slots are not taken over."""
+    model = make_model(logits_fn, SHAPE, False)
+    programs = compile_attack(ApgdCE(steps=20), model, "Linf", EPSILON, SHAPE, "highest")
+    images = packing.Images(X, Y, Y[:, None], np.zeros(1, np.int32))
+    jobs = np.stack([np.arange(len(X)), np.zeros(len(X))], 1).astype(np.int32)
+    make = lambda size: packing.Batch(programs, ApgdCE(steps=20), images, jobs, KEY, size)
+    large, small, equal = make(40), make(16), make(40)
+    large.refill(np.zeros(len(X), bool))
+    small.restore(large.snapshot())
+    equal.restore(large.snapshot())
+    assert (small.size, len(small.jobs), small.occupied.sum()) == (16, 40, 0)
+    assert (equal.size, len(equal.jobs), equal.occupied.sum()) == (40, 0, 40)
+
+
 def test_images_that_are_broken_are_given_up():
     model = make_model(logits_fn, SHAPE, False)
     attack = Square(queries=10_000)

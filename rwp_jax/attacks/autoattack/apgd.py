@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rwp_jax.attacks.autoattack.margins import misclassified
 from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
 from rwp_jax.attacks.norms import l_2_norms
 from rwp_jax.errors import InputError
@@ -146,7 +147,7 @@ def make_apgd(
             def total(point):
                 logits = logits_fn(point, key)
                 losses = loss(logits, job).astype(point.dtype)
-                return losses.sum(), (losses, jnp.argmax(logits, -1) == job.y)
+                return losses.sum(), (losses, ~misclassified(logits, job.y))
 
             return jax.grad(total, has_aux=True)(point)
 

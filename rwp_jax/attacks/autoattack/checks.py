@@ -1,14 +1,15 @@
 """What AutoAttack refuses, and what it warns of because its result would mislead."""
 
+import operator
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.attacks.autoattack.model import Model
+from rwp_jax.attacks.autoattack.model import Model, same_arrays
 from rwp_jax.attacks.autoattack.suite import Attack
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 
 
 class AutoAttackWarning(UserWarning):
@@ -17,18 +18,22 @@ class AutoAttackWarning(UserWarning):
 
 def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
     """Returns images float32 and labels int32 as NumPy arrays; raises InputError for bad ones."""
-    x, y = np.asarray(x), np.asarray(y)
+    try:
+        x, y = np.asarray(x), np.asarray(y)
+    except ValueError as error:  # nested lists of unequal lengths
+        raise InputError(f"x and y must be arrays: {first_line(error)}") from None
     if x.ndim != 4 or not x.size:
         raise InputError(f"x is {list(x.shape)}: images must be [B, H, W, C], one at least")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"x is {x.dtype}: images must be floating point in [0, 1]")
     low, high = float(x.min()), float(x.max())
     if not (low >= 0 and high <= 1):
-        raise InputError(f"x: pixels are in [{low:.6g}, {high:.6g}], must be in [0, 1]")
+        found = "some are NaN" if np.isnan(low) else f"they are in [{low:.6g}, {high:.6g}]"
+        raise InputError(f"x: pixels must be in [0, 1], {found}")
     if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise InputError(f"y is {y.dtype}{list(y.shape)}: must be integer labels [{len(x)}]")
-    if y.min() < 0:
-        raise InputError(f"y: labels begin at {y.min()}, must not be negative")
+    if y.min() < 0 or y.max() >= 2**31:
+        raise InputError(f"y: labels are in [{y.min()}, {y.max()}], must be classes from 0 on")
     return x.astype(np.float32), y.astype(np.int32)
 
 
@@ -38,9 +43,47 @@ def check_epsilon(epsilon: float) -> float:
         value = float(epsilon)
     except (TypeError, ValueError):
         value = float("nan")
-    if not 0 < value < float("inf"):
-        raise InputError(f"epsilon={epsilon!r} must be a positive number")
+    with np.errstate(over="ignore"):
+        fits = 0 < np.float32(value) < float("inf")
+    if not fits:
+        raise InputError(f"epsilon={epsilon!r} must be a positive number, in the range of float32")
     return value
+
+
+def check_batch_size(batch_size) -> int:
+    """Raises InputError unless it is a positive integer."""
+    try:
+        value = operator.index(batch_size)
+    except TypeError:
+        value = 0
+    if value < 1:
+        raise InputError(f"batch_size={batch_size!r} must be a positive integer")
+    return value
+
+
+def check_precision(precision: str) -> None:
+    """Raises InputError for what jax.default_matmul_precision does not know."""
+    try:
+        with jax.default_matmul_precision(precision):
+            pass
+    except Exception:
+        raise InputError(
+            f"precision={precision!r} must be known to jax.default_matmul_precision, as highest is"
+        ) from None
+
+
+def check_key(key):
+    """A random key from a seed or a key of either kind; raises InputError."""
+    described = f"of shape {list(np.shape(key))}" if np.shape(key) else repr(key)
+    try:
+        if not jax.dtypes.issubdtype(getattr(key, "dtype", None) or int, jax.dtypes.prng_key):
+            seed = not np.shape(key)
+            key = jax.random.key(operator.index(key)) if seed else jax.random.wrap_key_data(key)
+        if key.shape:
+            raise ValueError
+        return key
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        raise InputError(f"key {described} must be one seed or one random key of JAX") from None
 
 
 def check_logits(logits: np.ndarray, y: np.ndarray) -> None:
@@ -57,13 +100,17 @@ def check_logits(logits: np.ndarray, y: np.ndarray) -> None:
         )
 
 
-def randomness(logits_of: Callable, x: np.ndarray, y: np.ndarray, version: str) -> Sequence[str]:
-    """Warns where five equal calls of logits_of, (images, call number) -> logits, differ."""
+def randomness(
+    logits_of: Callable, x: np.ndarray, y: np.ndarray, version: str, randomized: bool
+) -> Sequence[str]:
+    """Warns where five equal calls of logits_of, (images, call number) -> logits, differ unannounced."""
     logits = [logits_of(x, call) for call in range(5)]
     units = [z / (np.linalg.norm(z, axis=-1, keepdims=True) + 1e-10) for z in logits]
     counts = {int((z.argmax(-1) == y).sum()) for z in logits}
     spread = max(np.linalg.norm(u - v, axis=-1).max() for u in units for v in units)
-    if version != "rand" and (len(counts) > 1 or spread > 1e-4):
+    if version == "rand" or (version == "custom" and randomized):
+        return
+    if len(counts) > 1 or spread > 1e-4:
         yield "five equal calls of logits_fn differ: for a randomised defence use version='rand'"
 
 
@@ -73,9 +120,7 @@ def drawn_at_trace(logits_fn: Callable, image_shape) -> Sequence[str]:
         jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     )
     first, second = trace(), trace()
-    pairs = zip(first.consts, second.consts, strict=False)
-    constants = all(a is b or np.array_equal(a, b) for a, b in pairs)
-    if str(first.jaxpr) != str(second.jaxpr) or not constants:
+    if str(first.jaxpr) != str(second.jaxpr) or not same_arrays(first.consts, second.consts):
         yield (
             "logits_fn is not pure: its random numbers stay the same in compiled programs; "
             "let it take a key (logits_fn(images, key), randomized=True) and use version='rand'"

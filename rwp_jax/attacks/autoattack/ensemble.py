@@ -1,5 +1,6 @@
 """AutoAttack (Croce and Hein, 2020, arXiv:2003.01690): attacks in turn, each on what the others left."""
 
+import os
 import pathlib
 import time
 import warnings
@@ -39,9 +40,20 @@ class AutoAttackResult(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """A moment of the evaluation: the attack, the share of it that is done, images robust so far."""
+    """A moment of the evaluation.
+
+    Attributes:
+      attack: its name.
+      index: its place among the attacks, from 0.
+      attacks: how many they are.
+      fraction: the share of this attack that is done, or not needed any more.
+      robust: images not broken so far.
+      total: images.
+    """
 
     attack: str
+    index: int
+    attacks: int
     fraction: float
     robust: int
     total: int
@@ -59,6 +71,7 @@ class _Setting(NamedTuple):
     key: Any
     batch_size: int
     precision: str
+    attacks: int
     progress: Callable | None
 
 
@@ -91,13 +104,17 @@ def _searches(attack: Attack, logits: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return np.repeat(targets, attack.restarts, 1), restarts
 
 
-def _judge(setting: _Setting, attack: Attack, record: Record, ended: packing.Ended) -> None:
-    """Records searches that ended. The verdict is a fresh forward's, on the image handed in."""
-    record.done[ended.image, ended.number] = True
-    count = record.zero_gradients.get(attack.name, 0)
-    record.zero_gradients[attack.name] = count + ended.zero_gradients
+def _judge(setting: _Setting, attack: Attack, record: Record, ended: packing.Ended) -> np.ndarray:
+    """Records what searches found; the verdict is a fresh forward's, on the image handed in.
+
+    Returns:
+      [n] bool, which of the searches handed in an image that is classified correctly.
+    """
+    refuted = np.zeros(len(ended.image), bool)
     image = ended.image[ended.fooled]
     if len(image):
+        if not np.isfinite(ended.x_adv).all():
+            raise InputError(f"logits_fn has a NaN gradient for an image of {attack.name}")
         x_adv = into_ball(ended.x_adv, setting.x[image], setting.norm, setting.epsilon)
         logits = setting.classify(x_adv)
         if not np.isfinite(logits).all():
@@ -107,6 +124,8 @@ def _judge(setting: _Setting, attack: Attack, record: Record, ended: packing.End
         wrong = logits.argmax(-1) != setting.y[image]
         record.x_adv[image[wrong]] = x_adv[wrong]
         record.broken[image[wrong]] = True
+        refuted[ended.fooled] = ~wrong
+    return refuted
 
 
 def _run_attack(setting: _Setting, attack: Attack, record: Record) -> None:
@@ -115,6 +134,7 @@ def _run_attack(setting: _Setting, attack: Attack, record: Record) -> None:
     targets, restarts = _searches(attack, record.logits)
     if record.done is None:
         record.done = np.zeros(targets.shape, bool)
+    record.zero_gradients.setdefault(attack.name, 0)
     # In order: the first search of every image before the second of any.
     number, image = np.nonzero(~record.done.T & ~record.broken)
     if len(image):
@@ -129,17 +149,22 @@ def _run_attack(setting: _Setting, attack: Attack, record: Record) -> None:
         images = packing.Images(setting.x, setting.y, targets, restarts)
         jobs = np.stack([image, number], 1).astype(np.int32)
         key = jax.random.fold_in(setting.key, list(ATTACKS).index(attack.name))
-        batch = packing.Batch(programs, attack, images, jobs, key, setting.batch_size)
+        left = list(record.robust_after.values())[-1].sum() * targets.shape[1]
+        batch = packing.Batch(programs, attack, images, jobs, key, setting.batch_size, left)
         if record.snapshot:
             batch.restore(record.snapshot)
         for ended in packing.run(batch, record.broken):
-            _judge(setting, attack, record, ended)
+            again = batch.take_back(ended, _judge(setting, attack, record, ended))
+            record.done[ended.image[~again], ended.number[~again]] = True
+            zero_gradients = int(ended.zero_gradient[~again].sum())
+            record.zero_gradients[attack.name] += zero_gradients
             record.seconds[attack.name] = before + time.monotonic() - began
             record.save_sometimes(batch.snapshot)
             if setting.progress:
                 robust = int((~record.broken).sum())
-                moment = Progress(attack.name, batch.fraction(), robust, len(setting.y))
-                setting.progress(moment)
+                index = len(record.robust_after) - 1
+                moment = (attack.name, index, setting.attacks, batch.fraction(), robust)
+                setting.progress(Progress(*moment, len(setting.y)))
     record.seconds[attack.name] = before + time.monotonic() - began
     record.finish(attack.name)
 
@@ -194,14 +219,14 @@ def autoattack(
     chosen = attacks_of(version, attacks)
     if batch_size is None:
         batch_size = (16 if jax.default_backend() == "cpu" else 256) * jax.local_device_count()
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size!r} must be a positive integer")
+    batch_size = checks.check_batch_size(batch_size)
+    checks.check_precision(precision)
     if state_path and not pathlib.Path(state_path).absolute().parent.is_dir():
         raise InputError(f"state_path={state_path}: there is no such directory")
+    if state_path and not os.access(pathlib.Path(state_path).absolute().parent, os.W_OK):
+        raise InputError(f"state_path={state_path}: no permission to write in its directory")
     x, y = checks.check_images(x, y)
-    key = jax.random.key(key) if isinstance(key, int) else key
-    if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(key)
+    key = checks.check_key(key)
 
     model = make_model(logits_fn, x.shape[1:], randomized)
     size = packing.batch_size_for(min(len(x), batch_size), batch_size)
@@ -218,7 +243,7 @@ def autoattack(
 
     chosen, messages = checks.fitting(chosen, model.num_classes)
     warn(messages)
-    warn(checks.randomness(classify, x[:size], y[:size], version))
+    warn(checks.randomness(classify, x[:size], y[:size], version, randomized))
     if not randomized:
         warn(checks.drawn_at_trace(logits_fn, x.shape[1:]))
     warn(checks.deterministic(model, chosen))
@@ -229,10 +254,13 @@ def autoattack(
         "epsilon": epsilon,
         "attacks": repr(chosen),
         "key": jax.random.key_data(key).tolist(),
+        "network": model.digest,
+        "precision": precision,
     }
     path = pathlib.Path(state_path) if state_path else None
     record = Record(path, identity(x, y, facts), x, y, logits)
-    setting = _Setting(model, classify, x, y, norm, epsilon, key, batch_size, precision, progress)
+    shared = (model, classify, x, y, norm, epsilon, key, batch_size, precision)
+    setting = _Setting(*shared, len(chosen), progress)
     for attack in chosen:
         if attack.name not in record.robust_after:
             _run_attack(setting, attack, record)

@@ -9,7 +9,7 @@ from jax import lax
 
 from rwp_jax.attacks.autoattack.apgd import random_start
 from rwp_jax.attacks.autoattack.box_projection import project_onto_plane
-from rwp_jax.attacks.autoattack.margins import logits_of
+from rwp_jax.attacks.autoattack.margins import logits_of, misclassified
 from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
 
 
@@ -109,11 +109,13 @@ def _step(
     a_point, a_clean = (jnp.maximum(_length(d, norm), 1e-8) for d in (d_point, d_clean))
     alpha = per_image(jnp.minimum(a_point / (a_point + a_clean), settings.alpha_max))
     mixed = (state.x + settings.eta * d_point) * (1 - alpha) + (x + settings.eta * d_clean) * alpha
-    point = jnp.clip(mixed, 0, 1)
+    # Projections may swallow a NaN, which must not pass for a search that found nothing.
+    broken = per_image(~jnp.isfinite(w).all(-1))
+    point = jnp.where(broken, jnp.nan, jnp.clip(mixed, 0, 1))
 
-    fooled = jnp.argmax(logits_fn(point), -1) != y
+    fooled = misclassified(logits_fn(point), y)
     distance = _length(point - x, norm)
-    closer = fooled & (distance < state.result.distance)
+    closer = fooled & ~(distance >= state.result.distance)  # or NaN, for the caller to find
     result = FabResult(
         jnp.where(per_image(closer), point, state.result.x_adv),
         jnp.where(closer, distance, state.result.distance),
@@ -149,7 +151,7 @@ def make_fab(
         return _step(bound, boundary, job.x, job.y, state, norm, settings)
 
     def outcome(job: Job, state: FabState) -> Outcome:
-        fooled, ended = state.result.distance <= epsilon, state.iteration >= steps
+        fooled, ended = ~(state.result.distance > epsilon), state.iteration >= steps
         return Outcome(state.result.x_adv, fooled, ended, state.iteration, jnp.zeros_like(fooled))
 
     return Search(init, step, outcome)

@@ -11,6 +11,11 @@ def logits_of(logits, classes):
     return jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
 
 
+def misclassified(logits, labels):
+    """Bool [B]; logits that are no numbers count as misclassified, so that whoever looks finds them."""
+    return (jnp.argmax(logits, -1) != labels) | ~jnp.isfinite(logits).all(-1)
+
+
 def dlr(logits, labels):
     """Difference of logits ratio (Croce and Hein, 2020, Eq. 6), for 3 classes or more.
 

@@ -1,13 +1,16 @@
 """A network as AutoAttack sees it: a pure function, and the arrays that it closes over."""
 
+import hashlib
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 
 
 class Model(NamedTuple):
@@ -22,21 +25,43 @@ class Model(NamedTuple):
       apply: (weights, images [B, H, W, C], key) -> logits [B, classes], in the dtype of the images.
       num_classes: width of the logits.
       randomized: whether the user's function takes a key.
+      digest: of its operations and the arrays it closes over.
     """
 
     weights: Any
     apply: Callable
     num_classes: int
     randomized: bool
+    digest: str
+
+
+def same_arrays(these, those) -> bool:
+    """Whether two lists of arrays are equal."""
+    pairs = zip(these, those, strict=False)
+    equal = lambda a, b: a is b or (np.shape(a) == np.shape(b) and np.array_equal(a, b))
+    return len(these) == len(those) and all(equal(a, b) for a, b in pairs)
+
+
+def _digest(program: ClosedJaxpr) -> str:
+    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)).encode())
+    for value in program.consts:
+        digest.update(np.ascontiguousarray(value))
+    return digest.hexdigest()
 
 
 def make_model(logits_fn: Callable, image_shape: tuple[int, ...], randomized: bool) -> Model:
     """Wraps logits_fn, of (images) or, where `randomized`, of (images, key).
 
     Raises:
-      InputError: unless it returns floating-point logits [B, classes] with two classes at least.
+      InputError: where it cannot be traced, or does not return floating-point logits [B, classes] with two
+        classes at least.
     """
-    takes_key = logits_fn if randomized else lambda images, key: logits_fn(images)
+
+    def takes_key(images, key):
+        logits = logits_fn(images, key) if randomized else logits_fn(images)
+        if not isinstance(logits, jax.Array | np.ndarray):
+            raise TypeError(f"it returns a {type(logits).__name__}, must return an array")
+        return logits
 
     def trace(images, key):
         return jax.make_jaxpr(takes_key)(
@@ -51,7 +76,15 @@ def make_model(logits_fn: Callable, image_shape: tuple[int, ...], randomized: bo
         (logits,) = jaxpr_as_fun(program)(images, key)
         return logits.astype(images.dtype)
 
-    probe = trace(jax.ShapeDtypeStruct((2, *image_shape), jnp.float32), None)
+    images_of = lambda count: jax.ShapeDtypeStruct((count, *image_shape), jnp.float32)
+    try:
+        probe, other = (trace(images_of(count), None) for count in (2, 3))
+    except Exception as error:  # whatever the user's function raises
+        described = f"{type(error).__name__}: {first_line(error)}"
+        arguments = "(images, key)" if randomized else "(images)"
+        raise InputError(
+            f"logits_fn{arguments} fails on images {[2, *image_shape]}: {described}"
+        ) from error
     outputs = probe.out_avals
     described = ", ".join(f"{o.dtype}{list(o.shape)}" for o in outputs)
     if (
@@ -65,5 +98,7 @@ def make_model(logits_fn: Callable, image_shape: tuple[int, ...], randomized: bo
             f"logits_fn returns {described} for two images: it must return floating-point logits "
             "[B, classes] with two classes at least"
         )
-    weights = () if jax.default_backend() == "cpu" else probe.consts
-    return Model(weights, apply, outputs[0].shape[1], randomized)
+    # Constants that depend on the number of images are no weights.
+    hoist = jax.default_backend() != "cpu" and same_arrays(probe.consts, other.consts)
+    weights = probe.consts if hoist else ()
+    return Model(weights, apply, outputs[0].shape[1], randomized, _digest(probe))

@@ -14,7 +14,7 @@ import numpy as np
 from rwp_jax.attacks.autoattack.slots import Programs, Slots
 from rwp_jax.attacks.autoattack.suite import Attack
 
-SLOTS_PER_DEVICE = 8  # a batch is never smaller
+SLOTS_PER_DEVICE = 8  # a batch is never halved below
 LONG = 1000  # iterations that make the end of an attack worth a smaller batch, compiled anew
 
 EMPTY = -1
@@ -24,18 +24,20 @@ class Ended(NamedTuple):
     """Searches that came to an end.
 
     Attributes:
+      slot: [n] where each was.
       image: [n] which image each was for.
       number: [n] which of the attack's searches it was.
       fooled: [n] bool, whether the network was fooled.
       x_adv: [m, H, W, C] what fooled it, in order.
-      zero_gradients: how many began without a gradient.
+      zero_gradient: [n] bool, which began without a gradient.
     """
 
+    slot: np.ndarray
     image: np.ndarray
     number: np.ndarray
     fooled: np.ndarray
     x_adv: np.ndarray
-    zero_gradients: int
+    zero_gradient: np.ndarray
 
 
 def batch_size_for(wanted: int, batch_size: int) -> int:
@@ -76,10 +78,22 @@ def _reorder(slots: Slots, order) -> Slots:
 class Batch:
     """The slots, seen from the host, and the searches that wait for one."""
 
-    def __init__(self, programs: Programs, attack: Attack, images: Images, jobs, key, batch_size):
-        """Args: jobs [n, 2], the (image, number) of searches in order; n > 0. See `run` for the others."""
+    def __init__(
+        self, programs: Programs, attack: Attack, images: Images, jobs, key, batch_size, total=0
+    ):
+        """Makes empty slots.
+
+        Args:
+          programs: of the attack.
+          attack: its settings.
+          images: what is attacked.
+          jobs: [n, 2], n > 0: (image, number) of the searches to run, in order.
+          key: of the attack.
+          batch_size: the most slots, over all devices.
+          total: searches of the whole attack, for `fraction`; default n.
+        """
         self.programs, self.attack, self.images, self.key = programs, attack, images, key
-        self.jobs, self.total = jobs, len(jobs)
+        self.jobs, self.total, self.most = jobs, total or len(jobs), batch_size
         self.held = np.full((batch_size_for(len(jobs), batch_size), 2), EMPTY)
         self.iteration = np.zeros(len(self.held), int)
         self.rounds = 0
@@ -140,17 +154,37 @@ class Batch:
 
         outcome = self.programs.outcome(self.slots)
         self.iteration = np.array(outcome.iteration)
-        fooled, ended, zero_gradient = jax.device_get(
-            (outcome.fooled, outcome.ended, outcome.zero_gradient)
+        active, fooled, self.ended, zero_gradient = jax.device_get(
+            (self.slots.active, outcome.fooled, outcome.ended, outcome.zero_gradient)
         )
-        over = self.occupied & (fooled | ended)
+        over = self.occupied & ~active
         image, number = self.held[over].T
         success = over & fooled
         # Images are large: they are fetched only when there is one to keep.
         x_adv = np.asarray(outcome.x_adv)[success] if success.any() else self.images.x[:0]
-        result = Ended(image, number, fooled[over], x_adv, int(zero_gradient[over].sum()))
+        slot = np.flatnonzero(over)
+        result = Ended(slot, image, number, fooled[over], x_adv, zero_gradient[over])
         self.held[over] = EMPTY
         return result
+
+    def take_back(self, ended: Ended, refuted: np.ndarray) -> np.ndarray:
+        """Puts searches back whose success did not hold, to use the iterations that are left.
+
+        Args:
+          ended: what the last `advance` returned.
+          refuted: [n] bool, which of them.
+
+        Returns:
+          [n] bool, those that had iterations left; each is put back once.
+        """
+        again = refuted & ~self.ended[ended.slot] & ~np.asarray(self.slots.to_the_end)[ended.slot]
+        if again.any():
+            slots = ended.slot[again]
+            self.held[slots] = np.stack([ended.image, ended.number], 1)[again]
+            mark = np.isin(np.arange(self.size), slots)
+            active, to_the_end = (np.asarray(a) | mark for a in self.slots[:2])
+            self.slots = self.slots._replace(active=active, to_the_end=to_the_end)
+        return again
 
     def fraction(self) -> float:
         """The share of iterations that are done or not needed any more."""
@@ -161,18 +195,19 @@ class Batch:
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """All that `restore` needs beside the list of searches that are done."""
-        leaves = jax.device_get(jax.tree.leaves((self.slots.active, self.slots.state)))
+        leaves = jax.device_get(jax.tree.leaves(self.slots._replace(job=None)))
         arrays = {f"slots_{i}": leaf for i, leaf in enumerate(leaves)}
         return arrays | {"held": self.held, "rounds": np.array(self.rounds)}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Goes on with the searches of a snapshot; begins them anew where devices or sizes changed."""
-        if len(arrays["held"]) % jax.local_device_count():
+        """Goes on with the searches of a snapshot, or begins them anew where it does not fit."""
+        size = len(arrays["held"])
+        if size % jax.local_device_count() or size > batch_size_for(self.most, self.most):
             return
         held, iteration = self.held, self.iteration
         self.held, self.iteration = arrays["held"], np.zeros(len(arrays["held"]), int)
         slots = self._fresh()
-        old, structure = jax.tree.flatten((slots.active, slots.state))
+        old, structure = jax.tree.flatten(slots._replace(job=None))
         new = [arrays.get(f"slots_{i}") for i in range(len(old))]
         if any(
             n is None or (n.shape, n.dtype) != (o.shape, o.dtype)
@@ -180,8 +215,8 @@ class Batch:
         ):
             self.held, self.iteration = held, iteration
             return
-        active, state = jax.tree.unflatten(structure, new)
-        self.slots, self.rounds = Slots(active, slots.job, state), int(arrays["rounds"])
+        self.slots = jax.tree.unflatten(structure, new)._replace(job=slots.job)
+        self.rounds = int(arrays["rounds"])
         in_flight = {tuple(job) for job in self.held.tolist()}
         waits = [tuple(job) not in in_flight for job in self.jobs.tolist()]
         self.jobs = self.jobs[waits]

@@ -18,9 +18,17 @@ TICKS = 100  # iterations on the devices before the host is heard of again
 
 
 class Slots(NamedTuple):
-    """A batch of searches: which are running [B], what for, and how far they are."""
+    """A batch of searches.
+
+    Attributes:
+      active: [B] bool, which are running.
+      to_the_end: [B] bool, which go on when they have fooled the network: the last point counts.
+      job: what they are for.
+      state: how far they are.
+    """
 
     active: Any
+    to_the_end: Any
     job: Job
     state: Any
 
@@ -56,7 +64,9 @@ def compile_attack(
         )
         job = Job(x, y, target, restart, keys)
         state = attack.search(norm, epsilon, image_shape).init(job)
-        return Slots(image >= 0, job, state)
+        # A random network may take back any single verdict.
+        to_the_end = jnp.full(len(image), model.randomized)
+        return Slots(image >= 0, to_the_end, job, state)
 
     def merge(slots, fresh, new, keep):
         """The fresh slots where `new`; of the others those where `keep` go on."""
@@ -77,8 +87,8 @@ def compile_attack(
             moved = search.step(logits_fn, slots.job, slots.state, jax.random.fold_in(key, tick))
             state = pick(slots.active, moved, slots.state)
             outcome = search.outcome(slots.job, state)
-            active = slots.active & ~outcome.fooled & ~outcome.ended
-            return tick + 1, Slots(active, slots.job, state)
+            done = outcome.ended | (outcome.fooled & ~slots.to_the_end)
+            return tick + 1, slots._replace(active=slots.active & ~done, state=state)
 
         return lax.while_loop(running, step, (jnp.zeros((), jnp.int32), slots))[1]
 

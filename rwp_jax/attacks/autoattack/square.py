@@ -195,7 +195,7 @@ def make_square(norm: str, epsilon, image_shape, *, queries: int = 5000, p: floa
 
     def step(logits_fn, job: Job, state: SquareState, key) -> SquareState:
         margins = margin(logits_fn(state.x, key), job.y).astype(state.x.dtype)
-        better = (margins < state.margin) | (margins <= 0)
+        better = (margins < state.margin) | ~(margins > 0)  # NaN too, for the caller to find
         x_best = jnp.where(per_image(better), state.x, state.x_best)
         stage = jnp.sum(state.iteration[:, None] > jnp.array(HALVINGS), -1)
         keys = keys_of(job.key, state.iteration + 1)
@@ -207,7 +207,7 @@ def make_square(norm: str, epsilon, image_shape, *, queries: int = 5000, p: floa
         )
 
     def outcome(job: Job, state: SquareState) -> Outcome:
-        fooled, ended = state.margin <= 0, state.iteration > queries
+        fooled, ended = ~(state.margin > 0), state.iteration > queries
         return Outcome(state.x_best, fooled, ended, state.iteration, jnp.zeros_like(fooled))
 
     return Search(init, step, outcome)

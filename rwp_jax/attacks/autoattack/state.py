@@ -83,30 +83,48 @@ class Record:
         self.saved = time.monotonic()
 
     def _load(self) -> None:
-        try:
-            with np.load(self.path, allow_pickle=False) as file:
-                arrays = dict(file)
-            held, logits = json.loads(str(arrays["identity"])), arrays["logits"]
-        except Exception as error:  # NumPy and zipfile raise many kinds
-            raise InputError(
-                f"{self.path} is no state of AutoAttack ({type(error).__name__}): move it away"
-            ) from None
+        arrays, held, figures = read_state(self.path)
         for name, value in json.loads(self.identity).items():
             if held.get(name) != value:
                 short = len(str(value)) < 64
                 values = f" ({held.get(name)} there, {value} here)" if short else ""
-                raise InputError(f"{self.path} is of another evaluation: its {name} differ{values}")
+                raise InputError(
+                    f"{self.path} is of another evaluation: other {name}{values}; give another file"
+                )
+        logits, broken = arrays["logits"], arrays["broken"]
         tolerance = SAME_LOGITS * np.abs(self.logits).max()
-        if logits.shape != self.logits.shape or np.abs(logits - self.logits).max() > tolerance:
+        if logits.shape != self.logits.shape or broken.shape != self.broken.shape:
+            raise _damaged(self.path, "shapes")
+        if not np.abs(logits - self.logits).max() <= tolerance:
             raise InputError(
                 f"{self.path} is of another network: its logits of the clean images differ"
             )
-        self.logits, self.broken = logits, arrays["broken"]
+        self.logits, self.broken = logits, broken
         self.x_adv[arrays["changed"]] = arrays["x_adv"]
         attacks = arrays["attacks"].tolist()
         self.robust_after = dict(zip(attacks, arrays["robust_after"], strict=True))
-        figures = json.loads(str(arrays["figures"]))
         self.seconds, self.zero_gradients = figures["seconds"], figures["zero_gradients"]
         self.done = arrays.get("done")
         names = [name for name in arrays if name.startswith(SNAPSHOT)]
         self.snapshot = {name.removeprefix(SNAPSHOT): arrays[name] for name in names}
+
+
+def _damaged(path: pathlib.Path, why: str) -> InputError:
+    return InputError(f"{path} is no state of AutoAttack ({why}): move it away")
+
+
+def read_state(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict, dict]:
+    """The arrays of a state, its identity and its figures; raises InputError for a damaged file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        held, figures = (json.loads(str(arrays[name])) for name in ("identity", "figures"))
+        count, changed = len(arrays["broken"]), arrays["changed"]
+        attacks = arrays["robust_after"].shape == (len(arrays["attacks"]), count)
+        lengths = {len(changed), len(arrays["logits"])} == {count}
+        kinds = isinstance(held, dict) and {"seconds", "zero_gradients"} <= figures.keys()
+        if not (attacks and lengths and kinds and len(arrays["x_adv"]) == changed.sum()):
+            raise ValueError
+    except Exception as error:  # NumPy and zipfile raise many kinds
+        raise _damaged(path, type(error).__name__) from None
+    return arrays, held, figures

@@ -16,7 +16,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack:
     """What all attacks have.
 
@@ -47,7 +47,7 @@ class Attack:
         raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Apgd(Attack):
     """APGD on `loss`; gradients are averaged over `eot` evaluations."""
 
@@ -61,7 +61,7 @@ class _Apgd(Attack):
         return make_apgd(self.loss, norm, epsilon, steps=self.steps, eot=self.eot)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ApgdCE(_Apgd):
     """APGD on the cross-entropy."""
 
@@ -71,7 +71,7 @@ class ApgdCE(_Apgd):
         return cross_entropy(logits, job.y)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ApgdDLR(_Apgd):
     """APGD on the difference of logits ratio."""
 
@@ -82,7 +82,7 @@ class ApgdDLR(_Apgd):
         return dlr(logits, job.y)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ApgdT(_Apgd):
     """APGD on the targeted difference of logits ratio."""
 
@@ -94,7 +94,7 @@ class ApgdT(_Apgd):
         return targeted_dlr(logits, job.y, job.target)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Fab(Attack):
     """FAB at the nearest boundary: each step differentiates all logits."""
 
@@ -105,7 +105,7 @@ class Fab(Attack):
         return make_fab(norm, epsilon, targeted=False, steps=self.steps)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FabT(Attack):
     """FAB at the boundaries to target classes."""
 
@@ -117,7 +117,7 @@ class FabT(Attack):
         return make_fab(norm, epsilon, targeted=True, steps=self.steps)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Square(Attack):
     """Square: no gradients; the first windows cover the share `p` of an image."""
 
@@ -153,20 +153,20 @@ def attacks_of(version: str, attacks) -> tuple[Attack, ...]:
     Raises:
       InputError: for an unknown version or attack, or attacks missing or not wanted.
     """
-    if version in VERSIONS:
+    if isinstance(version, str) and version in VERSIONS:
         if attacks is not None:
             raise InputError(f"attacks is for version='custom', not for version={version!r}")
         return VERSIONS[version]
     if version != "custom":
         raise InputError(f"version={version!r} must be one of {', '.join(VERSIONS)}, custom")
-    if isinstance(attacks, str | Attack):
+    if not isinstance(attacks, list | tuple | None):
         attacks = (attacks,)
     if not attacks:
         raise InputError(f"attacks is missing for version='custom': some of {', '.join(ATTACKS)}")
     chosen = []
     for attack in attacks:
         if not isinstance(attack, Attack):
-            if attack not in ATTACKS:
+            if not isinstance(attack, str) or attack not in ATTACKS:
                 raise InputError(f"attacks: {attack!r} must be one of {', '.join(ATTACKS)}")
             attack = ATTACKS[attack]()
         chosen.append(attack)
