@@ -9,6 +9,7 @@ import pytest
 
 from rwp_jax.attacks.autoattack import ApgdCE, ApgdT, FabT, Square, autoattack, suite
 from rwp_jax.attacks.autoattack.apgd import apgd
+from rwp_jax.attacks.autoattack.fab import fab, targeted_boundary
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.parity import autoattack as parity
@@ -106,3 +107,34 @@ def test_the_ensemble_and_attacks_alone(directory, change, capsys, monkeypatch):
     assert run(directory, "standard*") == 0, "two images may differ after an attack"
     change("standard_Linf", square=off_by_two(after["square"]))
     assert run(directory, "standard*") == 1, "and one after all"
+
+
+def test_fab(directory, change, capsys):
+    recorded = parity.read(directory)
+    x, y = jnp.asarray(recorded.x), jnp.asarray(recorded.y)
+    targets = jnp.argsort(recorded.logits_fn(x), -1)[:, -2]
+    boundary = targeted_boundary(recorded.logits_fn, y, targets)
+    attack = functools.partial(fab, recorded.logits_fn, boundary, norm="Linf")
+    distance = np.asarray(jax.jit(attack)(x, y).distance)
+    fooled = np.isfinite(distance)
+    assert fooled.any()
+    theirs = {"distance": np.where(fooled, distance, 0), "fooled": fooled}
+    change("fab_t2_Linf", index=np.arange(COUNT), **theirs)
+    assert run(directory, "fab*") == 0
+    assert "distance within tolerance on 6 of 6" in capsys.readouterr().out
+    change("fab_t2_Linf", fooled=~fooled)
+    assert run(directory, "fab*") == 1
+    assert "FAIL: 6 of 6 verdicts differ" in capsys.readouterr().out
+
+
+def test_what_cannot_run_is_a_row_of_its_own(directory, change, capsys):
+    """A start that is not there, a norm that is not known, arrays that are not there."""
+    change("apgd_ce_L2", robust=np.ones(COUNT, bool))
+    change("apgd_ce_L1", robust=np.ones(COUNT, bool))
+    change("fab_t2_Linf", fooled=np.ones(COUNT, bool))
+    assert run(directory, "apgd*,fab*") == 1
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "start_L2.npz: cannot be read" in lines["apgd_ce_L2"]
+    assert "no attack of this name is known" in lines["apgd_ce_L1"]
+    assert "the case lacks 'index'" in lines["fab_t2_Linf"]
+    assert "within tolerance on 6 of 6" in lines["apgd_ce_Linf"]
