@@ -7,8 +7,8 @@
     python main.py --mode export_torch --workdir DIR --output FILE
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
-command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input, 130 interrupted by
-Ctrl-C.
+command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input, 130
+interrupted by Ctrl-C.
 """
 
 import difflib
