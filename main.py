@@ -216,17 +216,19 @@ def evaluate() -> None:
     robustness.evaluate(directory, which, ATTACKS.value, EXAMPLES.value, SAVE_IMAGES.value)
 
 
+def optimizer_file() -> pathlib.Path | None:
+    return pathlib.Path(TORCH_OPTIMIZER.value) if TORCH_OPTIMIZER.value else None
+
+
 def import_torch() -> None:
-    optimizer = pathlib.Path(TORCH_OPTIMIZER.value) if TORCH_OPTIMIZER.value else None
     directory, checkpoint = pathlib.Path(WORKDIR.value), pathlib.Path(TORCH_CHECKPOINT.value)
-    torch_import.import_torch(CONFIG.value, directory, checkpoint, optimizer, EPOCH.value)
+    torch_import.import_torch(CONFIG.value, directory, checkpoint, optimizer_file(), EPOCH.value)
 
 
 def export_torch() -> None:
-    optimizer = pathlib.Path(TORCH_OPTIMIZER.value) if TORCH_OPTIMIZER.value else None
     directory, output = pathlib.Path(WORKDIR.value), pathlib.Path(OUTPUT.value)
     which = CHECKPOINT.value or "best"
-    torch_export.export_torch(directory, which, output, optimizer, SUB_BLOCK1.value)
+    torch_export.export_torch(directory, which, output, optimizer_file(), SUB_BLOCK1.value)
 
 
 MODES = {

@@ -31,7 +31,9 @@ from rwp_jax import parallel
 from rwp_jax.attacks.autoattack import autoattack
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.parity.autoattack import EPSILON, MEAN, STD, load_network, read_arrays
-from rwp_jax.torch_interop import to_state_dict
+from rwp_jax.robustness import AUTOATTACK_NORMS
+from rwp_jax.torch_export import own_entries
+from rwp_jax.verdicts import load_subject
 
 
 class Victim(NamedTuple):
@@ -56,17 +58,13 @@ def victim_of_cases(directory: pathlib.Path) -> Victim:
 
 
 def victim_of_run(directory: pathlib.Path) -> Victim:
-    from rwp_jax.verdicts import load_subject
-
     run, images, labels = load_subject(directory, "best", 0)
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
     model = run.config.model
-    entries = dict(to_state_dict(model.name, params))
-    entries |= to_state_dict(model.name, batch_stats, "batch_stats")
     logits_fn = functools.partial(run.classifier.eval, params, batch_stats)
     x = images.astype(np.float32) / 255
-    threat = run.config.threat
-    norm = {"l_inf": "Linf", "l_2": "L2"}[threat.norm]
+    threat, entries = run.config.threat, own_entries(run)
+    norm = AUTOATTACK_NORMS[threat.norm]
     return Victim(
         model.name, entries, model.mean, model.std, logits_fn, x, labels, norm, threat.epsilon
     )

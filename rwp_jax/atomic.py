@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from rwp_jax.errors import InputError
+
 PARTIAL = ".partial"
+
+
+def check_free(flag: str, path: pathlib.Path) -> None:
+    """Raises InputError, which names the flag, unless a file can be made at `path`."""
+    if path.exists():
+        raise InputError(f"{flag}={path} exists already")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{flag}={path}: there is no directory {path.parent}")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from rwp_jax import parallel
-from rwp_jax.atomic import write_npz
+from rwp_jax.atomic import check_free, write_npz
 from rwp_jax.data import files, sources
 from rwp_jax.data.pipeline import padded_batches
 from rwp_jax.errors import InputError
@@ -59,10 +59,7 @@ def pseudo_label(workdir: pathlib.Path, unlabeled: str, output: pathlib.Path, wh
     Raises:
       InputError: where there is no such run, no image to label or something in the place of `output`.
     """
-    if output.exists():
-        raise InputError(f"--output={output} exists already")
-    if not output.absolute().parent.is_dir():
-        raise InputError(f"--output={output}: there is no directory {output.parent}")
+    check_free("--output", output)
     images = files.read_images(unlabeled) if unlabeled else None
     run = load_run(workdir, which)
     if images is None:

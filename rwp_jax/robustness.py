@@ -30,6 +30,7 @@ COLUMNS = {
     "cw": "C&W",
     "autoattack": "AutoAttack",
 }
+AUTOATTACK_NORMS = {"l_inf": "Linf", "l_2": "L2"}  # names of a config, and of AutoAttack's users
 DIRECTORY, JSON, NPZ = "evaluation", "evaluation.json", "evaluation.npz"
 SAVE_SECONDS = 10  # between two saves of the fixed attacks' verdicts
 WARNINGS = "autoattack_warnings"
@@ -123,7 +124,7 @@ def run_autoattack(
 ) -> None:
     """Runs AutoAttack's standard version."""
     run, arrays = subject.run, verdicts.arrays
-    norm = {"l_inf": "Linf", "l_2": "L2"}[run.config.threat.norm]
+    norm = AUTOATTACK_NORMS[run.config.threat.norm]
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
     with _bar("autoattack", 1) as bar:
 

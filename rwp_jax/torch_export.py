@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from rwp_jax import torch_checkpoint, torch_files
+from rwp_jax.atomic import check_free
 from rwp_jax.errors import InputError
 from rwp_jax.finished_run import FinishedRun, load_run
 from rwp_jax.optimizer import make_schedule
@@ -14,7 +15,7 @@ from rwp_jax.torch_checkpoint import Parts
 from rwp_jax.torch_interop import to_state_dict
 
 
-def _own_entries(run: FinishedRun) -> dict[str, np.ndarray]:
+def own_entries(run: FinishedRun) -> dict[str, np.ndarray]:
     """Entries that the classes of these networks have without any wrapper, in their order."""
     name = run.config.model.name
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
@@ -45,7 +46,7 @@ def _with_sub_block(entries: dict[str, np.ndarray], prefix: str) -> dict[str, np
 
 
 def _state_dict(run: FinishedRun, form: Parts | None, sub_block1: bool) -> dict[str, np.ndarray]:
-    entries, prefix = _own_entries(run), ""
+    entries, prefix = own_entries(run), ""
     if form:  # as the checkpoint that the run was imported from
         prefix = form.prefix
         named = {prefix + name: value for name, value in entries.items()} | form.aside
@@ -110,9 +111,9 @@ def export_torch(
     Raises:
       InputError: for bad input, before anything is written.
     """
-    torch_files.check_free("--output", output)
+    check_free("--output", output)
     if optimizer:
-        torch_files.check_free("--torch_optimizer", optimizer)
+        check_free("--torch_optimizer", optimizer)
     if optimizer and which.endswith("_ema"):
         raise InputError(
             f"--torch_optimizer is for the trained weights, --checkpoint={which} are averaged ones"

@@ -125,7 +125,7 @@ def write(path: pathlib.Path, content: dict[str, Any]) -> None:
     """Writes nested dicts with NumPy arrays, as tensors; a flat dict also as safetensors.
 
     Raises:
-      InputError: where something is at `path`, or its directory is missing.
+      InputError: where the package that writes such files is missing.
     """
     partial = path.with_name(path.name + PARTIAL)
     if path.suffix == SAFETENSORS:
@@ -144,11 +144,3 @@ def write(path: pathlib.Path, content: dict[str, Any]) -> None:
 
         torch.save(tensors(content), partial)
     partial.replace(path)
-
-
-def check_free(flag: str, path: pathlib.Path) -> None:
-    """Raises InputError unless a file can be made at `path`."""
-    if path.exists():
-        raise InputError(f"{flag}={path} exists already")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"{flag}={path}: there is no directory {path.parent}")

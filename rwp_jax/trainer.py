@@ -128,10 +128,11 @@ def train(
 
     # Sum up.
     writer.close()
-    selected = [which for which in WHICH if checkpoints.find(which)]
+    records = {which: checkpoints.find(which) for which in WHICH}
+    chosen = {which: _summary_record(record) for which, record in records.items() if record}
     summary = {
-        **{which: _summary_record(checkpoints.find(which)) for which in selected},
-        "seconds": round(checkpoints.find("last")["seconds"], 1),
+        **chosen,
+        "seconds": round(records["last"]["seconds"], 1),
         "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind},
         "versions": {"rwp-jax": __version__, "python": sys.version.split()[0]}
         | {package: importlib.metadata.version(package) for package in PACKAGES},
@@ -139,8 +140,7 @@ def train(
     checkpoints.close()
     write_json(directory / workdir.SUMMARY, summary)
     draw_learning_curve(read_metrics(directory), directory.name, directory / LEARNING_CURVE)
-    for which in selected:
-        record = summary[which]
+    for which, record in chosen.items():
         figures = "imported, not evaluated"
         prefix = "ema_" if which.endswith("_ema") else ""
         if "pgd_accuracy" in record:
