@@ -4,7 +4,6 @@ A runner takes a `Case` and returns arrays by the names under which the referenc
 """
 
 import re
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +13,12 @@ from rwp_jax.attacks.pgd import forward_in_mode, pgd
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.errors import InputError
 from rwp_jax.losses import carlini_wagner, cross_entropy
-from rwp_jax.models.classifier import Classifier, make_classifier
 from rwp_jax.models.layers import fold_moments
 from rwp_jax.objectives import Batch, make_objective
-from rwp_jax.optimizer import make_sgd
-from rwp_jax.parity import inputs
 from rwp_jax.parity.case import Case
-from rwp_jax.torch_interop import from_state_dict, to_state_dict
-from rwp_jax.train_step import Attack, Recipe, TrainState, attack_and_update
+from rwp_jax.parity.setting import Network, make_network, make_recipe
+from rwp_jax.torch_interop import to_state_dict
+from rwp_jax.train_step import TrainState, attack_and_update
 from rwp_jax.weight_perturbation import (
     is_perturbed,
     make_weight_perturbation,
@@ -29,14 +26,7 @@ from rwp_jax.weight_perturbation import (
     perturbed_norm,
 )
 
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 WHOLE_IMAGES = 2  # of a batch's perturbations, this many are recorded whole, the batch as a digest
-
-
-class Network(NamedTuple):
-    classifier: Classifier
-    params: Any
-    batch_stats: Any
 
 
 def digest(array) -> np.ndarray:
@@ -65,19 +55,8 @@ def _num_classes(case: Case) -> int:
 
 def _network(case: Case) -> Network:
     """The case's network with its weights, in float64."""
-    model, seed = case.settings["model"], case.settings.get("seed", 0)
-    mean, std = (MEAN, STD) if case.settings.get("normalize", True) else ((), ())
-    classifier = make_classifier(model, _num_classes(case), mean, std, dtype="float64")
-    shape = case.images(
-        0 if "image_seeds" in case.settings or "x0" in case.recorded else None
-    ).shape
-    templates = jax.eval_shape(lambda key: classifier.init(key, shape[1:]), jax.random.key(0))
-    entry = lambda name, shape: inputs.tensor(name, shape, seed)
-    params, batch_stats = (
-        from_state_dict(model, tree, entry, collection)
-        for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
-    )
-    return Network(classifier, params, batch_stats)
+    step = 0 if "image_seeds" in case.settings or "x0" in case.recorded else None
+    return make_network(case.settings, case.images(step).shape[1:], _num_classes(case))
 
 
 def _running(case: Case, batch_stats):
@@ -179,37 +158,11 @@ def run_awp(case: Case) -> dict:
     return _digests("v1", _perturbed_entries(case, _perturb_clean(case, perturbation)(1).v))
 
 
-def _recipe(case: Case, classifier: Classifier, objective: str, perturbation: str) -> Recipe:
-    """The training step of the script of `objective`: at, trades or rst."""
-    settings = case.settings
-    variant, step_size = "madry", settings["alpha"]
-    if objective != "at":
-        variant = "trades"
-        if settings["norm"] == "l_2":
-            step_size = 2 * settings["eps"] / settings["pgd_steps"]
-    return Recipe(
-        classifier,
-        make_objective(objective, beta=settings.get("beta", 0.0)),
-        make_threat_model(settings["norm"], settings["eps"], variant),
-        Attack(settings["pgd_steps"], step_size, settings["bn_attack"]),
-        make_weight_perturbation(
-            perturbation, settings["gamma"], settings["rwp_steps"], settings["c_min"]
-        ),
-        0,
-        make_sgd(
-            settings["lr"],
-            settings["momentum"],
-            settings["weight_decay"],
-            settings.get("nesterov", False),
-        ),
-    )
-
-
 def run_step(case: Case) -> dict:
     settings = case.settings
     objective, perturbation = re.match(r"step_([a-z]+)_([a-z]+)", case.name).groups()
     network = _network(case)
-    recipe = _recipe(case, network.classifier, objective, perturbation)
+    recipe = make_recipe(settings, network.classifier, objective, perturbation)
     step = jax.jit(lambda state, x, y, start: attack_and_update(recipe, state, x, y, start))
     state = TrainState(
         jnp.zeros((), jnp.int32),
