@@ -5,6 +5,8 @@
     python main.py --mode pseudo_label --workdir DIR [--unlabeled FILE] --output FILE
     python main.py --mode import_torch --torch_checkpoint FILE --config FILE --workdir DIR
     python main.py --mode export_torch --workdir DIR --output FILE
+    python main.py --mode reproduce --experiment fig2a --scale digits --workdir DIR [--list]
+    python main.py --mode report --workdirs DIR,DIR [--curves FILE]
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
 command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input, 130
@@ -12,9 +14,9 @@ interrupted by Ctrl-C.
 """
 
 import difflib
+import importlib
 import os
 import pathlib
-import re
 import sys
 
 import jax
@@ -22,6 +24,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from rwp_jax import (
+    comparison,
     finished_run,
     parallel,
     pseudo_label,
@@ -31,16 +34,23 @@ from rwp_jax import (
     torch_import,
     trainer,
 )
+from rwp_jax.command_line import check_config_file, fractions_to_decimals, split_overrides
 from rwp_jax.errors import InputError
 from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.reproduce.command import reproduce
+from rwp_jax.reproduce.experiments import EXPERIMENTS
 from rwp_jax.workdir import flatten
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Directory of the run; runs/<config name> by default."
+    "workdir",
+    None,
+    "Directory of the run, runs/<config name> by default. reproduce: of all its runs; report: to write to.",
 )
 MODE = flags.DEFINE_string(
-    "mode", "train", "train, evaluate, pseudo_label, import_torch or export_torch."
+    "mode",
+    "train",
+    "train, evaluate, pseudo_label, import_torch, export_torch, reproduce or report.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 CHECKPOINT = flags.DEFINE_string(
@@ -88,51 +98,30 @@ EPOCH = flags.DEFINE_integer(
 SUB_BLOCK1 = flags.DEFINE_bool(
     "sub_block1", False, "export_torch: add the unused block of TRADES's and RST's WideResNets."
 )
-
-CONFIG_FILE = re.compile(r"--?config(?:=(.*))?")
-OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
-FRACTION = re.compile(r"(-?(?:\d+\.?\d*|\.\d+))/(\d+\.?\d*|\.\d+)")
-
-
-def fractions_to_decimals(argv: list[str], known: dict) -> list[str]:
-    """--config.threat.epsilon=8/255 (or with a space) as the decimal that ml_collections parses.
-
-    `known` maps the config's dotted keys to values; only those that are floats are touched.
-    """
-    decimals = []
-    for before, argument in zip(["", *argv], argv, strict=False):
-        name, equals, value = argument.rpartition("=")
-        match, override = FRACTION.fullmatch(value), OVERRIDE.fullmatch(name or before)
-        if match and float(match[2]) and override and isinstance(known.get(override[1]), float):
-            value = repr(float(match[1]) / float(match[2]))
-        decimals.append(name + equals + value)
-    return decimals
-
-
-def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments without --config.KEY=VALUE (or --config.KEY VALUE), and the KEYs."""
-    others, keys = [], []
-    value_follows = False
-    for argument in argv:
-        match = OVERRIDE.match(argument)
-        if match:
-            keys.append(match[1])
-        elif not value_follows or argument.startswith("-"):
-            others.append(argument)
-        value_follows = bool(match) and "=" not in argument
-    return others, keys
-
-
-def check_config_file(argv: list[str]) -> None:
-    """Raises InputError where --config names no Python file: ml_collections' messages are long."""
-    for argument, after in zip(argv, [*argv[1:], ""], strict=True):
-        match = CONFIG_FILE.fullmatch(argument)
-        if match:
-            path = (after if match[1] is None else match[1]).partition(":")[0]
-            if not path.endswith(".py") or not os.path.isfile(path):
-                raise InputError(
-                    f"--config={path} is no config file: name one, such as configs/digits_at_rwp.py"
-                )
+EXPERIMENT = flags.DEFINE_string(
+    "experiment", "", f"reproduce: what of the paper, one of {', '.join(EXPERIMENTS)}."
+)
+SCALE = flags.DEFINE_string(
+    "scale", "digits", "reproduce: digits (minutes on a CPU), or cifar10 (as in the paper)."
+)
+SEEDS = flags.DEFINE_integer("seeds", 1, "reproduce: how many runs of every setting, from seed 0.")
+LIST = flags.DEFINE_bool("list", False, "reproduce: only print the runs, their state and cost.")
+ONLY = flags.DEFINE_string(
+    "only",
+    "",
+    "reproduce: the runs to do now, report: the published curves to draw; shell patterns of names, "
+    "comma-separated.",
+)
+SETTINGS = flags.DEFINE_multi_string(
+    "override",
+    [],
+    "reproduce: KEY=VALUE of the config, in all runs, or PATTERN:KEY=VALUE in those whose names match; "
+    "may be repeated.",
+)
+WORKDIRS = flags.DEFINE_list("workdirs", [], "report: directories of runs, comma-separated.")
+CURVES = flags.DEFINE_string(
+    "curves", "", "report: a CSV file of published learning curves to draw besides."
+)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -231,12 +220,40 @@ def export_torch() -> None:
     torch_export.export_torch(directory, which, output, optimizer_file(), SUB_BLOCK1.value)
 
 
+def load_config(name: str):
+    """The config of configs/NAME.py, of NAME:ARGUMENT with an argument."""
+    module, _, argument = name.partition(":")
+    return importlib.import_module(f"configs.{module}").get_config(*filter(None, [argument]))
+
+
+def reproduce_paper() -> None:
+    reproduce(
+        EXPERIMENT.value,
+        SCALE.value,
+        pathlib.Path(WORKDIR.value),
+        load_config,
+        seeds=SEEDS.value,
+        overrides=SETTINGS.value,
+        only=ONLY.value,
+        show_plan=LIST.value,
+    )
+
+
+def report() -> None:
+    directories = [pathlib.Path(name) for name in WORKDIRS.value]
+    curves = pathlib.Path(CURVES.value) if CURVES.value else None
+    output = pathlib.Path(WORKDIR.value or "runs/report")
+    comparison.compare(directories, output, curves, ONLY.value)
+
+
 MODES = {
     "train": train,
     "evaluate": evaluate,
     "pseudo_label": label,
     "import_torch": import_torch,
     "export_torch": export_torch,
+    "reproduce": reproduce_paper,
+    "report": report,
 }
 FLAGS_OF = {  # beside --workdir and --mode
     "train": {"config", "resume"},
@@ -244,6 +261,8 @@ FLAGS_OF = {  # beside --workdir and --mode
     "pseudo_label": {"checkpoint", "unlabeled", "output"},
     "import_torch": {"config", "torch_checkpoint", "torch_optimizer", "epoch"},
     "export_torch": {"checkpoint", "output", "torch_optimizer", "sub_block1"},
+    "reproduce": {"experiment", "scale", "seeds", "list", "only", "override"},
+    "report": {"workdirs", "curves", "only"},
 }
 NEEDED = {
     "train": (),
@@ -251,6 +270,8 @@ NEEDED = {
     "pseudo_label": ("workdir", "output"),
     "import_torch": ("torch_checkpoint", "workdir"),
     "export_torch": ("workdir", "output"),
+    "reproduce": ("experiment", "workdir"),
+    "report": ("workdirs",),
 }
 
 

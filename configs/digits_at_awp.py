@@ -1,6 +1,7 @@
 """Adversarial training with adversarial weight perturbation (AWP) on scikit-learn's 8x8 digits.
 
-    python main.py --config configs/digits_at_awp.py
+    python main.py --config configs/digits_at_awp.py       # L_inf, epsilon 0.2
+    python main.py --config configs/digits_at_awp.py:l2    # L_2, epsilon 0.8
 
 Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy in %
 97.8 / 74.2 best, 97.8 / 69.7 last. Two minutes on 2 CPU cores.
@@ -9,7 +10,7 @@ Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy 
 from configs import digits_at
 
 
-def get_config():
-    config = digits_at.get_config()
+def get_config(threat: str = "linf"):
+    config = digits_at.get_config(threat)
     config.weight_perturbation.name = "awp"
     return config

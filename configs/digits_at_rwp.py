@@ -1,6 +1,7 @@
 """Adversarial training with robust weight perturbation (RWP) on scikit-learn's 8x8 digits.
 
-    python main.py --config configs/digits_at_rwp.py
+    python main.py --config configs/digits_at_rwp.py       # L_inf, epsilon 0.2
+    python main.py --config configs/digits_at_rwp.py:l2    # L_2, epsilon 0.8
 
 Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy in %
 97.5 / 75.6 best, 96.9 / 73.9 last. Under three minutes on 2 CPU cores.
@@ -9,8 +10,8 @@ Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy 
 from configs import digits_at
 
 
-def get_config():
-    config = digits_at.get_config()
+def get_config(threat: str = "linf"):
+    config = digits_at.get_config(threat)
     config.weight_perturbation.name = "rwp"
     config.weight_perturbation.c_min = 1.7
     return config

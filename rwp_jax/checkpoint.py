@@ -9,34 +9,13 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from rwp_jax.errors import InputError
+from rwp_jax.selection import choose, rank
 
 DIRECTORY = "checkpoints"
 
 
-def _rank_by(figure: str) -> Callable[[dict], tuple]:
-    """Better accuracy ranks higher, the earlier epoch among equals; imported networks have none."""
-    return lambda record: (record.get(figure, -1.0), -record["epoch"])
-
-
-_epoch = lambda record: record["epoch"]
-
-# Figures that a record must have, and what the chosen one is the largest by. `_ema`: averaged weights.
-_CHOICES = {
-    "best": ((), _rank_by("pgd_accuracy")),
-    "best_by_validation": (("validation_pgd_accuracy",), _rank_by("validation_pgd_accuracy")),
-    "best_ema": (("ema_pgd_accuracy",), _rank_by("ema_pgd_accuracy")),
-    "last": ((), _epoch),
-    "last_ema": (("ema_pgd_accuracy",), _epoch),
-}
-WHICH = tuple(_CHOICES)
-
-
 class Checkpoints:
-    """The checkpoints of one run: one per epoch, of which the newest and the best are kept.
-
-    As in the paper `best` is the best on the test set, which flatters it; `best_by_validation` is not
-    chosen by the test set and is kept in runs with held-out images. `best_ema` and `last_ema` are for the
-    averaged weights, of which `best_ema` is the best on the test set.
+    """The checkpoints of one run: one per epoch, of which those are kept that `selection` may choose.
 
     A checkpoint holds the training state and that epoch's test record (`epoch`, `pgd_accuracy`, ...; an
     imported one no accuracies).
@@ -47,9 +26,7 @@ class Checkpoints:
         chosen = {"best": True, "best_by_validation": validation, "best_ema": ema}
         policies = ocp.training.preservation_policies
         best = [
-            policies.BestN(get_metric_fn=_CHOICES[which][1], n=1)
-            for which, kept in chosen.items()
-            if kept
+            policies.BestN(get_metric_fn=rank(which), n=1) for which, kept in chosen.items() if kept
         ]
         keep = [policies.LatestN(1), *best]
         self._checkpointer = ocp.training.Checkpointer(
@@ -62,11 +39,9 @@ class Checkpoints:
         self._checkpointer.save_async(record["epoch"], state, metrics=record, force=True)
 
     def find(self, which: str) -> dict[str, Any] | None:
-        """The record of one of the checkpoints `WHICH`, once saves are done; None where there is none."""
+        """The record of the checkpoint that `selection.choose` means, once saves are done, or None."""
         self._checkpointer.wait()
-        records = [checkpoint.metrics for checkpoint in self._checkpointer.checkpoints]
-        figures, rank = _CHOICES[which]
-        return max(filter(lambda r: r.keys() >= set(figures), records), key=rank, default=None)
+        return choose(which, [checkpoint.metrics for checkpoint in self._checkpointer.checkpoints])
 
     def restore(self, epoch: int, like):
         """The state saved after `epoch`, with the structure, dtypes and shardings of `like`.

@@ -8,9 +8,10 @@ import jax
 import ml_collections
 
 from rwp_jax import parallel, workdir
-from rwp_jax.checkpoint import DIRECTORY, WHICH, Checkpoints
+from rwp_jax.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import Classifier, channels_and_classes, make_classifier
+from rwp_jax.selection import WHICH
 
 
 class FinishedRun(NamedTuple):
@@ -53,7 +54,7 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
-    """Loads a checkpoint of a run, finished or not; see `checkpoint.WHICH`.
+    """Loads a checkpoint of a run, finished or not; see `selection.WHICH`.
 
     Predictions are in float32, in float64 where the run was.
 

@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 from rwp_jax import __version__, experiment, parallel, workdir
 from rwp_jax.atomic import write_json
-from rwp_jax.checkpoint import WHICH, Checkpoints
+from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.data.pipeline import epoch_indices
 from rwp_jax.data.sources import Dataset
 from rwp_jax.metrics import MetricsWriter, read_metrics
-from rwp_jax.report import draw_learning_curve
+from rwp_jax.report.learning_curve import draw_learning_curve
+from rwp_jax.selection import WHICH
 from rwp_jax.train_step import init_state
 
 LEARNING_CURVE = "learning_curve.png"

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import main
+from rwp_jax.command_line import fractions_to_decimals
 
 ROOT = pathlib.Path(main.__file__).parent
 DIGITS = "--config=configs/digits_at_rwp.py"
@@ -33,7 +34,7 @@ def run(*arguments, code=None):
 )
 def test_fractions(argument, expected):
     known = {"threat.epsilon": 0.1, "data.path": ""}
-    ours = main.fractions_to_decimals(["main.py", *argument.split()], known)
+    ours = fractions_to_decimals(["main.py", *argument.split()], known)
     assert ours == ["main.py", *expected.split()]
 
 
@@ -48,7 +49,7 @@ def test_fractions(argument, expected):
         ),
         (["--config=configs"], "--config=configs is no config file"),
         ([DIGITS[9:]], "'configs/digits_at_rwp.py' is no flag; --config is missing"),
-        ([DIGITS + ":l2"], "this file takes nothing after ':'"),
+        (["--config=configs/digits_trades.py:l2"], "this file takes nothing after ':'"),
         ([DIGITS, "--config.threat=3"], "--config.threat: no such key; it is a section"),
         ([DIGITS, "--mode=evaluation"], "--mode=evaluation must be one of train, evaluate"),
         (["--mode=pseudo_label"], "--output is missing"),

@@ -1,7 +1,7 @@
 import numpy as np
 from PIL import Image
 
-from rwp_jax.report import draw_learning_curve
+from rwp_jax.report.learning_curve import draw_learning_curve
 
 
 def test_draws_four_curves(tmp_path):

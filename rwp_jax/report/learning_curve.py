@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""The picture that every run draws of itself."""
 
 import pathlib
 

@@ -1,0 +1,80 @@
+"""`main.py --mode report`: any runs side by side, published learning curves beside them."""
+
+import pathlib
+from collections.abc import Sequence
+
+from rwp_jax.errors import InputError
+from rwp_jax.report import summary
+from rwp_jax.report.figures import draw_learning_curves
+from rwp_jax.report.page import Section, write_page
+from rwp_jax.report.published import choose_published, read_published
+from rwp_jax.report.results import Result, read_result
+from rwp_jax.report.table import as_text, write_csv
+
+PAGE, PICTURE = "report.html", "learning_curves.png"
+
+
+def _same_but_seed(result: Result) -> str:
+    """Equal for runs whose configs differ in the seed alone."""
+    config = result.config.copy_and_resolve_references()
+    config.seed = 0
+    return config.to_json(sort_keys=True)
+
+
+def _group(results: Sequence[Result]) -> summary.Groups:
+    """Runs that differ in the seed alone together, by the directory of the first."""
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        groups.setdefault(_same_but_seed(result), []).append(result)
+    firsts = [members[0] for members in groups.values()]
+    names = [first.directory.name for first in firsts]
+    return {
+        name if names.count(name) == 1 else str(first.directory): members
+        for name, first, members in zip(names, firsts, groups.values(), strict=True)
+    }
+
+
+def compare(
+    directories: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    curves: pathlib.Path | None = None,
+    only: str = "",
+) -> None:
+    """Writes report.html, CSV and PNG that compare runs, finished or not.
+
+    Args:
+      directories: of the runs.
+      output: directory to write to.
+      curves: CSV file of published curves, see `published.read_published`.
+      only: which of them, patterns of their names; empty for those of the runs' data sets and norms.
+
+    Raises:
+      InputError: for a directory without metrics, or a file that does not fit.
+    """
+    results = [read_result(directory) for directory in directories]
+    published = []
+    if curves:
+        threats = {(r.config.data.name, r.config.threat.norm) for r in results}
+        published = choose_published(read_published(curves), only, threats)
+        if not published:
+            print(
+                f"no curve of {curves} is of the runs' data sets and norms: --only=PATTERN chooses some"
+            )
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--workdir={output} is a file, must be a directory")
+    output.mkdir(parents=True, exist_ok=True)
+    groups = _group(results)
+    picture = output / PICTURE
+    draw_learning_curves(groups, published, "Learning curves", picture)
+    tables = [summary.summary_table(groups)]
+    evaluations = summary.evaluation_table(groups)
+    tables += [evaluations] if evaluations else []
+    unfinished = [str(r.directory) for r in results if not r.finished]
+    introduction = [f"Runs: {', '.join(map(str, directories))}."]
+    if unfinished:
+        introduction.append(f"Not finished: {', '.join(unfinished)}.")
+    write_page(output / PAGE, "Runs compared", introduction, [Section("Runs", [picture], tables)])
+    for name, table in zip(("accuracies", "attacks"), tables, strict=False):
+        write_csv(table, output / f"{name}.csv")
+        print(as_text(table))
+    print(f"wrote {output / PAGE}")

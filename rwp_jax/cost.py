@@ -1,0 +1,125 @@
+"""What a run costs: forward passes and floating-point operations, without running or loading anything."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rwp_jax.data import sources
+from rwp_jax.data.pipeline import make_mixture
+from rwp_jax.models.classifier import make_classifier
+from rwp_jax.self_training import teacher_config
+
+# Training images, test images, image shape, classes.
+_SIZES = {
+    "digits": (1437, 360, (8, 8, 1), 10),
+    "cifar10": (50_000, 10_000, (32, 32, 3), 10),
+    "cifar100": (50_000, 10_000, (32, 32, 3), 100),
+    "svhn_cropped": (73_257, 26_032, (32, 32, 3), 10),
+}
+_SVHN_EXTRA = 531_131
+# Forward passes an image of Table 2's columns. A gradient step costs 2. AutoAttack's are at most, for an
+# image that nothing breaks: APGD-CE, 9 targets of APGD-T, 9 of FAB-T with its test of every point, Square.
+EVALUATION = {
+    "natural": 1,
+    "fgsm": 2 + 1,
+    "pgd20": 2 * 20 + 1,
+    "pgd100": 2 * 100 + 1,
+    "cw": 2 * 100 + 1,
+    "autoattack": 200 + 9 * 200 + 9 * 300 + 5000,
+}
+
+
+class DataSize(NamedTuple):
+    train: int
+    test: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+
+def data_size(config) -> DataSize:
+    """Sizes of the config's data set, from a table where it has a name, read from the file otherwise."""
+    name = config.data.name
+    if name in _SIZES:
+        size = DataSize(*_SIZES[name])
+        extra = _SVHN_EXTRA if config.data.svhn_extra else 0
+        return size._replace(train=size.train + extra - config.data.validation_examples)
+    data = sources.load(**config.data.to_dict())
+    return DataSize(len(data.x_train), len(data.x_test), data.x_train.shape[1:], data.num_classes)
+
+
+@functools.cache
+def forward_flops(model: str, image_shape: tuple[int, int, int], num_classes: int) -> float:
+    """Floating-point operations of a forward pass of one image, by XLA's count; nothing is compiled."""
+    classifier = make_classifier(model, num_classes)
+    params, batch_stats = jax.eval_shape(
+        lambda key: classifier.init(key, image_shape), jax.random.key(0)
+    )
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    return jax.jit(classifier.eval).lower(params, batch_stats, image).cost_analysis()["flops"]
+
+
+def _perturbation_steps(config) -> int:
+    """The most steps of weight ascent."""
+    perturbation = config.weight_perturbation
+    return {"none": 0, "awp": 1, "rwp": perturbation.steps}[perturbation.name]
+
+
+def _passes_of_a_step(config, k: float) -> float:
+    """Forward passes an image in a training step with k steps of weight ascent."""
+    attack = 2 * config.attack.steps
+    if config.objective.name == "natural":
+        return 3
+    if config.objective.name == "at":
+        return attack + 3 * (k + 1)
+    return 1 + attack + 6 * (k + 1)  # TRADES and RST run on clean and attacked images
+
+
+def training_passes(config, k: float | None = None) -> float:
+    """Forward passes of one image in a training run, its evaluations after every epoch included.
+
+    Args:
+      config: of the run.
+      k: mean number of steps of weight ascent; None for the most it may take.
+    """
+    size = data_size(config)
+    labelled = config.data.labeled_examples or size.train
+    has_extra = bool(config.extra_data.path) or labelled < size.train
+    fraction = config.extra_data.unlabeled_fraction
+    mixture = make_mixture(
+        labelled,
+        config.batch_size,
+        size.train - labelled or int(has_extra),
+        fraction,
+        config.epoch_examples,
+    )
+    images = mixture.steps * config.batch_size
+    perturbed = max(0, config.epochs - config.weight_perturbation.start_epoch)
+    if k is None:
+        steps = perturbed * _passes_of_a_step(config, _perturbation_steps(config))
+        steps += (config.epochs - perturbed) * _passes_of_a_step(config, 0)
+    else:
+        steps = config.epochs * _passes_of_a_step(config, k)
+    evaluated = size.test + config.data.validation_examples
+    evaluated += min(config.evaluation.train_examples, size.train)
+    a_network = evaluated * (2 + 2 * config.evaluation.steps)
+    networks = 2 if config.ema_decay else 1
+    passes = images * steps + config.epochs * networks * a_network
+    if config.self_training.epochs:
+        passes += training_passes(teacher_config(config))
+    return passes
+
+
+def training_flops(config, k: float | None = None) -> float:
+    """Floating-point operations of `training_passes`."""
+    size = data_size(config)
+    forward = forward_flops(config.model.name, size.image_shape, size.num_classes)
+    return training_passes(config, k) * forward
+
+
+def evaluation_flops(config, attacks: tuple[str, ...]) -> float:
+    """Floating-point operations of columns of Table 2 on the test set, at most."""
+    size = data_size(config)
+    forward = forward_flops(config.model.name, size.image_shape, size.num_classes)
+    return size.test * sum(EVALUATION[name] for name in attacks) * forward

@@ -1,0 +1,87 @@
+"""A report as one HTML file that loads nothing from elsewhere."""
+
+import base64
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jinja2
+
+from rwp_jax import __version__
+from rwp_jax.atomic import write_text
+from rwp_jax.report.table import Table
+
+_TEMPLATE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+  :root { color-scheme: light; }
+  body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
+         max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+  h1 { font-size: 1.5rem; margin-bottom: .2rem; }
+  h2 { font-size: 1.1rem; margin: 2.2rem 0 .4rem; }
+  p { max-width: 48rem; margin: .3rem 0; }
+  .note { color: #555; }
+  .note, footer { font-size: .9rem; }
+  .scroll { overflow-x: auto; }
+  table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
+  caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
+  th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #e2e2e2; white-space: nowrap; }
+  th:first-child, td:first-child { text-align: left; padding-left: 0; }
+  thead th { border-bottom: 2px solid #888; vertical-align: bottom; white-space: normal; }
+  img { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
+  footer { margin-top: 3rem; padding-top: .5rem; border-top: 1px solid #ccc; color: #555; }
+  @media print { body { margin: 0; max-width: none; font-size: 10pt; } h2 { break-after: avoid; }
+                 table, img { break-inside: avoid; } .scroll { overflow: visible; } }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+{% for paragraph in introduction %}<p>{{ paragraph }}</p>
+{% endfor %}
+{% for section in sections %}<section>
+<h2>{{ section.heading }}</h2>
+{% for picture in section.pictures -%}
+<img alt="{{ section.heading }}" src="data:image/png;base64,{{ encoded(picture) }}">
+{% endfor %}
+{% for table in section.tables %}<div class="scroll"><table>
+<caption>{{ table.title }}</caption>
+<thead><tr>{% for cell in table.header %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
+<tbody>
+{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody>
+</table></div>
+{% if table.note %}<p class="note">{{ table.note }}</p>
+{% endif %}{% endfor %}
+</section>
+{% endfor %}
+<footer>rwp-jax {{ version }}</footer>
+</body>
+</html>
+"""
+
+
+class Section(NamedTuple):
+    """A heading with pictures (paths of PNG files) and tables below it."""
+
+    heading: str
+    pictures: Sequence[pathlib.Path] = ()
+    tables: Sequence[Table] = ()
+
+
+def write_page(
+    path: pathlib.Path, title: str, introduction: Sequence[str], sections: Sequence[Section]
+) -> None:
+    """Writes the page, with the pictures inside it."""
+    template = jinja2.Environment(autoescape=True).from_string(_TEMPLATE)
+    page = template.render(
+        title=title,
+        introduction=introduction,
+        sections=sections,
+        version=__version__,
+        encoded=lambda picture: base64.b64encode(picture.read_bytes()).decode(),
+    )
+    write_text(path, page)

@@ -1,0 +1,99 @@
+"""Learning curves that others published, from a CSV file, to draw beside one's own."""
+
+import csv
+import fnmatch
+import pathlib
+from typing import NamedTuple
+
+from rwp_jax.errors import InputError
+
+_NAMED = ("source", "dataset", "norm", "model", "method")
+_FIGURES = ("epoch", "test_acc", "test_robust_acc")
+
+
+class PublishedCurve(NamedTuple):
+    """One run of others.
+
+    Attributes:
+      name: SOURCE-DATASET-NORM-MODEL-METHOD.
+      dataset: as `config.data.name` has it, but svhn.
+      norm: `linf` or `l2`.
+      epochs: from 1.
+      natural: test accuracies in [0, 1], one an epoch.
+      robust: the same under the publishers' PGD.
+    """
+
+    name: str
+    dataset: str
+    norm: str
+    epochs: list[int]
+    natural: list[float]
+    robust: list[float]
+
+
+def read_published(path: pathlib.Path) -> list[PublishedCurve]:
+    """Reads a CSV file with a row an epoch.
+
+    Args:
+      path: of the file, with the columns source, dataset, norm, model and method, which name the run,
+        epoch (from 0), test_acc and test_robust_acc (in [0, 1]); others are ignored.
+
+    Raises:
+      InputError: where it cannot be read, lacks columns or holds no numbers in them.
+    """
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            header, rows = reader.fieldnames or [], list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no CSV file"
+        raise InputError(f"--curves={path} cannot be read: {why}") from None
+    missing = [name for name in (*_NAMED, *_FIGURES) if name not in header]
+    if missing:
+        raise InputError(
+            f"--curves={path} lacks the columns {', '.join(missing)}; needed are "
+            f"{', '.join((*_NAMED, *_FIGURES))}"
+        )
+    curves: dict[str, PublishedCurve] = {}
+    for number, row in enumerate(rows, 2):
+        name = "-".join(str(row[key]) for key in _NAMED)
+        empty = PublishedCurve(name, row["dataset"], row["norm"], [], [], [])
+        curve = curves.setdefault(name, empty)
+        try:
+            epoch, natural, robust = (
+                int(row["epoch"]),
+                float(row["test_acc"]),
+                row["test_robust_acc"],
+            )
+            values = (epoch + 1, natural, float(robust))
+        except (TypeError, ValueError):
+            raise InputError(
+                f"--curves={path}, line {number}: {', '.join(_FIGURES)} must be numbers"
+            ) from None
+        for column, value in zip((curve.epochs, curve.natural, curve.robust), values, strict=True):
+            column.append(value)
+    return list(curves.values())
+
+
+def choose_published(
+    curves: list[PublishedCurve], patterns: str, threats: set[tuple[str, str]]
+) -> list[PublishedCurve]:
+    """Those to draw.
+
+    Args:
+      curves: all there are.
+      patterns: shell patterns of their names, comma-separated; empty for those of the runs' threats.
+      threats: (config.data.name, config.threat.norm) of the runs that they are drawn beside.
+
+    Raises:
+      InputError: where patterns were given and none fits.
+    """
+    if not patterns:
+        wanted = {(name.removesuffix("_cropped"), norm.replace("_", "")) for name, norm in threats}
+        return [curve for curve in curves if (curve.dataset, curve.norm) in wanted]
+    names = patterns.split(",")
+    chosen = [c for c in curves if any(fnmatch.fnmatch(c.name, pattern) for pattern in names)]
+    if not chosen:
+        there = ", ".join(curve.name for curve in curves) or "none"
+        raise InputError(f"--only={patterns}: no published curve of that name; there are {there}")
+    return chosen

@@ -1,0 +1,107 @@
+"""Tables of runs side by side: accuracies of the chosen epochs, and the columns of Table 2."""
+
+import math
+from collections.abc import Callable, Sequence
+
+from rwp_jax.report.results import Result
+from rwp_jax.report.spread import Spread, spread
+from rwp_jax.report.table import MISSING, Table
+from rwp_jax.robustness import COLUMNS
+
+Groups = dict[str, Sequence[Result]]  # name -> runs that differ in the seed alone
+
+CHOSEN_BY = {  # which epoch: what is said of how it was chosen
+    "best": "best on the test set, as in the paper",
+    "best_by_validation": "best on held-out training images",
+    "best_ema": "averaged weights, best on the test set",
+    "last": "last epoch",
+    "last_ema": "averaged weights, last epoch",
+}
+
+
+def accuracy(results: Sequence[Result], which: str, name: str) -> Spread | None:
+    """A test accuracy of the epoch `which`, such as `pgd_accuracy`, over runs."""
+    prefix = "ema_" if which.endswith("_ema") else ""
+    return spread(result.figure(which, prefix + name) for result in results)
+
+
+def gap(results: Sequence[Result]) -> Spread | None:
+    """Robust generalisation gap after the last epoch: PGD accuracy on training minus test images."""
+
+    def of(result: Result) -> float | None:
+        training, test = (result.figure("last", f"{p}pgd_accuracy") for p in ("train_", ""))
+        return None if training is None or test is None else training - test
+
+    return spread(map(of, results))
+
+
+def mean_steps(results: Sequence[Result]) -> Spread | None:
+    """Steps of weight ascent really taken, mean over training."""
+    return spread(result.mean("train_perturbation_steps") for result in results)
+
+
+def cell(value: Spread | None) -> str:
+    """An accuracy in %."""
+    return MISSING if value is None else value.percent()
+
+
+def _without_empty_columns(header: list[str], rows: list[list[str]]) -> tuple[list, list]:
+    kept = [
+        i
+        for i in range(len(header))
+        if i == 0 or any(row[i] != MISSING for row in rows) or not rows
+    ]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def summary_table(groups: Groups) -> Table:
+    """Natural and PGD accuracy of every chosen epoch, gap and steps; one row a group."""
+    columns: dict[str, Callable[[Sequence[Result]], str]] = {
+        "seeds": lambda results: str(len(results)),
+        "epochs": lambda results: str(min(len(result.epochs) for result in results)),
+    }
+    for which in CHOSEN_BY:
+        for title, name in (("natural", "natural_accuracy"), ("PGD", "pgd_accuracy")):
+            columns[f"{which.replace('_', ' ')}: {title}"] = (
+                lambda results, which=which, name=name: cell(accuracy(results, which, name))
+            )
+    columns["last: PGD, training − test"] = lambda results: cell(gap(results))
+    columns["mean k"] = lambda results: (
+        f"{value.mean:.2f}" if (value := mean_steps(results)) else MISSING
+    )
+    rows = [
+        [name, *(column(results) for column in columns.values())]
+        for name, results in groups.items()
+    ]
+    header, rows = _without_empty_columns(["run", *columns], rows)
+    shown = [w for w in CHOSEN_BY if any(h.startswith(w.replace("_", " ") + ":") for h in header)]
+    explained = "; ".join(f"{which.replace('_', ' ')}: {CHOSEN_BY[which]}" for which in shown)
+    note = f"Test accuracy in %; {explained}. k: steps of weight ascent, mean over training."
+    return Table("Accuracy of the chosen epochs", header, rows, note)
+
+
+def evaluation_table(groups: Groups) -> Table | None:
+    """The columns of Table 2 for what was evaluated; None where nothing was."""
+    rows = []
+    for name, results in groups.items():
+        for which in CHOSEN_BY:
+            evaluations = [r.evaluations[which] for r in results if which in r.evaluations]
+            if evaluations:
+                rows.append([f"{name}, {which.replace('_', ' ')}", *columns_of(evaluations)])
+    if not rows:
+        return None
+    examples = {r.test_examples for results in groups.values() for r in results if r.test_examples}
+    note = f"Accuracy in % on {' or '.join(map(str, sorted(examples)))} test images."
+    return Table("The attacks of Table 2", ["run, checkpoint", *COLUMNS.values()], rows, note)
+
+
+def columns_of(evaluations: Sequence[dict]) -> list[str]:
+    """Cells of the columns of Table 2, over runs."""
+    accuracies = lambda name: [e[name]["accuracy"] if name in e else None for e in evaluations]
+    return [cell(spread(accuracies(name))) for name in COLUMNS]
+
+
+def standard_error(test_examples: int) -> str:
+    """How sure an accuracy on so many images is, in words, at the accuracy where it is least so."""
+    points = 100 * math.sqrt(0.25 / test_examples)
+    return f"An accuracy on {test_examples:,} test images has a standard error of up to {points:.1f} points"

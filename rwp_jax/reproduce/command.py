@@ -1,0 +1,181 @@
+"""`main.py --mode reproduce`: trains and evaluates what is missing, then writes the report."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+from rwp_jax import cost, experiment, robustness, self_training, trainer
+from rwp_jax.errors import InputError
+from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.report import summary
+from rwp_jax.report.page import write_page
+from rwp_jax.report.results import read_result
+from rwp_jax.report.table import MISSING, Table, as_text, write_csv
+from rwp_jax.reproduce import plan
+from rwp_jax.reproduce.experiments import SCALES, Experiment, make_experiment
+from rwp_jax.reproduce.layout import lay_out
+from rwp_jax.reproduce.plan import Run
+
+PAGE = "report.html"
+
+
+def reproduce(
+    name: str,
+    scale: str,
+    directory: pathlib.Path,
+    load_config: Callable,
+    *,
+    seeds: int = 1,
+    overrides: Sequence[str] = (),
+    only: str = "",
+    show_plan: bool = False,
+) -> None:
+    """Runs a table or figure of the paper; what is finished is not done again.
+
+    Args:
+      name: of the experiment, see `experiments.EXPERIMENTS`.
+      scale: `digits` or `cifar10`.
+      directory: gets runs/NAME for every run, which experiments share, and EXPERIMENT_SCALE/ with
+        report.html, CSV and PNG.
+      load_config: name of a config, such as `cifar10_at:l2`, -> the config.
+      seeds: how many runs of every setting, from seed 0.
+      overrides: [PATTERN:]KEY=VALUE, set in the configs of all runs or those whose names match.
+      only: shell patterns of the runs to do now, comma-separated; empty for all.
+      show_plan: only print the runs, their state and what they cost.
+
+    Raises:
+      InputError: for bad input, before anything is trained.
+      NonFiniteLoss: at the end, where runs diverged; the report leaves them out.
+    """
+    wanted = make_experiment(name, scale)
+    settings = [plan.parse_override(text) for text in overrides]
+    runs = plan.make_plan(wanted, seeds, settings, directory, load_config)
+    chosen = plan.select(runs, only or "*")
+    attacks = tuple(robustness.COLUMNS) if wanted.layout == "table2" else ()
+    if show_plan:
+        print(f"{wanted.title}, {SCALES[scale].described}")
+        print(as_text(_plan_table(runs, attacks)))
+        return
+    _check(chosen)
+    if all(run.config.dtype != "float64" for run in chosen):
+        prefer_eigen()
+    diverged = []
+    for number, run in enumerate(chosen, 1):
+        print(
+            f"[{number}/{len(chosen)}] {run.name}{': finished' if run.finished else ''}", flush=True
+        )
+        try:
+            if not run.finished:
+                self_training.train(run.config, run.directory)
+        except trainer.NonFiniteLoss as error:
+            print(f"{run.name}: {error}", flush=True)
+            diverged.append(run.name)
+            continue
+        for which in _unevaluated(run, attacks):
+            robustness.evaluate(run.directory, which, ",".join(attacks), 0, False)
+    _write_report(wanted, runs, directory / f"{name}_{scale}")
+    if diverged:
+        raise trainer.NonFiniteLoss(
+            f"{', '.join(diverged)}: the loss became non-finite; the report leaves them out"
+        )
+
+
+def _check(runs: Sequence[Run]) -> None:
+    """Checks configs, directories and data sets of all runs; raises InputError."""
+    for run in runs:
+        try:
+            experiment.check_config(run.config)
+        except InputError as error:
+            hint = "--override=PATTERN:KEY=VALUE sets keys, --only chooses runs"
+            raise InputError(f"run {run.name}: {error} ({hint})") from None
+        plan.check_directory(run)
+    unfinished = {run.config.data.to_json(): run.config for run in runs if not run.finished}
+    for config in unfinished.values():
+        experiment.load_data(config)  # a data set that is missing is noticed now, not after hours
+
+
+def _unevaluated(run: Run, attacks: Sequence[str]) -> list[str]:
+    """Checkpoints that columns of Table 2 are missing of."""
+    if not attacks:
+        return []
+    result = read_result(run.directory)
+    wanted = ["best"] + ["best_by_validation"] * bool(run.config.data.validation_examples)
+    return [w for w in wanted if not result.evaluations.get(w, {}).keys() >= set(attacks)]
+
+
+def _state(run: Run, attacks: Sequence[str]) -> str:
+    if run.finished:
+        return "trained, to evaluate" if _unevaluated(run, attacks) else "finished"
+    done = run.epochs_done
+    return f"epoch {done} of {run.config.epochs}" if done else "to do"
+
+
+def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...]) -> Table:
+    """The runs with what they cost, at most: every gate open for all steps, no image broken early.
+
+    Times are known once a run of the same network is finished, by whose operations a second they are.
+    """
+    rates = _rates(runs)
+    rows, total, known = [], 0.0, True
+    for run in runs:
+        training = cost.training_flops(run.config)
+        operations = training + cost.evaluation_flops(run.config, attacks)
+        rate = rates.get(run.config.model.name)
+        left = 0.0 if run.finished else training * (1 - run.epochs_done / run.config.epochs)
+        left += (
+            cost.evaluation_flops(run.config, attacks) if _state(run, attacks) != "finished" else 0
+        )
+        seconds = left / rate if rate else None
+        total, known = total + (seconds or 0.0), known and seconds is not None
+        rows.append(
+            [run.name, _state(run, attacks), f"{operations / 1e12:,.1f}", _duration(seconds)]
+        )
+    rows.append(["together", "", "", _duration(total if known else None)])
+    return Table("", ["run", "state", "TFLOP at most", "time left at most"], rows)
+
+
+def _rates(runs: Sequence[Run]) -> dict[str, float]:
+    """Network -> operations a second in its finished runs, with the steps k that they took."""
+    operations: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for run in (run for run in runs if run.finished):
+        result = read_result(run.directory)
+        k = result.mean("train_perturbation_steps")
+        model = run.config.model.name
+        operations[model] = operations.get(model, 0) + cost.training_flops(run.config, k)
+        seconds[model] = seconds.get(model, 0) + result.seconds
+    return {model: operations[model] / seconds[model] for model in operations if seconds[model]}
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return MISSING
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _write_report(wanted: Experiment, runs: Sequence[Run], output: pathlib.Path) -> None:
+    """Writes report.html, CSV and PNG of the runs that are finished."""
+    trained = [(run.point, read_result(run.directory)) for run in runs if run.finished]
+    if not trained:
+        raise InputError(
+            f"--workdir={output.parent}: no run of {wanted.name} is finished, nothing to show"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    section = lay_out(wanted, trained, output / f"{wanted.name}.png")
+    (table,) = section.tables
+    write_csv(table, output / f"{wanted.name}.csv")
+    seeds = len({run.config.seed for run in runs})
+    tests = cost.data_size(runs[0].config).test
+    introduction = [
+        f"At the scale of {SCALES[wanted.scale].described}: {len(trained)} of {len(runs)} runs are "
+        f"finished, {seeds} of every setting"
+        + (", mean ± sample standard deviation." if seeds > 1 else "."),
+        f"{summary.standard_error(tests)}.",
+    ]
+    write_page(output / PAGE, wanted.title, introduction, [section])
+    print(as_text(table))
+    print(table.note)
+    print(
+        f"wrote {output / PAGE}, {wanted.name}.csv"
+        + (f", {wanted.name}.png" * bool(section.pictures))
+    )

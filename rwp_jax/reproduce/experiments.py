@@ -1,0 +1,195 @@
+"""Which runs each table and figure of the paper is made of."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from rwp_jax.errors import InputError
+
+METHODS = {"": "none", "-AWP": "awp", "-RWP": "rwp"}
+REFERENCE = ("reference",)  # group of a sweep's points that are drawn as lines across it
+
+
+class Point(NamedTuple):
+    """A setting that is trained, once for each seed.
+
+    Attributes:
+      label: of its row, curve or value.
+      config: file of configs/ without .py, and what stands behind the colon: `cifar10_at:l2`.
+      changes: of the config, by dotted key.
+      group: its place besides, such as (threat model, data set) in Table 1.
+    """
+
+    label: str
+    config: str
+    changes: dict[str, Any]
+    group: tuple[str, ...] = ()
+
+
+class Experiment(NamedTuple):
+    """A table or figure.
+
+    Attributes:
+      name: `table1`, ...
+      scale: a name of SCALES.
+      title: what it shows.
+      layout: `table1`, `table2`, `curves` or `sweep`.
+      points: all that is trained for it.
+      axis: of a sweep: the setting that it goes over.
+      second: of a sweep: what its lower panel shows, a name of `layout.SECOND`.
+    """
+
+    name: str
+    scale: str
+    title: str
+    layout: str
+    points: tuple[Point, ...]
+    axis: str = ""
+    second: str = ""
+
+
+class Scale(NamedTuple):
+    """The size at which the paper is repeated; the figures and Table 2 are on the data set of its name.
+
+    Attributes:
+      described: data sets and networks in words.
+      datasets: prefix of the configs of each data set of Table 1 -> `config.data.name`.
+      changes: in every run at this scale.
+      wide: changes in Table 2's AT runs.
+      lsc_ranges: of Figure 1(c), [low, high). The paper's text has no bounds: these are ours.
+      c_mins: of Figure 2(a), ours but for 1.7.
+      k2s: of Figure 2(b).
+    """
+
+    described: str
+    datasets: dict[str, str]
+    changes: dict[str, Any]
+    wide: dict[str, Any]
+    lsc_ranges: tuple[tuple[float, float], ...]
+    c_mins: tuple[float, ...]
+    k2s: tuple[int, ...]
+
+
+_INF = float("inf")
+SCALES = {
+    "digits": Scale(
+        described="scikit-learn's 8x8 digits, wrn-10-1",
+        datasets={"digits": "digits"},
+        changes={"data.validation_examples": 144},  # a tenth of the training set
+        wide={},
+        lsc_ranges=((0.0, 0.2), (0.2, 0.5), (0.5, 1.0), (1.0, 1.7), (1.7, _INF)),
+        c_mins=(0.2, 0.4, 0.7, 1.0, 1.3, 1.7, 2.2),
+        k2s=(1, 2, 3, 5, 7, 10),
+    ),
+    "cifar10": Scale(
+        described="the paper's data sets and networks",
+        datasets={"svhn": "svhn_cropped", "cifar10": "cifar10", "cifar100": "cifar100"},
+        changes={},
+        wide={"model.name": "wrn-34-10"},
+        lsc_ranges=((0.0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 2.0), (2.0, 2.5), (2.5, _INF)),
+        c_mins=(0.5, 1.0, 1.3, 1.5, 1.7, 1.9, 2.1, 2.4),
+        k2s=tuple(range(1, 11)),
+    ),
+}
+
+
+def _point(label: str, config: str, method: str, group=(), **changes) -> Point:
+    """A point; `changes` are of config.weight_perturbation."""
+    changes = {"name": method} | changes
+    changes = {f"weight_perturbation.{key}": value for key, value in changes.items()}
+    return Point(label, config, changes, group)
+
+
+def _at(scale: str, label: str, method: str, group=(), **changes) -> Point:
+    """AT in the figures, all in L_inf."""
+    return _point(label, f"{scale}_at", method, group, **changes)
+
+
+def _references(scale: str) -> tuple[Point, Point]:
+    return _at(scale, "AT", "none", REFERENCE), _at(scale, "AT-AWP", "awp", REFERENCE)
+
+
+def _table1(scale: str) -> Experiment:
+    points = (
+        _point(f"AT{suffix}", f"{prefix}_at{argument}", method, (threat, dataset))
+        for threat, argument in (("l_inf", ""), ("l_2", ":l2"))
+        for prefix, dataset in SCALES[scale].datasets.items()
+        for suffix, method in METHODS.items()
+    )
+    title = "Table 1: AT, AT-AWP and AT-RWP under PGD-20"
+    return Experiment("table1", scale, title, "table1", tuple(points))
+
+
+def _table2(scale: str) -> Experiment:
+    points = [
+        _point(f"{objective.upper()}{suffix}", f"{scale}_{objective}", method)
+        for objective in ("at", "trades", "rst")
+        for suffix, method in METHODS.items()
+    ]
+    wide = SCALES[scale].wide
+    points = [p._replace(changes=p.changes | wide) if p.config[-2:] == "at" else p for p in points]
+    title = "Table 2: AT, TRADES and RST with no weight perturbation, AWP and RWP"
+    return Experiment("table2", scale, title, "table2", tuple(points))
+
+
+def _fig1a(scale: str) -> Experiment:
+    title = "Figure 1(a): robust overfitting of AT"
+    return Experiment("fig1a", scale, title, "curves", (_at(scale, "AT", "none"),))
+
+
+def _fig1b(scale: str) -> Experiment:
+    multiples = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}
+    points = [_at(scale, label, "awp", gamma=0.01 * by) for label, by in multiples.items()]
+    points = (_at(scale, "0", "none"), *points)
+    title = "Figure 1(b): AWP over the size of the weight perturbation"
+    axis = "gamma, in multiples of 0.01"
+    return Experiment("fig1b", scale, title, "sweep", points, axis, "gap")
+
+
+def _fig1c(scale: str) -> Experiment:
+    points = [
+        _at(scale, f"[{low:g}, {high:g})".replace("inf", "∞"), "awp", lsc_low=low, lsc_high=high)
+        for low, high in SCALES[scale].lsc_ranges
+    ]
+    points = (*points, *_references(scale))
+    title = "Figure 1(c): AWP on the adversarial examples whose loss lies in a range"
+    return Experiment("fig1c", scale, title, "sweep", points, "range of the loss", "gap")
+
+
+def _fig2a(scale: str) -> Experiment:
+    points = [_at(scale, f"{c_min:g}", "rwp", c_min=c_min) for c_min in SCALES[scale].c_mins]
+    points = (*points, *_references(scale))
+    title = "Figure 2(a): RWP over c_min, beside AT and AWP"
+    return Experiment("fig2a", scale, title, "sweep", points, "c_min", "steps")
+
+
+def _fig2b(scale: str) -> Experiment:
+    points = tuple(_at(scale, f"{k2}", "rwp", steps=k2) for k2 in SCALES[scale].k2s)
+    title = "Figure 2(b): RWP over K2, the most steps of weight ascent"
+    return Experiment("fig2b", scale, title, "sweep", points, "K2", "steps")
+
+
+def _fig2c(scale: str) -> Experiment:
+    points = tuple(_at(scale, f"AT{suffix}", method) for suffix, method in METHODS.items())
+    title = "Figure 2(c): learning curves of AT, AT-AWP and AT-RWP"
+    return Experiment("fig2c", scale, title, "curves", points)
+
+
+EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {
+    "table1": _table1,
+    "table2": _table2,
+    "fig1a": _fig1a,
+    "fig1b": _fig1b,
+    "fig1c": _fig1c,
+    "fig2a": _fig2a,
+    "fig2b": _fig2b,
+    "fig2c": _fig2c,
+}
+
+
+def make_experiment(name: str, scale: str) -> Experiment:
+    """Looks an experiment up; raises InputError for an unknown name or scale."""
+    if name not in EXPERIMENTS:
+        raise InputError(f"--experiment={name} must be one of {', '.join(EXPERIMENTS)}")
+    if scale not in SCALES:
+        raise InputError(f"--scale={scale} must be one of {', '.join(SCALES)}")
+    return EXPERIMENTS[name](scale)

@@ -1,0 +1,43 @@
+"""Which epoch of a run is meant: the best by one figure or another, or the last."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+
+def _rank_by(figure: str) -> Callable[[dict], tuple]:
+    """Better accuracy ranks higher, the earlier epoch among equals; imported networks have none."""
+    return lambda record: (record.get(figure, -1.0), -record["epoch"])
+
+
+_epoch = lambda record: record["epoch"]
+
+# Figures that a record must have, and what the chosen one is the largest by. `_ema`: averaged weights.
+_CHOICES = {
+    "best": ((), _rank_by("pgd_accuracy")),
+    "best_by_validation": (("validation_pgd_accuracy",), _rank_by("validation_pgd_accuracy")),
+    "best_ema": (("ema_pgd_accuracy",), _rank_by("ema_pgd_accuracy")),
+    "last": ((), _epoch),
+    "last_ema": (("ema_pgd_accuracy",), _epoch),
+}
+WHICH = tuple(_CHOICES)
+
+
+def rank(which: str) -> Callable[[dict], Any]:
+    """What the epoch `which` of WHICH has the largest value of."""
+    return _CHOICES[which][1]
+
+
+def choose(which: str, records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """The record that `which` of WHICH means; None where no record has the figures for it.
+
+    As in the paper `best` is the best on the test set, which flatters it; `best_by_validation` is not
+    chosen by the test set and is for runs with held-out images. `best_ema` and `last_ema` are for
+    averaged weights, of which `best_ema` is the best on the test set.
+
+    Args:
+      which: one of WHICH.
+      records: one an epoch, with `epoch` and test accuracies in [0, 1] such as `pgd_accuracy`, those on
+        held-out images and of averaged weights as `validation_...` and `ema_...`.
+    """
+    figures, largest = _CHOICES[which]
+    return max(filter(lambda r: r.keys() >= set(figures), records), key=largest, default=None)
