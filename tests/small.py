@@ -1,5 +1,7 @@
 """A run small enough for a test."""
 
+import json
+
 import numpy as np
 
 
@@ -26,3 +28,38 @@ def shrink(config, **changes):
     config.evaluation.train_examples = 10
     config.update_from_flattened_dict(changes)
     return config
+
+
+def write_run(directory, config, pgd, finished=True, **splits):
+    """Writes what a run leaves for reports, with made-up figures.
+
+    Args:
+      directory: of the run.
+      config: of the run.
+      pgd: PGD accuracy on the test set after each epoch; natural accuracy is 0.1 above it.
+      finished: whether there is a summary.
+      splits: further figures after each epoch, by split and name: train_perturbation_steps=[1, 2].
+    """
+    directory.mkdir(parents=True)
+    config.epochs = len(pgd)
+    (directory / "config.json").write_text(config.to_json())
+    lines = []
+    for epoch, accuracy in enumerate(pgd):
+        figures = {"test": {"natural_accuracy": accuracy + 0.1, "pgd_accuracy": accuracy}}
+        for name, values in splits.items():
+            split, _, figure = name.partition("_")
+            figures.setdefault(split, {})[figure] = values[epoch]
+        for split, values in figures.items():
+            lines.append(json.dumps({"epoch": epoch, "step": epoch, "split": split, **values}))
+    (directory / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    if finished:
+        (directory / "summary.json").write_text(json.dumps({"seconds": 60.0}))
+    return directory
+
+
+def write_evaluation(directory, which, accuracies, examples=100):
+    """Writes the evaluation.json of a checkpoint, with accuracies by column."""
+    path = directory / "evaluation" / which / "evaluation.json"
+    path.parent.mkdir(parents=True)
+    columns = {name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}
+    path.write_text(json.dumps({"examples": examples, "columns": columns}))

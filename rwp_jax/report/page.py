@@ -43,8 +43,8 @@ _TEMPLATE = """<!doctype html>
 {% for paragraph in introduction %}<p>{{ paragraph }}</p>
 {% endfor %}
 {% for section in sections %}<section>
-<h2>{{ section.heading }}</h2>
-{% for picture in section.pictures -%}
+{% if section.heading != title %}<h2>{{ section.heading }}</h2>
+{% endif %}{% for picture in section.pictures -%}
 <img alt="{{ section.heading }}" src="data:image/png;base64,{{ encoded(picture) }}">
 {% endfor %}
 {% for table in section.tables %}<div class="scroll"><table>
@@ -65,7 +65,7 @@ _TEMPLATE = """<!doctype html>
 
 
 class Section(NamedTuple):
-    """A heading with pictures (paths of PNG files) and tables below it."""
+    """A heading, unless it is the page's, with pictures (paths of PNG files) and tables below it."""
 
     heading: str
     pictures: Sequence[pathlib.Path] = ()

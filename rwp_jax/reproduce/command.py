@@ -172,6 +172,8 @@ def _write_report(wanted: Experiment, runs: Sequence[Run], output: pathlib.Path)
         + (", mean ± sample standard deviation." if seeds > 1 else "."),
         f"{summary.standard_error(tests)}.",
     ]
+    if wanted.finding:
+        introduction.append(f"The paper's finding: {wanted.finding}.")
     write_page(output / PAGE, wanted.title, introduction, [section])
     print(as_text(table))
     print(table.note)

@@ -36,6 +36,7 @@ class Experiment(NamedTuple):
       points: all that is trained for it.
       axis: of a sweep: the setting that it goes over.
       second: of a sweep: what its lower panel shows, a name of `layout.SECOND`.
+      finding: what the paper found there, "" where its figures stand beside ours.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Experiment(NamedTuple):
     points: tuple[Point, ...]
     axis: str = ""
     second: str = ""
+    finding: str = ""
 
 
 class Scale(NamedTuple):
@@ -133,7 +135,8 @@ def _table2(scale: str) -> Experiment:
 
 def _fig1a(scale: str) -> Experiment:
     title = "Figure 1(a): robust overfitting of AT"
-    return Experiment("fig1a", scale, title, "curves", (_at(scale, "AT", "none"),))
+    finding = "robust accuracy on test images falls after the first drop of the learning rate"
+    return Experiment("fig1a", scale, title, "curves", (_at(scale, "AT", "none"),), finding=finding)
 
 
 def _fig1b(scale: str) -> Experiment:
@@ -142,7 +145,10 @@ def _fig1b(scale: str) -> Experiment:
     points = (_at(scale, "0", "none"), *points)
     title = "Figure 1(b): AWP over the size of the weight perturbation"
     axis = "gamma, in multiples of 0.01"
-    return Experiment("fig1b", scale, title, "sweep", points, axis, "gap")
+    finding = (
+        "a larger perturbation narrows the gap between training and test, and costs robustness"
+    )
+    return Experiment("fig1b", scale, title, "sweep", points, axis, "gap", finding)
 
 
 def _fig1c(scale: str) -> Experiment:
@@ -152,26 +158,33 @@ def _fig1c(scale: str) -> Experiment:
     ]
     points = (*points, *_references(scale))
     title = "Figure 1(c): AWP on the adversarial examples whose loss lies in a range"
-    return Experiment("fig1c", scale, title, "sweep", points, "range of the loss", "gap")
+    axis = "range of the loss"
+    finding = (
+        "perturbing on small losses removes robust overfitting, on large ones it is not needed"
+    )
+    return Experiment("fig1c", scale, title, "sweep", points, axis, "gap", finding)
 
 
 def _fig2a(scale: str) -> Experiment:
     points = [_at(scale, f"{c_min:g}", "rwp", c_min=c_min) for c_min in SCALES[scale].c_mins]
     points = (*points, *_references(scale))
     title = "Figure 2(a): RWP over c_min, beside AT and AWP"
-    return Experiment("fig2a", scale, title, "sweep", points, "c_min", "steps")
+    finding = "robust accuracy is highest at c_min = 1.7, above AT and AWP"
+    return Experiment("fig2a", scale, title, "sweep", points, "c_min", "steps", finding)
 
 
 def _fig2b(scale: str) -> Experiment:
     points = tuple(_at(scale, f"{k2}", "rwp", steps=k2) for k2 in SCALES[scale].k2s)
     title = "Figure 2(b): RWP over K2, the most steps of weight ascent"
-    return Experiment("fig2b", scale, title, "sweep", points, "K2", "steps")
+    finding = "robust accuracy rises with K2 and is flat from 7 on"
+    return Experiment("fig2b", scale, title, "sweep", points, "K2", "steps", finding)
 
 
 def _fig2c(scale: str) -> Experiment:
     points = tuple(_at(scale, f"AT{suffix}", method) for suffix, method in METHODS.items())
     title = "Figure 2(c): learning curves of AT, AT-AWP and AT-RWP"
-    return Experiment("fig2c", scale, title, "curves", points)
+    finding = "RWP's best is above AWP's and AT's, and its last epoch hardly below its best"
+    return Experiment("fig2c", scale, title, "curves", points, finding=finding)
 
 
 EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {

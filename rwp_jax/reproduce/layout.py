@@ -21,7 +21,7 @@ _DATASETS = {
     "cifar100": "CIFAR-100",
 }
 SECOND = {  # lower panel of a sweep: its name, its values, their unit
-    "gap": ("PGD, training − test (points)", summary.gap, 100),
+    "gap": ("training − test (points)", summary.gap, 100),
     "steps": ("mean steps k", summary.mean_steps, 1),
 }
 _SELECTIONS = ("best", "best_by_validation", "last")

@@ -1,0 +1,20 @@
+import re
+
+from PIL import Image
+
+from rwp_jax.report.page import Section, write_page
+from rwp_jax.report.table import Table
+
+
+def test_everything_is_inside_and_escaped(tmp_path):
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (2, 2)).save(picture)
+    table = Table("figures", ["run", "<b>"], [["a & b", "1.00±0.10"]], "a note")
+    path = tmp_path / "report.html"
+    write_page(path, "Title <1>", ["About."], [Section("Results", [picture], [table])])
+    page = path.read_text()
+    assert "Title &lt;1&gt;" in page and "&lt;b&gt;" in page and "a &amp; b" in page
+    assert "1.00±0.10" in page and "a note" in page
+    sources = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^"\s>)]*)', page)
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert "http" not in page and "<script" not in page

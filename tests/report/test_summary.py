@@ -1,0 +1,61 @@
+import csv
+
+import pytest
+
+from configs import digits_at
+from rwp_jax.report import summary
+from rwp_jax.report.results import read_result
+from rwp_jax.report.spread import spread
+from rwp_jax.report.table import MISSING, as_text, write_csv
+from tests.small import write_evaluation, write_run
+
+
+def test_mean_and_sample_deviation():
+    assert spread([0.5, None, 0.7]) == pytest.approx((0.6, 0.1 * 2**0.5, 2))
+    assert spread([0.5]).percent() == "50.00"
+    assert spread([0.5, 0.7]).percent() == "60.00±14.14"
+    assert spread([None]) is None
+
+
+@pytest.fixture
+def groups(tmp_path):
+    """Two seeds of one setting with held-out images, one of another without."""
+    splits = {"validation_pgd_accuracy": [0.3, 0.2], "train_pgd_accuracy": [0.5, 0.9]}
+    runs = [
+        write_run(tmp_path / f"a{seed}", digits_at.get_config(), [0.2 + seed / 10, 0.4], **splits)
+        for seed in range(2)
+    ]
+    write_evaluation(runs[0], "best", {"natural": 0.5, "autoattack": 0.2})
+    other = write_run(tmp_path / "b", digits_at.get_config(), [0.1])
+    return {"a": list(map(read_result, runs)), "b": [read_result(other)]}
+
+
+def test_best_by_validation_stands_beside_best_by_test(groups):
+    table = summary.summary_table(groups)
+    figures = {
+        name: dict(zip(table.header, row, strict=True))
+        for name, *row in table.rows
+        for row in [[name, *row]]
+    }
+    assert figures["a"]["best: PGD"] == "40.00±0.00"
+    assert figures["a"]["best by validation: PGD"] == "25.00±7.07"
+    assert figures["a"]["last: PGD, training − test"] == "50.00±0.00"
+    assert figures["b"]["best by validation: PGD"] == MISSING
+    assert "best ema: PGD" not in table.header, "columns without any figure are left out"
+    assert "held-out training images" in table.note and "as in the paper" in table.note
+
+
+def test_the_columns_of_table_2(groups):
+    table = summary.evaluation_table(groups)
+    assert table.rows == [["a, best", "50.00", MISSING, MISSING, MISSING, MISSING, "20.00"]]
+    assert "100 test images" in table.note
+    assert summary.evaluation_table({"b": groups["b"]}) is None
+
+
+def test_text_and_csv_have_the_same_cells(groups, tmp_path):
+    table = summary.summary_table(groups)
+    write_csv(table, tmp_path / "table.csv")
+    with (tmp_path / "table.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [list(row) for row in (table.header, *table.rows)]
+    lines = as_text(table).splitlines()
+    assert len(lines) == 3 and all(len(line) == len(lines[0]) for line in lines[1:2])

@@ -1,0 +1,165 @@
+"""From a command to a report."""
+
+import csv
+import importlib
+import json
+
+import numpy as np
+import pytest
+
+from rwp_jax import self_training, trainer
+from rwp_jax.errors import InputError
+from rwp_jax.report import paper
+from rwp_jax.reproduce.command import reproduce
+from rwp_jax.reproduce.experiments import make_experiment
+from rwp_jax.reproduce.plan import make_plan
+from rwp_jax.robustness import COLUMNS
+from tests.small import write_evaluation, write_run, write_two_classes
+
+
+def load_config(name):
+    module, _, argument = name.partition(":")
+    return importlib.import_module(f"configs.{module}").get_config(*filter(None, [argument]))
+
+
+SMALL = (
+    "epochs=2",
+    "dtype=float64",
+    "batch_size=16",
+    "data.name=npz",
+    "data.validation_examples=16",
+    "attack.steps=2",
+    "evaluation.steps=2",
+    "evaluation.batch_size=16",
+    "evaluation.train_examples=10",
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Overrides that make a run two epochs of two steps on two easy classes."""
+    path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", train=50, test=20)
+    return [*SMALL, f"data.path={path}"]
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+def test_trains_what_is_missing_and_reports_it(small, tmp_path, capsys, monkeypatch):
+    reproduce("fig2c", "digits", tmp_path, load_config, overrides=small, only="*_at_seed0,*awp*")
+    report = tmp_path / "fig2c_digits"
+    assert {path.name for path in report.iterdir()} == {"report.html", "fig2c.csv", "fig2c.png"}
+    assert list(read_csv(report / "fig2c.csv")) == ["AT", "AT-AWP"]
+    assert "2 of 3 runs are finished" in (report / "report.html").read_text()
+    capsys.readouterr()
+
+    reproduce("fig2c", "digits", tmp_path, load_config, overrides=small, show_plan=True)
+    lines = capsys.readouterr().out.splitlines()
+    states = {line.split()[0]: line for line in lines[2:]}
+    assert " finished " in states["digits_at_seed0"] and " to do " in states["digits_at_rwp_seed0"]
+    assert "min" in states["digits_at_rwp_seed0"], "finished runs tell how long the others take"
+
+    trained = []
+    train = self_training.train
+    monkeypatch.setattr(self_training, "train", lambda *a: trained.append(a[1].name) or train(*a))
+    reproduce("fig2c", "digits", tmp_path, load_config, overrides=small)
+    assert trained == ["digits_at_rwp_seed0"], "finished runs are not trained again"
+    rows = read_csv(report / "fig2c.csv")
+    summary = json.loads((tmp_path / "runs/digits_at_rwp_seed0/summary.json").read_text())
+    for which in ("best", "best_by_validation", "last"):
+        expected = f"{100 * summary[which]['pgd_accuracy']:.2f}"
+        assert rows["AT-RWP"][f"{which.replace('_', ' ')}: PGD"] == expected
+
+
+def test_a_run_that_diverges_does_not_end_the_others(small, tmp_path):
+    diverging = "*_awp_*:optimizer.learning_rate=1e30"
+    with pytest.raises(trainer.NonFiniteLoss, match="^digits_at_awp_seed0: the loss became"):
+        reproduce("fig2c", "digits", tmp_path, load_config, overrides=[*small, diverging])
+    assert list(read_csv(tmp_path / "fig2c_digits/fig2c.csv")) == ["AT", "AT-RWP"]
+
+
+def write_runs(name, path, seeds=2):
+    """All runs of an experiment as if trained, with random figures; returns them by label."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for run in make_plan(make_experiment(name, "digits"), seeds, [], path, load_config):
+        pgd, validation, train = rng.uniform(0.2, 0.8, (3, 3))
+        splits = {"validation_pgd_accuracy": validation, "train_pgd_accuracy": train}
+        splits["train_perturbation_steps"] = rng.uniform(0, 10, 3)
+        write_run(run.directory, run.config, pgd, **splits)
+        for which in ("best", "best_by_validation"):
+            columns = dict(zip(COLUMNS, rng.uniform(0.2, 0.8, len(COLUMNS)), strict=True))
+            write_evaluation(run.directory, which, columns)
+            found.setdefault((which, run.point.label), []).append(columns)
+        found.setdefault((run.point.group, run.point.label), []).append(pgd)
+    return found
+
+
+def percent(values):
+    return f"{100 * np.mean(values):.2f}±{100 * np.std(values, ddof=1):.2f}"
+
+
+@pytest.fixture
+def epochs_of_three():
+    return ["epochs=3"]
+
+
+def test_table_1(tmp_path, epochs_of_three):
+    found = write_runs("table1", tmp_path)
+    reproduce("table1", "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three)
+    rows = read_csv(tmp_path / "table1_digits/table1.csv")
+    assert len(rows) == 6
+    row, runs = rows["L_2, AT-RWP"], found[("l_2", "digits"), "AT-RWP"]
+    best, last = percent([max(pgd) for pgd in runs]), percent([pgd[-1] for pgd in runs])
+    assert row["digits: ours, best / last"] == f"{best} / {last}"
+    assert row["paper, CIFAR-10, best / last"] == "74.47±0.14 / 73.84±0.27"
+    assert "±" in row["digits: ours, best by validation"]
+
+
+def test_table_2(tmp_path, epochs_of_three):
+    found = write_runs("table2", tmp_path)
+    reproduce("table2", "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three)
+    rows = read_csv(tmp_path / "table2_digits/table2.csv")
+    assert len(rows) == 27
+    for method, published in paper.TABLE_2.items():
+        assert list(rows[f"{method}, paper, best"].values())[1:] == list(published)
+        for which in ("best", "best_by_validation"):
+            ours = rows[f"{method}, ours, {which.replace('_', ' ')}"]
+            values = [columns["autoattack"] for columns in found[which, method]]
+            assert ours["AutoAttack"] == percent(values)
+
+
+@pytest.mark.parametrize("name", ["fig1a", "fig1b", "fig1c", "fig2a", "fig2b"])
+def test_the_other_figures(name, tmp_path, epochs_of_three):
+    found = write_runs(name, tmp_path)
+    reproduce(name, "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three)
+    report = tmp_path / f"{name}_digits"
+    assert (report / f"{name}.png").stat().st_size > 10_000
+    rows = read_csv(report / f"{name}.csv")
+    points = [key for key in found if key[0] not in ("best", "best_by_validation")]
+    assert len(rows) == len(points)
+    for group, label in points:
+        expected = percent([max(pgd) for pgd in found[group, label]])
+        assert rows[label]["best: PGD"] == expected
+
+
+def test_bad_input_comes_before_any_training(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(self_training, "train", lambda *_: pytest.fail("trained"))
+    for overrides, message in (
+        (["*rwp*:weight_perturbation.gamma=-1"], "run digits_at_rwp_seed0: config.weight_pert"),
+        (["data.path=missing.npz", "data.name=npz"], "missing.npz"),
+        (["epochs=0"], "run digits_at_seed0: config.epochs=0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reproduce("fig2c", "digits", tmp_path / "w", load_config, overrides=overrides)
+    assert not (tmp_path / "w").exists()
+    with pytest.raises(
+        InputError, match="run cifar10_rst_seed0: config.objective.name='rst' needs"
+    ):
+        reproduce("table2", "cifar10", tmp_path / "w", load_config)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--workdir=.*file"):
+        reproduce("fig2c", "digits", tmp_path / "file", load_config, overrides=small)

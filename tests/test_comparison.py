@@ -1,0 +1,70 @@
+import csv
+
+import pytest
+
+from configs import digits_at, digits_at_awp
+from rwp_jax.comparison import compare
+from rwp_jax.errors import InputError
+from tests.small import write_evaluation, write_run
+
+
+def config_of_seed(seed):
+    config = digits_at.get_config()
+    config.seed = seed
+    return config
+
+
+@pytest.fixture
+def runs(tmp_path):
+    directories = [
+        write_run(tmp_path / "at0", config_of_seed(0), [0.2, 0.4]),
+        write_run(tmp_path / "at1", config_of_seed(1), [0.2, 0.5]),
+        write_run(tmp_path / "awp", digits_at_awp.get_config(), [0.1], finished=False),
+    ]
+    write_evaluation(directories[0], "best", {"natural": 0.5})
+    return directories
+
+
+def test_runs_that_differ_in_the_seed_are_one_row(runs, tmp_path):
+    output = tmp_path / "report"
+    compare(runs, output)
+    with (output / "accuracies.csv").open(newline="") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    assert rows["at0"]["best: PGD"] == "45.00±7.07" and rows["at0"]["seeds"] == "2"
+    assert rows["awp"]["last: PGD"] == "10.00"
+    page = (output / "report.html").read_text()
+    assert f"Not finished: {runs[2]}." in page and "The attacks of Table 2" in page
+    assert (output / "learning_curves.png").exists() and (output / "attacks.csv").exists()
+
+
+def test_directories_of_one_name_are_told_apart(tmp_path):
+    runs = [
+        write_run(tmp_path / "a/run", digits_at.get_config(), [0.2]),
+        write_run(tmp_path / "b/run", digits_at_awp.get_config(), [0.3]),
+    ]
+    compare(runs, tmp_path / "report")
+    with (tmp_path / "report/accuracies.csv").open(newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == list(map(str, runs))
+
+
+def test_published_curves(runs, tmp_path, capsys):
+    curves = tmp_path / "curves.csv"
+    header = "source,dataset,norm,model,method,epoch,test_acc,test_robust_acc\n"
+    curves.write_text(header + "x,cifar10,linf,net,at,0,0.5,0.3\n")
+    compare(runs, tmp_path / "report", curves)
+    assert "no curve of" in capsys.readouterr().out
+    without = (tmp_path / "report/learning_curves.png").read_bytes()
+    compare(runs, tmp_path / "report", curves, "x-*")
+    assert (tmp_path / "report/learning_curves.png").read_bytes() != without
+
+
+def test_bad_input_leaves_nothing(runs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="--workdirs: .*empty holds no run with metrics"):
+        compare([*runs, tmp_path / "empty"], tmp_path / "report")
+    with pytest.raises(InputError, match="--curves=.*missing.csv cannot be read"):
+        compare(runs, tmp_path / "report", tmp_path / "missing.csv")
+    assert not (tmp_path / "report").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--workdir=.*file is a file"):
+        compare(runs, tmp_path / "file")
