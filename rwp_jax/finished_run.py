@@ -44,12 +44,15 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
         config = ml_collections.ConfigDict(json.loads((directory / workdir.CONFIG).read_text()))
         _ = config.dtype, config.model.name, config.model.mean, config.model.std
         _ = config.seed, config.parallel, config.data.name
-        _ = config.threat.norm, config.threat.epsilon
-        _ = config.evaluation.batch_size, config.evaluation.step_size
+        _ = config.threat.norm
+        numbers = config.evaluation.batch_size, config.evaluation.step_size, config.threat.epsilon
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise TypeError
         return config
     except (OSError, ValueError, TypeError, AttributeError):
         raise InputError(
-            f"--workdir={directory} holds no run: no readable {workdir.CONFIG}, or keys are missing in it"
+            f"--workdir={directory} holds no run: no readable {workdir.CONFIG}, or keys are missing in it "
+            "or of another type"
         ) from None
 
 

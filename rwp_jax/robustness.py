@@ -210,7 +210,8 @@ def evaluate(
       save_images: whether attacked images are kept in evaluation.npz.
 
     Raises:
-      InputError: for what does not fit, before anything is attacked.
+      InputError: for what does not fit, before anything is attacked; for a state of AutoAttack that is
+        of another network once its turn comes.
     """
     names = parse_attacks(attacks)
     subject = load_subject(directory, which, examples)

@@ -154,6 +154,15 @@ def test_refusals(run, arguments, about):
         evaluate(run, **arguments)
 
 
+@pytest.mark.parametrize("value", ['"x"', "null", "[1]"])
+def test_a_config_edited_by_hand_is_refused_in_one_line(value, run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    config["threat"]["epsilon"] = json.loads(value)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="holds no run: no readable config.json, or keys are miss"):
+        evaluate(tmp_path)
+
+
 def test_wilson():
     """Values of R's binom.confint(method = "wilson")."""
     np.testing.assert_allclose(wilson(8, 10), (0.4901625, 0.9433178), atol=1e-6)

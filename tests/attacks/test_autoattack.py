@@ -27,7 +27,7 @@ from rwp_jax.attacks.autoattack import (
     packing,
 )
 from rwp_jax.attacks.autoattack.ball import check_inside, into_ball
-from rwp_jax.attacks.autoattack.checks import randomness
+from rwp_jax.attacks.autoattack.checks import gradient_masking, randomness
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.suite import VERSIONS
 
@@ -210,6 +210,22 @@ def test_few_classes():
     y = labels(logits_fn, images(3))
     result = autoattack(logits_fn, images(3), y, "Linf", 0.05, "custom", attacks=attack)
     assert "3 target classes, not 9" in result.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("after", "warned"),
+    [
+        ({"clean": 9, "apgd-ce": 8, "square": 7}, True),
+        ({"clean": 9, "apgd-ce": 8, "square": 8}, False),
+        ({"clean": 9, "apgd-ce": 8, "square": 0, "apgd-t": 0}, True),  # as in plus
+        ({"clean": 9, "square": 1, "apgd-ce": 1}, False),  # no attack by gradients before it
+        ({"clean": 9, "square": 1}, False),
+        ({"clean": 9, "apgd-ce": 1}, False),
+    ],
+)
+def test_square_is_compared_with_the_attacks_before_it(after, warned):
+    robust_after = {name: np.arange(10) < count for name, count in after.items()}
+    assert bool(list(gradient_masking(robust_after))) == warned
 
 
 def test_gradient_masking():

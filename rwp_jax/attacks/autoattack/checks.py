@@ -174,11 +174,17 @@ def zero_gradients(attack: Attack, count: int) -> Sequence[str]:
 
 
 def gradient_masking(robust_after: dict[str, np.ndarray]) -> Sequence[str]:
-    """Warns where Square breaks more than 0.2% of the images that all others left."""
-    accuracy = {name: float(robust.mean()) for name, robust in robust_after.items()}
-    others = [value for name, value in accuracy.items() if name != "square"]
-    if "square" in accuracy and len(others) > 1 and accuracy["square"] < min(others) - 0.002:
+    """Warns where Square breaks more than 0.2% of the images that the attacks before it left.
+
+    Those after it do not count: in `plus` it is the fourth of six.
+    """
+    names = list(robust_after)  # in the order in which they ran, the clean images first
+    if "square" not in names[2:]:
+        return
+    before = float(robust_after[names[names.index("square") - 1]].mean())
+    after = float(robust_after["square"].mean())
+    if after < before - 0.002:
         yield (
-            f"Square lowered robust accuracy by {min(others) - accuracy['square']:.2%} after the attacks "
-            "that use gradients: gradients may be masked; try more queries and an adaptive attack"
+            f"Square lowered robust accuracy by {before - after:.2%} after the attacks that use "
+            "gradients: gradients may be masked; try more queries and an adaptive attack"
         )

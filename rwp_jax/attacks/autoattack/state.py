@@ -89,7 +89,7 @@ class Record:
                 short = len(str(value)) < 64
                 values = f" ({held.get(name)} there, {value} here)" if short else ""
                 raise InputError(
-                    f"{self.path} is of another evaluation: other {name}{values}; give another file"
+                    f"{self.path} is of another evaluation: other {name}{values}; move it away"
                 )
         logits, broken = arrays["logits"], arrays["broken"]
         tolerance = SAME_LOGITS * np.abs(self.logits).max()
