@@ -9,8 +9,8 @@
     python main.py --mode report --workdirs DIR,DIR [--curves FILE]
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
-command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input, 130
-interrupted by Ctrl-C.
+command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input, 75 stopped by
+SIGTERM or Ctrl-C with everything saved (a second one stops at once), 130 interrupted outside training.
 """
 
 import difflib
@@ -37,6 +37,7 @@ from rwp_jax import (
 from rwp_jax.command_line import check_config_file, fractions_to_decimals, split_overrides
 from rwp_jax.errors import InputError
 from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.preemption import EXIT_CODE, Interrupted
 from rwp_jax.reproduce.command import reproduce
 from rwp_jax.reproduce.experiments import EXPERIMENTS
 from rwp_jax.workdir import flatten
@@ -312,3 +313,6 @@ if __name__ == "__main__":
     except trainer.NonFiniteLoss as error:
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(1)
+    except Interrupted as error:
+        print(f"main.py: {error}", file=sys.stderr)
+        sys.exit(EXIT_CODE)

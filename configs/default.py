@@ -14,6 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 128  # over all devices of all hosts
     config.dtype = "float32"  # of activations: float32, bfloat16 or float64 (then everything is)
     config.parallel = "pmap"  # or shard_map: how a step is spread over devices
+    config.checkpoint_steps = 0  # save every so many steps too, not only after epochs; 0: no
 
     config.data = ml_collections.ConfigDict()
     config.data.name = (

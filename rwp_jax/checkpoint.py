@@ -1,81 +1,211 @@
-"""Checkpoints of a run by orbax: the last and the best ones."""
+"""Checkpoints of a run by orbax: the newest and the best ones, each with digests of our own.
 
+Orbax does not notice a flipped bit in an array (it restored infinities), nor a damaged record.
+"""
+
+import concurrent.futures
+import contextlib
+import errno
+import logging
+import os
 import pathlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from rwp_jax.errors import InputError
-from rwp_jax.selection import choose, rank
+from rwp_jax.atomic import write_text
+from rwp_jax.digests import array_digests, seal, unseal
+from rwp_jax.errors import InputError, first_line
+from rwp_jax.selection import choose
 
 DIRECTORY = "checkpoints"
+NEWEST = 2  # so many are kept beside the best, so that one may be damaged
+_BEST = ("best", "best_by_validation", "best_ema")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log of orbax, which holds tracebacks of what it raises: messages here are one line."""
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "concurrent.futures")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+class DamagedCheckpoint(InputError):
+    """A checkpoint that is not what was saved; the message names it and what is wrong."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: one per epoch, of which those are kept that `selection` may choose.
+    """The checkpoints of one run: DIRECTORY/STEP by orbax, and DIRECTORY/STEP.json with the record.
 
-    A checkpoint holds the training state and that epoch's test record (`epoch`, `pgd_accuracy`, ...; an
-    imported one no accuracies).
+    The record is written last, so that what a kill leaves of a save is no checkpoint. It has `step`, the
+    steps done, `epoch`, `within_epoch` where it was saved inside that epoch, the epoch's test accuracies
+    otherwise (an imported network has none), and the digests of all arrays.
     """
 
-    def __init__(self, workdir: pathlib.Path, validation: bool = False, ema: bool = False):
-        """Args: of the run; whether records have accuracies on held-out images, or of averaged weights."""
-        chosen = {"best": True, "best_by_validation": validation, "best_ema": ema}
-        policies = ocp.training.preservation_policies
-        best = [
-            policies.BestN(get_metric_fn=rank(which), n=1) for which, kept in chosen.items() if kept
-        ]
-        keep = [policies.LatestN(1), *best]
-        self._checkpointer = ocp.training.Checkpointer(
-            pathlib.Path(workdir).resolve() / DIRECTORY,
-            preservation_policy=policies.AnyPreservationPolicy(keep),
-        )
+    def __init__(self, workdir: pathlib.Path):
+        self.directory = pathlib.Path(workdir).resolve() / DIRECTORY
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+        self._pending: concurrent.futures.Future | None = None
+        self._damaged: dict[pathlib.Path, str] = {}
 
     def save(self, state, record: dict[str, Any]) -> None:
-        """Starts saving the state after epoch record["epoch"]; returns once the state is copied."""
-        self._checkpointer.save_async(record["epoch"], state, metrics=record, force=True)
+        """Starts saving the state after record["step"] steps; returns once the state is copied.
+
+        Raises:
+          InputError: where the save before this one could not be written.
+        """
+        for leaf in jax.tree.leaves(state):
+            leaf.copy_to_host_async()
+        # Copies: on the CPU an array may be a view of a buffer that the next step reuses.
+        copy = jax.tree.map(lambda leaf: np.array(leaf), state)
+        self.wait()
+        self._pending = self._writer.submit(self._write, copy, record)
+
+    def _write(self, state, record: dict[str, Any]) -> None:
+        path = self.path(record["step"])
+        try:
+            self._remove_unfinished()
+            self._record_path(record["step"]).unlink(missing_ok=True)
+            with _quiet():
+                ocp.save(path, state, overwrite=True)
+            sealed = seal({**record, "digests": array_digests(state)})
+            write_text(self._record_path(record["step"]), sealed)
+        except Exception as error:  # orbax and its storage raise many kinds, for a full disk say
+            full = os.strerror(errno.ENOSPC)
+            why = full if full in str(error) else first_line(error)
+            before = "those before it are intact" if self._records() else "there is none before it"
+            self._remove_unfinished()
+            raise InputError(f"checkpoint {path} cannot be written ({why}); {before}") from None
+        self._prune()
+
+    def _remove_unfinished(self) -> None:
+        """Removes what kills left of saves that orbax had not finished."""
+        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _prune(self) -> None:
+        """Deletes sound checkpoints that nothing will ask for; damaged ones stay as they are."""
+        records = self._records()
+        newest = sorted(records, key=lambda record: record["step"])[-NEWEST:]
+        whole = [record for record in records if "within_epoch" not in record]
+        kept = [*newest, *(choose(which, whole) for which in (*_BEST, "last"))]
+        steps = {record["step"] for record in kept if record}
+        for record in records:
+            if record["step"] not in steps:
+                self._record_path(record["step"]).unlink()
+                shutil.rmtree(self.path(record["step"]), ignore_errors=True)
+
+    def wait(self) -> None:
+        """Waits until everything is written; raises InputError where it could not be."""
+        if self._pending:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _record_path(self, step: int) -> pathlib.Path:
+        return self.directory / f"{step}.json"
+
+    def _records(self) -> list[dict[str, Any]]:
+        """The records that are sound; others are remembered as damaged."""
+        records = []
+        for path in self.directory.glob("*.json"):
+            try:
+                record = unseal(path.read_text())
+                _ = record["step"], record["epoch"], record["digests"]
+                if path != self._record_path(record["step"]):
+                    raise ValueError(f"it is that of step {record['step']}")
+                records.append(record)
+            except (OSError, ValueError, KeyError) as error:
+                self._damaged[path] = f"{path} is damaged ({first_line(error)})"
+        return records
 
     def find(self, which: str) -> dict[str, Any] | None:
-        """The record of the checkpoint that `selection.choose` means, once saves are done, or None."""
-        self._checkpointer.wait()
-        return choose(which, [checkpoint.metrics for checkpoint in self._checkpointer.checkpoints])
+        """The record of the whole epoch that `selection.choose` means, once saves are done, or None."""
+        self.wait()
+        return choose(which, [r for r in self._records() if "within_epoch" not in r])
 
-    def restore(self, epoch: int, like):
-        """The state saved after `epoch`, with the structure, dtypes and shardings of `like`.
+    def newest(self) -> dict[str, Any] | None:
+        """The record of the newest checkpoint, inside an epoch or not, once saves are done, or None."""
+        self.wait()
+        return max(self._records(), key=lambda record: record["step"], default=None)
+
+    def restore_newest(self, like) -> tuple[Any, dict[str, Any]] | None:
+        """The newest sound checkpoint, inside an epoch or not: state and record, None where there is none.
+
+        Damaged ones are named on standard output, and left as they are.
+
+        Args:
+          like: a tree of the state's structure, shapes and dtypes.
 
         Raises:
-          InputError: where it cannot be read back.
+          InputError: where there are checkpoints, and none is sound.
         """
-        return self._read(epoch, lambda: jax.tree.map(ocp.arrays.to_shape_dtype_struct, like))
+        self.wait()
+        records = sorted(self._records(), key=lambda record: record["step"], reverse=True)
+        template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        found = None
+        for record in records:
+            try:
+                found = self._read(record, lambda: template), record
+                break
+            except DamagedCheckpoint as error:
+                self._damaged[self.path(record["step"])] = str(error)
+        if found is None and self._damaged:
+            (why, *_) = self._damaged.values()
+            raise InputError(
+                f"{self.directory} has no sound checkpoint: {why}; nothing was deleted: restore it from a "
+                "copy, or move the run's directory away to begin again"
+            )
+        for why in self._damaged.values():
+            print(f"{why}: that of step {found[1]['step']} is used", flush=True)
+        return found
 
-    def load(self, epoch: int) -> dict[str, Any]:
-        """What was saved after `epoch`, as nested dicts of NumPy arrays, on whatever devices it was.
+    def load(self, record: dict[str, Any]) -> dict[str, Any]:
+        """What was saved with a record, as nested dicts of NumPy arrays.
 
         Raises:
-          InputError: where it cannot be read back.
+          DamagedCheckpoint: where it is not what was saved.
         """
 
         def like():
-            saved = self._checkpointer.metadata(epoch).metadata
+            saved = ocp.metadata(self.path(record["step"])).metadata
             return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
 
-        return self._read(epoch, like)
+        return self._read(record, like)
 
-    def _read(self, epoch: int, like: Callable):
+    def _read(self, record: dict[str, Any], like: Callable):
+        path = self.path(record["step"])
         try:
-            return self._checkpointer.load(epoch, like())
+            with _quiet():
+                state = ocp.load(path, like())
         except Exception as error:  # orbax and its storage raise many kinds for damaged files
-            raise InputError(
-                f"checkpoint {self.path(epoch)} is damaged ({type(error).__name__}): with it moved away "
-                "an older one is used, if there is one"
+            raise DamagedCheckpoint(
+                f"checkpoint {path} is damaged ({type(error).__name__})"
             ) from None
+        digests, saved = array_digests(state), record["digests"]
+        for name in sorted(digests.keys() | saved.keys()):
+            if digests.get(name) != saved.get(name):
+                raise DamagedCheckpoint(
+                    f"checkpoint {path} is damaged ({name} is not what was saved)"
+                )
+        return state
 
-    def path(self, epoch: int) -> pathlib.Path:
-        return pathlib.Path(self._checkpointer.directory) / str(epoch)
+    def path(self, step: int) -> pathlib.Path:
+        return self.directory / str(step)
 
     def close(self) -> None:
-        """Waits for the last save and frees the checkpointer."""
-        self._checkpointer.close()
+        """Waits for the last save; raises InputError where it could not be written."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()

@@ -54,6 +54,7 @@ def check_numbers(config) -> None:
     for key in (
         "seed",
         "epoch_examples",
+        "checkpoint_steps",
         "attack.steps",
         "data.validation_examples",
         "data.labeled_examples",

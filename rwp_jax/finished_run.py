@@ -80,7 +80,7 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
         raise InputError(f"--checkpoint={which}: the run in {directory} {lacks}")
     if record is None:
         raise InputError(f"--workdir={directory} holds a run without checkpoints")
-    saved = checkpoints.load(record["epoch"])
+    saved = checkpoints.load(record)
     checkpoints.close()
     weights = saved["ema"] if which.endswith("_ema") else saved
 

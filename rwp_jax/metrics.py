@@ -25,17 +25,25 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
 class MetricsWriter:
     """Appends one JSON object per line to metrics.jsonl and the figures to TensorBoard."""
 
-    def __init__(self, workdir: pathlib.Path, first_epoch: int):
-        """Opens both, dropping what an interrupted run wrote of `first_epoch` and after."""
-        kept = [record for record in read_metrics(workdir) if record["epoch"] < first_epoch]
+    def __init__(self, workdir: pathlib.Path, records: list[dict], first_epoch: int):
+        """Opens both.
+
+        Args:
+          workdir: of the run.
+          records: what metrics.jsonl holds from now on; anything else in it was written by an epoch that
+            is done again.
+          first_epoch: the next to be written.
+        """
+        self.records = list(records)
         path = pathlib.Path(workdir) / FILE
-        write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+        write_text(path, "".join(json.dumps(record) + "\n" for record in records))
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir), purge_step=first_epoch)
 
     def write(self, epoch: int, step: int, split: str, figures: dict[str, float]) -> None:
         """Writes the figures of one split, `train` or `test`, after `epoch` (counted from 0)."""
         record = {"epoch": epoch, "step": step, "split": split, **figures}
+        self.records.append(record)
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         for name, value in figures.items():

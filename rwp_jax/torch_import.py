@@ -134,7 +134,8 @@ def import_torch(
     write_json(directory / workdir.CONFIG, plain_config)
     torch_checkpoint.save_aside(directory, parts)
     checkpoints = Checkpoints(directory)
-    checkpoints.save(parallel.replicate(state), {"epoch": epoch - 1, "seconds": 0.0})
+    record = {"step": epoch * steps, "epoch": epoch - 1, "seconds": 0.0, "metrics": []}
+    checkpoints.save(parallel.replicate(state), record)
     checkpoints.close()
     normalization = f", pixels normalised by {parts.mean} and {parts.std}" if parts.mean else ""
     print(

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import itertools
 import json
 import math
 import pathlib
@@ -18,7 +19,9 @@ from rwp_jax.atomic import write_json
 from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.data.pipeline import epoch_indices
 from rwp_jax.data.sources import Dataset
-from rwp_jax.metrics import MetricsWriter, read_metrics
+from rwp_jax.metrics import MetricsWriter
+from rwp_jax.position import Position, within_epoch
+from rwp_jax.preemption import Interrupted, StopRequest
 from rwp_jax.report.learning_curve import draw_learning_curve
 from rwp_jax.selection import WHICH
 from rwp_jax.train_step import init_state
@@ -50,6 +53,7 @@ def train(
     Raises:
       InputError: for bad input, before anything is compiled or written.
       NonFiniteLoss: see there.
+      Interrupted: after SIGTERM or SIGINT, once the state is saved.
     """
     # Check everything that can be wrong.
     if config.dtype == "float64":
@@ -60,23 +64,28 @@ def train(
     if data is None:
         data = experiment.load_data(config)
     experiment.check_sizes(config, data)
+    directory.mkdir(parents=True, exist_ok=True)
+    with workdir.lock(directory), StopRequest() as stop:
+        if not resuming:
+            write_json(directory / workdir.CONFIG, plain_config)
+        return _train(config, directory, data, stop)
 
+
+def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) -> dict:
+    """Continues the run in the directory, from the beginning where it has no checkpoint."""
     # Set up the run.
     mixture = experiment.mixture_of(config, data)
     parts = experiment.build(config, data.num_classes, mixture.steps)
     init_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 3)
     state = parallel.replicate(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
-    directory.mkdir(parents=True, exist_ok=True)
-    if not resuming:
-        write_json(directory / workdir.CONFIG, plain_config)
     held_out = data.x_validation is not None
-    checkpoints = Checkpoints(directory, validation=held_out, ema=config.ema_decay > 0)
-    last = checkpoints.find("last") if resuming else None
-    if last:
-        state = checkpoints.restore(last["epoch"], state)
-        print(f"resuming after epoch {last['epoch'] + 1} of {config.epochs} in {directory}")
-    first_epoch = last["epoch"] + 1 if last else 0
-    started = time.monotonic() - (last["seconds"] if last else 0.0)
+    checkpoints = Checkpoints(directory)
+    saved = checkpoints.restore_newest(state)
+    position = Position.after(saved[1]) if saved else Position()
+    if saved:
+        state = parallel.replicate(saved[0])
+        print(f"resuming {position.described()} of {config.epochs} in {directory}", flush=True)
+    started = time.monotonic() - position.seconds
     training_set = parallel.replicate(experiment.training_set(config, data))
     if data.x_extra is not None:
         used = len(training_set.labels) - len(data.y_train)
@@ -90,24 +99,41 @@ def train(
     ]  # files may be sorted by class
     x_part, y_part = parallel.replicate((data.x_train[part], data.y_train[part]))
     step_key, evaluation_key = parallel.replicate((step_key, evaluation_key))
-    writer = MetricsWriter(directory, first_epoch)
+    hosts = jax.process_index(), jax.process_count()
+    writer = MetricsWriter(directory, position.metrics, position.epoch)
 
-    for epoch in range(first_epoch, config.epochs):
-        # Train for an epoch; metrics stay on the device until its end.
-        hosts = jax.process_index(), jax.process_count()
+    for epoch in range(position.epoch, config.epochs):
+        # Train for an epoch; metrics stay on the device until its end, or until a save.
+        steps = list(position.steps) if epoch == position.epoch else []
         order = epoch_indices(mixture, config.seed, epoch, *hosts)
-        steps = []
-        for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}"):
+        order = itertools.islice(order, len(steps), None)
+        for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}", len(steps)):
             state, metrics = parts.train_step(state, training_set, indices, step_key)
             steps.append(metrics)
             # Steps are queued without waiting, but only so many that the progress shown is true.
             jax.block_until_ready(steps[-IN_FLIGHT:][0])
-        steps = jax.tree.map(lambda *values: np.stack(values), *jax.device_get(steps))
-        _check_finite(steps, state, epoch, checkpoints)
+            step = epoch * mixture.steps + len(steps)
+            due = config.checkpoint_steps and step % config.checkpoint_steps == 0
+            if stop.signal or (due and len(steps) < mixture.steps):
+                steps = jax.device_get(steps)
+                _check_finite(steps, state, epoch, mixture.steps, checkpoints)
+                record = {
+                    "step": step,
+                    "epoch": epoch,
+                    "seconds": time.monotonic() - started,
+                    "within_epoch": within_epoch(steps),
+                    "metrics": list(writer.records),
+                }
+                checkpoints.save(state, record)
+                _stop_if_asked(stop, checkpoints, record)
+        steps = jax.device_get(steps)
+        _check_finite(steps, state, epoch, mixture.steps, checkpoints)
 
         # Evaluate on the whole test set, and on part of the training set for the learning curve.
-        train_figures = {name: float(values.mean()) for name, values in steps.items()}
-        train_figures["learning_rate"] = float(steps["learning_rate"][-1])
+        train_figures = {
+            name: float(np.stack([step[name] for step in steps]).mean()) for name in steps[0]
+        }
+        train_figures["learning_rate"] = float(steps[-1]["learning_rate"])
         evaluate = functools.partial(_evaluate, parts, state, key=evaluation_key)
         if n:
             train_figures |= evaluate(x_part, y_part)
@@ -122,10 +148,14 @@ def train(
         if held_out:
             writer.write(epoch, step, "validation", held_figures)
         held_figures = {f"validation_{name}": value for name, value in held_figures.items()}
-        record = {"epoch": epoch, "seconds": seconds, **test_figures, **held_figures}
+        record = {"step": step, "epoch": epoch, "seconds": seconds, "metrics": list(writer.records)}
+        record |= test_figures | held_figures
         checkpoints.save(state, record)
         accuracy = parts.recipe.objective.accuracy
-        print(_line(epoch, config, accuracy, train_figures, test_figures, seconds), flush=True)
+        line = _line(epoch, config, accuracy, train_figures, test_figures, seconds)
+        print(line, flush=True)
+        if epoch + 1 < config.epochs:
+            _stop_if_asked(stop, checkpoints, record)
 
     # Sum up.
     writer.close()
@@ -140,7 +170,7 @@ def train(
     }
     checkpoints.close()
     write_json(directory / workdir.SUMMARY, summary)
-    draw_learning_curve(read_metrics(directory), directory.name, directory / LEARNING_CURVE)
+    draw_learning_curve(writer.records, directory.name, directory / LEARNING_CURVE)
     for which, record in chosen.items():
         figures = "imported, not evaluated"
         prefix = "ema_" if which.endswith("_ema") else ""
@@ -163,11 +193,22 @@ def _evaluate(parts: experiment.Experiment, state, x, y, key) -> dict[str, float
     return figures | {f"ema_{name}": value for name, value in average.items()}
 
 
-def _progress(iterable, total: int, description: str):
+def _progress(iterable, total: int, description: str, done: int):
     """A progress bar on a terminal, nothing elsewhere."""
+    hidden = not sys.stderr.isatty()
     return tqdm(
-        iterable, description, total, leave=False, unit="step", disable=not sys.stderr.isatty()
+        iterable, description, total, leave=False, unit="step", disable=hidden, initial=done
     )
+
+
+def _stop_if_asked(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:
+    """Raises Interrupted, once everything is written, where a signal came."""
+    if stop.signal:
+        checkpoints.close()
+        raise Interrupted(
+            f"{stop.signal}: saved {checkpoints.path(record['step'])}, after step {record['step']} in "
+            f"epoch {record['epoch'] + 1}; the same command continues"
+        )
 
 
 @jax.jit
@@ -175,25 +216,27 @@ def _all_finite(tree):
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
-def _check_finite(steps: dict, state, epoch: int, checkpoints: Checkpoints) -> None:
-    """Raises NonFiniteLoss for an epoch whose losses, or what its last update left, are no numbers."""
-    finite = np.isfinite(steps["loss"])
+def _check_finite(
+    steps: list[dict], state, epoch: int, steps_per_epoch: int, checkpoints: Checkpoints
+) -> None:
+    """Raises NonFiniteLoss for steps whose losses, or what the last update left, are no numbers."""
+    finite = np.isfinite([step["loss"] for step in steps])
     finite[-1] &= bool(_all_finite((state.params, state.batch_stats)))
     if finite.all():
         return
     first = int(np.argmin(finite))
-    loss, rate = steps["loss"][first], steps["learning_rate"][first]
-    good = checkpoints.find("last")
+    loss, rate = steps[first]["loss"], steps[first]["learning_rate"]
+    good = checkpoints.newest()
     checkpoints.close()
     what = "the weights are not finite" if np.isfinite(loss) else f"the loss is {loss}"
     where = (
-        f"the last good checkpoint is {checkpoints.path(good['epoch'])}, after epoch "
+        f"the last good checkpoint is {checkpoints.path(good['step'])}, after step {good['step']} in epoch "
         f"{good['epoch'] + 1}"
         if good
         else "there is no checkpoint yet"
     )
     raise NonFiniteLoss(
-        f"{what} at step {epoch * len(finite) + first} (epoch {epoch + 1}), learning rate {rate:g}; "
+        f"{what} at step {epoch * steps_per_epoch + first} (epoch {epoch + 1}), learning rate {rate:g}; "
         f"{where}"
     )
 
@@ -214,4 +257,5 @@ def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: f
 
 
 def _summary_record(record: dict) -> dict:
-    return {key: value for key, value in record.items() if key != "seconds"}
+    left_out = ("seconds", "step", "metrics", "digests")
+    return {key: value for key, value in record.items() if key not in left_out}

@@ -1,14 +1,18 @@
 """A run's directory: which run it holds, and the files beside checkpoints and metrics."""
 
+import contextlib
+import fcntl
 import json
 import os
 import pathlib
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 from rwp_jax.atomic import PARTIAL
 from rwp_jax.errors import InputError
 
-CONFIG, SUMMARY = "config.json", "summary.json"
+CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
@@ -43,7 +47,8 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
         if not os.access(existing, os.W_OK | os.X_OK):
             raise InputError(f"--workdir={workdir}: no permission to write in {existing}")
         # A kill in the first moment of a run may leave an unfinished file, which is nothing to keep.
-        if existing != workdir or all(p.suffix == PARTIAL for p in workdir.iterdir()):
+        leftover = lambda path: path.suffix == PARTIAL or path.name == LOCK
+        if existing != workdir or all(map(leftover, workdir.iterdir())):
             return False
     except OSError as error:
         raise InputError(f"--workdir={workdir}: {error.strerror}") from None
@@ -71,3 +76,25 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
             "choose another directory, or let it resume"
         )
     return True
+
+
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Claims the directory within it; the claim ends with this process too, however that ends.
+
+    Raises:
+      InputError: where another live process has claimed it. File systems without locks are not protected.
+    """
+    with (workdir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise InputError(f"--workdir={workdir} is in use by {owner}") from None
+        except OSError:  # no locks here
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

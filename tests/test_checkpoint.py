@@ -1,40 +1,59 @@
+"""Checkpoints are what was saved, or are said not to be."""
+
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from rwp_jax import parallel
-from rwp_jax.checkpoint import Checkpoints
+from rwp_jax.checkpoint import Checkpoints, DamagedCheckpoint
+from rwp_jax.errors import InputError
 
 
-def state(epoch):
-    return {"w": jnp.full((3, 2), epoch, jnp.float64), "step": jnp.asarray(epoch, jnp.int32)}
+def state(step):
+    return {"w": jnp.full((3, 2), step, jnp.float64), "step": jnp.asarray(step, jnp.int32)}
 
 
-def record(epoch, accuracy):
-    return {"epoch": epoch, "pgd_accuracy": accuracy}
+def record(step, accuracy, **more):
+    return {"step": step, "epoch": step, "pgd_accuracy": accuracy, **more}
 
 
-def test_keeps_and_finds_last_and_best(tmp_path):
+def save(directory, *records):
+    checkpoints = Checkpoints(directory)
+    for r in records:
+        checkpoints.save(state(r["step"]), r)
+    checkpoints.close()
+
+
+def without_digests(record):
+    return {name: value for name, value in record.items() if name != "digests"}
+
+
+def test_keeps_the_newest_two_and_the_best(tmp_path):
     accuracies = [0.1, 0.5, 0.3, 0.5, 0.2]  # the earlier of two best counts
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.find("last") is None and checkpoints.find("best") is None
-    for epoch, accuracy in enumerate(accuracies):
-        checkpoints.save(state(epoch), record(epoch, accuracy))
-    checkpoints.close()
+    assert checkpoints.find("last") is None and checkpoints.restore_newest(state(0)) is None
+    save(tmp_path, *(record(step, accuracy) for step, accuracy in enumerate(accuracies)))
 
+    assert without_digests(checkpoints.find("last")) == record(4, 0.2)
+    best = checkpoints.find("best")
+    assert without_digests(best) == record(1, 0.5)
+    loaded = checkpoints.load(best)
+    np.testing.assert_array_equal(loaded["w"], state(1)["w"])
+    restored, found = checkpoints.restore_newest(parallel.replicate(state(0)))
+    assert found["step"] == 4 == restored["step"] and restored["step"].dtype == np.int32
+    np.testing.assert_array_equal(restored["w"], state(4)["w"])
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == ["1", "1.json", "3", "3.json", "4", "4.json"]
+
+
+def test_a_checkpoint_within_an_epoch_is_the_newest_but_not_the_last(tmp_path):
+    save(tmp_path, record(4, 0.2), {"step": 6, "epoch": 1, "within_epoch": {}})
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.find("last") == record(4, 0.2)
-    assert checkpoints.find("best") == record(1, 0.5)
-    like = parallel.replicate(state(0))
-    for epoch in (1, 4):
-        assert checkpoints.path(epoch).is_dir()
-        restored = checkpoints.restore(epoch, like)
-        np.testing.assert_array_equal(restored["w"], state(epoch)["w"])
-        assert restored["step"] == epoch and restored["step"].dtype == jnp.int32
-        assert restored["w"].sharding == like["w"].sharding
-    checkpoints.close()
-    kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.is_dir())
-    assert kept == [1, 4]
+    assert checkpoints.find("last")["step"] == checkpoints.find("best")["step"] == 4
+    assert checkpoints.newest()["step"] == checkpoints.restore_newest(state(0))[1]["step"] == 6
 
 
 def test_saving_copies_before_it_returns(tmp_path):
@@ -43,8 +62,84 @@ def test_saving_copies_before_it_returns(tmp_path):
     current = parallel.replicate(state(7))
     checkpoints.save(current, record(0, 0.1))
     jax.tree.map(lambda leaf: leaf.delete(), current)
-    checkpoints.close()
-    checkpoints = Checkpoints(tmp_path)
-    restored = checkpoints.restore(0, state(0))
-    checkpoints.close()
+    restored, _ = checkpoints.restore_newest(state(0))
     np.testing.assert_array_equal(restored["w"], state(7)["w"])
+
+
+def flip(path, position=0.5):
+    """Turns one bit of a file around."""
+    data = bytearray(path.read_bytes())
+    data[int(position * (len(data) - 1))] ^= 8
+    path.write_bytes(data)
+
+
+def largest_file(directory):
+    return max((p for p in directory.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def change_accuracy(directory):
+    path = directory / "1.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"pgd_accuracy": 0.9}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "about"),
+    [
+        (lambda d: flip(largest_file(d / "1")), "1 is damaged"),
+        (lambda d: largest_file(d / "1").unlink(), "1 is damaged"),
+        (lambda d: largest_file(d / "1").write_bytes(b""), "1 is damaged"),
+        (lambda d: (d / "1").rename(d / "away"), "1 is damaged"),
+        (lambda d: flip(d / "1.json"), "1.json is damaged"),
+        (lambda d: (d / "1.json").write_text(""), "1.json is damaged"),
+        (lambda d: (d / "1.json").write_text("[]"), "1.json is damaged"),
+        (change_accuracy, "1.json is damaged"),
+        (lambda d: (d / "0.json").rename(d / "1.json"), "1.json is damaged"),
+    ],
+)
+def test_damage_is_named_and_the_one_before_is_used(damage, about, tmp_path, capsys):
+    save(tmp_path, record(0, 0.1), record(1, 0.2))
+    copy = tmp_path / "checkpoints" / "copy.json"
+    copy.write_bytes((tmp_path / "checkpoints" / "0.json").read_bytes())
+    damage(tmp_path / "checkpoints")
+    copy.rename(tmp_path / "checkpoints" / "0.json")
+    restored, found = Checkpoints(tmp_path).restore_newest(state(0))
+    assert found["step"] == 0 == restored["step"]
+    said = capsys.readouterr().out
+    assert about in said and "step 0 is used" in said and len(said.splitlines()) == 1
+
+
+def test_arrays_of_another_checkpoint_are_noticed(tmp_path):
+    save(tmp_path, record(0, 0.1), record(1, 0.2))
+    directory = tmp_path / "checkpoints"
+    (directory / "1").rename(directory / "away")
+    (directory / "0").rename(directory / "1")
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(DamagedCheckpoint, match="1 is damaged .step is not what was saved"):
+        checkpoints.load(checkpoints.find("last"))
+
+
+def test_no_sound_checkpoint_is_an_error_that_deletes_nothing(tmp_path):
+    save(tmp_path, record(0, 0.1), record(1, 0.2))
+    directory = tmp_path / "checkpoints"
+    flip(directory / "0.json")
+    flip(largest_file(directory / "1"))
+    before = sorted(directory.rglob("*"))
+    with pytest.raises(InputError, match="no sound checkpoint: .* nothing was deleted") as error:
+        Checkpoints(tmp_path).restore_newest(state(0))
+    assert "\n" not in str(error.value) and sorted(directory.rglob("*")) == before
+
+
+def test_a_save_that_fails_is_reported_and_leaves_the_one_before(tmp_path, monkeypatch):
+    save(tmp_path, record(0, 0.1))
+    checkpoints = Checkpoints(tmp_path)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rwp_jax.checkpoint.write_text", full)
+        checkpoints.save(state(1), record(1, 0.2))
+        with pytest.raises(InputError, match="1 cannot be written .No space left .* are intact"):
+            checkpoints.close()
+    assert Checkpoints(tmp_path).restore_newest(state(0))[1]["step"] == 0

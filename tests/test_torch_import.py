@@ -184,8 +184,7 @@ def test_an_exported_run_loads_strictly_and_continues_where_it_was(halfway, tmp_
         summary = trainer.train(config, directory)
         assert summary["last"]["epoch"] == 1
         checkpoints = Checkpoints(directory)
-        weights.append(jax.tree.leaves(checkpoints.load(1)))
-        checkpoints.close()
+        weights.append(jax.tree.leaves(checkpoints.load(checkpoints.find("last"))))
     assert len(weights[0]) == len(weights[1]) > 50
     assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
 

@@ -1,17 +1,20 @@
+import itertools
 import json
+import os
+import signal
 
 import jax
 import ml_collections
 import numpy as np
 import pytest
-from orbax.checkpoint import v1 as ocp
 
 from configs import digits_at_rwp
-from rwp_jax import experiment, trainer
+from rwp_jax import experiment, trainer, workdir
 from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.errors import InputError
 from rwp_jax.finished_run import load_run
 from rwp_jax.metrics import read_metrics
+from rwp_jax.preemption import Interrupted
 from tests.small import shrink, write_two_classes
 
 FILES = {"config.json", "metrics.jsonl", "summary.json", "learning_curve.png", "checkpoints"}
@@ -34,11 +37,17 @@ def finished(npz, tmp_path_factory):
     return directory, trainer.train(small_config(**{"data.path": npz}), directory)
 
 
+@pytest.fixture(scope="module")
+def compiled(npz):
+    """The parts of the run, whose functions are compiled once for all tests that use them."""
+    config = small_config(**{"data.path": npz})
+    data = experiment.load_data(config)
+    return experiment.build(config, data.num_classes, experiment.mixture_of(config, data).steps)
+
+
 def final_state(directory):
     checkpoints = Checkpoints(directory)
-    path = checkpoints.path(checkpoints.find("last")["epoch"])
-    checkpoints.close()
-    return jax.device_get(ocp.load(path))
+    return checkpoints.load(checkpoints.find("last"))
 
 
 def test_writes_what_it_promises(finished):
@@ -121,6 +130,54 @@ def test_a_killed_run_resumes_to_the_same_weights(finished, npz, tmp_path, monke
         strict=True,
     ):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("after", range(1, 7))
+def test_a_run_that_is_asked_to_stop_saves_and_continues_to_the_same_weights(
+    after, finished, compiled, npz, tmp_path, monkeypatch, capsys
+):
+    """SIGTERM during each of the six steps; after the third and the last an epoch ends."""
+    steps = itertools.count(1)
+
+    def train_step(*arguments):
+        if next(steps) == after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return compiled.train_step(*arguments)
+
+    directory, config = tmp_path / "run", small_config(**{"data.path": npz})
+    stopping = compiled._replace(train_step=train_step)
+    monkeypatch.setattr(experiment, "build", lambda *_, **__: stopping)
+    with pytest.raises(Interrupted, match=f"SIGTERM: saved .*/{after}, after step {after} in"):
+        trainer.train(config, directory)
+    trainer.train(config, directory)
+    assert "resuming after epoch" in capsys.readouterr().out
+    undisturbed, _ = finished
+    assert read_metrics(directory) == read_metrics(undisturbed)
+    for a, b in zip(
+        jax.tree.leaves(final_state(directory)),
+        jax.tree.leaves(final_state(undisturbed)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_checkpoints_within_epochs_change_nothing(finished, compiled, npz, tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(experiment, "build", lambda *_, **__: compiled)
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda *a: saved.append(a[2]["step"]) or save(*a))
+    summary = trainer.train(
+        small_config(**{"data.path": npz, "checkpoint_steps": 2}), tmp_path / "run"
+    )
+    assert saved == [2, 3, 4, 6]
+    assert summary["last"] == finished[1]["last"]
+    assert read_metrics(tmp_path / "run") == read_metrics(finished[0])
+
+
+def test_a_run_in_use_is_left_alone(finished, npz):
+    directory, _ = finished
+    with workdir.lock(directory), pytest.raises(InputError, match="is in use by process"):
+        trainer.train(small_config(**{"data.path": npz}), directory)
 
 
 def test_a_finished_run_is_left_as_it_is(finished, npz):

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -50,14 +52,15 @@ def test_directories_that_hold_no_run(tmp_path):
 
 
 def test_metrics_of_an_interrupted_epoch_are_dropped(tmp_path):
-    writer = MetricsWriter(tmp_path, 0)
+    writer = MetricsWriter(tmp_path, [], 0)
     for epoch in range(3):
         writer.write(epoch, 10 * (epoch + 1), "train", {"loss": 1.0 - epoch / 10})
         writer.write(epoch, 10 * (epoch + 1), "test", {"pgd_accuracy": epoch / 10})
     writer.close()
+    saved = writer.records[:4]  # in the checkpoint after the second epoch
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 3, "ste')  # a kill
-    writer = MetricsWriter(tmp_path, 2)
+    writer = MetricsWriter(tmp_path, saved, 2)
     writer.write(2, 30, "train", {"loss": 0.5})
     writer.close()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -70,3 +73,24 @@ def test_metrics_of_an_interrupted_epoch_are_dropped(tmp_path):
         (2, "train"),
     ]
     assert lines[-1] == {"epoch": 2, "step": 30, "split": "train", "loss": 0.5}
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    code = f"""
+import os, pathlib, signal
+from rwp_jax import workdir
+with workdir.lock(pathlib.Path({str(tmp_path)!r})):
+    print("locked", flush=True)
+    signal.pause()
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout.readline() == "locked\n"
+    message = f"--workdir={tmp_path} is in use by process {owner.pid} on "
+    with pytest.raises(InputError, match=message), workdir.lock(tmp_path):
+        pass
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    with workdir.lock(tmp_path):
+        pass
+    assert workdir.check(tmp_path, CONFIG, resume=True) is False, "a lock's file is no run"

@@ -1,0 +1,182 @@
+"""Kills a training run again and again, and damages its checkpoints: what comes back must be exact.
+
+    python -m benchmarks.faults [--kills 50] [--damages 200] [--workdir DIR]
+
+Kills: one run of digits AT-RWP is left alone, others like it are killed (SIGKILL or SIGTERM, at random
+moments, every other time while a checkpoint is being written) and continued by the same command until they
+end. Weights, momentum and running statistics must be equal bit by bit, metrics.jsonl too.
+
+Damages: a file of a copied run's checkpoints is cut, loses a bit or is removed. What is then restored must
+be equal to what was saved after the step that is named, or be refused.
+"""
+
+import argparse
+import contextlib
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from rwp_jax.checkpoint import DIRECTORY, Checkpoints
+from rwp_jax.errors import InputError
+from rwp_jax.metrics import FILE
+from rwp_jax.preemption import EXIT_CODE
+from rwp_jax.workdir import SUMMARY
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIG = (
+    "--config=configs/digits_at_rwp.py",
+    "--config.epochs=4",
+    "--config.checkpoint_steps=3",
+    "--config.attack.steps=3",
+    "--config.evaluation.steps=3",
+    "--config.data.validation_examples=144",
+)
+LONGEST = 20.0  # seconds between two kills
+
+
+def start(directory: pathlib.Path) -> subprocess.Popen:
+    command = [sys.executable, "main.py", *CONFIG, f"--workdir={directory}"]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def being_saved(directory: pathlib.Path) -> bool:
+    """Whether a checkpoint lies there without its record, which is written last."""
+    entries = list((directory / DIRECTORY).glob("*")) if (directory / DIRECTORY).exists() else []
+    return any(p.is_dir() and not p.with_name(f"{p.name}.json").exists() for p in entries)
+
+
+def kill_at_random(run: subprocess.Popen, directory: pathlib.Path, rng, inside_save: bool) -> bool:
+    """Sends a signal at a random moment; False where the run ended before."""
+    deadline = time.monotonic() + rng.uniform(1, LONGEST)
+    while run.poll() is None:
+        if time.monotonic() > deadline and (not inside_save or being_saved(directory)):
+            run.send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM)))
+            code, errors = run.wait(), run.stderr.read()
+            # A signal before training begins ends the process as any other.
+            if code not in (-signal.SIGKILL, -signal.SIGTERM, EXIT_CODE, 0):
+                raise SystemExit(f"exit code {code} after a signal: {errors}")
+            return True
+        time.sleep(0.002)
+    if run.wait():
+        raise SystemExit(f"exit code {run.returncode} without a signal: {run.stderr.read()}")
+    return False
+
+
+def final(directory: pathlib.Path) -> tuple[list[np.ndarray], str]:
+    """Arrays of the last checkpoint, and metrics.jsonl."""
+    checkpoints = Checkpoints(directory)
+    state = checkpoints.load(checkpoints.find("last"))
+    return jax.tree.leaves(state), (directory / FILE).read_text()
+
+
+def same(a, b) -> bool:
+    (arrays, metrics), (others, other_metrics) = a, b
+    return metrics == other_metrics and all(map(np.array_equal, arrays, others))
+
+
+def kills(count: int, directory: pathlib.Path, rng: random.Random) -> int:
+    """Runs until `count` kills are done; returns how many kills belong to runs that ended otherwise."""
+    undisturbed = directory / "undisturbed"
+    run = start(undisturbed)
+    if run.wait():
+        raise SystemExit(run.stderr.read())
+    expected = final(undisturbed)
+    done = wrong = number = 0
+    with tqdm(total=count, desc="kills", disable=not sys.stderr.isatty()) as bar:
+        while done < count:
+            disturbed, here = directory / f"disturbed{number}", 0
+            number += 1
+            while not (disturbed / SUMMARY).exists():
+                run = start(disturbed)
+                if done + here < count and kill_at_random(run, disturbed, rng, here % 2 == 1):
+                    here += 1
+                    bar.update()
+                elif run.wait():
+                    raise SystemExit(run.stderr.read())
+            equal = same(final(disturbed), expected)
+            print(f"run {number}: {here} kills, {'equal' if equal else 'DIFFERENT'}", flush=True)
+            wrong += 0 if equal else here
+            done += here
+            shutil.rmtree(disturbed)
+    return wrong
+
+
+def damage(path: pathlib.Path, rng: random.Random) -> None:
+    data = bytearray(path.read_bytes())
+    kind = rng.choice(("cut", "bit", "gone"))
+    if kind == "gone" or not data:
+        path.unlink()
+    elif kind == "cut":
+        path.write_bytes(data[: rng.randrange(len(data))])
+    else:
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+
+
+def damages(count: int, run: pathlib.Path, directory: pathlib.Path, rng: random.Random) -> dict:
+    """Outcomes of `count` damages to the checkpoints of a run."""
+    checkpoints = Checkpoints(run)
+    saved = {}
+    for path in (run / DIRECTORY).glob("*.json"):
+        copy = directory / "one"
+        shutil.rmtree(copy, ignore_errors=True)
+        (copy / DIRECTORY).mkdir(parents=True)
+        shutil.copytree(path.with_suffix(""), copy / DIRECTORY / path.stem)
+        shutil.copy(path, copy / DIRECTORY)
+        alone = Checkpoints(copy)
+        saved[int(path.stem)] = alone.load(alone.newest())
+    newest = checkpoints.newest()["step"]
+    outcomes = dict.fromkeys(("newest restored", "older one used", "refused", "SILENTLY WRONG"), 0)
+    for _ in tqdm(range(count), "damages", disable=not sys.stderr.isatty()):
+        copy = directory / "damaged"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(run / DIRECTORY, copy / DIRECTORY)
+        files = sorted(p for p in (copy / DIRECTORY).rglob("*") if p.is_file())
+        # Every other time a file of the newest checkpoint, else of any.
+        of_newest = [p for p in files if str(newest) in p.relative_to(copy / DIRECTORY).parts[0]]
+        damage(rng.choice(rng.choice((files, of_newest))), rng)
+        try:
+            with contextlib.redirect_stdout(None):
+                state, record = Checkpoints(copy).restore_newest(saved[newest])
+        except InputError:
+            outcomes["refused"] += 1
+            continue
+        pairs = zip(jax.tree.leaves(state), jax.tree.leaves(saved[record["step"]]), strict=True)
+        if not all(np.array_equal(a, b) for a, b in pairs):
+            outcomes["SILENTLY WRONG"] += 1
+        else:
+            outcomes["newest restored" if record["step"] == newest else "older one used"] += 1
+    return outcomes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--damages", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="of moments, signals and damages")
+    parser.add_argument("--workdir", type=pathlib.Path, help="directory to keep; default: none is")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = args.workdir or pathlib.Path(temporary)
+        wrong = kills(args.kills, directory, random.Random(args.seed))
+        print(f"{args.kills - wrong} of {args.kills} kills left no trace")
+        outcomes = damages(
+            args.damages, directory / "undisturbed", directory, random.Random(args.seed)
+        )
+        print(f"{args.damages} damages:", ", ".join(f"{n} {what}" for what, n in outcomes.items()))
+    return 1 if wrong or outcomes["SILENTLY WRONG"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""Digests by which a flipped bit is noticed: of arrays, and of the record that holds their digests."""
+
+import hashlib
+import json
+from typing import Any
+
+import jax
+import numpy as np
+
+_SEAL = "sha256"
+
+
+def array_digests(tree) -> dict[str, str]:
+    """Path -> digest of every array (its dtype, shape and bytes) of a tree of NumPy arrays."""
+    digests = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.ascontiguousarray(leaf)
+        digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=16)
+        digest.update(array.reshape(-1).view(np.uint8).data)
+        digests[jax.tree_util.keystr(path, simple=True, separator="/")] = digest.hexdigest()
+    return digests
+
+
+def _digest_of(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def seal(record: dict[str, Any]) -> str:
+    """A record of JSON values as text, with a digest of itself."""
+    return json.dumps({**record, _SEAL: _digest_of(record)}, indent=1) + "\n"
+
+
+def unseal(text: str) -> dict[str, Any]:
+    """The record; raises ValueError where the text is not what `seal` made."""
+    record = json.loads(text)
+    if not isinstance(record, dict) or record.pop(_SEAL, None) != _digest_of(record):
+        raise ValueError("its digest differs")
+    return record

@@ -1,0 +1,41 @@
+"""Signals that ask a run to stop, as a cluster sends them before it takes a machine away."""
+
+import os
+import signal
+import threading
+from types import FrameType
+
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Interrupted(RuntimeError):
+    """The run was asked to stop and has saved; the message says where."""
+
+
+class StopRequest:
+    """Within it SIGTERM and SIGINT set `signal` instead of ending the process; a second one ends it.
+
+    Attributes:
+      signal: name of the signal that came, such as "SIGTERM"; None before.
+    """
+
+    def __init__(self):
+        self.signal: str | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        # Python hands signals to the main thread alone.
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.signal:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.signal = signal.Signals(number).name
