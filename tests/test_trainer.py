@@ -50,6 +50,14 @@ def final_state(directory):
     return checkpoints.load(checkpoints.find("last"))
 
 
+def assert_same_run(directory, undisturbed):
+    """Bit by bit: the metrics of every epoch and the state at the end."""
+    assert read_metrics(directory) == read_metrics(undisturbed)
+    states = (jax.tree.leaves(final_state(d)) for d in (directory, undisturbed))
+    for a, b in zip(*states, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_writes_what_it_promises(finished):
     directory, summary = finished
     assert {path.name for path in directory.iterdir()} >= FILES
@@ -123,13 +131,7 @@ def test_a_killed_run_resumes_to_the_same_weights(finished, npz, tmp_path, monke
     assert "resuming after epoch 1 of 2" in capsys.readouterr().out
     undisturbed, expected = finished
     assert (summary["best"], summary["last"]) == (expected["best"], expected["last"])
-    assert read_metrics(directory) == read_metrics(undisturbed)
-    for a, b in zip(
-        jax.tree.leaves(final_state(directory)),
-        jax.tree.leaves(final_state(undisturbed)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_same_run(directory, undisturbed)
 
 
 @pytest.mark.parametrize("after", range(1, 7))
@@ -152,13 +154,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_continues_to_the_same_weights(
     trainer.train(config, directory)
     assert "resuming after epoch" in capsys.readouterr().out
     undisturbed, _ = finished
-    assert read_metrics(directory) == read_metrics(undisturbed)
-    for a, b in zip(
-        jax.tree.leaves(final_state(directory)),
-        jax.tree.leaves(final_state(undisturbed)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert_same_run(directory, undisturbed)
 
 
 def test_checkpoints_within_epochs_change_nothing(finished, compiled, npz, tmp_path, monkeypatch):
@@ -166,12 +162,11 @@ def test_checkpoints_within_epochs_change_nothing(finished, compiled, npz, tmp_p
     monkeypatch.setattr(experiment, "build", lambda *_, **__: compiled)
     save = Checkpoints.save
     monkeypatch.setattr(Checkpoints, "save", lambda *a: saved.append(a[2]["step"]) or save(*a))
-    summary = trainer.train(
-        small_config(**{"data.path": npz, "checkpoint_steps": 2}), tmp_path / "run"
-    )
+    config = small_config(**{"data.path": npz, "checkpoint_steps": 2})
+    summary = trainer.train(config, tmp_path / "run")
     assert saved == [2, 3, 4, 6]
     assert summary["last"] == finished[1]["last"]
-    assert read_metrics(tmp_path / "run") == read_metrics(finished[0])
+    assert_same_run(tmp_path / "run", finished[0])
 
 
 def test_a_run_in_use_is_left_alone(finished, npz):
