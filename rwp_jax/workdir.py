@@ -12,6 +12,7 @@ from typing import Any
 from rwp_jax.atomic import PARTIAL
 from rwp_jax.errors import InputError
 
+FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
 
 
@@ -60,9 +61,11 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
             f"--workdir={workdir} holds files but no readable {CONFIG}: choose an empty directory"
         ) from None
     wanted = flatten(json.loads(json.dumps(config)))
+    # A key that came later than the run, and is off, changes nothing in it.
+    held |= {key: value for key, value in wanted.items() if key not in held and not value}
     differences = [
         f"{key}={held.get(key, 'missing')!r} there, {wanted.get(key, 'missing')!r} here"
-        for key in sorted(held.keys() | wanted.keys())
+        for key in sorted((held.keys() | wanted.keys()) - FREE)
         if held.get(key, "missing") != wanted.get(key, "missing")
     ]
     if differences:

@@ -94,3 +94,11 @@ with workdir.lock(pathlib.Path({str(tmp_path)!r})):
     with workdir.lock(tmp_path):
         pass
     assert workdir.check(tmp_path, CONFIG, resume=True) is False, "a lock's file is no run"
+
+
+def test_keys_that_came_later_and_are_off_make_no_other_run(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    later = CONFIG | {"later": 0, "section": {"name": ""}, "checkpoint_steps": 5}
+    assert workdir.check(tmp_path, later, resume=True)
+    with pytest.raises(InputError, match="later='missing' there, 0.9 here"):
+        workdir.check(tmp_path, later | {"later": 0.9}, resume=True)

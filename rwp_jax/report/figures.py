@@ -120,7 +120,8 @@ def _line(axes, values: Sequence[Spread | None], scale: float, **style) -> None:
     """Means with their deviations as bars; values that are missing leave a gap."""
     means = [np.nan if value is None else scale * value.mean for value in values]
     deviations = [scale * value.std if value and value.std else 0.0 for value in values]
-    axes.errorbar(range(len(values)), means, deviations, capsize=3, lw=1.5, ms=5, **style)
+    bars = {"yerr": deviations, "capsize": 3} if any(deviations) else {}
+    axes.errorbar(range(len(values)), means, lw=1.5, ms=5, **bars, **style)
 
 
 def draw_sweep(sweep: Sweep, title: str, path: pathlib.Path) -> None:
@@ -145,5 +146,6 @@ def draw_sweep(sweep: Sweep, title: str, path: pathlib.Path) -> None:
     lower.set_xticks(range(len(sweep.labels)), sweep.labels)
     for axes in (upper, lower):
         axes.grid(alpha=0.3)
-    upper.legend(fontsize="small")
+    handles, labels = upper.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small")
     _save(figure, path)
