@@ -15,6 +15,7 @@ from rwp_jax.report.results import Result  # noqa: E402
 from rwp_jax.report.spread import Spread  # noqa: E402
 
 _COLOURS = plt.get_cmap("tab10").colors
+_LEGEND_WIDTH = 150  # characters below a picture of two panels
 _SELECTIONS = {  # which epoch: how its line is drawn
     "best": {"color": "tab:red", "marker": "o", "label": "best"},
     "best_by_validation": {"color": "tab:purple", "marker": "^", "label": "best by validation"},
@@ -87,8 +88,10 @@ def draw_learning_curves(
         axes.grid(alpha=0.3)
     handles, labels = both[0].get_legend_handles_labels()
     grey = [plt.Line2D([], [], color="grey", ls=style) for style in ("-", "--")]
+    labels = [*labels, "test", "training"]
+    columns = max(1, min(len(labels), int(_LEGEND_WIDTH / (8 + max(map(len, labels))))))
     figure.legend(
-        [*handles, *grey], [*labels, "test", "training"], loc="outside lower center", ncols=4
+        [*handles, *grey], labels, loc="outside lower center", ncols=columns, fontsize="small"
     )
     figure.suptitle(title)
     _save(figure, path)
