@@ -64,7 +64,6 @@ def train(
     if data is None:
         data = experiment.load_data(config)
     experiment.check_sizes(config, data)
-    directory.mkdir(parents=True, exist_ok=True)
     with workdir.lock(directory), StopRequest() as stop:
         if not resuming:
             write_json(directory / workdir.CONFIG, plain_config)

@@ -16,6 +16,10 @@ FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
 
 
+class InUse(InputError):
+    """Another live process works in the directory; the message names it."""
+
+
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     flat = {}
@@ -83,18 +87,19 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
 
 @contextlib.contextmanager
 def lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Claims the directory within it; the claim ends with this process too, however that ends.
+    """Makes and claims the directory; the claim ends with this process too, however that ends.
 
     Raises:
-      InputError: where another live process has claimed it. File systems without locks are not protected.
+      InUse: where another live process has claimed it. File systems without locks are not protected.
     """
+    workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "another process"
-            raise InputError(f"--workdir={workdir} is in use by {owner}") from None
+            raise InUse(f"--workdir={workdir} is in use by {owner}") from None
         except OSError:  # no locks here
             pass
         file.truncate(0)

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 import numpy as np  # noqa: E402
 
+from rwp_jax.atomic import PARTIAL  # noqa: E402
 from rwp_jax.report.published import PublishedCurve  # noqa: E402
 from rwp_jax.report.results import Result  # noqa: E402
 from rwp_jax.report.spread import Spread  # noqa: E402
@@ -24,8 +25,10 @@ _SELECTIONS = {  # which epoch: how its line is drawn
 
 
 def _save(figure, path: pathlib.Path) -> None:
-    figure.savefig(path, dpi=120)
+    partial = path.with_suffix(PARTIAL)
+    figure.savefig(partial, dpi=120, format="png")
     plt.close(figure)
+    partial.replace(path)
 
 
 def _mean_curve(results: Sequence[Result], name: str) -> tuple[list, np.ndarray, np.ndarray]:

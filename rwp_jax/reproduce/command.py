@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Callable, Sequence
 
-from rwp_jax import cost, experiment, robustness, self_training, trainer
+from rwp_jax import cost, experiment, robustness, self_training, trainer, workdir
 from rwp_jax.errors import InputError
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.report import summary
@@ -29,7 +29,7 @@ def reproduce(
     only: str = "",
     show_plan: bool = False,
 ) -> None:
-    """Runs a table or figure of the paper; what is finished is not done again.
+    """Runs a table or figure of the paper; what is finished, or under way elsewhere, is left alone.
 
     Args:
       name: of the experiment, see `experiments.EXPERIMENTS`.
@@ -69,6 +69,9 @@ def reproduce(
         except trainer.NonFiniteLoss as error:
             print(f"{run.name}: {error}", flush=True)
             diverged.append(run.name)
+            continue
+        except workdir.InUse as error:
+            print(f"{run.name} is left to another process: {error}", flush=True)
             continue
         for which in _unevaluated(run, attacks):
             robustness.evaluate(run.directory, which, ",".join(attacks), 0, False)

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from rwp_jax import self_training, trainer
+from rwp_jax import self_training, trainer, workdir
 from rwp_jax.errors import InputError
 from rwp_jax.report import paper
 from rwp_jax.reproduce.command import reproduce
@@ -79,6 +79,13 @@ def test_a_run_that_diverges_does_not_end_the_others(small, tmp_path):
     with pytest.raises(trainer.NonFiniteLoss, match="^digits_at_awp_seed0: the loss became"):
         reproduce("fig2c", "digits", tmp_path, load_config, overrides=[*small, diverging])
     assert list(read_csv(tmp_path / "fig2c_digits/fig2c.csv")) == ["AT", "AT-RWP"]
+
+
+def test_a_run_of_another_process_is_left_to_it(small, tmp_path, capsys):
+    nothing = pytest.raises(InputError, match="no run of fig1a is finished, nothing to show")
+    with workdir.lock(tmp_path / "runs/digits_at_seed0"), nothing:
+        reproduce("fig1a", "digits", tmp_path, load_config, overrides=small)
+    assert "digits_at_seed0 is left to another process" in capsys.readouterr().out
 
 
 def write_runs(name, path, seeds=2):
