@@ -1,6 +1,7 @@
 """Files that a kill leaves either as they were or as they should be."""
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -17,6 +18,8 @@ def check_free(flag: str, path: pathlib.Path) -> None:
         raise InputError(f"{flag}={path} exists already")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{flag}={path}: there is no directory {path.parent}")
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise InputError(f"{flag}={path}: no permission to write in {path.parent}")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

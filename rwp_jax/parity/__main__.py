@@ -1,7 +1,8 @@
-"""Compares this library with recorded numbers of the authors' PyTorch code, or of AutoAttack's.
+"""Compares this library with the authors' PyTorch code: with recorded numbers, or live.
 
-python -m rwp_jax.parity --cases DIR [--only NAME,NAME] runs the cases of a directory in float64, prints
-a table and exits with 1 if any fails, with 2 if the directory cannot be read.
+python -m rwp_jax.parity --cases DIR runs the recorded cases of a directory (of the authors' code or of
+AutoAttack's) in float64; --reference CHECKOUT runs the code of a clone of the authors' repository and ours
+side by side. Both print a table and exit with 0, with 1 if anything fails, with 2 for bad input.
 """
 
 import argparse
@@ -41,27 +42,56 @@ def select(names, patterns: str) -> list[str]:
     return chosen
 
 
+def run_cases(directory: pathlib.Path, only: str) -> int:
+    """Prints the table of a directory's cases and returns how many failed; raises InputError."""
+    if autoattack.is_autoattack(directory):
+        names = select(autoattack.attack_names(directory), only)
+        results = autoattack.rows(directory, names)
+    else:
+        settings = read_settings(directory)
+        names = select(list(settings), only)
+        results = (run_case(directory, name, settings[name]) for name in names)
+    rows = list(tqdm(results, total=len(names), disable=not sys.stderr.isatty()))
+    failed = sum(row.failed for row in rows)
+    print(table(rows))
+    print(f"{len(rows)} cases, {failed} failed")
+    return failed
+
+
+def run_live(args) -> int:
+    """Prints the comparison with a checkout and returns how many settings failed; raises InputError."""
+    from rwp_jax.parity.live import command  # needs PyTorch, which nothing else here does
+
+    chosen = lambda names: select(names, args.only)
+    device = args.device or "cpu"
+    return command.run(args.reference, device, args.steps, args.output, chosen, TOLERANCE)
+
+
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rwp_jax.parity", description=__doc__)
-    parser.add_argument("--cases", type=pathlib.Path, required=True, help="directory of cases.json")
-    parser.add_argument("--only", default="*", help="names or patterns of cases, comma-separated")
+    parser.add_argument("--cases", type=pathlib.Path, help="directory of cases.json")
+    parser.add_argument("--reference", type=pathlib.Path, help="clone of the authors' repository")
+    parser.add_argument("--only", default="*", help="names or patterns, comma-separated")
+    live = parser.add_argument_group("with --reference")
+    live.add_argument(
+        "--device", choices=("cpu", "cuda"), help="of the authors' code (default: cpu)"
+    )
+    live.add_argument(
+        "--steps", type=int, help="training steps (default: 3; 1 for PreActResNet-18)"
+    )
+    live.add_argument("--output", type=pathlib.Path, help="the tables as FILE.md or FILE.html")
     args = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
     try:
-        if autoattack.is_autoattack(args.cases):
-            names = select(autoattack.attack_names(args.cases), args.only)
-            results = autoattack.rows(args.cases, names)
-        else:
-            settings = read_settings(args.cases)
-            names = select(list(settings), args.only)
-            results = (run_case(args.cases, name, settings[name]) for name in names)
-        rows = list(tqdm(results, total=len(names), disable=not sys.stderr.isatty()))
+        if (args.cases is None) == (args.reference is None):
+            raise InputError("give one of --cases DIR and --reference CHECKOUT")
+        for flag in ("device", "steps", "output"):
+            if args.cases and getattr(args, flag) is not None:
+                raise InputError(f"--{flag} goes with --reference, not with --cases")
+        failed = run_cases(args.cases, args.only) if args.cases else run_live(args)
     except InputError as error:
         print(f"rwp_jax.parity: {error}", file=sys.stderr)
         return 2
-    print(table(rows))
-    failed = sum(row.failed for row in rows)
-    print(f"{len(rows)} cases, {failed} failed")
     return 1 if failed else 0
 
 

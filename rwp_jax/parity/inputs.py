@@ -40,17 +40,31 @@ def images(n: int, seed: int = 0, size: int = 32) -> np.ndarray:
     return np.round(np.clip(out, 0, 1) * 255) / 255
 
 
+def uniform(shape, epsilon: float, noise_seed: int) -> np.ndarray:
+    """U(-epsilon, epsilon)."""
+    return np.random.default_rng([noise_seed, 13]).uniform(-epsilon, epsilon, shape)
+
+
+def direction(shape, noise_seed: int) -> np.ndarray:
+    """N(0, 1)."""
+    return np.random.default_rng([noise_seed, 17]).standard_normal(shape)
+
+
+def radius(n: int, noise_seed: int) -> np.ndarray:
+    """U(0, 1), [n, 1, 1, 1]."""
+    return np.random.default_rng([noise_seed, 19]).uniform(0, 1, (n, 1, 1, 1))
+
+
 def start(x: np.ndarray, norm: str, epsilon: float, noise_seed: int) -> np.ndarray:
     """First perturbation of the AT and evaluation attacks, inside ball and box, as x [n, H, W, C]."""
     if norm == "l_inf":
-        delta = np.random.default_rng([noise_seed, 13]).uniform(-epsilon, epsilon, x.shape)
+        delta = uniform(x.shape, epsilon, noise_seed)
     else:
-        z = np.random.default_rng([noise_seed, 17]).standard_normal(x.shape)
-        radius = np.random.default_rng([noise_seed, 19]).uniform(0, 1, (len(x), 1, 1, 1))
-        delta = z * radius / np.sqrt((z**2).sum((1, 2, 3), keepdims=True)) * epsilon
+        z, r = direction(x.shape, noise_seed), radius(len(x), noise_seed)
+        delta = z * r / np.sqrt((z**2).sum((1, 2, 3), keepdims=True)) * epsilon
     return np.maximum(np.minimum(delta, 1 - x), 0 - x)
 
 
 def near(x: np.ndarray, noise_seed: int) -> np.ndarray:
     """First perturbation of TRADES's and RST's training attacks, as x, not clipped."""
-    return 0.001 * np.random.default_rng([noise_seed, 17]).standard_normal(x.shape)
+    return 0.001 * direction(x.shape, noise_seed)
