@@ -11,7 +11,7 @@ from rwp_jax.parity.live.checkout import Checkout
 from rwp_jax.parity.live.ours import our_steps
 from rwp_jax.parity.live.setting import Setting
 from rwp_jax.parity.live.theirs import their_steps
-from rwp_jax.parity.live.trace import QUANTITIES, Step, relative_distance
+from rwp_jax.parity.live.trace import NORM, QUANTITIES, Step, l_2, relative_distance
 
 
 class Line(NamedTuple):
@@ -19,8 +19,8 @@ class Line(NamedTuple):
 
     Attributes:
       quantity: of QUANTITIES.
-      theirs, ours: a figure of the last step in float64: the loss, the gate counts, or the L_2 norm; ""
-        where there is none.
+      theirs, ours: a figure of the last step in float64, "" where there is none: the loss, the gate
+        counts, or the L_2 norm (of delta and v after their last step).
       error: float64, largest relative error of any array in any step, NaN where nothing was compared.
       worst: which array in which step has it.
       drift: float32, |ours - theirs| / |theirs| in L_2 after each step.
@@ -61,23 +61,24 @@ def _figure(quantity: str, arrays: Mapping[str, np.ndarray]) -> str:
         return " ".join(str(count) for count in arrays["0"])
     if quantity == "loss":
         return f"{float(arrays['0']):.12g}"
-    squares = sum(float(np.sum(np.square(a, dtype=np.float64))) for a in arrays.values())
-    return f"{np.sqrt(squares):.12g}"
+    if quantity == "v":
+        return f"{arrays[NORM][-1]:.12g}"
+    last = {"": list(arrays.values())[-1]} if quantity == "delta" else arrays
+    return f"{l_2(last):.12g}"
 
 
 def _error(ours: Mapping, theirs: Mapping) -> tuple[float, str]:
     """The largest relative error of any array and its name; inf for one that only one side has."""
-    errors = {
-        name: relative_error(ours[name], theirs[name]) if name in both else float("inf")
-        for both in [ours.keys() & theirs.keys()]
-        for name in (*theirs, *(ours.keys() - theirs.keys()))
-    }
+    both = ours.keys() & theirs.keys()
+    errors = dict.fromkeys(ours.keys() | theirs.keys(), float("inf"))
+    errors |= {name: relative_error(ours[name], theirs[name]) for name in both}
     worst = max(errors, key=errors.get)
     return errors[worst], worst
 
 
 def _distance(a: Mapping, b: Mapping) -> float:
-    return relative_distance(a, b) if a.keys() == b.keys() else float("inf")
+    shapes = lambda arrays: {name: np.shape(array) for name, array in arrays.items()}
+    return relative_distance(a, b) if shapes(a) == shapes(b) else float("inf")
 
 
 def _line(quantity: str, ours: dict[str, list[Step]], theirs: dict[str, list[Step]]) -> Line | None:

@@ -1,4 +1,4 @@
-"""Runs the authors' code on any device in any dtype with given random numbers, and notes what it computes."""
+"""Runs the authors' code on any device in any dtype with given random numbers, and notes what passes."""
 
 import contextlib
 from collections.abc import Iterator

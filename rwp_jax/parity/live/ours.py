@@ -12,7 +12,7 @@ import optax
 from jax import lax
 
 from rwp_jax.parity.live.setting import CLASSES, NORMS, PERTURBATIONS, Setting
-from rwp_jax.parity.live.trace import Step, by_step, thinned
+from rwp_jax.parity.live.trace import Step, ascent, by_step, thin
 from rwp_jax.parity.setting import make_network, make_recipe
 from rwp_jax.torch_interop import to_state_dict
 from rwp_jax.train_step import Recipe, TrainState, attack_and_update
@@ -110,7 +110,7 @@ def _program(objective: str, model: str, dtype: str) -> Program:
     def note(name, value):
         if name == "v":  # thinned at once
             entries = to_state_dict(model, value)
-            value = {n: thinned(entry) for n, entry in entries.items() if is_perturbed(entry)}
+            value = thin({n: entry for n, entry in entries.items() if is_perturbed(entry)})
         noted[name].append(value)
 
     @jax.jit
@@ -168,7 +168,7 @@ def _steps(setting: Setting, dtype: str) -> Iterator[Step]:
             "logits": by_step([program.logits(state, first)]),
             "delta": by_step([start, *program.noted["delta"]]),
             "gates": by_step([gates[:-1]]) if setting.perturbation == "rwp" else {},
-            "v": {f"{k} {n}": a for k, entries in enumerate(v[1:], 1) for n, a in entries.items()},
+            "v": ascent(v[1:]),
             "loss": by_step([np.mean(loss)]),
             "weights": named(state.params),
             "momentum": named(optax.tree.get(state.opt_state, "trace")),

@@ -82,7 +82,7 @@ class Setting(NamedTuple):
     def draws(self, step: int) -> Draws:
         """Images, labels and random numbers of training step `step`, float64."""
         x = inputs.images(IMAGES, 100 * step)
-        y = np.random.default_rng([step, 23]).integers(0, CLASSES, IMAGES)
+        y = np.random.default_rng([step, 32]).integers(0, CLASSES, IMAGES)
         seed = 50 + step
         if self.objective != "at":
             start = inputs.near(x, seed)

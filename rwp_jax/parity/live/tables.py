@@ -11,13 +11,11 @@ COLUMNS = ("quantity", "upstream", "ours", "float64", "float32 by step", "upstre
 FIGURES = range(1, 6)  # columns of figures, to the right
 WIDTHS = (18, 19, 19, 7)  # of the first columns in text; counts of a gate need 19
 LEGEND = (
-    "upstream, ours: float64, after the last step: the loss, the examples below c_min at each ascent step, "
-    "or the L_2 norm.",
-    "float64: largest relative error of any array after any step (of the attack, of the ascent, of training).",
+    "upstream, ours: float64, in the last step: the loss, the examples below c_min, or the L_2 norm.",
+    "float64: largest relative error of any array, after any step of attack, ascent and training.",
     "float32 by step: |ours - upstream| / |upstream| after each training step, both in float32.",
-    "upstream's own: the same of upstream in float32 and upstream in float64. Where float64 agrees, the "
-    "float32 column is rounding, and this one says how much of it upstream has by itself: a sign step or a "
-    "gate that falls the other way is no small change.",
+    "upstream's own: the same of upstream in float32 and upstream in float64, which is its own rounding.",
+    "Where float64 agrees, what float32 shows is rounding: large where signs or gates fall the other way.",
 )
 
 
@@ -81,7 +79,7 @@ def markdown(results: Iterable[Compared], about: str) -> str:
     """A document with a table for each setting."""
     row = lambda line: "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
     rule = row([("---:" if i in FIGURES else "---") for i in range(len(COLUMNS))])
-    parts = [f"# Parity with upstream\n\n{about}\n\n" + "\n".join(f"- {l}" for l in LEGEND)]
+    parts = [f"# Parity with upstream\n\n{about}\n\n" + "\n".join(f"- {line}" for line in LEGEND)]
     for compared in results:
         block = [f"## {heading(compared)}", ""]
         if compared.stopped:
@@ -108,7 +106,8 @@ def as_html(results: Iterable[Compared], about: str) -> str:
     def row(line, tag):
         def cell(i, value):
             kind = "figure" if i in FIGURES else "fail" if value.startswith("FAIL") else ""
-            return f"<{tag}{f' class={chr(34)}{kind}{chr(34)}' if kind else ''}>{html.escape(value)}</{tag}>"
+            opening = f'<{tag} class="{kind}">' if kind else f"<{tag}>"
+            return f"{opening}{html.escape(value)}</{tag}>"
 
         return "<tr>" + "".join(cell(i, value) for i, value in enumerate(line)) + "</tr>"
 

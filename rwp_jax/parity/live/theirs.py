@@ -16,7 +16,7 @@ from rwp_jax.parity.live import checkout as files
 from rwp_jax.parity.live.checkout import FOLDERS, Checkout
 from rwp_jax.parity.live.injection import Noted, noting_v, on_device
 from rwp_jax.parity.live.setting import CLASSES, Setting
-from rwp_jax.parity.live.trace import Step, by_step, thinned
+from rwp_jax.parity.live.trace import Step, ascent, by_step, thin
 
 PROXY_RATE = {"at": 0.01}  # of their proxy's SGD; the other scripts take the model's
 UNUSED = "sub_block1."  # a block of RST's WideResNet that no image passes
@@ -228,11 +228,7 @@ def _steps(checkout: Checkout, setting: Setting, device, dtype) -> Iterator[Step
             "logits": by_step([_logits(rig, first)]),
             "delta": by_step(_deltas(noted.images, x)[: constants["pgd_steps"] + 1]),
             "gates": by_step([noted.gates]) if setting.perturbation == "rwp" else {},
-            "v": {
-                f"{k} {name}": thinned(_array(value))
-                for k, v in enumerate(noted.v, 1)
-                for name, value in _used(v.items())
-            },
+            "v": ascent(thin({n: _array(a) for n, a in _used(v.items())}) for v in noted.v),
             "loss": by_step([noted.losses[-1]]),
             **_state(rig),
         }

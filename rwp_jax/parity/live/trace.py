@@ -17,6 +17,7 @@ QUANTITIES = {  # what each is called in the tables
     "momentum": "momentum",
     "statistics": "running statistics",
 }
+NORM = "norm"
 KEPT = 4096  # entries of a tensor of v after an ascent step; ten whole copies of a network are too many
 
 
@@ -31,9 +32,26 @@ def thinned(array) -> np.ndarray:
     return flat[:: -(-flat.size // KEPT)].copy() if flat.size else flat
 
 
+def ascent(steps: Iterable[Mapping]) -> dict[str, np.ndarray]:
+    """v after each ascent step, thinned, and its norms; `steps` map names to v's tensors, as `thin`."""
+    steps = list(steps)
+    named = {f"{k} {n}": a for k, v in enumerate(steps, 1) for n, a in v.items() if n != NORM}
+    return named | {NORM: np.array([v[NORM] for v in steps])} if steps else {}
+
+
+def thin(v: Mapping) -> dict[str, np.ndarray]:
+    """The tensors of v thinned, and their norm before."""
+    return {name: thinned(array) for name, array in v.items()} | {NORM: l_2(v)}
+
+
+def l_2(arrays: Mapping) -> float:
+    """L_2 norm over all arrays together."""
+    squares = (np.sum(np.square(array, dtype=np.float64)) for array in arrays.values())
+    return float(np.sqrt(sum(squares)))
+
+
 def relative_distance(ours: Mapping, theirs: Mapping) -> float:
     """|ours - theirs| / |theirs| in L_2 over all arrays; absolute where theirs is zero."""
-    square = lambda values: sum(float(np.sum(np.square(v, dtype=np.float64))) for v in values)
-    difference = square(np.subtract(ours[k], theirs[k], dtype=np.float64) for k in theirs)
-    scale = square(theirs.values())
-    return float(np.sqrt(difference / scale if scale > 0 else difference))
+    difference = l_2({k: np.subtract(ours[k], theirs[k], dtype=np.float64) for k in theirs})
+    scale = l_2(theirs)
+    return difference / scale if scale > 0 else difference
