@@ -37,10 +37,20 @@ class Line(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """A setting's lines; `stopped` is what stopped the authors' code, "" where nothing did."""
+    """What came out for a setting.
+
+    Attributes:
+      setting: what was run.
+      lines: one for each quantity that it has.
+      growth: float32 drift inside the first training step, by quantity: of delta after 0, 1, ... steps of
+        the attack, of v after 1, 2, ... of the ascent.
+      stopped: what stopped the authors' code, "" where nothing did.
+      tolerance: of the float64 errors.
+    """
 
     setting: Setting
     lines: list[Line]
+    growth: dict[str, list[float]]
     stopped: str
     tolerance: float
 
@@ -109,6 +119,17 @@ def _line(quantity: str, ours: dict[str, list[Step]], theirs: dict[str, list[Ste
     )
 
 
+def _growth(ours: Step, theirs: Step) -> dict[str, list[float]]:
+    """Distances after each step of attack and ascent, by quantity; arrays' names begin with its number."""
+
+    def distances(a, b):
+        numbers = dict.fromkeys(name.split(" ")[0] for name in b if name != NORM)
+        after = lambda arrays, k: {n: v for n, v in arrays.items() if n.split(" ")[0] == k}
+        return [_distance(after(a, k), after(b, k)) for k in numbers]
+
+    return {q: distances(ours[q], theirs[q]) for q in ("delta", "v") if theirs[q]}
+
+
 def compare_setting(
     checkout: Checkout, setting: Setting, device: str, tolerance: float
 ) -> Compared:
@@ -127,4 +148,5 @@ def compare_setting(
         stopped = f"{type(error).__name__}: {first_line(error)}"
     ours = {d: our_steps(setting, d) for d in (["float64", "float32"] if theirs else ["float64"])}
     lines = (_line(quantity, ours, theirs) for quantity in QUANTITIES)
-    return Compared(setting, [line for line in lines if line], stopped, tolerance)
+    growth = _growth(ours["float32"][1], theirs["float32"][1]) if theirs else {}
+    return Compared(setting, [line for line in lines if line], growth, stopped, tolerance)

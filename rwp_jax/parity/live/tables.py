@@ -15,7 +15,8 @@ LEGEND = (
     "float64: largest relative error of any array, after any step of attack, ascent and training.",
     "float32 by step: |ours - upstream| / |upstream| after each training step, both in float32.",
     "upstream's own: the same of upstream in float32 and upstream in float64, which is its own rounding.",
-    "Where float64 agrees, what float32 shows is rounding: large where signs or gates fall the other way.",
+    "Where float64 agrees, float32 shows rounding: small until a sign, ReLU or gate falls the other way;",
+    "how it grows inside the first step stands below each table.",
 )
 
 
@@ -55,6 +56,14 @@ def stopped(compared: Compared) -> str:
     return f"upstream stops: {compared.stopped}" if compared.stopped else ""
 
 
+def growth(compared: Compared) -> list[str]:
+    """How float32 drifts apart inside the first training step, a line for each of delta and v."""
+    return [
+        f"float32 in step 1, {QUANTITIES[quantity]} by step: {_numbers(values)}"
+        for quantity, values in compared.growth.items()
+    ]
+
+
 def _text_line(line: tuple[str, ...], steps: int) -> str:
     widths = (*WIDTHS, *[max(6 * steps, len(COLUMNS[4]))] * 2)
     aligned = (
@@ -72,7 +81,8 @@ def text_header(steps: int) -> str:
 def text(compared: Compared, steps: int) -> str:
     """A setting's block under `text_header(steps)`."""
     lines = [heading(compared), *filter(None, [stopped(compared)])]
-    return "\n".join(lines + [_text_line(line, steps) for line in cells(compared)])
+    lines += [_text_line(line, steps) for line in cells(compared)]
+    return "\n".join(lines + growth(compared))
 
 
 def markdown(results: Iterable[Compared], about: str) -> str:
@@ -84,7 +94,8 @@ def markdown(results: Iterable[Compared], about: str) -> str:
         block = [f"## {heading(compared)}", ""]
         if compared.stopped:
             block += [f"`{stopped(compared)}`", ""]
-        parts.append("\n".join(block + [row(COLUMNS), rule, *map(row, cells(compared))]))
+        block += [row(COLUMNS), rule, *map(row, cells(compared))]
+        parts.append("\n\n".join(["\n".join(block), *growth(compared)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -118,7 +129,9 @@ def as_html(results: Iterable[Compared], about: str) -> str:
                 f"<p>{html.escape(stopped(compared))}</p>" if compared.stopped else "",
                 f"<table><thead>{row(COLUMNS, 'th')}</thead><tbody>",
                 *(row(line, "td") for line in cells(compared)),
-                "</tbody></table></section>",
+                "</tbody></table>",
+                *(f"<p>{html.escape(line)}</p>" for line in growth(compared)),
+                "</section>",
             ]
         )
         for compared in results
