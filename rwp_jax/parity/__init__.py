@@ -1,1 +1,1 @@
-"""Numerical parity with the authors' PyTorch code: `python -m rwp_jax.parity --cases DIR`."""
+"""Numerical parity with the authors' PyTorch code: recorded, and live from a checkout."""
