@@ -15,13 +15,17 @@ LEGEND = (
     "float64: largest relative error of any array, after any step of attack, ascent and training.",
     "float32 by step: |ours - upstream| / |upstream| after each training step, both in float32.",
     "upstream's own: the same of upstream in float32 and upstream in float64, which is its own rounding.",
-    "Where float64 agrees, float32 shows rounding: small until a sign, ReLU or gate falls the other way;",
-    "how it grows inside the first step stands below each table.",
+    "Where float64 agrees, float32 shows rounding: small until a sign, ReLU or gate falls the other way.",
+    "Below each table: float32 inside the first training step, after each step of attack and ascent.",
 )
 
 
+def _number(value: float) -> str:
+    return f"{value:.0e}" if value else "0"
+
+
 def _numbers(values: list[float]) -> str:
-    return " ".join(f"{value:.0e}" for value in values)
+    return " ".join(_number(value) for value in values)
 
 
 def _result(line: Line, compared: Compared) -> str:
@@ -37,7 +41,7 @@ def cells(compared: Compared) -> list[tuple[str, ...]]:
             QUANTITIES[line.quantity],
             line.theirs or "-",
             line.ours or "-",
-            "-" if compared.stopped else f"{line.error:.0e}",
+            "-" if compared.stopped else _number(line.error),
             _numbers(line.drift) or "-",
             _numbers(line.rounding) or "-",
             _result(line, compared),
