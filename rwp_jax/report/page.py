@@ -48,7 +48,8 @@ _TEMPLATE = """<!doctype html>
 <img alt="{{ section.heading }}" src="data:image/png;base64,{{ encoded(picture) }}">
 {% endfor %}
 {% for table in section.tables %}<div class="scroll"><table>
-<caption>{{ table.title }}</caption>
+{% if table.title %}<caption>{{ table.title }}</caption>
+{% endif -%}
 <thead><tr>{% for cell in table.header %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>

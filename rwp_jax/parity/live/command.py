@@ -11,6 +11,7 @@ from rwp_jax.atomic import check_free, write_text
 from rwp_jax.errors import InputError
 from rwp_jax.parity.live.checkout import read_checkout
 from rwp_jax.parity.live.setting import all_settings
+from rwp_jax.report.page import write_page
 
 FORMATS = (".md", ".html")
 
@@ -88,7 +89,11 @@ def run(
     summary = f"{len(results)} settings, {failed} failed{cannot}; {minutes:.1f} minutes"
     print(f"\n{summary}")
     if output:
-        render = tables.markdown if output.suffix == ".md" else tables.as_html
-        write_text(output, render(results, f"{about}. {summary}."))
+        about = f"{about}. {summary}."
+        if output.suffix == ".md":
+            write_text(output, tables.markdown(results, about))
+        else:
+            introduction = [about, *tables.LEGEND]
+            write_page(output, "Parity with upstream", introduction, tables.sections(results))
         print(f"wrote {output}")
     return failed

@@ -1,11 +1,12 @@
 """The comparison as text, Markdown and HTML, all from the same cells."""
 
-import html
 from collections.abc import Iterable
 
 from rwp_jax.parity.live.comparison import Compared, Line, outside
 from rwp_jax.parity.live.setting import IMAGES
 from rwp_jax.parity.live.trace import QUANTITIES
+from rwp_jax.report.page import Section
+from rwp_jax.report.table import Table
 
 COLUMNS = ("quantity", "upstream", "ours", "float64", "float32 by step", "upstream's own", "result")
 FIGURES = range(1, 6)  # columns of figures, to the right
@@ -103,46 +104,14 @@ def markdown(results: Iterable[Compared], about: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-STYLE = """
-body { font: 14px/1.45 system-ui, sans-serif; color: #222; background: #fff; margin: 2em auto;
-  max-width: 72em; padding: 0 1em; }
-h2 { font-size: 1.05em; margin: 1.6em 0 .3em; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .15em .6em; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
-th.figure, td.figure { text-align: right; }
-.fail { color: #b00020; font-weight: bold; }
-@media print { body { margin: 0; max-width: none; font-size: 9px; } section { break-inside: avoid; } }
-"""
-
-
-def as_html(results: Iterable[Compared], about: str) -> str:
-    """A self-contained page with a table for each setting."""
-
-    def row(line, tag):
-        def cell(i, value):
-            kind = "figure" if i in FIGURES else "fail" if value.startswith("FAIL") else ""
-            opening = f'<{tag} class="{kind}">' if kind else f"<{tag}>"
-            return f"{opening}{html.escape(value)}</{tag}>"
-
-        return "<tr>" + "".join(cell(i, value) for i, value in enumerate(line)) + "</tr>"
-
-    sections = [
-        "\n".join(
-            [
-                f"<section><h2>{html.escape(heading(compared))}</h2>",
-                f"<p>{html.escape(stopped(compared))}</p>" if compared.stopped else "",
-                f"<table><thead>{row(COLUMNS, 'th')}</thead><tbody>",
-                *(row(line, "td") for line in cells(compared)),
-                "</tbody></table>",
-                *(f"<p>{html.escape(line)}</p>" for line in growth(compared)),
-                "</section>",
-            ]
+def sections(results: Iterable[Compared]) -> list[Section]:
+    """A section of a page for each setting."""
+    return [
+        Section(
+            heading(compared),
+            tables=[
+                Table(stopped(compared), COLUMNS, cells(compared), "; ".join(growth(compared)))
+            ],
         )
         for compared in results
     ]
-    legend = "".join(f"<li>{html.escape(line)}</li>" for line in LEGEND)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Parity with upstream</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>Parity with upstream</h1><p>{html.escape(about)}</p>"
-        f"<ul>{legend}</ul>\n" + "\n".join(sections) + "\n</body></html>\n"
-    )
