@@ -299,6 +299,7 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     use_compilation_cache()
+    sys.stdout.reconfigure(errors="replace")  # ± and ∞ on terminals without them
     try:
         app.run(main, flags_parser=parse)
     except KeyboardInterrupt:

@@ -22,9 +22,14 @@ def check_free(flag: str, path: pathlib.Path) -> None:
         raise InputError(f"{flag}={path}: no permission to write in {path.parent}")
 
 
+def partial_of(path: pathlib.Path) -> pathlib.Path:
+    """Where a file is written before it takes its place; another one in every process."""
+    return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
-    partial = path.with_suffix(PARTIAL)
-    partial.write_text(text)
+    partial = partial_of(path)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
@@ -33,7 +38,7 @@ def write_json(path: pathlib.Path, content: Any) -> None:
 
 
 def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray], *, compressed=False) -> None:
-    partial = path.with_name(path.name + PARTIAL)
+    partial = partial_of(path)
     with partial.open("wb") as file:
         (np.savez_compressed if compressed else np.savez)(file, **arrays)
     partial.replace(path)

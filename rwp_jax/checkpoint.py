@@ -24,6 +24,7 @@ from rwp_jax.selection import choose
 
 DIRECTORY = "checkpoints"
 NEWEST = 2  # so many are kept beside the best, so that one may be damaged
+_UNFINISHED = ".orbax-checkpoint-tmp"  # orbax's own suffix
 _BEST = ("best", "best_by_validation", "best_ema")
 
 
@@ -57,7 +58,7 @@ class Checkpoints:
         self.directory = pathlib.Path(workdir).resolve() / DIRECTORY
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future | None = None
-        self._damaged: dict[pathlib.Path, str] = {}
+        self._damaged: dict[pathlib.Path, str] = {}  # record or checkpoint: what is wrong with it
 
     def save(self, state, record: dict[str, Any]) -> None:
         """Starts saving the state after record["step"] steps; returns once the state is copied.
@@ -77,9 +78,10 @@ class Checkpoints:
         try:
             self._remove_unfinished()
             self._record_path(record["step"]).unlink(missing_ok=True)
+            sealed = seal({**record, "digests": array_digests(state)})
             with _quiet():
                 ocp.save(path, state, overwrite=True)
-            sealed = seal({**record, "digests": array_digests(state)})
+            self._damaged.pop(path, None)
             write_text(self._record_path(record["step"]), sealed)
         except Exception as error:  # orbax and its storage raise many kinds, for a full disk say
             full = os.strerror(errno.ENOSPC)
@@ -90,8 +92,8 @@ class Checkpoints:
         self._prune()
 
     def _remove_unfinished(self) -> None:
-        """Removes what kills left of saves that orbax had not finished."""
-        for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
+        """Removes what was deleted, and what kills left of saves that orbax had not finished."""
+        for path in self.directory.glob(f"*{_UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def _prune(self) -> None:
@@ -103,8 +105,10 @@ class Checkpoints:
         steps = {record["step"] for record in kept if record}
         for record in records:
             if record["step"] not in steps:
+                path = self.path(record["step"])
                 self._record_path(record["step"]).unlink()
-                shutil.rmtree(self.path(record["step"]), ignore_errors=True)
+                path.rename(path.with_name(f"{path.name}{_UNFINISHED}"))
+        self._remove_unfinished()
 
     def wait(self) -> None:
         """Waits until everything is written; raises InputError where it could not be."""
@@ -124,7 +128,8 @@ class Checkpoints:
                 _ = record["step"], record["epoch"], record["digests"]
                 if path != self._record_path(record["step"]):
                     raise ValueError(f"it is that of step {record['step']}")
-                records.append(record)
+                if self.path(record["step"]) not in self._damaged:
+                    records.append(record)
             except (OSError, ValueError, KeyError) as error:
                 self._damaged[path] = f"{path} is damaged ({first_line(error)})"
         return records
@@ -160,14 +165,22 @@ class Checkpoints:
                 break
             except DamagedCheckpoint as error:
                 self._damaged[self.path(record["step"])] = str(error)
-        if found is None and self._damaged:
-            (why, *_) = self._damaged.values()
+        # One may be what a kill left between a first save and its record.
+        without = [
+            f"checkpoint {path} has no record, its save was interrupted or the record was removed"
+            for path in sorted(self.directory.glob("*"))
+            if path.name.isdecimal() and not self._record_path(int(path.name)).exists()
+        ]
+        said = [*self._damaged.values(), *without]
+        if found is None and (self._damaged or len(without) > 1):
+            why = said[0]
             raise InputError(
                 f"{self.directory} has no sound checkpoint: {why}; nothing was deleted: restore it from a "
                 "copy, or move the run's directory away to begin again"
             )
-        for why in self._damaged.values():
-            print(f"{why}: that of step {found[1]['step']} is used", flush=True)
+        instead = f"that of step {found[1]['step']} is used" if found else "training begins again"
+        for why in said:
+            print(f"{why}: {instead}", flush=True)
         return found
 
     def load(self, record: dict[str, Any]) -> dict[str, Any]:

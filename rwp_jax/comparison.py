@@ -1,8 +1,10 @@
 """`main.py --mode report`: any runs side by side, published learning curves beside them."""
 
+import json
 import pathlib
 from collections.abc import Sequence
 
+from rwp_jax import workdir
 from rwp_jax.errors import InputError
 from rwp_jax.report import summary
 from rwp_jax.report.figures import draw_learning_curves
@@ -15,21 +17,25 @@ PAGE, PICTURE = "report.html", "learning_curves.png"
 
 
 def _same_but_seed(result: Result) -> str:
-    """Equal for runs whose configs differ in the seed alone."""
-    config = result.config.copy_and_resolve_references()
-    config.seed = 0
-    return config.to_json(sort_keys=True)
+    """Equal for runs whose configs differ in the seed alone, if both are finished or as far."""
+    config = result.config.copy_and_resolve_references().to_dict()
+    for key in {"seed", *workdir.FREE}:
+        config.pop(key, None)
+    return json.dumps([config, len(result.epochs)], sort_keys=True)
 
 
 def _group(results: Sequence[Result]) -> summary.Groups:
     """Runs that differ in the seed alone together, by the directory of the first."""
-    groups: dict[str, list[Result]] = {}
+    groups: dict[tuple, list[Result]] = {}
     for result in results:
-        groups.setdefault(_same_but_seed(result), []).append(result)
+        same = [r for key, r in groups.items() if key[0] == _same_but_seed(result)]
+        # A second run of a seed says nothing about other seeds: a row of its own.
+        again = sum(result.config.seed in [r.config.seed for r in members] for members in same)
+        groups.setdefault((_same_but_seed(result), again), []).append(result)
     firsts = [members[0] for members in groups.values()]
     names = [first.directory.name for first in firsts]
     return {
-        name if names.count(name) == 1 else str(first.directory): members
+        name if names.count(name) == 1 and name else str(first.directory): members
         for name, first, members in zip(names, firsts, groups.values(), strict=True)
     }
 
@@ -51,7 +57,10 @@ def compare(
     Raises:
       InputError: for a directory without metrics, or a file that does not fit.
     """
-    results = [read_result(directory) for directory in directories]
+    if only and not curves:
+        raise InputError(f"--only={only} chooses published curves: --curves is missing")
+    distinct = {directory.resolve(): directory for directory in directories}
+    results = [read_result(directory) for directory in distinct.values()]
     published = []
     if curves:
         threats = {(r.config.data.name, r.config.threat.norm) for r in results}

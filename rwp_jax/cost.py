@@ -77,7 +77,9 @@ def _passes_of_a_step(config, k: float) -> float:
 
 
 def training_passes(config, k: float | None = None) -> float:
-    """Forward passes of one image in a training run, its evaluations after every epoch included.
+    """Forward passes of one image in a training run, without RST's first stage.
+
+    Evaluations after every epoch are included.
 
     Args:
       config: of the run.
@@ -105,21 +107,30 @@ def training_passes(config, k: float | None = None) -> float:
     evaluated += min(config.evaluation.train_examples, size.train)
     a_network = evaluated * (2 + 2 * config.evaluation.steps)
     networks = 2 if config.ema_decay else 1
-    passes = images * steps + config.epochs * networks * a_network
-    if config.self_training.epochs:
-        passes += training_passes(teacher_config(config))
-    return passes
+    return images * steps + config.epochs * networks * a_network
+
+
+def teacher_passes(config) -> float:
+    """Those of RST's first stage, 0 without one."""
+    return training_passes(teacher_config(config)) if config.self_training.epochs else 0.0
+
+
+def _forward_flops(config) -> float:
+    size = data_size(config)
+    return forward_flops(config.model.name, size.image_shape, size.num_classes)
 
 
 def training_flops(config, k: float | None = None) -> float:
     """Floating-point operations of `training_passes`."""
-    size = data_size(config)
-    forward = forward_flops(config.model.name, size.image_shape, size.num_classes)
-    return training_passes(config, k) * forward
+    return training_passes(config, k) * _forward_flops(config)
+
+
+def teacher_flops(config) -> float:
+    """Floating-point operations of `teacher_passes`."""
+    return teacher_passes(config) * _forward_flops(config)
 
 
 def evaluation_flops(config, attacks: tuple[str, ...]) -> float:
     """Floating-point operations of columns of Table 2 on the test set, at most."""
-    size = data_size(config)
-    forward = forward_flops(config.model.name, size.image_shape, size.num_classes)
-    return size.test * sum(EVALUATION[name] for name in attacks) * forward
+    passes = data_size(config).test * sum(EVALUATION[name] for name in attacks)
+    return passes * _forward_flops(config)

@@ -11,14 +11,17 @@ FILE = "metrics.jsonl"
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
-    """The records of a run's metrics.jsonl, in order; an unfinished last line is left out."""
+    """The records of a run's metrics.jsonl, in order, up to the first line that is none."""
     path = pathlib.Path(workdir) / FILE
     records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    text = path.read_bytes().decode(errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+            _ = record["epoch"], record["split"]
+        except (ValueError, TypeError, KeyError):
             break  # what a kill left of the last line
+        records.append(record)
     return records
 
 

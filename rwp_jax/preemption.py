@@ -35,7 +35,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.signal:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
         self.signal = signal.Signals(number).name
+        for second in self._previous:
+            signal.signal(second, signal.SIG_DFL)
+        os.write(
+            2, f"{self.signal}: finishing the step, then saving; again to end at once\n".encode()
+        )

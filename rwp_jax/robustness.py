@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rwp_jax import __version__, parallel
+from rwp_jax import __version__, parallel, workdir
 from rwp_jax.atomic import write_json
 from rwp_jax.attacks.autoattack import AutoAttackWarning, autoattack
 from rwp_jax.attacks.autoattack.margins import misclassified
@@ -223,8 +223,13 @@ def evaluate(
             "attack; only --attacks=natural is possible"
         )
     output = directory / DIRECTORY / (f"{which}_{examples}" if examples else which)
-    output.mkdir(parents=True, exist_ok=True)
-    verdicts = Verdicts(output / NPZ, subject)
+    with workdir.lock(output):
+        _evaluate(subject, names, which, directory, output, save_images)
+
+
+def _evaluate(subject: Subject, names, which: str, directory, output, save_images: bool) -> None:
+    """Runs what is missing of the columns `names`, and prints the table."""
+    config, verdicts = subject.run.config, Verdicts(output / NPZ, subject)
     print(
         f"{directory}, {which} checkpoint (epoch {subject.run.epoch + 1}), {len(subject.labels)} test "
         f"images, {config.threat.norm}, epsilon {config.threat.epsilon:.6g}",

@@ -66,11 +66,12 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
         write_json(directory / workdir.CONFIG, plain_config)
 
     path = directory / PSEUDO_LABELS
-    if not path.exists():
-        print(f"first stage: plain training on {len(data.y_train)} labelled images", flush=True)
-        trainer.train(teacher, directory / TEACHER, data=data)
-        predictions = pseudo_label.predict(load_run(directory / TEACHER, "last"), data.x_extra)
-        pseudo_label.write(path, data.x_extra, *predictions)
+    with workdir.lock(directory):
+        if not path.exists():
+            print(f"first stage: plain training on {len(data.y_train)} labelled images", flush=True)
+            trainer.train(teacher, directory / TEACHER, data=data)
+            predictions = pseudo_label.predict(load_run(directory / TEACHER, "last"), data.x_extra)
+            pseudo_label.write(path, data.x_extra, *predictions)
     images, labels = files.read_extra(str(path))
     data = data._replace(x_extra=images, y_extra=labels)
     print(

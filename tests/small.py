@@ -57,9 +57,9 @@ def write_run(directory, config, pgd, finished=True, **splits):
     return directory
 
 
-def write_evaluation(directory, which, accuracies, examples=100):
+def write_evaluation(directory, which, accuracies, examples=100, epoch=0):
     """Writes the evaluation.json of a checkpoint, with accuracies by column."""
     path = directory / "evaluation" / which / "evaluation.json"
     path.parent.mkdir(parents=True)
     columns = {name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}
-    path.write_text(json.dumps({"examples": examples, "columns": columns}))
+    path.write_text(json.dumps({"epoch": epoch, "examples": examples, "columns": columns}))

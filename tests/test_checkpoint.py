@@ -1,6 +1,7 @@
 """Checkpoints are what was saved, or are said not to be."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -143,3 +144,37 @@ def test_a_save_that_fails_is_reported_and_leaves_the_one_before(tmp_path, monke
         with pytest.raises(InputError, match="1 cannot be written .No space left .* are intact"):
             checkpoints.close()
     assert Checkpoints(tmp_path).restore_newest(state(0))[1]["step"] == 0
+
+
+def test_removed_records_are_named_and_nothing_is_overwritten(tmp_path, capsys):
+    save(tmp_path, record(0, 0.1), record(1, 0.2))
+    directory = tmp_path / "checkpoints"
+    (directory / "1.json").unlink()
+    assert Checkpoints(tmp_path).restore_newest(state(0))[1]["step"] == 0
+    assert "1 has no record" in capsys.readouterr().out
+    (directory / "0.json").unlink()
+    with pytest.raises(InputError, match="no sound checkpoint: checkpoint .* has no record"):
+        Checkpoints(tmp_path).restore_newest(state(0))
+
+
+def test_a_first_save_that_was_killed_before_its_record_begins_again(tmp_path, capsys):
+    save(tmp_path, record(0, 0.1))
+    (tmp_path / "checkpoints" / "0.json").unlink()
+    assert Checkpoints(tmp_path).restore_newest(state(0)) is None
+    assert "training begins again" in capsys.readouterr().out
+
+
+def test_damaged_checkpoints_take_no_place_of_sound_ones(tmp_path):
+    save(tmp_path, record(10, 0.5), record(20, 0.1), record(30, 0.2))
+    directory = tmp_path / "checkpoints"
+    for step in (20, 30):
+        shutil.rmtree(directory / str(step) / "state")
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.restore_newest(state(0))[1]["step"] == 10
+    for step in (12, 14):
+        checkpoints.save(state(step), record(step, 0.1))
+    assert checkpoints.newest()["step"] == 14
+    assert checkpoints.find("best")["step"] == 10
+    checkpoints.close()
+    kept = {path.name for path in directory.iterdir() if path.is_dir()}
+    assert kept == {"10", "12", "14", "20", "30"}, "damaged ones stay"

@@ -21,7 +21,7 @@ def runs(tmp_path):
         write_run(tmp_path / "at1", config_of_seed(1), [0.2, 0.5]),
         write_run(tmp_path / "awp", digits_at_awp.get_config(), [0.1], finished=False),
     ]
-    write_evaluation(directories[0], "best", {"natural": 0.5})
+    write_evaluation(directories[0], "best", {"natural": 0.5}, epoch=1)
     return directories
 
 
@@ -35,6 +35,22 @@ def test_runs_that_differ_in_the_seed_are_one_row(runs, tmp_path):
     page = (output / "report.html").read_text()
     assert f"Not finished: {runs[2]}." in page and "The attacks of Table 2" in page
     assert (output / "learning_curves.png").exists() and (output / "attacks.csv").exists()
+
+
+def rows_of(output):
+    with (output / "accuracies.csv").open(newline="") as file:
+        return {row["run"]: row for row in csv.DictReader(file)}
+
+
+def test_what_is_one_run_counts_once_and_what_is_not_as_far_apart(runs, tmp_path):
+    again = write_run(tmp_path / "again", config_of_seed(0), [0.2, 0.3])
+    shorter = write_run(tmp_path / "shorter", config_of_seed(2), [0.2], finished=False)
+    config = config_of_seed(3)
+    config.checkpoint_steps = 7  # changes nothing in a run
+    other = write_run(tmp_path / "other", config, [0.2, 0.6])
+    compare([runs[0], runs[0], again, shorter, runs[1], other], tmp_path / "report")
+    seeds = {name: row["seeds"] for name, row in rows_of(tmp_path / "report").items()}
+    assert seeds == {"at0": "3", "again": "1", "shorter": "1"}
 
 
 def test_directories_of_one_name_are_told_apart(tmp_path):
@@ -60,7 +76,7 @@ def test_published_curves(runs, tmp_path, capsys):
 
 def test_bad_input_leaves_nothing(runs, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="--workdirs: .*empty holds no run with metrics"):
+    with pytest.raises(InputError, match="^[^:]*empty holds no run with metrics"):
         compare([*runs, tmp_path / "empty"], tmp_path / "report")
     with pytest.raises(InputError, match="--curves=.*missing.csv cannot be read"):
         compare(runs, tmp_path / "report", tmp_path / "missing.csv")

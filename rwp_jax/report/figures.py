@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 import numpy as np  # noqa: E402
 
-from rwp_jax.atomic import PARTIAL  # noqa: E402
+from rwp_jax.atomic import partial_of  # noqa: E402
 from rwp_jax.report.published import PublishedCurve  # noqa: E402
 from rwp_jax.report.results import Result  # noqa: E402
 from rwp_jax.report.spread import Spread  # noqa: E402
@@ -18,14 +18,14 @@ from rwp_jax.report.spread import Spread  # noqa: E402
 _COLOURS = plt.get_cmap("tab10").colors
 _LEGEND_WIDTH = 150  # characters below a picture of two panels
 _SELECTIONS = {  # which epoch: how its line is drawn
-    "best": {"color": "tab:red", "marker": "o", "label": "best"},
+    "best": {"color": "tab:red", "marker": "o", "label": "best (on the test set)"},
     "best_by_validation": {"color": "tab:purple", "marker": "^", "label": "best by validation"},
     "last": {"color": "tab:blue", "marker": "s", "label": "last"},
 }
 
 
 def _save(figure, path: pathlib.Path) -> None:
-    partial = path.with_suffix(PARTIAL)
+    partial = partial_of(path)
     figure.savefig(partial, dpi=120, format="png")
     plt.close(figure)
     partial.replace(path)
@@ -111,7 +111,7 @@ class Sweep(NamedTuple):
       axis: name of the setting.
       labels: its values, left to right.
       accuracies: which epoch ("best", ...) -> a Spread or None for each value, in [0, 1].
-      references: label of a horizontal line -> (its value, colour), in [0, 1].
+      references: label of a horizontal line, which ends in ", best" or ", last" -> its value, in [0, 1].
       second: name and values (Spread or None) of what the lower panel shows, in its own unit.
     """
 

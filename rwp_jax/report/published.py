@@ -39,10 +39,10 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
         epoch (from 0), test_acc and test_robust_acc (in [0, 1]); others are ignored.
 
     Raises:
-      InputError: where it cannot be read, lacks columns or holds no numbers in them.
+      InputError: where it cannot be read, lacks columns or holds no epochs and accuracies in them.
     """
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             header, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -60,19 +60,26 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
         empty = PublishedCurve(name, row["dataset"], row["norm"], [], [], [])
         curve = curves.setdefault(name, empty)
         try:
-            epoch, natural, robust = (
-                int(row["epoch"]),
-                float(row["test_acc"]),
-                row["test_robust_acc"],
-            )
-            values = (epoch + 1, natural, float(robust))
+            epoch = int(row["epoch"])
+            natural, robust = float(row["test_acc"]), float(row["test_robust_acc"])
+            if epoch < 0 or not 0 <= natural <= 1 or not 0 <= robust <= 1:
+                raise ValueError
+            if epoch + 1 in curve.epochs[-1:]:
+                raise ValueError
         except (TypeError, ValueError):
             raise InputError(
-                f"--curves={path}, line {number}: {', '.join(_FIGURES)} must be numbers"
+                f"--curves={path}, line {number}: epoch must be a number from 0, once in a run, test_acc "
+                "and test_robust_acc accuracies in [0, 1]"
             ) from None
-        for column, value in zip((curve.epochs, curve.natural, curve.robust), values, strict=True):
+        for column, value in zip(curve[3:], (epoch + 1, natural, robust), strict=True):
             column.append(value)
-    return list(curves.values())
+    return [_sorted(curve) for curve in curves.values()]
+
+
+def _sorted(curve: PublishedCurve) -> PublishedCurve:
+    """The curve in the order of epochs."""
+    points = sorted(zip(*curve[3:], strict=True))
+    return PublishedCurve(*curve[:3], *map(list, zip(*points, strict=True)))
 
 
 def choose_published(

@@ -57,14 +57,6 @@ class Result(NamedTuple):
         return sum(values) / len(values) if values else None
 
 
-def _read_json(path: pathlib.Path) -> Any:
-    """The content of a file, None where there is none to read."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
 def _epochs(directory: pathlib.Path) -> list[dict[str, Any]]:
     """The records of metrics.jsonl with a test accuracy, the splits of an epoch in one."""
     epochs: dict[int, dict] = {}
@@ -72,42 +64,53 @@ def _epochs(directory: pathlib.Path) -> list[dict[str, Any]]:
         merged = epochs.setdefault(record["epoch"], {"epoch": record["epoch"]})
         prefix = SPLITS[record["split"]]
         merged |= {
-            prefix + name: value
+            prefix + name: float(value)
             for name, value in record.items()
             if name not in ("epoch", "step", "split")
         }
     return [record for _, record in sorted(epochs.items()) if "pgd_accuracy" in record]
 
 
-def read_result(directory: pathlib.Path, key: str = "--workdirs") -> Result:
+def _evaluations(directory: pathlib.Path, epochs: list[dict]) -> dict[str, dict]:
+    """checkpoint -> content of its evaluation.json, where that is of the epoch that is meant now.
+
+    Directories of evaluations on part of the test set are named WHICH_N, and left out.
+    """
+    found = {}
+    for which in selection.WHICH:
+        path, meant = directory / DIRECTORY / which / JSON, selection.choose(which, epochs)
+        if path.exists() and meant:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["epoch"] == meant["epoch"]:
+                found[which] = content
+    return found
+
+
+def read_result(directory: pathlib.Path) -> Result:
     """Reads a run's directory.
 
     Raises:
-      InputError: where it holds no run or no epoch of it; the message begins with `key`.
+      InputError: where it holds no run, no epoch of it, or files that are not those of a run.
     """
-    config = _read_json(directory / workdir.CONFIG)
+    if not (directory / workdir.CONFIG).is_file() or not (directory / FILE).is_file():
+        lacks = FILE if (directory / workdir.CONFIG).is_file() else workdir.CONFIG
+        raise InputError(f"{directory} holds no run with metrics: there is no {lacks}")
     try:
+        config = json.loads((directory / workdir.CONFIG).read_text(encoding="utf-8"))
+        config = ml_collections.ConfigDict(config)
+        _ = config.data.name, config.threat.norm, config.threat.epsilon, int(config.seed)
         epochs = _epochs(directory)
-    except (KeyError, TypeError, OSError):
+        evaluations = _evaluations(directory, epochs)
+        columns = {which: content["columns"] for which, content in evaluations.items()}
+        _ = [column["accuracy"] for run in columns.values() for column in run.values()]
+        summary = directory / workdir.SUMMARY
+        seconds = json.loads(summary.read_text())["seconds"] if summary.exists() else None
+        examples = next((content["examples"] for content in evaluations.values()), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{key}: {directory / FILE} has lines that are no metrics of a run"
+            f"{directory}: its files are not those of a run ({type(error).__name__})"
         ) from None
-    if not isinstance(config, dict) or not epochs:
-        lacks = FILE if isinstance(config, dict) else workdir.CONFIG
-        raise InputError(f"{key}: {directory} holds no run with metrics (no readable {lacks})")
-    summary = _read_json(directory / workdir.SUMMARY)
-    found = {path.parent.name: _read_json(path) for path in directory.glob(f"{DIRECTORY}/*/{JSON}")}
-    # Directories of evaluations on some images only are named WHICH_N.
-    whole = {
-        which: content for which, content in found.items() if which in selection.WHICH and content
-    }
-    config = ml_collections.ConfigDict(config)
-    return Result(
-        directory,
-        config,
-        epochs,
-        finished=summary is not None and len(epochs) >= config.epochs,
-        seconds=summary["seconds"] if summary else None,
-        evaluations={which: content["columns"] for which, content in whole.items()},
-        test_examples=next((content["examples"] for content in whole.values()), None),
-    )
+    if not epochs:
+        raise InputError(f"{directory} holds no run with metrics: {FILE} has no epoch")
+    finished = seconds is not None and epochs[-1]["epoch"] + 1 >= config.epochs
+    return Result(directory, config, epochs, finished, seconds, columns, examples)

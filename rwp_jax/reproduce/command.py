@@ -15,7 +15,7 @@ from rwp_jax.reproduce.experiments import SCALES, Experiment, make_experiment
 from rwp_jax.reproduce.layout import lay_out
 from rwp_jax.reproduce.plan import Run
 
-PAGE = "report.html"
+PAGE, FINISHED = "report.html", "finished"
 
 
 def reproduce(
@@ -51,11 +51,12 @@ def reproduce(
     runs = plan.make_plan(wanted, seeds, settings, directory, load_config)
     chosen = plan.select(runs, only or "*")
     attacks = tuple(robustness.COLUMNS) if wanted.layout == "table2" else ()
+    _check(chosen, runs)
     if show_plan:
         print(f"{wanted.title}, {SCALES[scale].described}")
-        print(as_text(_plan_table(runs, attacks)))
+        print(as_text(_plan_table(chosen, attacks)))
         return
-    _check(chosen)
+    _load_data(chosen)
     if all(run.config.dtype != "float64" for run in chosen):
         prefer_eigen()
     diverged = []
@@ -66,48 +67,61 @@ def reproduce(
         try:
             if not run.finished:
                 self_training.train(run.config, run.directory)
+            for which in _unevaluated(run, attacks):
+                robustness.evaluate(run.directory, which, ",".join(attacks), 0, False)
         except trainer.NonFiniteLoss as error:
             print(f"{run.name}: {error}", flush=True)
             diverged.append(run.name)
-            continue
         except workdir.InUse as error:
             print(f"{run.name} is left to another process: {error}", flush=True)
-            continue
-        for which in _unevaluated(run, attacks):
-            robustness.evaluate(run.directory, which, ",".join(attacks), 0, False)
-    _write_report(wanted, runs, directory / f"{name}_{scale}")
+    if not diverged or any(run.finished for run in runs):
+        _write_report(wanted, runs, directory / f"{name}_{scale}")
     if diverged:
         raise trainer.NonFiniteLoss(
             f"{', '.join(diverged)}: the loss became non-finite; the report leaves them out"
         )
 
 
-def _check(runs: Sequence[Run]) -> None:
-    """Checks configs, directories and data sets of all runs; raises InputError."""
-    for run in runs:
+def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
+    """Checks the chosen runs' configs and all runs' directories; raises InputError."""
+    for run in chosen:
         try:
             experiment.check_config(run.config)
         except InputError as error:
             hint = "--override=PATTERN:KEY=VALUE sets keys, --only chooses runs"
             raise InputError(f"run {run.name}: {error} ({hint})") from None
+    for run in runs:  # the report shows all that are finished: they must be of these settings
         plan.check_directory(run)
-    unfinished = {run.config.data.to_json(): run.config for run in runs if not run.finished}
+
+
+def _load_data(runs: Sequence[Run]) -> None:
+    """Raises InputError for a data set that is missing or does not fit: now, not after hours."""
+    unfinished = {
+        run.config.data.to_json() + run.config.extra_data.to_json(): run.config
+        for run in runs
+        if not run.finished
+    }
     for config in unfinished.values():
-        experiment.load_data(config)  # a data set that is missing is noticed now, not after hours
+        experiment.check_sizes(config, experiment.load_data(config))
+
+
+def _to_evaluate(run: Run, attacks: Sequence[str]) -> list[str]:
+    """Checkpoints that are to have columns of Table 2."""
+    wanted = ["best"] + ["best_by_validation"] * bool(run.config.data.validation_examples)
+    return wanted if attacks else []
 
 
 def _unevaluated(run: Run, attacks: Sequence[str]) -> list[str]:
-    """Checkpoints that columns of Table 2 are missing of."""
+    """Those of a trained run that miss some."""
     if not attacks:
         return []
-    result = read_result(run.directory)
-    wanted = ["best"] + ["best_by_validation"] * bool(run.config.data.validation_examples)
-    return [w for w in wanted if not result.evaluations.get(w, {}).keys() >= set(attacks)]
+    there = read_result(run.directory).evaluations
+    return [w for w in _to_evaluate(run, attacks) if not there.get(w, {}).keys() >= set(attacks)]
 
 
 def _state(run: Run, attacks: Sequence[str]) -> str:
     if run.finished:
-        return "trained, to evaluate" if _unevaluated(run, attacks) else "finished"
+        return "trained, to evaluate" if _unevaluated(run, attacks) else FINISHED
     done = run.epochs_done
     return f"epoch {done} of {run.config.epochs}" if done else "to do"
 
@@ -120,18 +134,21 @@ def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...]) -> Table:
     rates = _rates(runs)
     rows, total, known = [], 0.0, True
     for run in runs:
-        training = cost.training_flops(run.config)
-        operations = training + cost.evaluation_flops(run.config, attacks)
-        rate = rates.get(run.config.model.name)
-        left = 0.0 if run.finished else training * (1 - run.epochs_done / run.config.epochs)
-        left += (
-            cost.evaluation_flops(run.config, attacks) if _state(run, attacks) != "finished" else 0
-        )
-        seconds = left / rate if rate else None
+        config, state = run.config, _state(run, attacks)
+        teacher, training = cost.teacher_flops(config), cost.training_flops(config)
+        evaluation = cost.evaluation_flops(config, attacks)
+        left = 0.0
+        if not run.finished:
+            begun = run.epochs_done > 0  # RST's first stage comes before
+            left = training * (1 - run.epochs_done / config.epochs) + (0 if begun else teacher)
+            left += evaluation * len(_to_evaluate(run, attacks))
+        elif state != FINISHED:
+            left = evaluation * len(_unevaluated(run, attacks))
+        rate = rates.get(config.model.name)
+        seconds = left / rate if rate else (None if left else 0.0)
         total, known = total + (seconds or 0.0), known and seconds is not None
-        rows.append(
-            [run.name, _state(run, attacks), f"{operations / 1e12:,.1f}", _duration(seconds)]
-        )
+        operations = teacher + training + evaluation * len(_to_evaluate(run, attacks))
+        rows.append([run.name, state, f"{operations / 1e12:,.1f}", _duration(seconds)])
     rows.append(["together", "", "", _duration(total if known else None)])
     return Table("", ["run", "state", "TFLOP at most", "time left at most"], rows)
 
@@ -156,6 +173,14 @@ def _duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
 
+def _by_setting(trained) -> dict:
+    """(group, label) -> results."""
+    settings: dict[tuple, list] = {}
+    for point, result in trained:
+        settings.setdefault((point.group, point.label), []).append(result)
+    return settings
+
+
 def _write_report(wanted: Experiment, runs: Sequence[Run], output: pathlib.Path) -> None:
     """Writes report.html, CSV and PNG of the runs that are finished."""
     trained = [(run.point, read_result(run.directory)) for run in runs if run.finished]
@@ -168,12 +193,13 @@ def _write_report(wanted: Experiment, runs: Sequence[Run], output: pathlib.Path)
     (table,) = section.tables
     write_csv(table, output / f"{wanted.name}.csv")
     seeds = len({run.config.seed for run in runs})
-    tests = cost.data_size(runs[0].config).test
+    counts = {len(members) for members in _by_setting(trained).values()}
+    tests = sorted({cost.data_size(run.config).test for run in runs})
     introduction = [
         f"At the scale of {SCALES[wanted.scale].described}: {len(trained)} of {len(runs)} runs are "
-        f"finished, {seeds} of every setting"
+        f"finished, {' or '.join(map(str, sorted(counts)))} of a setting"
         + (", mean ± sample standard deviation." if seeds > 1 else "."),
-        f"{summary.standard_error(tests)}.",
+        *(f"{summary.standard_error(count)}." for count in tests),
     ]
     if wanted.finding:
         introduction.append(f"The paper's finding: {wanted.finding}.")

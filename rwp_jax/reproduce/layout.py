@@ -38,7 +38,7 @@ def _best_and_last(results: Sequence[Result]) -> str:
 
 def _table1(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Section:
     datasets = SCALES[experiment.scale].datasets.values()
-    held_out = any(result.figure("best_by_validation", "pgd_accuracy") for _, result in trained)
+    held_out = any(r.figure("best_by_validation", "epoch") is not None for _, r in trained)
     header = ["threat, method"]
     for name in datasets:
         header.append(f"{_DATASETS[name]}: ours, best / last")
@@ -59,9 +59,10 @@ def _table1(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Sectio
                 published = paper.TABLE_1[threat, method]
                 row.append(" / ".join(published.get(name, published["cifar10"])))
             rows.append(row)
+    steps = " and ".join(sorted({f"PGD-{r.config.evaluation.steps}" for _, r in trained}))
     note = (
-        "PGD-20 accuracy in %. Best is the best epoch on the test set, as in the paper; best by "
-        "validation is chosen on held-out training images."
+        f"{steps} accuracy in %; the paper's is PGD-20 on PreActResNet-18. Best is the best epoch on the "
+        "test set, as in the paper; best by validation is chosen on held-out training images."
     )
     return Section(experiment.title, tables=[Table("Robust test accuracy", header, rows, note)])
 
@@ -77,9 +78,15 @@ def _table2(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Sectio
                     [f"{method}, ours, {which.replace('_', ' ')}", *summary.columns_of(evaluations)]
                 )
         rows.append([f"{method}, paper, best", *published])
+    epsilons: dict[str, list[str]] = {}
+    for point, result in trained:
+        methods = epsilons.setdefault(f"{result.config.threat.epsilon:.4g}", [])
+        methods += [point.label] if point.label not in methods else []
+    attacked = "; ".join(f"{', '.join(m)}: epsilon {value}" for value, m in epsilons.items())
     note = (
-        "Accuracy in %. Best is the best epoch on the test set under PGD-20, as in the paper; best by "
-        "validation is chosen on held-out training images."
+        "Accuracy in %. Best is the best epoch on the test set, as in the paper; best by validation is "
+        f"chosen on held-out training images. Ours are attacked within their training's ball ({attacked}), "
+        "the paper's, on CIFAR-10 with WRN-34-10 (RST: WRN-28-10), within 8/255."
     )
     table = Table("Natural and robust test accuracy", ["defense", *COLUMNS.values()], rows, note)
     return Section(experiment.title, tables=[table])

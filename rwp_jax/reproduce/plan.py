@@ -91,19 +91,24 @@ def _run_name(config: str, changes: dict[str, Any], seed: int) -> str:
     return "_".join([*parts, f"seed{seed}"])
 
 
-def _make_run(point: Point, scale: str, seed: int, overrides, directory, load_config) -> Run:
+def _make_run(
+    point: Point, experiment: Experiment, seed: int, overrides, directory, load_config
+) -> Run:
+    fixed = {key for other in experiment.points for key in other.changes}
     config = load_config(point.config)
     defaults = workdir.flatten(config.to_dict())
     # What equals the default is not named, so that experiments share runs.
     changes = {key: value for key, value in point.changes.items() if defaults[key] != value}
     name = _run_name(point.config, changes, seed)
-    changes |= SCALES[scale].changes
+    changes |= SCALES[experiment.scale].changes
     for override in overrides:
         if override.key not in defaults or override.key == "seed":
             hint = (
                 "--seeds sets it" if override.key == "seed" else "configs/default.py has all keys"
             )
             raise InputError(f"--override: {override.key}: no such key; {hint}")
+        if override.key in {"threat.norm", *fixed}:
+            raise InputError(f"--override: {override.key} is what the experiment itself sets")
         if fnmatch.fnmatch(name, override.pattern):
             changes[override.key] = _typed(override, defaults[override.key])
     config.update_from_flattened_dict(changes)
@@ -133,7 +138,7 @@ def make_plan(
     if seeds < 1:
         raise InputError(f"--seeds={seeds} must be at least 1")
     runs = [
-        _make_run(point, experiment.scale, seed, overrides, directory, load_config)
+        _make_run(point, experiment, seed, overrides, directory, load_config)
         for seed in range(seeds)
         for point in experiment.points
     ]

@@ -42,14 +42,25 @@ def test_those_of_the_runs_data_sets_or_by_name(path):
         ("a,b\n1,2\n", "lacks the columns source, dataset"),
         (HEADER.replace(",test_acc", "") + "\n", "lacks the columns test_acc; needed are"),
         ("", "lacks the columns source"),
-        (HEADER + "\nx,y,z,v,w,0,high,0.1\n", "line 2: epoch, test_acc, test_robust_acc must be"),
+        (HEADER + "\nx,y,z,v,w,0,high,0.1\n", "line 2: epoch must be a number from 0"),
         (HEADER + "\nx,y,z,v,w\n", "line 2"),
+        (HEADER + "\nx,y,z,v,w,0,58,30\n", "accuracies in .0, 1."),
+        (HEADER + "\nx,y,z,v,w,0,nan,0.1\n", "accuracies in .0, 1."),
+        (HEADER + "\nx,y,z,v,w,-1,0.2,0.1\n", "line 2"),
+        (HEADER + "\nx,y,z,v,w,0,0.2,0.1\nx,y,z,v,w,0,0.2,0.1\n", "line 3: .* once in a run"),
     ],
 )
 def test_what_is_no_file_of_curves(text, message, tmp_path):
     (tmp_path / "curves.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         read_published(tmp_path / "curves.csv")
+
+
+def test_any_order_and_a_byte_order_mark(path):
+    header, *rows = path.read_text().splitlines()
+    curves = read_published(path)
+    path.write_text("\n".join([header, *reversed(rows)]), encoding="utf-8-sig")
+    assert sorted(read_published(path)) == sorted(curves)
 
 
 def test_binary_and_missing_files(tmp_path):

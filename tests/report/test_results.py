@@ -35,28 +35,51 @@ def test_an_unfinished_run_counts_its_whole_epochs(tmp_path):
     assert not result.finished and result.seconds is None and len(result.epochs) == 2
 
 
-def test_evaluations_of_part_of_the_test_set_are_left_out(tmp_path):
+def test_evaluations_of_part_of_the_test_set_or_another_epoch_are_left_out(tmp_path):
     directory = write_run(tmp_path / "run", digits_at.get_config(), [0.3])
     write_evaluation(directory, "best", {"natural": 0.5})
     write_evaluation(directory, "last_10", {"natural": 0.9}, examples=10)
+    write_evaluation(directory, "best_by_validation", {"natural": 0.9})
+    write_evaluation(
+        directory, "last", {"natural": 0.9}, epoch=1
+    )  # of a later epoch, a longer run's
     result = read_result(directory)
     assert result.evaluations == {"best": {"natural": {"accuracy": 0.5}}}
     assert result.test_examples == 100
 
 
+RUN = {
+    "config.json": '{"seed": 0, "epochs": 1, "data": {"name": "digits"}, "threat": {"norm": "l_2", '
+    '"epsilon": 1}}',
+    "metrics.jsonl": '{"epoch": 0, "split": "test", "pgd_accuracy": 0.5}\n',
+}
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no readable config.json"),
-        ({"config.json": "{"}, "no readable config.json"),
-        ({"config.json": "{}"}, "no readable metrics.jsonl"),
-        ({"config.json": "{}", "metrics.jsonl": ""}, "no readable metrics.jsonl"),
-        ({"config.json": "{}", "metrics.jsonl": '{"epoch": 1}\n'}, "are no metrics of a run"),
-        ({"config.json": "{}", "metrics.jsonl": "[1]\n"}, "are no metrics of a run"),
+        ({}, "holds no run with metrics: there is no config.json"),
+        ({"config.json": "{}"}, "holds no run with metrics: there is no metrics.jsonl"),
+        (RUN | {"config.json": "{"}, "files are not those of a run .JSONDecodeError"),
+        (RUN | {"config.json": "{}"}, "files are not those of a run"),
+        (RUN | {"config.json": RUN["config.json"].replace("0", '"x"')}, "files are not those"),
+        (RUN | {"metrics.jsonl": ""}, "holds no run with metrics: metrics.jsonl has no epoch"),
+        (RUN | {"metrics.jsonl": "[1]\n"}, "metrics.jsonl has no epoch"),
+        (RUN | {"metrics.jsonl": RUN["metrics.jsonl"].replace("0.5", '"high"')}, "files are not"),
+        (RUN | {"summary.json": "1"}, "files are not those of a run"),
+        (RUN | {"evaluation/best/evaluation.json": "[1]"}, "files are not those of a run"),
+        (RUN | {"evaluation/best/evaluation.json": '{"epoch": 0}'}, "files are not those of a run"),
     ],
 )
 def test_what_is_no_run(files, message, tmp_path):
     for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=f"^--workdirs: .*{message}"):
+    with pytest.raises(InputError, match=f"^{tmp_path}.*{message}"):
         read_result(tmp_path)
+
+
+def test_the_files_of_the_cases_above_are_a_run_without_the_damage(tmp_path):
+    for name, text in RUN.items():
+        (tmp_path / name).write_text(text)
+    assert read_result(tmp_path).figure("best", "pgd_accuracy") == 0.5

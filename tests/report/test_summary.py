@@ -25,7 +25,7 @@ def groups(tmp_path):
         write_run(tmp_path / f"a{seed}", digits_at.get_config(), [0.2 + seed / 10, 0.4], **splits)
         for seed in range(2)
     ]
-    write_evaluation(runs[0], "best", {"natural": 0.5, "autoattack": 0.2})
+    write_evaluation(runs[0], "best", {"natural": 0.5, "autoattack": 0.2}, epoch=1)
     other = write_run(tmp_path / "b", digits_at.get_config(), [0.1])
     return {"a": list(map(read_result, runs)), "b": [read_result(other)]}
 

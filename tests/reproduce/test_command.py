@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from rwp_jax import self_training, trainer, workdir
+from rwp_jax import robustness, self_training, trainer, workdir
 from rwp_jax.errors import InputError
 from rwp_jax.report import paper
 from rwp_jax.reproduce.command import reproduce
@@ -81,6 +81,23 @@ def test_a_run_that_diverges_does_not_end_the_others(small, tmp_path):
     assert list(read_csv(tmp_path / "fig2c_digits/fig2c.csv")) == ["AT", "AT-RWP"]
 
 
+def test_finished_runs_of_other_settings_are_refused(tmp_path):
+    write_runs("fig2c", tmp_path, seeds=1)  # of three epochs
+    with pytest.raises(InputError, match="digits_at_seed0 holds a run of another config .epochs=3"):
+        reproduce("fig2c", "digits", tmp_path, load_config, only="*rwp*")
+
+
+def test_table_2_evaluates_what_is_missing(tmp_path, monkeypatch):
+    write_runs("table2", tmp_path, seeds=1)
+    missing = tmp_path / "runs/digits_trades_awp_seed0/evaluation/best_by_validation"
+    (missing / "evaluation.json").unlink()
+    called = []
+    monkeypatch.setattr(robustness, "evaluate", lambda *arguments: called.append(arguments))
+    reproduce("table2", "digits", tmp_path, load_config, overrides=["epochs=3"])
+    columns = ",".join(COLUMNS)
+    assert called == [(missing.parents[1], "best_by_validation", columns, 0, False)]
+
+
 def test_a_run_of_another_process_is_left_to_it(small, tmp_path, capsys):
     nothing = pytest.raises(InputError, match="no run of fig1a is finished, nothing to show")
     with workdir.lock(tmp_path / "runs/digits_at_seed0"), nothing:
@@ -94,12 +111,13 @@ def write_runs(name, path, seeds=2):
     found = {}
     for run in make_plan(make_experiment(name, "digits"), seeds, [], path, load_config):
         pgd, validation, train = rng.uniform(0.2, 0.8, (3, 3))
+        epochs = {"best": int(pgd.argmax()), "best_by_validation": int(validation.argmax())}
         splits = {"validation_pgd_accuracy": validation, "train_pgd_accuracy": train}
         splits["train_perturbation_steps"] = rng.uniform(0, 10, 3)
         write_run(run.directory, run.config, pgd, **splits)
         for which in ("best", "best_by_validation"):
             columns = dict(zip(COLUMNS, rng.uniform(0.2, 0.8, len(COLUMNS)), strict=True))
-            write_evaluation(run.directory, which, columns)
+            write_evaluation(run.directory, which, columns, epoch=epochs[which])
             found.setdefault((which, run.point.label), []).append(columns)
         found.setdefault((run.point.group, run.point.label), []).append(pgd)
     return found

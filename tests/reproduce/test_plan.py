@@ -36,6 +36,8 @@ def test_seeds_come_one_after_the_other(tmp_path):
         ("epochs", "must be KEY=VALUE, or PATTERN:KEY=VALUE"),
         ("=3", "must be KEY=VALUE"),
         ("epoch=3", "--override: epoch: no such key; configs/default.py has all keys"),
+        ("weight_perturbation.name=awp", "weight_perturbation.name is what the experiment itself"),
+        ("threat.norm=l_2", "threat.norm is what the experiment itself sets"),
         ("seed=3", "--override: seed: no such key; --seeds sets it"),
         ("epochs=many", "--override=epochs=many must be of type int"),
         ("epochs=2.5", "must be of type int"),
