@@ -1,6 +1,5 @@
 """The training loop, straight down the page."""
 
-import functools
 import importlib.metadata
 import itertools
 import json
@@ -77,7 +76,6 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
     parts = experiment.build(config, data.num_classes, mixture.steps)
     init_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 3)
     state = parallel.replicate(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
-    held_out = data.x_validation is not None
     checkpoints = Checkpoints(directory)
     saved = checkpoints.restore_newest(state)
     position = Position.after(saved[1]) if saved else Position()
@@ -89,17 +87,30 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
     if data.x_extra is not None:
         used = len(training_set.labels) - len(data.y_train)
         print(f"{used} of {len(data.x_extra)} extra images are used beside {len(data.y_train)}")
-    x_test, y_test = parallel.replicate((data.x_test, data.y_test))
-    if held_out:
-        x_held, y_held = parallel.replicate((data.x_validation, data.y_validation))
-    n = config.evaluation.train_examples
-    part = np.random.default_rng(0).permutation(len(data.y_train))[
-        :n
-    ]  # files may be sorted by class
-    x_part, y_part = parallel.replicate((data.x_train[part], data.y_train[part]))
+    evaluated = {"test": (data.x_test, data.y_test)}
+    if data.x_validation is not None:
+        evaluated["validation"] = data.x_validation, data.y_validation
+    if config.evaluation.train_examples:  # at random: files may be sorted by class
+        part = np.random.default_rng(0).permutation(len(data.y_train))
+        part = part[: config.evaluation.train_examples]
+        evaluated["train"] = data.x_train[part], data.y_train[part]
+    evaluated = parallel.replicate(evaluated)
     step_key, evaluation_key = parallel.replicate((step_key, evaluation_key))
     hosts = jax.process_index(), jax.process_count()
     writer = MetricsWriter(directory, position.metrics, position.epoch)
+
+    def save_within(epoch: int, state, steps) -> dict:
+        """Saves inside an epoch, after those of its steps; returns the checkpoint's record."""
+        _check_finite(steps, state, epoch, mixture.steps, checkpoints)
+        record = {
+            "step": epoch * mixture.steps + len(steps),
+            "epoch": epoch,
+            "seconds": time.monotonic() - started,
+            "within_epoch": within_epoch(steps),
+            "metrics": list(writer.records),
+        }
+        checkpoints.save(state, record)
+        return record
 
     for epoch in range(position.epoch, config.epochs):
         # Train for an epoch; metrics stay on the device until its end, or until a save.
@@ -115,37 +126,30 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
             due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             if stop.signal or (due and len(steps) < mixture.steps):
                 steps = jax.device_get(steps)
-                _check_finite(steps, state, epoch, mixture.steps, checkpoints)
-                record = {
-                    "step": step,
-                    "epoch": epoch,
-                    "seconds": time.monotonic() - started,
-                    "within_epoch": within_epoch(steps),
-                    "metrics": list(writer.records),
-                }
-                checkpoints.save(state, record)
+                record = save_within(epoch, state, steps)
                 _stop_if_asked(stop, checkpoints, record)
         steps = jax.device_get(steps)
         _check_finite(steps, state, epoch, mixture.steps, checkpoints)
 
         # Evaluate on the whole test set, and on part of the training set for the learning curve.
+        figures = {}
+        for split, images_and_labels in evaluated.items():
+            if stop.signal:
+                _stop_if_asked(stop, checkpoints, save_within(epoch, state, steps))
+            figures[split] = _evaluate(parts, state, *images_and_labels, evaluation_key)
         train_figures = {
             name: float(np.stack([step[name] for step in steps]).mean()) for name in steps[0]
         }
         train_figures["learning_rate"] = float(steps[-1]["learning_rate"])
-        evaluate = functools.partial(_evaluate, parts, state, key=evaluation_key)
-        if n:
-            train_figures |= evaluate(x_part, y_part)
-        test_figures = evaluate(x_test, y_test)
-        held_figures = evaluate(x_held, y_held) if held_out else {}
+        train_figures |= figures.pop("train", {})
 
         # Write down and save.
         step = (epoch + 1) * mixture.steps
         seconds = time.monotonic() - started
         writer.write(epoch, step, "train", train_figures)
-        writer.write(epoch, step, "test", test_figures)
-        if held_out:
-            writer.write(epoch, step, "validation", held_figures)
+        for split, values in figures.items():
+            writer.write(epoch, step, split, values)
+        test_figures, held_figures = figures["test"], figures.get("validation", {})
         held_figures = {f"validation_{name}": value for name, value in held_figures.items()}
         record = {"step": step, "epoch": epoch, "seconds": seconds, "metrics": list(writer.records)}
         record |= test_figures | held_figures

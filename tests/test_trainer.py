@@ -157,6 +157,25 @@ def test_a_run_that_is_asked_to_stop_saves_and_continues_to_the_same_weights(
     assert_same_run(directory, undisturbed)
 
 
+def test_a_signal_during_evaluation_costs_no_step(
+    finished, compiled, npz, tmp_path, monkeypatch, capsys
+):
+    def evaluate(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return compiled.evaluate(*arguments)
+
+    directory, config = tmp_path / "run", small_config(**{"data.path": npz})
+    stopping = compiled._replace(evaluate=evaluate)
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "build", lambda *_, **__: stopping)
+        with pytest.raises(Interrupted, match="saved .*/3, after step 3 in epoch 1"):
+            trainer.train(config, directory)
+    monkeypatch.setattr(experiment, "build", lambda *_, **__: compiled)
+    trainer.train(config, directory)
+    assert "resuming after epoch 0, 3 steps on" in capsys.readouterr().out
+    assert_same_run(directory, finished[0])
+
+
 def test_checkpoints_within_epochs_change_nothing(finished, compiled, npz, tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(experiment, "build", lambda *_, **__: compiled)
