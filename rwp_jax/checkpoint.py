@@ -134,6 +134,15 @@ class Checkpoints:
                 self._damaged[path] = f"{path} is damaged ({first_line(error)})"
         return records
 
+    def damages(self) -> list[str]:
+        """What was found to be wrong so far, a line for each record or checkpoint."""
+        without = [
+            f"checkpoint {path} has no record, its save was interrupted or the record was removed"
+            for path in sorted(self.directory.glob("*"))
+            if path.name.isdecimal() and not self._record_path(int(path.name)).exists()
+        ]
+        return [*self._damaged.values(), *without]
+
     def find(self, which: str) -> dict[str, Any] | None:
         """The record of the whole epoch that `selection.choose` means, once saves are done, or None."""
         self.wait()
@@ -165,14 +174,9 @@ class Checkpoints:
                 break
             except DamagedCheckpoint as error:
                 self._damaged[self.path(record["step"])] = str(error)
-        # One may be what a kill left between a first save and its record.
-        without = [
-            f"checkpoint {path} has no record, its save was interrupted or the record was removed"
-            for path in sorted(self.directory.glob("*"))
-            if path.name.isdecimal() and not self._record_path(int(path.name)).exists()
-        ]
-        said = [*self._damaged.values(), *without]
-        if found is None and (self._damaged or len(without) > 1):
+        said = self.damages()
+        # One without a record may be what a kill left of a first save.
+        if found is None and (self._damaged or len(said) > 1):
             why = said[0]
             raise InputError(
                 f"{self.directory} has no sound checkpoint: {why}; nothing was deleted: restore it from a "

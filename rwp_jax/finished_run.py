@@ -80,6 +80,8 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
         raise InputError(f"--checkpoint={which}: the run in {directory} {lacks}")
     if record is None:
         raise InputError(f"--workdir={directory} holds a run without checkpoints")
+    for why in checkpoints.damages():
+        print(f"{why}: {which} is the one after epoch {record['epoch'] + 1}", flush=True)
     saved = checkpoints.load(record)
     checkpoints.close()
     weights = saved["ema"] if which.endswith("_ema") else saved

@@ -36,9 +36,11 @@ class Position(NamedTuple):
         steps = [{name: column[i] for name, column in columns.items()} for i in range(count)]
         return cls(record["epoch"], steps, record["metrics"], record["seconds"])
 
-    def described(self) -> str:
-        where = f"after epoch {self.epoch}"
-        return f"{where}, {len(self.steps)} steps on" if self.steps else where
+    def described(self, epochs: int) -> str:
+        """Where it is, of so many epochs."""
+        if self.steps:
+            return f"in epoch {self.epoch + 1} of {epochs}, after {len(self.steps)} steps of it,"
+        return f"after epoch {self.epoch} of {epochs}"
 
 
 def within_epoch(steps: Steps) -> dict[str, dict]:

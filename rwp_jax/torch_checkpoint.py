@@ -1,6 +1,8 @@
 """A PyTorch checkpoint of this family of networks, told apart into what a run of ours has and the rest."""
 
+import itertools
 import json
+import os
 import pathlib
 import re
 import zipfile
@@ -44,9 +46,10 @@ class Parts(NamedTuple):
 
 def split(entries: dict[str, np.ndarray], nested: str = "") -> Parts:
     """Tells the parts apart; `entries` are in PyTorch's names and layout."""
-    # Wrappers put their name before the network's entries; the shortest is that of the stem.
-    stems = [re.fullmatch(r"(.*?)conv1\.weight", name) for name in entries]
-    prefix = min((stem[1] for stem in stems if stem), key=len, default="")
+    # Wrappers put their name before the network's entries; blocks have a conv1 too.
+    stems = [re.fullmatch(r"((?!.*(?:layer|block)\d).*?)conv1\.weight", name) for name in entries]
+    shared = os.path.commonprefix(list(entries)).rpartition(".")
+    prefix = min((stem[1] for stem in stems if stem), key=len, default=shared[0] + shared[1])
     stem = entries.get(f"{prefix}conv1.weight")
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 0
     network, aside, normalization = {}, {}, {"mean": (), "std": ()}
@@ -91,19 +94,26 @@ def check_fit(path: pathlib.Path, parts: Parts, model_name: str, templates: dict
         shapes = to_state_dict(model_name, empty, collection)
         wanted |= {name: value.shape for name, value in shapes.items()}
     there = {name: value.shape for name, value in parts.network.items()}
-    differences = [f"{name} is missing" for name in wanted if name not in there]
-    differences += [f"{name} is not known" for name in there if name not in wanted]
-    differences += [
-        f"{name} is {list(there[name])}, must be {list(shape)}"
-        for name, shape in wanted.items()
-        if name in there and there[name] != shape
-    ]
+    kinds = (
+        [f"{name} is missing" for name in wanted if name not in there],
+        [f"{name} is not known" for name in there if name not in wanted],
+        [
+            f"{name} is {list(there[name])}, must be {list(shape)}"
+            for name, shape in wanted.items()
+            if name in there and there[name] != shape
+        ],
+    )
+    # In turn, so that the first few show some of each.
+    differences = [d for turn in itertools.zip_longest(*kinds) for d in turn if d]
     if differences:
         nearest = recognize(parts.network)
         hint = f"nearest known: {nearest}" if nearest else "no network we know is near"
         if len(differences) > _LISTED:
             differences[_LISTED:] = [f"and {len(differences) - _LISTED} more"]
         raise InputError(f"{path} is no {model_name} ({hint}): {'; '.join(differences)}")
+    for name, value in parts.network.items():
+        if not np.isfinite(value).all():
+            raise InputError(f"{path}: {name} has entries that are no finite numbers")
 
 
 def num_classes_of(parts: Parts) -> int:

@@ -114,6 +114,8 @@ def export_torch(
     check_free("--output", output)
     if optimizer:
         check_free("--torch_optimizer", optimizer)
+    if optimizer and optimizer.resolve() == output.resolve():
+        raise InputError(f"--output={output} and --torch_optimizer must be two files")
     if optimizer and which.endswith("_ema"):
         raise InputError(
             f"--torch_optimizer is for the trained weights, --checkpoint={which} are averaged ones"

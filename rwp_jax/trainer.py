@@ -81,7 +81,7 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
     position = Position.after(saved[1]) if saved else Position()
     if saved:
         state = parallel.replicate(saved[0])
-        print(f"resuming {position.described()} of {config.epochs} in {directory}", flush=True)
+        print(f"resuming {position.described(config.epochs)} in {directory}", flush=True)
     started = time.monotonic() - position.seconds
     training_set = parallel.replicate(experiment.training_set(config, data))
     if data.x_extra is not None:

@@ -189,6 +189,13 @@ def test_an_exported_run_loads_strictly_and_continues_where_it_was(halfway, tmp_
     assert all(np.array_equal(a, b) for a, b in zip(*weights, strict=True))
 
 
+def test_network_and_optimizer_need_two_files(halfway, tmp_path):
+    path = tmp_path / "same.pth"
+    with pytest.raises(InputError, match="--output=.*same.pth and --torch_optimizer must be two"):
+        torch_export.export_torch(halfway[1], "last", path, path, sub_block1=False)
+    assert not path.exists()
+
+
 def test_sub_block1_is_filled_for_classes_that_have_it(tmp_path):
     network, optimizer = make_network()
     torch.save(network.state_dict(), tmp_path / "in.pth")
@@ -240,9 +247,13 @@ def bad_files(directory):
     yield {"a": torch.zeros(2)}, {}, "no network we know is near"
     yield state, {"model.name": "resnet50"}, "is no known model"
     yield state | {"mean": torch.zeros(3)}, {}, "but not both"
+    stemless = {n: v for n, v in state.items() if n != "conv1.weight"} | {"more": torch.zeros(2)}
+    yield stemless, {}, "conv1.weight is missing; more is not known"
+    broken = state | {"fc.bias": torch.full_like(state["fc.bias"], torch.nan)}
+    yield broken, {}, "fc.bias has entries that are no finite numbers"
 
 
-@pytest.mark.parametrize("case", range(13))
+@pytest.mark.parametrize("case", range(15))
 def test_bad_checkpoints_are_refused_in_one_line(case, tmp_path, capsys):
     content, changes, message = list(bad_files(tmp_path))[case]
     path = tmp_path / "in.pth"

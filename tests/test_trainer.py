@@ -152,7 +152,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_continues_to_the_same_weights(
     with pytest.raises(Interrupted, match=f"SIGTERM: saved .*/{after}, after step {after} in"):
         trainer.train(config, directory)
     trainer.train(config, directory)
-    assert "resuming after epoch" in capsys.readouterr().out
+    assert f"resuming in epoch {1 + (after - 1) // 3} of 2, after" in capsys.readouterr().out
     undisturbed, _ = finished
     assert_same_run(directory, undisturbed)
 
@@ -172,7 +172,7 @@ def test_a_signal_during_evaluation_costs_no_step(
             trainer.train(config, directory)
     monkeypatch.setattr(experiment, "build", lambda *_, **__: compiled)
     trainer.train(config, directory)
-    assert "resuming after epoch 0, 3 steps on" in capsys.readouterr().out
+    assert "resuming in epoch 1 of 2, after 3 steps of it, in" in capsys.readouterr().out
     assert_same_run(directory, finished[0])
 
 
