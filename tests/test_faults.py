@@ -6,13 +6,13 @@ from benchmarks import faults
 
 
 def test_kills_and_damages_leave_no_trace(tmp_path, monkeypatch, capsys):
-    arguments = ["--kills", "3", "--damages", "40", "--workdir", str(tmp_path)]
+    arguments = ["--kills", "2", "--damages", "30", "--workdir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["faults", *arguments])
-    monkeypatch.setattr(faults, "LONGEST", 12.0)
+    monkeypatch.setattr(faults, "LONGEST", 8.0)
     assert faults.main() == 0
     said = capsys.readouterr().out
-    assert "3 of 3 kills left no trace" in said and " 0 SILENTLY WRONG" in said
-    assert "40 damages: 0 newest restored" not in said
+    assert "2 of 2 kills left no trace" in said and " 0 SILENTLY WRONG" in said
+    assert "30 damages: 0 newest restored" not in said
 
 
 def test_what_differs_is_seen():
