@@ -6,7 +6,6 @@ side by side. Both print a table and exit with 0, with 1 if anything fails, with
 """
 
 import argparse
-import fnmatch
 import pathlib
 import sys
 
@@ -18,6 +17,7 @@ from rwp_jax.parity import autoattack
 from rwp_jax.parity.case import read_case, read_settings
 from rwp_jax.parity.cases import RUNNERS, kind_of
 from rwp_jax.parity.compare import Row, compare, guarded, table
+from rwp_jax.patterns import matches
 
 TOLERANCE = 1e-10
 
@@ -35,7 +35,7 @@ def run_case(directory: pathlib.Path, name: str, settings: dict) -> Row:
 
 def select(names, patterns: str) -> list[str]:
     """The names that match any of the comma-separated shell patterns; InputError if none does."""
-    chosen = [n for n in names if any(fnmatch.fnmatch(n, p) for p in patterns.split(","))]
+    chosen = [name for name in names if matches(name, patterns)]
     if not chosen:
         there = ", ".join(names) or "none"
         raise InputError(f"--only={patterns}: no case of that name; there are {there}")

@@ -1,11 +1,11 @@
 """Learning curves that others published, from a CSV file, to draw beside one's own."""
 
 import csv
-import fnmatch
 import pathlib
 from typing import NamedTuple
 
 from rwp_jax.errors import InputError
+from rwp_jax.patterns import matches
 
 _NAMED = ("source", "dataset", "norm", "model", "method")
 _FIGURES = ("epoch", "test_acc", "test_robust_acc")
@@ -98,8 +98,7 @@ def choose_published(
     if not patterns:
         wanted = {(name.removesuffix("_cropped"), norm.replace("_", "")) for name, norm in threats}
         return [curve for curve in curves if (curve.dataset, curve.norm) in wanted]
-    names = patterns.split(",")
-    chosen = [c for c in curves if any(fnmatch.fnmatch(c.name, pattern) for pattern in names)]
+    chosen = [curve for curve in curves if matches(curve.name, patterns)]
     if not chosen:
         there = ", ".join(curve.name for curve in curves) or "none"
         raise InputError(f"--only={patterns}: no published curve of that name; there are {there}")

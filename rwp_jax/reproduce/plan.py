@@ -12,6 +12,7 @@ import ml_collections
 from rwp_jax import workdir
 from rwp_jax.errors import InputError
 from rwp_jax.metrics import read_metrics
+from rwp_jax.patterns import matches
 from rwp_jax.reproduce.experiments import SCALES, Experiment, Point
 
 RUNS = "runs"
@@ -150,7 +151,7 @@ def make_plan(
 
 def select(runs: list[Run], patterns: str) -> list[Run]:
     """The runs that any of the comma-separated shell patterns matches; InputError if none does."""
-    chosen = [r for r in runs if any(fnmatch.fnmatch(r.name, p) for p in patterns.split(","))]
+    chosen = [run for run in runs if matches(run.name, patterns)]
     if not chosen:
         raise InputError(f"--only={patterns}: no run of that name; --list shows them")
     return chosen
