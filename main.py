@@ -29,13 +29,14 @@ from rwp_jax import (
     parallel,
     pseudo_label,
     robustness,
+    roll_call,
     self_training,
     torch_export,
     torch_import,
     trainer,
 )
 from rwp_jax.command_line import check_config_file, fractions_to_decimals, split_overrides
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.preemption import EXIT_CODE, Interrupted
 from rwp_jax.reproduce.command import reproduce
@@ -54,6 +55,17 @@ MODE = flags.DEFINE_string(
     "train, evaluate, pseudo_label, import_torch, export_torch, reproduce or report.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "train on several hosts: HOST:PORT of process 0; TPU pods, SLURM, Open MPI and Kubernetes say it "
+    "themselves. See docs/pods.md.",
+)
+PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: how many processes.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: this one's, from 0.")
+CONNECT_SECONDS = flags.DEFINE_integer(
+    "connect_seconds", roll_call.CONNECT_SECONDS, "How long to wait for the other processes."
+)
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
@@ -186,6 +198,7 @@ def use_compilation_cache() -> None:
 
 
 def train() -> None:
+    roll_call.connect(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value, CONNECT_SECONDS.value)
     if CONFIG.value.dtype == "float32":
         prefer_eigen()
     directory = pathlib.Path(WORKDIR.value) if WORKDIR.value else default_workdir()
@@ -257,7 +270,7 @@ MODES = {
     "report": report,
 }
 FLAGS_OF = {  # beside --workdir and --mode
-    "train": {"config", "resume"},
+    "train": {"config", "resume", "coordinator", "processes", "process_id", "connect_seconds"},
     "evaluate": {"checkpoint", "attacks", "examples", "save_images"},
     "pseudo_label": {"checkpoint", "unlabeled", "output"},
     "import_torch": {"config", "torch_checkpoint", "torch_optimizer", "epoch"},
@@ -317,3 +330,13 @@ if __name__ == "__main__":
     except Interrupted as error:
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        print(
+            f"main.py: another process ended or cannot be reached ({first_line(error)}); the same command, "
+            "on all hosts, continues after the newest checkpoint",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(EXIT_CODE)  # an orderly end would wait for it

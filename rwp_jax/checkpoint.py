@@ -15,7 +15,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from orbax.checkpoint import v1 as ocp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import v1
 
 from rwp_jax.atomic import write_text
 from rwp_jax.digests import array_digests, seal, unseal
@@ -42,12 +43,38 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def _alone(options):
+    """Orbax's multiprocessing options for this process alone: no others, of a run on several hosts, are
+    waited for."""
+    options.primary_host = jax.process_index()
+    options.active_processes = {jax.process_index()}
+    options.barrier_sync_key_prefix = f"process{jax.process_index()}"
+    return options
+
+
+def _save(path: pathlib.Path, state) -> None:
+    # By the older interface: the newer one's save always has all processes talk to each other.
+    options = _alone(ocp.options.MultiprocessingOptions())
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    with _quiet(), ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
+        checkpointer.save(path, ocp.args.PyTreeSave(state), force=True)
+
+
+def _load(path: pathlib.Path, like):
+    context = v1.Context()
+    _alone(context.multiprocessing)
+    with _quiet(), context:
+        return v1.load(path, like)
+
+
 class DamagedCheckpoint(InputError):
     """A checkpoint that is not what was saved; the message names it and what is wrong."""
 
 
 class Checkpoints:
     """The checkpoints of one run: DIRECTORY/STEP by orbax, and DIRECTORY/STEP.json with the record.
+
+    Of a run's processes one at a time works with them.
 
     The record is written last, so that what a kill leaves of a save is no checkpoint. It has `step`, the
     steps done, `epoch`, `within_epoch` where it was saved inside that epoch, the epoch's test accuracies
@@ -79,8 +106,7 @@ class Checkpoints:
             self._remove_unfinished()
             self._record_path(record["step"]).unlink(missing_ok=True)
             sealed = seal({**record, "digests": array_digests(state)})
-            with _quiet():
-                ocp.save(path, state, overwrite=True)
+            _save(path, state)
             self._damaged.pop(path, None)
             write_text(self._record_path(record["step"]), sealed)
         except Exception as error:  # orbax and its storage raise many kinds, for a full disk say
@@ -195,7 +221,7 @@ class Checkpoints:
         """
 
         def like():
-            saved = ocp.metadata(self.path(record["step"])).metadata
+            saved = v1.metadata(self.path(record["step"])).metadata
             return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
 
         return self._read(record, like)
@@ -203,8 +229,7 @@ class Checkpoints:
     def _read(self, record: dict[str, Any], like: Callable):
         path = self.path(record["step"])
         try:
-            with _quiet():
-                state = ocp.load(path, like())
+            state = _load(path, like())
         except Exception as error:  # orbax and its storage raise many kinds for damaged files
             raise DamagedCheckpoint(
                 f"checkpoint {path} is damaged ({type(error).__name__})"

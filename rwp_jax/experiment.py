@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jax import lax
 
 from rwp_jax import parallel
 from rwp_jax.attacks.pgd import BN_MODES
@@ -29,7 +30,8 @@ class Experiment(NamedTuple):
 
     Attributes:
       recipe: what a training step is made of.
-      train_step: (state, TrainingSet, indices of this host, key) -> (state, metrics).
+      train_step: (state, TrainingSet, indices of this host, key, asked) -> (state, metrics, stop). `asked`,
+        from `parallel.per_device`, says whether this host was asked to stop; `stop`, whether any was.
       evaluate: see `evaluate.make_evaluation`.
     """
 
@@ -217,8 +219,13 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
     )
     augment = make_augment(**config.augment.to_dict())
     step = make_train_step(recipe, augment, schedule, parallel.AXIS)
+
+    def step_and_agree(state, data, indices, key, asked):
+        # Within the step, so that all hosts hear it after the same one, and nobody waits for it.
+        return *step(state, data, indices, key), lax.pmax(asked[0].astype(int), parallel.AXIS)
+
     train_step = parallel.data_parallel(
-        step, (False, False, True, False), config.parallel, donate=(0,)
+        step_and_agree, (False, False, True, False, True), config.parallel, donate=(0,)
     )
     # Verdicts are float32 even where training computes in bfloat16.
     dtype = "float64" if config.dtype == "float64" else "float32"

@@ -21,7 +21,7 @@ class FinishedRun(NamedTuple):
       config: of the run.
       epoch: after which the checkpoint was saved, counted from 0.
       classifier: the network's functions.
-      params: its parameters, on all devices.
+      params: its parameters, on all devices of this host.
       batch_stats: its running statistics, likewise.
       channels: of the images that it takes.
       num_classes: that it tells apart.
@@ -89,7 +89,9 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     channels, num_classes = channels_and_classes(saved["params"])
     verdicts = "float64" if dtype == "float64" else "float32"
     classifier = make_classifier(**network, num_classes=num_classes, dtype=verdicts)
-    params, batch_stats = parallel.replicate((weights["params"], weights["batch_stats"]))
+    params, batch_stats = parallel.replicate_on_this_host(
+        (weights["params"], weights["batch_stats"])
+    )
     return FinishedRun(
         config, record["epoch"], classifier, params, batch_stats, channels, num_classes, saved
     )

@@ -5,6 +5,7 @@ import pathlib
 
 from tensorboardX import SummaryWriter
 
+from rwp_jax import hosts
 from rwp_jax.atomic import write_text
 
 FILE = "metrics.jsonl"
@@ -26,7 +27,7 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
 
 
 class MetricsWriter:
-    """Appends one JSON object per line to metrics.jsonl and the figures to TensorBoard."""
+    """Keeps records; the first process appends them to metrics.jsonl, a line each, and to TensorBoard."""
 
     def __init__(self, workdir: pathlib.Path, records: list[dict], first_epoch: int):
         """Opens both.
@@ -38,6 +39,9 @@ class MetricsWriter:
           first_epoch: the next to be written.
         """
         self.records = list(records)
+        self._writes = hosts.is_first()
+        if not self._writes:
+            return
         path = pathlib.Path(workdir) / FILE
         write_text(path, "".join(json.dumps(record) + "\n" for record in records))
         self._file = path.open("a")
@@ -47,11 +51,14 @@ class MetricsWriter:
         """Writes the figures of one split, `train` or `test`, after `epoch` (counted from 0)."""
         record = {"epoch": epoch, "step": step, "split": split, **figures}
         self.records.append(record)
+        if not self._writes:
+            return
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         for name, value in figures.items():
             self._board.add_scalar(f"{split}/{name}", value, epoch)
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        if self._writes:
+            self._file.close()
+            self._board.close()

@@ -42,17 +42,39 @@ def part_of_this_host(batch_size: int) -> slice:
     return slice(jax.process_index() * local, (jax.process_index() + 1) * local)
 
 
-def _mesh(devices=None) -> Mesh:
-    """All devices of all hosts, or those given."""
+def _devices() -> list[jax.Device]:
+    """All devices of all hosts, those of a host together, so that it has one piece of a batch."""
+    return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+
+
+def _mesh(devices: list[jax.Device]) -> Mesh:
     # Mesh, not jax.make_mesh: that one's axes are Explicit by default and it may reorder devices.
-    return Mesh(np.array(devices or jax.devices()), (AXIS,))
+    return Mesh(np.array(devices), (AXIS,))
 
 
 def replicate(tree):
-    """Copies a tree of arrays, equal on all hosts, to every device."""
-    sharding = NamedSharding(_mesh(), PartitionSpec())
-    # device_put may share buffers with its argument; donating those would delete the original.
-    return jax.device_put(jax.tree.map(jnp.copy, tree), sharding)
+    """Copies a tree of arrays, equal on all hosts, to every device of all hosts."""
+    sharding = NamedSharding(_mesh(_devices()), PartitionSpec())
+    if jax.process_count() == 1:
+        # device_put may share buffers with its argument; donating those would delete the original.
+        return jax.device_put(jax.tree.map(jnp.copy, tree), sharding)
+
+    def from_this_host(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(from_this_host(jax.random.key_data(leaf)))
+        return jax.make_array_from_process_local_data(sharding, np.array(leaf))
+
+    return jax.tree.map(from_this_host, tree)
+
+
+def replicate_on_this_host(tree):
+    """Copies a tree of arrays to every device of this host, as `over_examples` wants them."""
+    return jax.device_put(tree, NamedSharding(_mesh(jax.local_devices()), PartitionSpec()))
+
+
+def per_device(value) -> np.ndarray:
+    """An argument of `data_parallel` that is split: the value of this host for each of its devices."""
+    return np.full(jax.local_device_count(), value)
 
 
 def data_parallel(function: Callable, split: tuple[bool, ...], mode: str, donate=()) -> Callable:
@@ -77,16 +99,17 @@ def data_parallel(function: Callable, split: tuple[bool, ...], mode: str, donate
             in_axes=tuple(0 if s else None for s in split),
             out_axes=None,
             donate_argnums=donate,
+            devices=_devices(),
         )
         spread = lambda part: part.reshape(jax.local_device_count(), -1, *part.shape[1:])
     else:
-        mesh = _mesh()
+        mesh = _mesh(_devices())
         spec = tuple(PartitionSpec(AXIS) if s else PartitionSpec() for s in split)
         # check_vma would add a pmean's factor to gradients of local losses, silently.
-        per_device = jax.shard_map(
+        sharded = jax.shard_map(
             function, mesh=mesh, in_specs=spec, out_specs=PartitionSpec(), check_vma=False
         )
-        mapped = jax.jit(per_device, donate_argnums=donate)
+        mapped = jax.jit(sharded, donate_argnums=donate)
         sharding = NamedSharding(mesh, PartitionSpec(AXIS))
         spread = lambda part: jax.make_array_from_process_local_data(sharding, part)
 

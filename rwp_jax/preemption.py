@@ -5,6 +5,10 @@ import signal
 import threading
 from types import FrameType
 
+import jax
+
+from rwp_jax import hosts
+
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -17,12 +21,25 @@ class StopRequest:
     """Within it SIGTERM and SIGINT set `signal` instead of ending the process; a second one ends it.
 
     Attributes:
-      signal: name of the signal that came, such as "SIGTERM"; None before.
+      signal: name of the signal that came to this process, such as "SIGTERM"; None before.
     """
 
     def __init__(self):
         self.signal: str | None = None
         self._previous: dict[int, object] = {}
+
+    def asked(self, answer: jax.Array) -> bool:
+        """Waits for a step's answer, see `experiment.Experiment`; whether to stop now.
+
+        With several hosts all stop after the same step, when all have the answer. One alone need not wait
+        for the steps that are queued behind it.
+        """
+        answered = bool(answer)
+        return self.signal is not None if jax.process_count() == 1 else answered
+
+    def asked_anywhere(self) -> bool:
+        """Whether a signal came to any host; it waits for all of them."""
+        return any(hosts.gather(self.signal is not None))
 
     def __enter__(self) -> "StopRequest":
         # Python hands signals to the main thread alone.

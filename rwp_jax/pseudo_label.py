@@ -5,7 +5,6 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from rwp_jax import parallel
 from rwp_jax.atomic import check_free, write_npz
@@ -19,22 +18,20 @@ BATCH_PER_DEVICE = 128
 
 def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 [N] and confidences float32 [N] (the largest softmax) of images uint8 [N, H, W, C]."""
-    batch_size = BATCH_PER_DEVICE * jax.device_count()
+    batch_size = BATCH_PER_DEVICE * jax.local_device_count()
 
     def label(params, batch_stats, x):
         dtype = jax.tree.leaves(params)[0].dtype
         probabilities = jax.nn.softmax(
             run.classifier.eval(params, batch_stats, x.astype(dtype) / 255)
         )
-        everywhere = lambda values: lax.all_gather(values, parallel.AXIS, tiled=True)
-        return everywhere(jnp.argmax(probabilities, -1)), everywhere(jnp.max(probabilities, -1))
+        return jnp.argmax(probabilities, -1), jnp.max(probabilities, -1)
 
-    mapped = parallel.data_parallel(label, (False, False, True), run.config.parallel)
-    mine = parallel.part_of_this_host(batch_size)
+    mapped = parallel.over_examples(label, (False, False, True))
     labels, confidences = [], []
     for indices, mask in padded_batches(len(images), batch_size):
         with jax.default_matmul_precision("highest"):
-            batch = jax.device_get(mapped(run.params, run.batch_stats, images[indices[mine]]))
+            batch = jax.device_get(mapped(run.params, run.batch_stats, images[indices]))
         labels.append(batch[0][mask])
         confidences.append(batch[1][mask])
     return np.concatenate(labels).astype(np.int32), np.concatenate(confidences).astype(np.float32)

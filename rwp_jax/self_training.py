@@ -1,12 +1,14 @@
 """RST as one run: plain training on the labels there are, pseudo-labels from it, then the run itself."""
 
+import contextlib
 import json
 import pathlib
 
 import jax
 import ml_collections
+import numpy as np
 
-from rwp_jax import experiment, pseudo_label, trainer, workdir
+from rwp_jax import experiment, hosts, pseudo_label, trainer, workdir
 from rwp_jax.atomic import write_json
 from rwp_jax.data import files
 from rwp_jax.errors import InputError
@@ -46,8 +48,9 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
     experiment.check_config(config)
     experiment.check_config(teacher)
     plain_config = json.loads(config.to_json())
-    resuming = workdir.check(directory, plain_config, resume)
-    data = experiment.load_data(config)
+    hosts.check_equal("the config", workdir.flatten(plain_config))
+    resuming = hosts.by_first(lambda: workdir.check(directory, plain_config, resume))
+    data = hosts.together(lambda: experiment.load_data(config))
     if config.extra_data.path or data.x_extra is None:
         raise InputError(
             f"config.self_training.epochs={config.self_training.epochs} needs images to label: "
@@ -61,20 +64,28 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
         )
     experiment.check_sizes(config, data)
     experiment.check_sizes(teacher, data)
-    if not resuming:
+    if hosts.is_first() and not resuming:
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / workdir.CONFIG, plain_config)
 
     path = directory / PSEUDO_LABELS
-    with workdir.lock(directory):
-        if not path.exists():
-            print(f"first stage: plain training on {len(data.y_train)} labelled images", flush=True)
+    with contextlib.ExitStack() as held:
+        hosts.by_first(lambda: held.enter_context(workdir.lock(directory)))
+        if not hosts.by_first(path.exists):
+            hosts.say(f"first stage: plain training on {len(data.y_train)} labelled images")
             trainer.train(teacher, directory / TEACHER, data=data)
-            predictions = pseudo_label.predict(load_run(directory / TEACHER, "last"), data.x_extra)
-            pseudo_label.write(path, data.x_extra, *predictions)
-    images, labels = files.read_extra(str(path))
-    data = data._replace(x_extra=images, y_extra=labels)
-    print(
-        f"second stage: {config.objective.name} with {len(data.y_extra)} extra images", flush=True
-    )
+            hosts.by_first(lambda: _label(directory / TEACHER, data.x_extra, path))
+    labels = hosts.by_first(lambda: files.read_extra(str(path))[1].tolist())
+    if len(labels) != len(data.x_extra):
+        raise InputError(
+            f"{path} has {len(labels)} labels for {len(data.x_extra)} images: it is not of this data set"
+        )
+    data = data._replace(y_extra=np.array(labels, np.int32))
+    hosts.say(f"second stage: {config.objective.name} with {len(data.y_extra)} extra images")
     return trainer.train(config, directory, data=data)
+
+
+def _label(teacher: pathlib.Path, images: np.ndarray, path: pathlib.Path) -> None:
+    """Writes what the teacher's last network says about the images."""
+    predictions = pseudo_label.predict(load_run(teacher, "last"), images)
+    pseudo_label.write(path, images, *predictions)

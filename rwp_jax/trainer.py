@@ -1,5 +1,6 @@
 """The training loop, straight down the page."""
 
+import contextlib
 import importlib.metadata
 import itertools
 import json
@@ -7,17 +8,19 @@ import math
 import pathlib
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from rwp_jax import __version__, experiment, parallel, workdir
+from rwp_jax import __version__, experiment, hosts, parallel, workdir
 from rwp_jax.atomic import write_json
 from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.data.pipeline import epoch_indices
 from rwp_jax.data.sources import Dataset
+from rwp_jax.digests import array_digests
 from rwp_jax.metrics import MetricsWriter
 from rwp_jax.position import Position, within_epoch
 from rwp_jax.preemption import Interrupted, StopRequest
@@ -59,12 +62,17 @@ def train(
         jax.config.update("jax_enable_x64", True)
     experiment.check_config(config)
     plain_config = json.loads(config.to_json())
-    resuming = workdir.check(directory, plain_config, resume)
+    hosts.check_equal("the config", workdir.flatten(plain_config))
+    resuming = hosts.by_first(lambda: workdir.check(directory, plain_config, resume))
     if data is None:
-        data = experiment.load_data(config)
+        data = hosts.together(lambda: experiment.load_data(config))
     experiment.check_sizes(config, data)
-    with workdir.lock(directory), StopRequest() as stop:
-        if not resuming:
+    if jax.process_count() > 1:
+        hosts.check_equal("the data", array_digests(data._asdict()))
+    with contextlib.ExitStack() as held:
+        hosts.by_first(lambda: held.enter_context(workdir.lock(directory)))
+        stop = held.enter_context(StopRequest())
+        if hosts.is_first() and not resuming:
             write_json(directory / workdir.CONFIG, plain_config)
         return _train(config, directory, data, stop)
 
@@ -77,16 +85,16 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
     init_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 3)
     state = parallel.replicate(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
     checkpoints = Checkpoints(directory)
-    saved = checkpoints.restore_newest(state)
+    saved = _restore(checkpoints, state)
     position = Position.after(saved[1]) if saved else Position()
     if saved:
         state = parallel.replicate(saved[0])
-        print(f"resuming {position.described(config.epochs)} in {directory}", flush=True)
+        hosts.say(f"resuming {position.described(config.epochs)} in {directory}")
     started = time.monotonic() - position.seconds
     training_set = parallel.replicate(experiment.training_set(config, data))
     if data.x_extra is not None:
         used = len(training_set.labels) - len(data.y_train)
-        print(f"{used} of {len(data.x_extra)} extra images are used beside {len(data.y_train)}")
+        hosts.say(f"{used} of {len(data.x_extra)} extra images are used beside {len(data.y_train)}")
     evaluated = {"test": (data.x_test, data.y_test)}
     if data.x_validation is not None:
         evaluated["validation"] = data.x_validation, data.y_validation
@@ -96,7 +104,7 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
         evaluated["train"] = data.x_train[part], data.y_train[part]
     evaluated = parallel.replicate(evaluated)
     step_key, evaluation_key = parallel.replicate((step_key, evaluation_key))
-    hosts = jax.process_index(), jax.process_count()
+    this_host = jax.process_index(), jax.process_count()
     writer = MetricsWriter(directory, position.metrics, position.epoch)
 
     def save_within(epoch: int, state, steps) -> dict:
@@ -109,33 +117,38 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
             "within_epoch": within_epoch(steps),
             "metrics": list(writer.records),
         }
-        checkpoints.save(state, record)
+        if hosts.is_first():
+            checkpoints.save(state, record)
         return record
 
     for epoch in range(position.epoch, config.epochs):
         # Train for an epoch; metrics stay on the device until its end, or until a save.
         steps = list(position.steps) if epoch == position.epoch else []
-        order = epoch_indices(mixture, config.seed, epoch, *hosts)
+        order = epoch_indices(mixture, config.seed, epoch, *this_host)
         order = itertools.islice(order, len(steps), None)
+        answers = []
         for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}", len(steps)):
-            state, metrics = parts.train_step(state, training_set, indices, step_key)
+            asked = parallel.per_device(stop.signal is not None)
+            state, metrics, answer = parts.train_step(state, training_set, indices, step_key, asked)
             steps.append(metrics)
+            answers.append(answer)
             # Steps are queued without waiting, but only so many that the progress shown is true.
-            jax.block_until_ready(steps[-IN_FLIGHT:][0])
+            stopping = stop.asked(answers[-IN_FLIGHT:][0])
             step = epoch * mixture.steps + len(steps)
             due = config.checkpoint_steps and step % config.checkpoint_steps == 0
-            if stop.signal or (due and len(steps) < mixture.steps):
+            if stopping or (due and len(steps) < mixture.steps):
                 steps = jax.device_get(steps)
                 record = save_within(epoch, state, steps)
-                _stop_if_asked(stop, checkpoints, record)
+                if stopping:
+                    _stop(stop, checkpoints, record)
         steps = jax.device_get(steps)
         _check_finite(steps, state, epoch, mixture.steps, checkpoints)
 
         # Evaluate on the whole test set, and on part of the training set for the learning curve.
         figures = {}
         for split, images_and_labels in evaluated.items():
-            if stop.signal:
-                _stop_if_asked(stop, checkpoints, save_within(epoch, state, steps))
+            if stop.asked_anywhere():
+                _stop(stop, checkpoints, save_within(epoch, state, steps))
             figures[split] = _evaluate(parts, state, *images_and_labels, evaluation_key)
         train_figures = {
             name: float(np.stack([step[name] for step in steps]).mean()) for name in steps[0]
@@ -153,16 +166,17 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
         held_figures = {f"validation_{name}": value for name, value in held_figures.items()}
         record = {"step": step, "epoch": epoch, "seconds": seconds, "metrics": list(writer.records)}
         record |= test_figures | held_figures
-        checkpoints.save(state, record)
+        if hosts.is_first():
+            checkpoints.save(state, record)
         accuracy = parts.recipe.objective.accuracy
         line = _line(epoch, config, accuracy, train_figures, test_figures, seconds)
-        print(line, flush=True)
-        if epoch + 1 < config.epochs:
-            _stop_if_asked(stop, checkpoints, record)
+        hosts.say(line)
+        if epoch + 1 < config.epochs and stop.asked_anywhere():
+            _stop(stop, checkpoints, record)
 
     # Sum up.
     writer.close()
-    records = {which: checkpoints.find(which) for which in WHICH}
+    records = hosts.by_first(lambda: {which: checkpoints.find(which) for which in WHICH})
     chosen = {which: _summary_record(record) for which, record in records.items() if record}
     summary = {
         **chosen,
@@ -172,8 +186,9 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
         | {package: importlib.metadata.version(package) for package in PACKAGES},
     }
     checkpoints.close()
-    write_json(directory / workdir.SUMMARY, summary)
-    draw_learning_curve(writer.records, directory.name, directory / LEARNING_CURVE)
+    if hosts.is_first():
+        write_json(directory / workdir.SUMMARY, summary)
+        draw_learning_curve(writer.records, directory.name, directory / LEARNING_CURVE)
     for which, record in chosen.items():
         figures = "imported, not evaluated"
         prefix = "ema_" if which.endswith("_ema") else ""
@@ -182,8 +197,8 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
                 f"natural {record[f'{prefix}natural_accuracy']:.2%}, "
                 f"PGD-{config.evaluation.steps} {record[f'{prefix}pgd_accuracy']:.2%}"
             )
-        print(f"{which}: epoch {record['epoch'] + 1}, {figures}")
-    print(f"wrote {directory / workdir.SUMMARY} and {directory / LEARNING_CURVE}")
+        hosts.say(f"{which}: epoch {record['epoch'] + 1}, {figures}")
+    hosts.say(f"wrote {directory / workdir.SUMMARY} and {directory / LEARNING_CURVE}")
     return summary
 
 
@@ -198,20 +213,33 @@ def _evaluate(parts: experiment.Experiment, state, x, y, key) -> dict[str, float
 
 def _progress(iterable, total: int, description: str, done: int):
     """A progress bar on a terminal, nothing elsewhere."""
-    hidden = not sys.stderr.isatty()
+    hidden = not (hosts.is_first() and sys.stderr.isatty())
     return tqdm(
         iterable, description, total, leave=False, unit="step", disable=hidden, initial=done
     )
 
 
-def _stop_if_asked(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:
-    """Raises Interrupted, once everything is written, where a signal came."""
-    if stop.signal:
-        checkpoints.close()
-        raise Interrupted(
-            f"{stop.signal}: saved {checkpoints.path(record['step'])}, after step {record['step']} in "
-            f"epoch {record['epoch'] + 1}; the same command continues"
-        )
+def _restore(checkpoints: Checkpoints, like) -> tuple[Any, dict] | None:
+    """The newest sound checkpoint, as the first process finds it; see `Checkpoints.restore_newest`."""
+    template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    read = [template]
+
+    def read_newest():
+        state, record = checkpoints.restore_newest(like) or (template, None)
+        read.append(state)
+        return record
+
+    record = hosts.by_first(read_newest)
+    return None if record is None else (hosts.broadcast(read[-1]), record)
+
+
+def _stop(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:
+    """Raises Interrupted, once everything is written."""
+    hosts.by_first(checkpoints.close)
+    raise Interrupted(
+        f"{stop.signal or 'signal to another process'}: saved {checkpoints.path(record['step'])}, after "
+        f"step {record['step']} in epoch {record['epoch'] + 1}; the same command continues"
+    )
 
 
 @jax.jit
@@ -229,7 +257,7 @@ def _check_finite(
         return
     first = int(np.argmin(finite))
     loss, rate = steps[first]["loss"], steps[first]["learning_rate"]
-    good = checkpoints.newest()
+    good = hosts.by_first(checkpoints.newest)
     checkpoints.close()
     what = "the weights are not finite" if np.isfinite(loss) else f"the loss is {loss}"
     where = (

@@ -2,9 +2,12 @@
 
 import sys
 
+import pytest
+
 from benchmarks import faults
 
 
+@pytest.mark.slow
 def test_kills_and_damages_leave_no_trace(tmp_path, monkeypatch, capsys):
     arguments = ["--kills", "2", "--damages", "30", "--workdir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["faults", *arguments])

@@ -1,0 +1,100 @@
+"""Several processes, one a host, in one run: what they tell each other, and which of them writes.
+
+Only the first process writes files and prints. With a single process everything here is free.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from rwp_jax.errors import InputError
+
+T = TypeVar("T")
+
+
+def is_first() -> bool:
+    """Whether this process writes files and says how far the run is."""
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Prints a line, in the first process alone."""
+    if is_first():
+        print(text, flush=True)
+
+
+def gather(value: Any) -> list[Any]:
+    """The JSON values that all processes call it with, in their order; it waits for all of them."""
+    if jax.process_count() == 1:
+        return [value]
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    lengths = np.asarray(multihost_utils.process_allgather(np.int32(len(text)))).ravel()
+    padded = np.zeros(lengths.max(), np.uint8)
+    padded[: len(text)] = text
+    texts = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
+    return [json.loads(bytes(row[:length])) for row, length in zip(texts, lengths, strict=True)]
+
+
+def broadcast(tree):
+    """The first process's tree of NumPy arrays; those of the others only have its shapes and dtypes."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+
+
+def _outcome(function: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What the function returns, and what is wrong where it raises InputError."""
+    try:
+        return function(), None
+    except InputError as error:
+        return None, str(error)
+
+
+def together(function: Callable[[], T]) -> T:
+    """The function's result in this process, once all processes have called it.
+
+    Raises:
+      InputError: in every process, where it raises one in any.
+    """
+    if jax.process_count() == 1:
+        return function()
+    result, wrong = _outcome(function)
+    for process, message in enumerate(gather(wrong)):
+        if message:
+            raise InputError(message if process == 0 else f"{message} (in process {process})")
+    return result
+
+
+def by_first(function: Callable[[], T]) -> T:
+    """The result, JSON values, of a function that the first process alone calls.
+
+    Raises:
+      InputError: in every process, where it raises one.
+    """
+    if jax.process_count() == 1:
+        return function()
+    result, wrong = gather(_outcome(function) if is_first() else None)[0]
+    if wrong:
+        raise InputError(wrong)
+    return result
+
+
+def check_equal(what: str, values: dict[str, Any]) -> None:
+    """Raises InputError, in every process, unless all have the same.
+
+    Args:
+      what: the values are, such as "the config".
+      values: JSON values by name.
+    """
+    first, *others = gather(values)
+    for process, other in enumerate(others, 1):
+        for key in sorted(first.keys() | other.keys()):
+            if first.get(key) != other.get(key):
+                raise InputError(
+                    f"processes disagree about {what}: {key}={first.get(key)!r} in process 0, "
+                    f"{other.get(key)!r} in process {process}"
+                )

@@ -1,0 +1,192 @@
+"""How the processes of a run on several hosts find each other.
+
+`jax.distributed` ends a process without a Python exception where another is missing or counts otherwise.
+So the processes first call the roll over a plain connection to the address that it will use.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+import warnings
+from typing import NamedTuple
+
+import jax
+
+from rwp_jax.errors import InputError, first_line
+
+CONNECT_SECONDS = 120
+HEARTBEAT_SECONDS = 30  # after which a process that died is noticed by the others
+SHUTDOWN_SECONDS = 15  # that a process which ends waits for the others
+_PAUSE = 0.5  # seconds between two attempts to connect
+
+
+class Place(NamedTuple):
+    """Of a process among all: HOST:PORT of process 0, how many there are, which this is (from 0), and
+    where it is known from."""
+
+    address: str
+    processes: int
+    process_id: int
+    source: str
+
+
+def _from_cluster() -> Place | None:
+    """What the environment of SLURM, Open MPI, Kubernetes or a TPU pod says, None where it says nothing."""
+    # There is no public name for what `jax.distributed.initialize` asks.
+    from jax._src.clusters import ClusterEnv
+
+    try:
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # of a package that Kubernetes jobs alone need
+            address, processes, process_id, _ = ClusterEnv.auto_detect_unset_distributed_params(
+                None, None, None, None, None, CONNECT_SECONDS
+            )
+    except Exception as error:  # of several kinds, by cluster
+        if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" not in os.environ:
+            return None  # a pod that is no part of an indexed job
+        raise InputError(
+            f"the cluster's environment does not say which processes there are ({first_line(error)}): "
+            "give --coordinator, --processes and --process_id"
+        ) from None
+    if None in (address, processes, process_id) or processes == 1:
+        return None
+    return Place(address, processes, process_id, "the cluster's environment")
+
+
+def _from_flags(address: str, processes: int, process_id: int) -> Place:
+    """The place that the flags give, checked."""
+    given = {"--coordinator": address, "--processes": processes, "--process_id": process_id}
+    missing = [flag for flag, value in given.items() if value is None]
+    if missing:
+        raise InputError(
+            f"{missing[0]} is missing: --coordinator, --processes and --process_id go together"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(f"--coordinator={address} must be HOST:PORT, of process 0")
+    if processes < 1:
+        raise InputError(f"--processes={processes} must be at least 1")
+    if not 0 <= process_id < processes:
+        raise InputError(f"--process_id={process_id} must be in [0, --processes={processes})")
+    return Place(address, processes, process_id, f"--coordinator={address}")
+
+
+def connect(
+    address: str | None = None,
+    processes: int | None = None,
+    process_id: int | None = None,
+    seconds: int = CONNECT_SECONDS,
+) -> None:
+    """Connects the processes of a run; call it before JAX computes.
+
+    Without the first three arguments the cluster's environment is asked; where that tells of no other
+    process, nothing is done.
+
+    Args:
+      address: HOST:PORT of process 0.
+      processes: how many there are.
+      process_id: of this one, from 0.
+      seconds: how long to wait for the others.
+
+    Raises:
+      InputError: where arguments do not fit, processes disagree about how many they are, or one of them
+        does not come.
+    """
+    if address is None and processes is None and process_id is None:
+        place = _from_cluster()
+        if place is None:
+            return
+    else:
+        place = _from_flags(address, processes, process_id)
+    if seconds < 1:
+        raise InputError(f"--connect_seconds={seconds} must be at least 1")
+    deadline = time.monotonic() + seconds
+    (_call if place.process_id == 0 else _answer)(place, seconds, deadline)
+    jax.distributed.initialize(
+        place.address,
+        place.processes,
+        place.process_id,
+        initialization_timeout=seconds,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )
+
+
+def _send(connection: socket.socket, message: dict) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _receive(connection: socket.socket, deadline: float) -> dict:
+    """The other side's message, a line; raises OSError or ValueError where none comes."""
+    connection.settimeout(max(deadline - time.monotonic(), 0.01))
+    with connection.makefile() as lines:
+        return json.loads(lines.readline())
+
+
+def _call(place: Place, seconds: int, deadline: float) -> None:
+    """Process 0: waits until all others have come and count alike."""
+    port = int(place.address.rpartition(":")[2])
+    both = socket.has_dualstack_ipv6()
+    try:
+        family = socket.AF_INET6 if both else socket.AF_INET
+        server = socket.create_server(("", port), family=family, dualstack_ipv6=both)
+    except OSError as error:
+        raise InputError(f"{place.source}: port {port} cannot be opened here ({error})") from None
+    present: dict[int, socket.socket] = {}
+    with server, contextlib.ExitStack() as stack:
+
+        def refuse(why: str) -> None:
+            for connection in present.values():
+                with contextlib.suppress(OSError):
+                    _send(connection, {"refused": why})
+            raise InputError(why)
+
+        while len(present) < place.processes - 1:
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                connection = stack.enter_context(server.accept()[0])
+                who = _receive(connection, deadline)
+                process, count = int(who["process_id"]), int(who["processes"])
+            except TimeoutError:
+                missing = sorted(set(range(1, place.processes)) - present.keys())
+                refuse(
+                    f"{place.source}: process {missing[0]} of {place.processes} did not come within "
+                    f"{seconds} s"
+                )
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # somebody else, or one that left again
+            twice = process in present or process == 0
+            present[-1 if twice else process] = connection
+            if count != place.processes:
+                refuse(
+                    f"processes disagree about how many they are: {place.processes} in process 0, "
+                    f"{count} in process {process}"
+                )
+            if twice:
+                refuse(f"two processes are process {process} of {place.processes}")
+        for connection in present.values():
+            _send(connection, {})
+
+
+def _answer(place: Place, seconds: int, deadline: float) -> None:
+    """Every other process: tells process 0 that it is here and waits for its word."""
+    host, _, port = place.address.rpartition(":")
+    while True:
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
+                _send(connection, {"process_id": place.process_id, "processes": place.processes})
+                # Process 0 says last who did not come.
+                word = _receive(connection, deadline + 5)
+                break
+        except (OSError, ValueError) as error:
+            if time.monotonic() + _PAUSE > deadline:
+                raise InputError(
+                    f"process 0 at {place.address} ({place.source}) cannot be reached, waited {seconds} s "
+                    f"({error})"
+                ) from None
+            time.sleep(_PAUSE)
+    if "refused" in word:
+        raise InputError(word["refused"])
