@@ -168,7 +168,7 @@ def test_damaged_checkpoints_take_no_place_of_sound_ones(tmp_path):
     save(tmp_path, record(10, 0.5), record(20, 0.1), record(30, 0.2))
     directory = tmp_path / "checkpoints"
     for step in (20, 30):
-        shutil.rmtree(directory / str(step) / "state")
+        shutil.rmtree(directory / str(step) / "d")
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.restore_newest(state(0))[1]["step"] == 10
     for step in (12, 14):
