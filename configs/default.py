@@ -14,6 +14,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 128  # over all devices of all hosts
     config.dtype = "float32"  # of activations: float32, bfloat16 or float64 (then everything is)
     config.parallel = "pmap"  # or shard_map: how a step is spread over devices
+    config.gradient_dtype = (
+        ""  # of gradients while devices exchange them: "" is their own, or bfloat16
+    )
     config.checkpoint_steps = 0  # save every so many steps too, not only after epochs; 0: no
 
     config.data = ml_collections.ConfigDict()
@@ -42,6 +45,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.name = "preactresnet18"  # or wrn-DEPTH-WIDTH
     config.model.mean = ()  # per channel in [0, 1], subtracted from pixels inside the model; () is none
     config.model.std = ()  # per channel, divided by
+
+    config.model.per_device_batch_norm = False  # moments of each device's part of the batch alone
 
     config.threat = ml_collections.ConfigDict()
     config.threat.norm = "l_inf"  # or l_2

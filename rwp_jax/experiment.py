@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -22,6 +23,7 @@ from rwp_jax.optimizer import make_schedule, make_sgd
 from rwp_jax.train_step import Attack, Recipe, TrainingSet, make_train_step
 from rwp_jax.weight_perturbation import make_weight_perturbation
 
+GRADIENT_DTYPES = ("", "bfloat16")
 _MOST_STEPS = 2**28  # schedules count quarters of training in int32
 
 
@@ -91,6 +93,24 @@ def check_numbers(config) -> None:
     if config.attack.bn not in BN_MODES:
         raise InputError(
             f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(BN_MODES)}"
+        )
+
+
+def check_precision(config) -> None:
+    """Checks that the dtypes go together; raises InputError."""
+    if config.gradient_dtype not in GRADIENT_DTYPES:
+        raise InputError(
+            f"config.gradient_dtype={config.gradient_dtype!r} must be '' (their own) or 'bfloat16'"
+        )
+    if config.dtype == "float64" and config.gradient_dtype:
+        raise InputError(
+            "config.dtype='float64' and config.gradient_dtype='bfloat16' exclude each other: one is for "
+            "exact numbers, the other for speed"
+        )
+    if config.dtype == "bfloat16" and jax.config.jax_enable_x64:
+        raise InputError(
+            "config.dtype='bfloat16' and JAX_ENABLE_X64 exclude each other: unset the one, or choose "
+            "config.dtype='float64'"
         )
 
 
@@ -177,6 +197,7 @@ def check_sizes(config, dataset: Dataset) -> None:
 def check_config(config) -> None:
     """Checks all that does not depend on the data; raises InputError."""
     check_numbers(config)
+    check_precision(config)
     for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):
         parallel.check_batch_size(f"config.{key}", section.batch_size)
     build(config, num_classes=2, steps_per_epoch=1)
@@ -200,10 +221,11 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
     schedule = make_schedule(
         config.optimizer.schedule, config.optimizer.learning_rate, config.epochs, steps_per_epoch
     )
+    moments_over = None if config.model.per_device_batch_norm else parallel.AXIS
     perturbation = config.weight_perturbation.to_dict()
     start_epoch = perturbation.pop("start_epoch")
     recipe = Recipe(
-        make_classifier(**network, dtype=config.dtype, axis_name=parallel.AXIS),
+        make_classifier(**network, dtype=config.dtype, axis_name=moments_over),
         _objective(config),
         make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant),
         Attack(config.attack.steps, config.attack.step_size, config.attack.bn),
@@ -216,6 +238,8 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
             config.optimizer.nesterov,
         ),
         config.ema_decay,
+        config.gradient_dtype,
+        config.model.per_device_batch_norm,
     )
     augment = make_augment(**config.augment.to_dict())
     step = make_train_step(recipe, augment, schedule, parallel.AXIS)

@@ -54,7 +54,8 @@ class Recipe(NamedTuple):
     """What a training step is made of.
 
     `perturb_from_step` is the first step that perturbs weights; `ema_decay` that of the averaged weights,
-    0 for none.
+    0 for none; `gradient_dtype` that of gradients while they are summed over devices, "" for their own;
+    `per_device_batch_norm` says that the classifier's moments are each device's own.
     """
 
     classifier: Classifier
@@ -65,6 +66,8 @@ class Recipe(NamedTuple):
     perturb_from_step: int
     optimizer: optax.GradientTransformation
     ema_decay: float = 0.0
+    gradient_dtype: str = ""
+    per_device_batch_norm: bool = False
 
 
 def init_state(recipe: Recipe, key, image_shape: tuple[int, int, int]) -> TrainState:
@@ -132,6 +135,7 @@ def attack_and_update(
         recipe.perturbation,
         max_steps=_max_steps(recipe, state.step),
         axis_name=axis_name,
+        gradient_dtype=recipe.gradient_dtype,
     )
 
     if recipe.objective.attack_loss and recipe.attack.bn == "train":
@@ -139,6 +143,8 @@ def attack_and_update(
         batch_stats = fold_moments(batch_stats, perturbed.aux_unperturbed.moments[0])
     for moments in perturbed.aux.moments:
         batch_stats = fold_moments(batch_stats, moments)
+    if axis_name and recipe.per_device_batch_norm:
+        batch_stats = lax.pmean(batch_stats, axis_name)
 
     # SGD at w + v (weight decay acts on w + v too); leaving v out of the sum restores w.
     w_plus_v = jax.tree.map(jnp.add, state.params, perturbed.v)

@@ -167,6 +167,7 @@ def perturb_and_differentiate(
     *,
     max_steps=None,
     axis_name: str | None = None,
+    gradient_dtype: str = "",
 ) -> Perturbed:
     """Ascends v, then differentiates the loss at w + v: Algorithm 1 from line 6 on, as one loop.
 
@@ -181,9 +182,16 @@ def perturb_and_differentiate(
       perturbation: see `make_weight_perturbation`.
       max_steps: overrides `perturbation.steps`; may be traced (0 switches the perturbation off).
       axis_name: mapped axis over which the batch is split, None on a single device.
+      gradient_dtype: of gradients while they are summed over devices; "" for their own.
     """
     max_steps = perturbation.steps if max_steps is None else max_steps
     total = lambda value: lax.psum(value, axis_name) if axis_name else value
+
+    def total_gradient(gradient):
+        if not gradient_dtype:
+            return total(gradient)
+        narrow = jax.tree.map(lambda g: g.astype(gradient_dtype), gradient)
+        return jax.tree.map(lambda g, n: n.astype(g.dtype), gradient, total(narrow))
 
     def iterate(carry):
         direction, k, _, previous = carry
@@ -196,7 +204,7 @@ def perturb_and_differentiate(
         ascend = (k < max_steps) & (gate_open > 0)
         weight = 1 / total(loss.size)  # the global mean is a sum of shares of it
         cotangent = jnp.where(jnp.where(ascend, gate, True), jnp.asarray(weight, loss.dtype), 0)
-        gradient = total(pullback(cotangent)[0])
+        gradient = total_gradient(pullback(cotangent)[0])
 
         ascent = jax.tree.map(
             lambda g: jnp.where(ascend, g, 0) if is_perturbed(g) else jnp.zeros_like(g), gradient

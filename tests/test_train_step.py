@@ -182,3 +182,20 @@ def test_the_step_counts_up_and_reports_float_metrics(alone):
     for metrics in history:
         assert 0 <= metrics["robust_accuracy"] <= 1 and metrics["learning_rate"] == RATE
         assert jnp.isfinite(metrics["loss"])
+
+
+def test_devices_may_normalise_by_themselves():
+    """Then a first step without a perturbation is the mean of the steps on each device's images."""
+    recipe, _ = make_step(axis_name=None, c_min=0.0)
+    recipe = recipe._replace(attack=Attack(1, 0.1, "train"), per_device_batch_norm=True)
+    state = init_state(recipe, jax.random.key(0), (8, 8, 1))
+    x, y = IMAGES[:BATCH] / 255, LABELS[:BATCH]
+    step = lambda axis: lambda s, x, y: attack_and_update(recipe, s, x, y, 0 * x, axis)[0]
+    mapped = parallel.data_parallel(step(parallel.AXIS), (False, True, True), "pmap")
+    together = mapped(parallel.replicate(state), x, y)
+    alone = jax.jit(step(None))
+    parts = [alone(state, x[i : i + 2], y[i : i + 2]) for i in range(0, BATCH, 2)]
+    mean = jax.tree.map(lambda *leaves: np.mean(leaves, 0), *parts)
+    for tree, other in ((together.params, mean.params), (together.batch_stats, mean.batch_stats)):
+        for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-10)

@@ -200,3 +200,27 @@ def test_the_gate_is_strict_above_and_has_no_bound_at_zero():
 def test_refusals(settings, message):
     with pytest.raises(InputError, match=message):
         make_weight_perturbation(**settings)
+
+
+def test_gradients_may_be_exchanged_in_bfloat16():
+    """Each device's sum is rounded, and the total is that of the rounded."""
+    perturbation = make_weight_perturbation("none")
+    shards = FEATURES[:8].reshape(8, 1, 4)
+
+    def differentiate(gradient_dtype):
+        def on_device(params, x):
+            losses = lambda p: (((x @ p["w"]) ** 2).sum(-1), Outputs((), ((x @ p["w"]) ** 2).sum(-1)))
+            return perturb_and_differentiate(
+                losses, params, perturbation, axis_name="batch", gradient_dtype=gradient_dtype
+            ).gradient
+
+        mapped = jax.pmap(on_device, axis_name="batch", in_axes=(None, 0), out_axes=None)
+        return np.asarray(mapped({"w": PARAMS["w"]}, shards)["w"])
+
+    each = [2 * x.T @ (x @ PARAMS["w"]) / 8 for x in shards]
+    np.testing.assert_allclose(differentiate(""), sum(each), rtol=1e-12)
+    narrow = differentiate("bfloat16")
+    assert narrow.dtype == np.float64
+    size = sum(np.abs(g) for g in each)
+    assert (np.abs(narrow - sum(each)) <= 8 * 2.0**-9 * size).all()
+    assert (narrow != sum(each)).any() and (narrow == narrow.astype(jnp.bfloat16)).all()
