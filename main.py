@@ -33,10 +33,10 @@ from rwp_jax import (
     self_training,
     torch_export,
     torch_import,
-    trainer,
 )
 from rwp_jax.command_line import check_config_file, fractions_to_decimals, split_overrides
 from rwp_jax.errors import InputError, first_line
+from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.preemption import EXIT_CODE, Interrupted
 from rwp_jax.reproduce.command import reproduce
@@ -55,6 +55,9 @@ MODE = flags.DEFINE_string(
     "train, evaluate, pseudo_label, import_torch, export_torch, reproduce or report.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
+PROFILE = flags.DEFINE_string(
+    "profile", "", "train: a directory for a trace of ten steps, for TensorBoard and Perfetto."
+)
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
@@ -202,7 +205,8 @@ def train() -> None:
     if CONFIG.value.dtype == "float32":
         prefer_eigen()
     directory = pathlib.Path(WORKDIR.value) if WORKDIR.value else default_workdir()
-    self_training.train(CONFIG.value, directory, RESUME.value)
+    profile = pathlib.Path(PROFILE.value) if PROFILE.value else None
+    self_training.train(CONFIG.value, directory, RESUME.value, profile)
 
 
 def label() -> None:
@@ -270,7 +274,15 @@ MODES = {
     "report": report,
 }
 FLAGS_OF = {  # beside --workdir and --mode
-    "train": {"config", "resume", "coordinator", "processes", "process_id", "connect_seconds"},
+    "train": {
+        "config",
+        "resume",
+        "profile",
+        "coordinator",
+        "processes",
+        "process_id",
+        "connect_seconds",
+    },
     "evaluate": {"checkpoint", "attacks", "examples", "save_images"},
     "pseudo_label": {"checkpoint", "unlabeled", "output"},
     "import_torch": {"config", "torch_checkpoint", "torch_optimizer", "epoch"},
@@ -324,7 +336,7 @@ if __name__ == "__main__":
     except OSError as error:  # a directory that cannot be written to, a full disk
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(2)
-    except trainer.NonFiniteLoss as error:
+    except NonFiniteLoss as error:
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(1)
     except Interrupted as error:

@@ -13,6 +13,7 @@ from rwp_jax.atomic import write_json
 from rwp_jax.data import files
 from rwp_jax.errors import InputError
 from rwp_jax.finished_run import load_run
+from rwp_jax.profiling import check_directory
 
 TEACHER, PSEUDO_LABELS = "teacher", "pseudo_labels.npz"
 
@@ -29,7 +30,9 @@ def teacher_config(config) -> ml_collections.ConfigDict:
     return teacher
 
 
-def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
+def train(
+    config, directory: pathlib.Path, resume: bool = True, profile: pathlib.Path | None = None
+) -> dict:
     """Trains as `trainer.train` does, after the first stage if config.self_training asks for one.
 
     The first stage is a run of its own in DIRECTORY/teacher. Its last network labels the images that
@@ -39,7 +42,7 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
       InputError, NonFiniteLoss: as `trainer.train`, and where there is nothing to label.
     """
     if not config.self_training.epochs:
-        return trainer.train(config, directory, resume)
+        return trainer.train(config, directory, resume, profile=profile)
 
     # Check both stages before the first begins.
     if config.dtype == "float64":
@@ -47,6 +50,8 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
     teacher = teacher_config(config)
     experiment.check_config(config)
     experiment.check_config(teacher)
+    if profile:
+        check_directory(profile)
     plain_config = json.loads(config.to_json())
     hosts.check_equal("the config", workdir.flatten(plain_config))
     resuming = hosts.by_first(lambda: workdir.check(directory, plain_config, resume))
@@ -82,7 +87,7 @@ def train(config, directory: pathlib.Path, resume: bool = True) -> dict:
         )
     data = data._replace(y_extra=np.array(labels, np.int32))
     hosts.say(f"second stage: {config.objective.name} with {len(data.y_extra)} extra images")
-    return trainer.train(config, directory, data=data)
+    return trainer.train(config, directory, data=data, profile=profile)
 
 
 def _label(teacher: pathlib.Path, images: np.ndarray, path: pathlib.Path) -> None:

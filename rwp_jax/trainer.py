@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -21,9 +20,11 @@ from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.data.pipeline import epoch_indices
 from rwp_jax.data.sources import Dataset
 from rwp_jax.digests import array_digests
+from rwp_jax.finite import check_finite
 from rwp_jax.metrics import MetricsWriter
 from rwp_jax.position import Position, within_epoch
 from rwp_jax.preemption import Interrupted, StopRequest
+from rwp_jax.profiling import Profile, check_directory
 from rwp_jax.report.learning_curve import draw_learning_curve
 from rwp_jax.selection import WHICH
 from rwp_jax.train_step import init_state
@@ -33,12 +34,12 @@ IN_FLIGHT = 3  # steps queued on the device, the running one included
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-class NonFiniteLoss(RuntimeError):
-    """The loss stopped being a number; the message names the step and the last good checkpoint."""
-
-
 def train(
-    config, directory: pathlib.Path, resume: bool = True, data: Dataset | None = None
+    config,
+    directory: pathlib.Path,
+    resume: bool = True,
+    data: Dataset | None = None,
+    profile: pathlib.Path | None = None,
 ) -> dict:
     """Trains as the config says, continuing the run that the directory may hold.
 
@@ -48,19 +49,22 @@ def train(
         summary.json and learning_curve.png.
       resume: whether a run of the same config that is there already may be continued.
       data: to train on; by default what the config names.
+      profile: directory for a trace of some steps, see `profiling`; None for none.
 
     Returns:
       The content of summary.json.
 
     Raises:
       InputError: for bad input, before anything is compiled or written.
-      NonFiniteLoss: see there.
+      NonFiniteLoss: see `finite`.
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
     """
     # Check everything that can be wrong.
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     experiment.check_config(config)
+    if profile:
+        check_directory(profile)
     plain_config = json.loads(config.to_json())
     hosts.check_equal("the config", workdir.flatten(plain_config))
     resuming = hosts.by_first(lambda: workdir.check(directory, plain_config, resume))
@@ -71,13 +75,15 @@ def train(
         hosts.check_equal("the data", array_digests(data._asdict()))
     with contextlib.ExitStack() as held:
         hosts.by_first(lambda: held.enter_context(workdir.lock(directory)))
-        stop = held.enter_context(StopRequest())
+        stop, trace = held.enter_context(StopRequest()), held.enter_context(Profile(profile))
         if hosts.is_first() and not resuming:
             write_json(directory / workdir.CONFIG, plain_config)
-        return _train(config, directory, data, stop)
+        return _train(config, directory, data, stop, trace)
 
 
-def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) -> dict:
+def _train(
+    config, directory: pathlib.Path, data: Dataset, stop: StopRequest, trace: Profile
+) -> dict:
     """Continues the run in the directory, from the beginning where it has no checkpoint."""
     # Set up the run.
     mixture = experiment.mixture_of(config, data)
@@ -109,7 +115,7 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
 
     def save_within(epoch: int, state, steps) -> dict:
         """Saves inside an epoch, after those of its steps; returns the checkpoint's record."""
-        _check_finite(steps, state, epoch, mixture.steps, checkpoints)
+        check_finite(steps, state, epoch, mixture.steps, checkpoints)
         record = {
             "step": epoch * mixture.steps + len(steps),
             "epoch": epoch,
@@ -129,7 +135,10 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
         answers = []
         for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}", len(steps)):
             asked = parallel.per_device(stop.signal is not None)
-            state, metrics, answer = parts.train_step(state, training_set, indices, step_key, asked)
+            with trace.step(state):
+                state, metrics, answer = parts.train_step(
+                    state, training_set, indices, step_key, asked
+                )
             steps.append(metrics)
             answers.append(answer)
             # Steps are queued without waiting, but only so many that the progress shown is true.
@@ -142,7 +151,7 @@ def _train(config, directory: pathlib.Path, data: Dataset, stop: StopRequest) ->
                 if stopping:
                     _stop(stop, checkpoints, record)
         steps = jax.device_get(steps)
-        _check_finite(steps, state, epoch, mixture.steps, checkpoints)
+        check_finite(steps, state, epoch, mixture.steps, checkpoints)
 
         # Evaluate on the whole test set, and on part of the training set for the learning curve.
         figures = {}
@@ -239,36 +248,6 @@ def _stop(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:
     raise Interrupted(
         f"{stop.signal or 'signal to another process'}: saved {checkpoints.path(record['step'])}, after "
         f"step {record['step']} in epoch {record['epoch'] + 1}; the same command continues"
-    )
-
-
-@jax.jit
-def _all_finite(tree):
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def _check_finite(
-    steps: list[dict], state, epoch: int, steps_per_epoch: int, checkpoints: Checkpoints
-) -> None:
-    """Raises NonFiniteLoss for steps whose losses, or what the last update left, are no numbers."""
-    finite = np.isfinite([step["loss"] for step in steps])
-    finite[-1] &= bool(_all_finite((state.params, state.batch_stats)))
-    if finite.all():
-        return
-    first = int(np.argmin(finite))
-    loss, rate = steps[first]["loss"], steps[first]["learning_rate"]
-    good = hosts.by_first(checkpoints.newest)
-    checkpoints.close()
-    what = "the weights are not finite" if np.isfinite(loss) else f"the loss is {loss}"
-    where = (
-        f"the last good checkpoint is {checkpoints.path(good['step'])}, after step {good['step']} in epoch "
-        f"{good['epoch'] + 1}"
-        if good
-        else "there is no checkpoint yet"
-    )
-    raise NonFiniteLoss(
-        f"{what} at step {epoch * steps_per_epoch + first} (epoch {epoch + 1}), learning rate {rate:g}; "
-        f"{where}"
     )
 
 

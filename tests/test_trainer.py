@@ -13,6 +13,7 @@ from rwp_jax import experiment, trainer, workdir
 from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.errors import InputError
 from rwp_jax.finished_run import load_run
+from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.metrics import read_metrics
 from rwp_jax.preemption import Interrupted
 from tests.small import shrink, write_two_classes
@@ -203,7 +204,7 @@ def test_a_finished_run_is_left_as_it_is(finished, npz):
 
 def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
     changes = {"data.path": npz, "optimizer.learning_rate": 1e300, "epochs": 1}
-    with pytest.raises(trainer.NonFiniteLoss, match=r"at step \d+ .*there is no checkpoint yet"):
+    with pytest.raises(NonFiniteLoss, match=r"at step \d+ .*there is no checkpoint yet"):
         trainer.train(small_config(**changes), tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
 

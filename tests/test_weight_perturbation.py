@@ -209,7 +209,10 @@ def test_gradients_may_be_exchanged_in_bfloat16():
 
     def differentiate(gradient_dtype):
         def on_device(params, x):
-            losses = lambda p: (((x @ p["w"]) ** 2).sum(-1), Outputs((), ((x @ p["w"]) ** 2).sum(-1)))
+            losses = lambda p: (
+                ((x @ p["w"]) ** 2).sum(-1),
+                Outputs((), ((x @ p["w"]) ** 2).sum(-1)),
+            )
             return perturb_and_differentiate(
                 losses, params, perturbation, axis_name="batch", gradient_dtype=gradient_dtype
             ).gradient

@@ -3,8 +3,9 @@
 import pathlib
 from collections.abc import Callable, Sequence
 
-from rwp_jax import cost, experiment, robustness, self_training, trainer, workdir
+from rwp_jax import cost, experiment, robustness, self_training, workdir
 from rwp_jax.errors import InputError
+from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.report import summary
 from rwp_jax.report.page import write_page
@@ -69,7 +70,7 @@ def reproduce(
                 self_training.train(run.config, run.directory)
             for which in _unevaluated(run, attacks):
                 robustness.evaluate(run.directory, which, ",".join(attacks), 0, False)
-        except trainer.NonFiniteLoss as error:
+        except NonFiniteLoss as error:
             print(f"{run.name}: {error}", flush=True)
             diverged.append(run.name)
         except workdir.InUse as error:
@@ -77,7 +78,7 @@ def reproduce(
     if not diverged or any(run.finished for run in runs):
         _write_report(wanted, runs, directory / f"{name}_{scale}")
     if diverged:
-        raise trainer.NonFiniteLoss(
+        raise NonFiniteLoss(
             f"{', '.join(diverged)}: the loss became non-finite; the report leaves them out"
         )
 

@@ -7,8 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from rwp_jax import robustness, self_training, trainer, workdir
+from rwp_jax import robustness, self_training, workdir
 from rwp_jax.errors import InputError
+from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.report import paper
 from rwp_jax.reproduce.command import reproduce
 from rwp_jax.reproduce.experiments import make_experiment
@@ -76,7 +77,7 @@ def test_trains_what_is_missing_and_reports_it(small, tmp_path, capsys, monkeypa
 
 def test_a_run_that_diverges_does_not_end_the_others(small, tmp_path):
     diverging = "*_awp_*:optimizer.learning_rate=1e30"
-    with pytest.raises(trainer.NonFiniteLoss, match="^digits_at_awp_seed0: the loss became"):
+    with pytest.raises(NonFiniteLoss, match="^digits_at_awp_seed0: the loss became"):
         reproduce("fig2c", "digits", tmp_path, load_config, overrides=[*small, diverging])
     assert list(read_csv(tmp_path / "fig2c_digits/fig2c.csv")) == ["AT", "AT-RWP"]
 

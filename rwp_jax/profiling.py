@@ -1,0 +1,66 @@
+"""A trace of some training steps, for TensorBoard and Perfetto."""
+
+import contextlib
+import os
+import pathlib
+
+import jax
+
+from rwp_jax import hosts
+from rwp_jax.errors import InputError
+
+FIRST = 5  # step of this process that is traced first: compilation is over by then
+STEPS = 10
+
+
+def check_directory(directory: pathlib.Path) -> None:
+    """Makes the directory; raises InputError unless a trace can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--profile={directory} cannot be made ({error.strerror}): it must be a directory that can be "
+            "written to"
+        ) from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(f"--profile={directory}: no permission to write there")
+
+
+class Profile:
+    """Traces the steps FIRST to FIRST + STEPS that `step` counts; within it, to be closed at the end."""
+
+    def __init__(self, directory: pathlib.Path | None):
+        """`directory` to write to, None for no trace at all."""
+        self._directory = directory
+        self._count = 0
+        self._running = False
+
+    def __enter__(self) -> "Profile":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop()
+
+    def step(self, state) -> contextlib.AbstractContextManager:
+        """The context of a step, which trace viewers show; `state` is that before the step."""
+        if self._directory is None:
+            return contextlib.nullcontext()
+        self._count += 1
+        if self._count == FIRST:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(str(self._directory), create_perfetto_trace=True)
+            self._running = True
+        elif self._count == FIRST + STEPS:
+            jax.block_until_ready(state)
+            self._stop()
+        return jax.profiler.StepTraceAnnotation("train", step_num=self._count)
+
+    def _stop(self) -> None:
+        if not self._running:
+            return
+        self._running = False
+        jax.profiler.stop_trace()
+        hosts.say(
+            f"wrote a trace of {min(self._count - FIRST, STEPS)} steps to {self._directory}: open that "
+            "directory in TensorBoard, or perfetto_trace.json.gz inside it at https://ui.perfetto.dev"
+        )
