@@ -16,6 +16,7 @@ from rwp_jax.errors import InputError
 
 AXIS = "batch"
 MODES = ("pmap", "shard_map")
+LARGEST_BATCH = 2**20
 
 
 def split_cpu() -> None:
@@ -34,6 +35,8 @@ def check_batch_size(key: str, batch_size: int) -> None:
         raise InputError(
             f"{key}={batch_size} must be a positive multiple of the number of devices, {devices}"
         )
+    if batch_size > LARGEST_BATCH:
+        raise InputError(f"{key}={batch_size} must be at most {LARGEST_BATCH}")
 
 
 def part_of_this_host(batch_size: int) -> slice:

@@ -29,6 +29,11 @@ def test_batch_sizes_must_split_evenly(batch_size):
         parallel.check_batch_size("k", batch_size)
 
 
+def test_batches_that_no_memory_holds():
+    with pytest.raises(InputError, match="k=2147483648 must be at most 1048576"):
+        parallel.check_batch_size("k", 2**31)
+
+
 def test_unknown_mode():
     with pytest.raises(InputError, match="config.parallel='jit' must be one of pmap, shard_map"):
         parallel.data_parallel(lambda x: x, (False,), "jit")

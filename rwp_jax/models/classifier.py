@@ -14,7 +14,11 @@ from rwp_jax.models.layers import BatchNorm, Conv, kaiming_normal_fan_out, torch
 from rwp_jax.models.preact_resnet import preact_resnet18
 from rwp_jax.models.wide_resnet import wide_resnet
 
-ACCEPTED = "preactresnet18 or wrn-DEPTH-WIDTH with DEPTH = 6 n + 4, such as wrn-28-10"
+DEEPEST, WIDEST = 1000, 100  # more is a slip of the finger, and would be built for hours
+ACCEPTED = (
+    "preactresnet18 or wrn-DEPTH-WIDTH with DEPTH = 6 n + 4, such as wrn-28-10 "
+    f"(at most {DEEPEST} deep and {WIDEST} wide)"
+)
 DTYPES = ("float32", "bfloat16", "float64")
 
 
@@ -39,7 +43,7 @@ def check_name(name: str) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
     depth, width = map(int, match.groups()) if match else (0, 0)
-    if depth < 10 or (depth - 4) % 6 or width < 1:
+    if not (10 <= depth <= DEEPEST and (depth - 4) % 6 == 0 and 1 <= width <= WIDEST):
         raise InputError(f"config.model.name={name!r} is no known model: it must be {ACCEPTED}")
     return depth, width
 

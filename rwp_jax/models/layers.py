@@ -75,13 +75,14 @@ class BatchNorm(nn.Module):
     def _batch_moments(self, x):
         """Mean and biased variance [C] over examples, positions and devices, and how many values."""
         mean = x.mean((0, 1, 2))
+        var = jnp.square(x - mean).mean((0, 1, 2))
         count = x.size // x.shape[-1]
         if self.axis_name and not self.is_initializing():
-            mean = lax.pmean(mean, self.axis_name)
+            # One exchange for both, and one in the backward pass; each is waited for.
+            means, variances = lax.all_gather(jnp.stack([mean, var]), self.axis_name, axis=1)
+            mean = means.mean(0)
+            var = (variances + jnp.square(means - mean)).mean(0)
             count *= lax.axis_size(self.axis_name)
-        var = jnp.square(x - mean).mean((0, 1, 2))
-        if self.axis_name and not self.is_initializing():
-            var = lax.pmean(var, self.axis_name)
         return mean, var, count
 
 

@@ -28,6 +28,12 @@ def test_number_of_parameters(name, parameters, key):
     assert count(params) == parameters
 
 
+@pytest.mark.parametrize("name", ["wrn-11-1", "wrn-4-1", "wrn-10-0", "wrn-1006-1", "wrn-10-101"])
+def test_networks_that_there_are_not(name):
+    with pytest.raises(InputError, match=f"config.model.name='{name}' is no known model"):
+        make_classifier(name, 10)
+
+
 @pytest.mark.parametrize("name", ["preactresnet18", "wrn-10-1"])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (28, 20, 3)])
 def test_any_input_size_channels_and_classes(name, shape, key):
