@@ -1,120 +1,226 @@
-"""Time of one RWP training step, ours over a PyTorch step that works as the authors' code does.
+"""Time of a training step of a config, ours and PyTorch's, on whatever device there is.
 
-    python -m benchmarks.step_time [--objective at|trades] [--cases preactresnet18:16,wrn-10-1:64]
-        [--repeats 5] [--json FILE]
+    python -m benchmarks.step_time --config configs/cifar10_at_rwp.py [--batch_sizes 128,1024]
+        [--dtype bfloat16] [--model wrn-10-1] [--k 0,3,10] [--rivals float32,fast] [--json FILE]
 
-Both run in this process, in turn, on the same cores, in float32 with K1 = K2 = 10: with the gate wide
-open (c_min = inf) and closed (c_min = 0, where ours leaves the loop at once). Prints the ratio of the
-medians, pair by pair its range, and what compilation took. Needs torch.
+Ours is the trainer's step on images made up, with the gate wide open, so that it takes exactly k steps of
+weight ascent. PyTorch does the same AT or TRADES step in the way of the authors' code, which always takes
+K2 steps: `float32` as PyTorch ships it (TF32 in convolutions), `fast` with bfloat16 autocast, channels last
+and torch.compile. Both run in this process in turn; printed are medians, and ratios of theirs to ours.
+Operations are XLA's count of a forward pass times the passes of a step (see benchmarks/flops.py);
+utilisation is their rate over that of a large matrix product in the same type, measured in this run.
 """
 
 import argparse
+import importlib.metadata
 import json
-import os
-import platform
+import pathlib
 import statistics
+import sys
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import torch
+from ml_collections import config_flags
 
-from benchmarks.recipe import rwp_recipe
-from benchmarks.torch_reference import STEPS
+from benchmarks import products
+from rwp_jax import experiment, parallel
+from rwp_jax.cost import data_size, forward_flops, passes_of_a_step
+from rwp_jax.data.augment import make_augment
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.train_step import attack_and_update, init_state
+from rwp_jax.train_step import TrainingSet, init_state, make_train_step
+from rwp_jax.weight_perturbation import make_weight_perturbation
+
+SECONDS = 2.0  # that a measurement lasts at least
 
 
-def our_step(objective, model, c_min, images, labels):
-    """Returns a function that runs and waits for one step, and the seconds its compilation took."""
-    recipe = rwp_recipe(model, c_min, objective)
-    x, y = jnp.asarray(images), jnp.asarray(labels)
-    state = init_state(recipe, jax.random.key(0), images.shape[1:])
-    keys = jax.random.split(jax.random.key(1), len(x))
+class OurStep:
+    """The trainer's step on `batch_size` images; call it with the number of steps of weight ascent."""
 
-    def step(state):
-        start = recipe.threat_model.sample(keys, x)
-        state, _, perturbed = attack_and_update(recipe, state, x, y, start)
-        return state, perturbed.loss.mean(), perturbed.steps
+    def __init__(self, config, batch_size: int):
+        size = data_size(config)
+        config.batch_size = batch_size
+        experiment.check_config(config)
+        recipe = experiment.build(config, size.num_classes, 1).recipe
+        gamma = config.weight_perturbation.gamma
+        wide_open = make_weight_perturbation("rwp", gamma, 1)
+        augment = make_augment(**config.augment.to_dict())
 
-    begin = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state).compile()
-    seconds = time.perf_counter() - begin
+        def step(state, data, indices, key, k):
+            at_k = recipe._replace(perturbation=wide_open._replace(steps=k), perturb_from_step=0)
+            rate = lambda _: config.optimizer.learning_rate
+            return make_train_step(at_k, augment, rate, parallel.AXIS)(state, data, indices, key)
 
-    def run():
-        nonlocal state
-        state, loss, steps = compiled(state)
-        return float(loss), int(steps)
-
-    return run, seconds
-
-
-def measure(objective, model, batch_size, c_min, repeats):
-    rng = np.random.default_rng(0)
-    images = rng.random((batch_size, 32, 32, 3), np.float32)
-    labels = rng.integers(0, 10, batch_size)
-    ours, compile_seconds = our_step(objective, model, c_min, images, labels)
-    step = STEPS[objective](model, c_min)
-    x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-    theirs = lambda: step(x, torch.from_numpy(labels))
-
-    def seconds(function):
+        split = (False, False, True, False, False)
+        self._step = parallel.data_parallel(step, split, config.parallel, donate=(0,))
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (batch_size, *size.image_shape), dtype=np.uint8)
+        labels = rng.integers(0, size.num_classes, batch_size, dtype=np.int32)
+        data = TrainingSet(images, labels, np.ones(batch_size, np.float32))
+        self._data, self._key = parallel.replicate((data, jax.random.key(1)))
+        state = init_state(recipe, jax.random.key(0), size.image_shape)
+        self._state = parallel.replicate(state)
+        self._indices = rng.permutation(batch_size).astype(np.int32)
         begin = time.perf_counter()
-        result = function()
-        return time.perf_counter() - begin, result
+        self(0)
+        self.compile_seconds = time.perf_counter() - begin
 
-    seconds(ours), seconds(theirs)  # warm up
-    pairs = []
-    for _ in range(repeats):
-        (a, (_, steps)), (b, _) = seconds(ours), seconds(theirs)
-        pairs.append((a, b))
-    ratios = [a / b for a, b in pairs]
-    return {
-        "objective": objective,
-        "model": model,
-        "batch_size": batch_size,
-        "c_min": c_min,
-        "perturbation_steps": steps,
-        "ratio": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "seconds_ours": statistics.median(a for a, _ in pairs),
-        "seconds_torch": statistics.median(b for _, b in pairs),
-        "compile_seconds": compile_seconds,
-    }
+    def __call__(self, k: int, repeats: int = 1) -> float:
+        """Seconds a step, over several that are queued at once."""
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            self._state, metrics = self._step(
+                self._state, self._data, self._indices, self._key, np.int32(k)
+            )
+        taken = int(metrics["perturbation_steps"])
+        if taken != k:
+            raise SystemExit(f"{taken} steps of weight ascent were taken instead of {k}")
+        return (time.perf_counter() - begin) / repeats
+
+
+class Rival:
+    """PyTorch's step on the same number of images; see benchmarks/torch_reference.py."""
+
+    def __init__(self, config, batch_size: int, fast: bool):
+        import torch
+
+        from benchmarks.torch_reference import STEPS
+
+        objective = "at" if config.objective.name == "at" else "trades"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._cuda = torch.cuda if device == "cuda" else None
+        self._step = STEPS[objective](config.model.name, float("inf"), device, fast)
+        self._x = torch.rand(batch_size, 3, 32, 32, device=device)
+        self._y = torch.randint(10, (batch_size,), device=device)
+        if self._cuda:
+            self._cuda.reset_peak_memory_stats()
+        self()
+
+    def __call__(self) -> float:
+        """Seconds of a step, which fetches its loss as their script does."""
+        begin = time.perf_counter()
+        self._step(self._x, self._y)
+        return time.perf_counter() - begin
+
+    def peak_bytes(self) -> int | None:
+        return self._cuda.max_memory_allocated() if self._cuda else None
+
+
+def peak_bytes() -> int | None:
+    """Of the first device since the process began, None where the device does not say."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def measure(
+    config, batch_size: int, ks: list[int], rivals: list[str], repeats: int, product: float
+):
+    """A row of figures for each k."""
+    ours = OurStep(config, batch_size)
+    memory = peak_bytes()
+    theirs = {name: Rival(config, batch_size, name == "fast") for name in rivals}
+    size = data_size(config)
+    forward = batch_size * forward_flops(config.model.name, size.image_shape, size.num_classes)
+    rows = []
+    for k in ks:
+        ours(k)
+        queued = max(1, round(SECONDS / ours(k)))
+        rounds = [
+            (ours(k, queued), *(rival() for rival in theirs.values())) for _ in range(repeats)
+        ]
+        seconds = [statistics.median(column) for column in zip(*rounds, strict=True)]
+        operations = forward * passes_of_a_step(config, k)
+        rate = operations / seconds[0] / jax.device_count()
+        rows.append(
+            {
+                "model": config.model.name,
+                "dtype": config.dtype,
+                "batch_size": batch_size,
+                "k": k,
+                "seconds": seconds[0],
+                "images_per_second": batch_size / seconds[0],
+                "tflop": operations / 1e12,
+                "tflop_per_second": rate / 1e12,
+                "utilisation": rate / product,
+                "compile_seconds": ours.compile_seconds,
+                "peak_bytes": memory,
+                "rivals": {
+                    name: {
+                        "seconds": theirs_seconds,
+                        "ratio": statistics.median(r[i] / r[0] for r in rounds),
+                        "ratio_min": min(r[i] / r[0] for r in rounds),
+                        "ratio_max": max(r[i] / r[0] for r in rounds),
+                        "peak_bytes": theirs[name].peak_bytes(),
+                    }
+                    for i, (name, theirs_seconds) in enumerate(
+                        zip(theirs, seconds[1:], strict=True), 1
+                    )
+                },
+            }
+        )
+        print(line(rows[-1]), flush=True)
+    return rows
+
+
+def line(row: dict) -> str:
+    gigabytes = lambda size: "-" if size is None else f"{size / 1e9:.1f}"
+    text = (
+        f"{row['model']:15} {row['batch_size']:5} {row['k']:3}  {1e3 * row['seconds']:9.1f}  "
+        f"{row['images_per_second']:8.0f}  {row['tflop']:7.2f}  {row['tflop_per_second']:8.2f}  "
+        f"{row['utilisation']:5.0%}  {gigabytes(row['peak_bytes']):>5}"
+    )
+    for name, rival in row["rivals"].items():
+        text += (
+            f"   {name} {1e3 * rival['seconds']:.1f} ms, {rival['ratio']:.2f} "
+            f"({rival['ratio_min']:.2f}-{rival['ratio_max']:.2f}), {gigabytes(rival['peak_bytes'])} GB"
+        )
+    return text
+
+
+def load_config(path: str):
+    """The config of configs/NAME.py or configs/NAME.py:ARGUMENT."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+    return config_flags.config_flags.ConfigFileFlagParser("config", None).parse(path)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", default="preactresnet18:16,wrn-10-1:64", help="MODEL:BATCH,...")
-    parser.add_argument("--objective", choices=STEPS, default="at")
+    parser.add_argument("--config", default="configs/cifar10_at_rwp.py")
+    parser.add_argument("--batch_sizes", default="128,1024")
+    parser.add_argument("--model", help="instead of the config's")
+    parser.add_argument("--dtype", help="instead of the config's")
+    parser.add_argument("--k", default="0,3,10", help="steps of weight ascent")
+    parser.add_argument("--rivals", default="float32,fast", help='of float32 and fast; "" for none')
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", help="also write the figures here")
+    parser.add_argument("--json", type=pathlib.Path, help="also write the figures here")
     args = parser.parse_args()
-    prefer_eigen()
-    torch.set_num_threads(os.cpu_count())
-
+    config = load_config(args.config)
+    config.model.name = args.model or config.model.name
+    config.dtype = args.dtype or config.dtype
+    if config.dtype == "float32":
+        prefer_eigen()
+    ks = [int(k) for k in args.k.split(",")]
+    rivals = [name for name in args.rivals.split(",") if name]
+    product = products.rate(config.dtype)
+    packages = ("jax", "jaxlib", *(["torch"] if rivals else []))
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    print(device, versions, f"a matrix product in {config.dtype}: {product / 1e12:.2f} TFLOP/s")
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores; jax {jax.__version__}, torch {torch.__version__}"
+        "model           batch   k         ms  images/s    TFLOP  TFLOP/s    use  GB peak   PyTorch: ms, "
+        "ratio to ours (range), GB peak"
     )
-    print("model            batch  gate    k  ours s  torch s  ours/torch (range)    compile s")
     rows = []
-    for case in args.cases.split(","):
-        model, batch_size = case.split(":")
-        for c_min in (float("inf"), 0.0):
-            row = measure(args.objective, model, int(batch_size), c_min, args.repeats)
-            rows.append(row)
-            print(
-                f"{model:16} {row['batch_size']:5}  {'open' if c_min else 'closed':6} "
-                f"{row['perturbation_steps']:2}  {row['seconds_ours']:6.2f}  {row['seconds_torch']:7.2f}  "
-                f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})      "
-                f"{row['compile_seconds']:8.1f}",
-                flush=True,
-            )
+    for batch_size in map(int, args.batch_sizes.split(",")):
+        rows += measure(config, batch_size, ks, rivals, args.repeats, product)
     if args.json:
-        with open(args.json, "w") as file:
-            json.dump(rows, file, indent=1)
+        content = {
+            "command": "python -m benchmarks.step_time " + " ".join(sys.argv[1:]),
+            "device": device,
+            "versions": versions,
+            "product_tflop_per_second": product / 1e12,
+            "rows": rows,
+        }
+        args.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

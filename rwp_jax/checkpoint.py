@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import v1
 
 from rwp_jax.atomic import write_text
-from rwp_jax.digests import array_digests, seal, unseal
+from rwp_jax.digests import array_digests, file_digests, seal, unseal
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.selection import choose
 
@@ -78,7 +78,7 @@ class Checkpoints:
 
     The record is written last, so that what a kill leaves of a save is no checkpoint. It has `step`, the
     steps done, `epoch`, `within_epoch` where it was saved inside that epoch, the epoch's test accuracies
-    otherwise (an imported network has none), and the digests of all arrays.
+    otherwise (an imported network has none), and the digests of all arrays and files.
     """
 
     def __init__(self, workdir: pathlib.Path):
@@ -105,9 +105,10 @@ class Checkpoints:
         try:
             self._remove_unfinished()
             self._record_path(record["step"]).unlink(missing_ok=True)
-            sealed = seal({**record, "digests": array_digests(state)})
             _save(path, state)
             self._damaged.pop(path, None)
+            digests = {"digests": array_digests(state), "files": file_digests(path)}
+            sealed = seal(record | digests)
             write_text(self._record_path(record["step"]), sealed)
         except Exception as error:  # orbax and its storage raise many kinds, for a full disk say
             full = os.strerror(errno.ENOSPC)
@@ -228,6 +229,7 @@ class Checkpoints:
 
     def _read(self, record: dict[str, Any], like: Callable):
         path = self.path(record["step"])
+        self._check_files(path, record.get("files", {}))
         try:
             state = _load(path, like())
         except Exception as error:  # orbax and its storage raise many kinds for damaged files
@@ -241,6 +243,17 @@ class Checkpoints:
                     f"checkpoint {path} is damaged ({name} is not what was saved)"
                 )
         return state
+
+    def _check_files(self, path: pathlib.Path, saved: dict[str, str]) -> None:
+        """Before orbax reads them, which says at length what it does not like in a damaged one."""
+        try:
+            digests = file_digests(path)
+        except OSError as error:
+            raise DamagedCheckpoint(f"checkpoint {path} cannot be read ({error})") from None
+        for name, digest in saved.items():
+            if digests.get(name) != digest:
+                what = "is not what was written" if name in digests else "is missing"
+                raise DamagedCheckpoint(f"checkpoint {path} is damaged ({name} {what})")
 
     def path(self, step: int) -> pathlib.Path:
         return self.directory / str(step)

@@ -66,7 +66,7 @@ def _perturbation_steps(config) -> int:
     return {"none": 0, "awp": 1, "rwp": perturbation.steps}[perturbation.name]
 
 
-def _passes_of_a_step(config, k: float) -> float:
+def passes_of_a_step(config, k: float) -> float:
     """Forward passes an image in a training step with k steps of weight ascent."""
     attack = 2 * config.attack.steps
     if config.objective.name == "natural":
@@ -99,10 +99,10 @@ def training_passes(config, k: float | None = None) -> float:
     images = mixture.steps * config.batch_size
     perturbed = max(0, config.epochs - config.weight_perturbation.start_epoch)
     if k is None:
-        steps = perturbed * _passes_of_a_step(config, _perturbation_steps(config))
-        steps += (config.epochs - perturbed) * _passes_of_a_step(config, 0)
+        steps = perturbed * passes_of_a_step(config, _perturbation_steps(config))
+        steps += (config.epochs - perturbed) * passes_of_a_step(config, 0)
     else:
-        steps = config.epochs * _passes_of_a_step(config, k)
+        steps = config.epochs * passes_of_a_step(config, k)
     evaluated = size.test + config.data.validation_examples
     evaluated += min(config.evaluation.train_examples, size.train)
     a_network = evaluated * (2 + 2 * config.evaluation.steps)

@@ -1,7 +1,8 @@
-"""Digests by which a flipped bit is noticed: of arrays, and of the record that holds their digests."""
+"""Digests by which a flipped bit is noticed: of arrays, files, and the record that holds those digests."""
 
 import hashlib
 import json
+import pathlib
 from typing import Any
 
 import jax
@@ -18,6 +19,17 @@ def array_digests(tree) -> dict[str, str]:
         digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=16)
         digest.update(array.reshape(-1).view(np.uint8).data)
         digests[jax.tree_util.keystr(path, simple=True, separator="/")] = digest.hexdigest()
+    return digests
+
+
+def file_digests(directory: pathlib.Path) -> dict[str, str]:
+    """Relative path -> digest of every file in a directory."""
+    digests = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "blake2b")
+            digests[path.relative_to(directory).as_posix()] = digest.hexdigest()[:32]
     return digests
 
 

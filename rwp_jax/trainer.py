@@ -267,5 +267,5 @@ def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: f
 
 
 def _summary_record(record: dict) -> dict:
-    left_out = ("seconds", "step", "metrics", "digests")
+    left_out = ("seconds", "step", "metrics", "digests", "files")
     return {key: value for key, value in record.items() if key not in left_out}
