@@ -10,6 +10,7 @@ import pytest
 
 from rwp_jax import parallel
 from rwp_jax.checkpoint import Checkpoints, DamagedCheckpoint
+from rwp_jax.digests import seal, unseal
 from rwp_jax.errors import InputError
 
 
@@ -116,6 +117,12 @@ def test_arrays_of_another_checkpoint_are_noticed(tmp_path):
     (directory / "1").rename(directory / "away")
     (directory / "0").rename(directory / "1")
     checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(DamagedCheckpoint, match="1 is damaged .* is not what was written"):
+        checkpoints.load(checkpoints.newest())
+    path = directory / "1.json"  # as it was before files had digests
+    content = unseal(path.read_text())
+    del content["files"]
+    path.write_text(seal(content))
     with pytest.raises(DamagedCheckpoint, match="1 is damaged .step is not what was saved"):
         checkpoints.load(checkpoints.find("last"))
 

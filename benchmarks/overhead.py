@@ -1,0 +1,67 @@
+"""What checkpoints, metrics and logging cost of a run.
+
+    python -m benchmarks.overhead [--config configs/digits_at_rwp.py] [--epochs 30]
+
+Adds up what training waits for (copies of the state, metrics.jsonl, TensorBoard, lines printed) and the
+processor time of the thread that writes checkpoints, which takes it from a run on the same cores; both as a
+share of the run's time from the second epoch on, when everything is compiled.
+"""
+
+import argparse
+import collections
+import functools
+import pathlib
+import tempfile
+import time
+
+from benchmarks.step_time import load_config
+from rwp_jax import hosts, trainer
+from rwp_jax.checkpoint import Checkpoints
+from rwp_jax.metrics import MetricsWriter
+from rwp_jax.models.convolution import prefer_eigen
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default="configs/digits_at_rwp.py")
+    parser.add_argument("--epochs", type=int, default=30)
+    args = parser.parse_args()
+    config = load_config(args.config)
+    config.epochs = args.epochs
+    prefer_eigen()
+    spent: dict[str, float] = collections.Counter()
+    begins = []
+
+    def timed(name, function, clock):
+        @functools.wraps(function)
+        def call(*arguments, **keywords):
+            begin = clock()
+            result = function(*arguments, **keywords)
+            if len(begins) > 1:
+                spent[name] += clock() - begin
+            return result
+
+        return call
+
+    indices = trainer.epoch_indices
+
+    def epoch_indices(*arguments):
+        begins.append(time.perf_counter())
+        return indices(*arguments)
+
+    trainer.epoch_indices = epoch_indices
+    Checkpoints.save = timed("copies of the state", Checkpoints.save, time.perf_counter)
+    MetricsWriter.write = timed("metrics", MetricsWriter.write, time.perf_counter)
+    hosts.say = timed("lines", hosts.say, time.perf_counter)
+    Checkpoints._write = timed("writing thread", Checkpoints._write, time.thread_time)
+    with tempfile.TemporaryDirectory() as directory:
+        trainer.train(config, pathlib.Path(directory) / "run")
+    total = time.perf_counter() - begins[1]
+    shares = ", ".join(f"{name} {seconds / total:.2%}" for name, seconds in spent.items())
+    print(
+        f"of {total:.0f} s in {len(begins) - 1} epochs: {shares}; {sum(spent.values()) / total:.2%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
