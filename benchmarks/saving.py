@@ -3,8 +3,8 @@
     python -m benchmarks.saving [--model preactresnet18] [--repeats 5]
 
 Parameters, momentum and statistics are saved as the trainer does. `copy` is the time to have them on the
-host, `stall` what `Checkpoints.save` takes beyond that while nothing else is being written, `write` how long
-it then is until they are on the disk, which training does not wait for.
+host, `stall` what `Checkpoints.save` takes beyond that while nothing else is being written, `write` the
+rest until they are on the disk, which training does not wait for.
 """
 
 import argparse

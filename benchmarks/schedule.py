@@ -23,10 +23,11 @@ from rwp_jax.metrics import read_metrics
 def phases(run: pathlib.Path) -> list[tuple[float, float, int]]:
     """(learning rate, mean k, epochs) of each phase of a run, in order."""
     grouped: dict[float, list[float]] = {}
-    for record in read_metrics(run):
-        if record["split"] == "train":
-            rate = float(f"{record['learning_rate']:.3g}")
-            grouped.setdefault(rate, []).append(record["perturbation_steps"])
+    records = [record for record in read_metrics(run) if record["split"] == "train"]
+    # A record has the rate of its epoch's last step, with which the next phase begins.
+    for before, record in zip(records[:1] + records, records, strict=False):
+        rate = float(f"{before['learning_rate']:.3g}")
+        grouped.setdefault(rate, []).append(record["perturbation_steps"])
     return [(rate, float(np.mean(ks)), len(ks)) for rate, ks in grouped.items()]
 
 
