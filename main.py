@@ -10,7 +10,8 @@
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
 command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input, 75 stopped by
-SIGTERM or Ctrl-C with everything saved (a second one stops at once), 130 interrupted outside training.
+SIGTERM or Ctrl-C with everything saved (a second one stops at once) or because another process of the run
+ended, 130 interrupted outside training.
 """
 
 import difflib
@@ -26,6 +27,7 @@ from ml_collections import config_flags
 from rwp_jax import (
     comparison,
     finished_run,
+    hosts,
     parallel,
     pseudo_label,
     robustness,
@@ -343,7 +345,7 @@ if __name__ == "__main__":
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        if not hosts.lost_another(error):
             raise
         print(
             f"main.py: another process ended or cannot be reached ({first_line(error)}); the same command, "

@@ -7,7 +7,8 @@
 The exchanges are counted in the traced step, nothing is compiled or run. A batch is the global one. Times
 are arithmetic, not measured: a ring of n devices moves 2 (n - 1) / n of a sum's bytes over each link and
 n - 1 times a gathered vector's; each exchange costs the latency besides (XLA joins those of the gradients,
-which do not wait for each other, into one); the network's products run at the given rate; nothing overlaps.
+which do not wait for each other, into one); metrics are left out; the network's products run at the given
+rate; nothing overlaps.
 """
 
 import argparse
@@ -108,7 +109,11 @@ def main():
         times = {"attack step": K1, "pass at w + v": passes, "the rest": 1}
         waits = sum(times[name] * len(part) for name, part in parts.items())
         waits -= passes * (count_gradients(model) - 1)
-        print(f"  in a step {waits:.0f} that wait for each other, the sums of a gradient as one")
+        if (
+            args.per_device_batch_norm
+        ):  # the running statistics at the end, which are averaged together
+            waits -= len(parts["the rest"]) - 2
+        print(f"  in a step {waits:.0f} that wait for each other, those of a gradient as one")
         work = int(batch) * forward_flops(model, SHAPE, CLASSES) * (2 * K1 + 3 * passes)
         print("  devices  images each  arithmetic ms  " + "exchange ms at GB/s, speed-up over one")
         for n in map(int, args.devices.split(",")):

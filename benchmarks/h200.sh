@@ -6,8 +6,8 @@
 #     benchmarks/h200.sh attacks RESULTS    AutoAttack, and parity with the authors' checkout, on the GPU
 #
 # Needs jax[cuda13], torch with CUDA, and in `train` DATA=cifar10.npz (x_train, y_train, x_test, y_test); in
-# `attacks` CASES, AUTO_ATTACK (fra31/auto-attack) and REFERENCE (the authors' repository). SMALL=1 is the
-# same at a size that a CPU can do.
+# `attacks` CASES, AUTO_ATTACK (fra31/auto-attack) and REFERENCE (the authors' repository). SMALL=1 does
+# `speed` and `train` at a size for CPUs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 part=$1 results=$2
@@ -44,7 +44,7 @@ train)
     --model "$model" --batch_size "${batch%%[, ]*}" ;;
 attacks)
   $python -m benchmarks.autoattack --reference "$AUTO_ATTACK" --cases "$CASES"
-  $python -m rwp_jax.parity --reference "$REFERENCE" --device cuda --output "$results/parity.md" ;;
+  $python -m rwp_jax.parity --reference "$REFERENCE" --device ${DEVICE:-cuda} --output "$results/parity.md" ;;
 *)
   echo "benchmarks/h200.sh: the first argument must be speed, train or attacks" >&2
   exit 2 ;;

@@ -45,7 +45,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.name = "preactresnet18"  # or wrn-DEPTH-WIDTH
     config.model.mean = ()  # per channel in [0, 1], subtracted from pixels inside the model; () is none
     config.model.std = ()  # per channel, divided by
-
     config.model.per_device_batch_norm = False  # moments of each device's part of the batch alone
 
     config.threat = ml_collections.ConfigDict()

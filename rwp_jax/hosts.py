@@ -4,6 +4,7 @@ Only the first process writes files and prints. With a single process everything
 """
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,9 +12,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 
 T = TypeVar("T")
+_LOST = re.compile(r"UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|Gloo|NCCL|[Cc]onnection")
+
+
+def lost_another(error: Exception) -> bool:
+    """Whether JAX raised it because another process ended or cannot be reached."""
+    return jax.process_count() > 1 and bool(_LOST.search(first_line(error)))
 
 
 def is_first() -> bool:
@@ -37,6 +44,16 @@ def gather(value: Any) -> list[Any]:
     padded[: len(text)] = text
     texts = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
     return [json.loads(bytes(row[:length])) for row, length in zip(texts, lengths, strict=True)]
+
+
+def _from_first(value: Any) -> Any:
+    """The JSON value that the first process calls it with."""
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.zeros(1 << length.bit_length(), np.uint8)  # few sizes, each of which is compiled
+    if is_first():
+        padded[:length] = text
+    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))[:length]))
 
 
 def broadcast(tree):
@@ -77,7 +94,7 @@ def by_first(function: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return function()
-    result, wrong = gather(_outcome(function) if is_first() else None)[0]
+    result, wrong = _from_first(_outcome(function) if is_first() else None)
     if wrong:
         raise InputError(wrong)
     return result

@@ -1,4 +1,4 @@
-"""How devices are used: everything that knows there is more than one.
+"""How devices are used: how arrays get to them, and how a function of one device is mapped over all.
 
 Functions are written per device with the axis name `AXIS` and mapped over all devices of all hosts.
 State and data sets are replicated, index batches are split along their first axis.

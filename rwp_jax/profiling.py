@@ -6,7 +6,6 @@ import pathlib
 
 import jax
 
-from rwp_jax import hosts
 from rwp_jax.errors import InputError
 
 FIRST = 5  # step of this process that is traced first: compilation is over by then
@@ -27,7 +26,7 @@ def check_directory(directory: pathlib.Path) -> None:
 
 
 class Profile:
-    """Traces the steps FIRST to FIRST + STEPS that `step` counts; within it, to be closed at the end."""
+    """Traces STEPS steps from the FIRST one on that `step` counts; within it, to be closed at the end."""
 
     def __init__(self, directory: pathlib.Path | None):
         """`directory` to write to, None for no trace at all."""
@@ -57,10 +56,12 @@ class Profile:
 
     def _stop(self) -> None:
         if not self._running:
+            if self._directory and self._count < FIRST:
+                print(f"no trace: it begins with step {FIRST}, and {self._count} were taken")
             return
         self._running = False
         jax.profiler.stop_trace()
-        hosts.say(
-            f"wrote a trace of {min(self._count - FIRST, STEPS)} steps to {self._directory}: open that "
+        print(
+            f"wrote a trace of {min(self._count - FIRST + 1, STEPS)} steps to {self._directory}: open that "
             "directory in TensorBoard, or perfetto_trace.json.gz inside it at https://ui.perfetto.dev"
         )

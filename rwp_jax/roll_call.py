@@ -4,6 +4,7 @@
 So the processes first call the roll over a plain connection to the address that it will use.
 """
 
+import collections
 import contextlib
 import json
 import os
@@ -20,19 +21,24 @@ CONNECT_SECONDS = 120
 HEARTBEAT_SECONDS = 30  # after which a process that died is noticed by the others
 SHUTDOWN_SECONDS = 15  # that a process which ends waits for the others
 _PAUSE = 0.5  # seconds between two attempts to connect
+_PATIENCE = 5  # seconds to wait for what a connection has to say
 
 
 class Place(NamedTuple):
     """Of a process among all: HOST:PORT of process 0, how many there are, which this is (from 0), and
-    where it is known from."""
+    whether flags or the cluster's environment say so."""
 
     address: str
     processes: int
     process_id: int
-    source: str
+    from_cluster: bool
+
+    @property
+    def source(self) -> str:
+        return "the cluster's environment" if self.from_cluster else f"--coordinator={self.address}"
 
 
-def _from_cluster() -> Place | None:
+def _from_cluster(seconds: int) -> Place | None:
     """What the environment of SLURM, Open MPI, Kubernetes or a TPU pod says, None where it says nothing."""
     # There is no public name for what `jax.distributed.initialize` asks.
     from jax._src.clusters import ClusterEnv
@@ -42,18 +48,18 @@ def _from_cluster() -> Place | None:
             action="ignore"
         ):  # of a package that Kubernetes jobs alone need
             address, processes, process_id, _ = ClusterEnv.auto_detect_unset_distributed_params(
-                None, None, None, None, None, CONNECT_SECONDS
+                None, None, None, None, None, seconds
             )
     except Exception as error:  # of several kinds, by cluster
         if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" not in os.environ:
             return None  # a pod that is no part of an indexed job
         raise InputError(
             f"the cluster's environment does not say which processes there are ({first_line(error)}): "
-            "give --coordinator, --processes and --process_id"
+            "give --coordinator, --processes and --process_id, or --processes=1 to run alone"
         ) from None
     if None in (address, processes, process_id) or processes == 1:
         return None
-    return Place(address, processes, process_id, "the cluster's environment")
+    return Place(address, processes, process_id, True)
 
 
 def _from_flags(address: str, processes: int, process_id: int) -> Place:
@@ -71,7 +77,7 @@ def _from_flags(address: str, processes: int, process_id: int) -> Place:
         raise InputError(f"--processes={processes} must be at least 1")
     if not 0 <= process_id < processes:
         raise InputError(f"--process_id={process_id} must be in [0, --processes={processes})")
-    return Place(address, processes, process_id, f"--coordinator={address}")
+    return Place(address, processes, process_id, False)
 
 
 def connect(
@@ -83,7 +89,7 @@ def connect(
     """Connects the processes of a run; call it before JAX computes.
 
     Without the first three arguments the cluster's environment is asked; where that tells of no other
-    process, nothing is done.
+    process, or `processes` is 1, nothing is done.
 
     Args:
       address: HOST:PORT of process 0.
@@ -95,8 +101,8 @@ def connect(
       InputError: where arguments do not fit, processes disagree about how many they are, or one of them
         does not come.
     """
-    if address is None and processes is None and process_id is None:
-        place = _from_cluster()
+    if address is None and process_id is None and processes in (None, 1):
+        place = None if processes else _from_cluster(seconds)
         if place is None:
             return
     else:
@@ -105,6 +111,8 @@ def connect(
         raise InputError(f"--connect_seconds={seconds} must be at least 1")
     deadline = time.monotonic() + seconds
     (_call if place.process_id == 0 else _answer)(place, seconds, deadline)
+    # Its handler would swallow a SIGTERM that comes before training has one.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         place.address,
         place.processes,
@@ -112,7 +120,16 @@ def connect(
         initialization_timeout=seconds,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+        # A cluster's environment also says which of its devices a process takes; flags mean all.
+        cluster_detection_method=None if place.from_cluster else "deactivate",
     )
+    devices = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        few = min(devices, key=devices.get)
+        raise InputError(
+            f"process {few} has {devices[few]} devices and another {max(devices.values())}: all must have "
+            "as many"
+        )
 
 
 def _send(connection: socket.socket, message: dict) -> None:
@@ -148,16 +165,19 @@ def _call(place: Place, seconds: int, deadline: float) -> None:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 connection = stack.enter_context(server.accept()[0])
-                who = _receive(connection, deadline)
-                process, count = int(who["process_id"]), int(who["processes"])
             except TimeoutError:
                 missing = sorted(set(range(1, place.processes)) - present.keys())
                 refuse(
                     f"{place.source}: process {missing[0]} of {place.processes} did not come within "
                     f"{seconds} s"
                 )
+            try:
+                who = _receive(connection, time.monotonic() + _PATIENCE)
+                process, count = int(who["process_id"]), int(who["processes"])
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # somebody else, or one that left again
+                continue  # somebody else
+            for i in [i for i, other in present.items() if _has_left(other)]:
+                del present[i]
             twice = process in present or process == 0
             present[-1 if twice else process] = connection
             if count != place.processes:
@@ -167,8 +187,25 @@ def _call(place: Place, seconds: int, deadline: float) -> None:
                 )
             if twice:
                 refuse(f"two processes are process {process} of {place.processes}")
-        for connection in present.values():
-            _send(connection, {})
+        for process, connection in present.items():
+            try:
+                _send(connection, {})
+            except OSError:
+                present.pop(process)
+                refuse(f"{place.source}: process {process} of {place.processes} left again")
+
+
+def _has_left(connection: socket.socket) -> bool:
+    """Whether the other side, which says nothing more, has closed the connection."""
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.setblocking(True)
 
 
 def _answer(place: Place, seconds: int, deadline: float) -> None:
@@ -176,10 +213,12 @@ def _answer(place: Place, seconds: int, deadline: float) -> None:
     host, _, port = place.address.rpartition(":")
     while True:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
+            with socket.create_connection(
+                (host.strip("[]"), int(port)), timeout=_PATIENCE
+            ) as connection:
                 _send(connection, {"process_id": place.process_id, "processes": place.processes})
                 # Process 0 says last who did not come.
-                word = _receive(connection, deadline + 5)
+                word = _receive(connection, deadline + _PATIENCE)
                 break
         except (OSError, ValueError) as error:
             if time.monotonic() + _PAUSE > deadline:

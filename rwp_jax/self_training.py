@@ -48,12 +48,12 @@ def train(
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     teacher = teacher_config(config)
+    plain_config = json.loads(config.to_json())
+    hosts.check_equal("the config", workdir.flatten(plain_config))
     experiment.check_config(config)
     experiment.check_config(teacher)
     if profile:
-        check_directory(profile)
-    plain_config = json.loads(config.to_json())
-    hosts.check_equal("the config", workdir.flatten(plain_config))
+        hosts.by_first(lambda: check_directory(profile))
     resuming = hosts.by_first(lambda: workdir.check(directory, plain_config, resume))
     data = hosts.together(lambda: experiment.load_data(config))
     if config.extra_data.path or data.x_extra is None:

@@ -62,39 +62,46 @@ def train(
     # Check everything that can be wrong.
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    experiment.check_config(config)
-    if profile:
-        check_directory(profile)
     plain_config = json.loads(config.to_json())
     hosts.check_equal("the config", workdir.flatten(plain_config))
+    experiment.check_config(config)
+    if profile:
+        hosts.by_first(lambda: check_directory(profile))
     resuming = hosts.by_first(lambda: workdir.check(directory, plain_config, resume))
     if data is None:
         data = hosts.together(lambda: experiment.load_data(config))
-    experiment.check_sizes(config, data)
     if jax.process_count() > 1:
         hosts.check_equal("the data", array_digests(data._asdict()))
+    experiment.check_sizes(config, data)
     with contextlib.ExitStack() as held:
         hosts.by_first(lambda: held.enter_context(workdir.lock(directory)))
-        stop, trace = held.enter_context(StopRequest()), held.enter_context(Profile(profile))
+        checkpoints = held.enter_context(contextlib.closing(Checkpoints(directory)))
+        trace = held.enter_context(Profile(profile if hosts.is_first() else None))
+        stop = held.enter_context(StopRequest())
         if hosts.is_first() and not resuming:
             write_json(directory / workdir.CONFIG, plain_config)
-        return _train(config, directory, data, stop, trace)
+        return _train(config, directory, data, checkpoints, stop, trace)
 
 
 def _train(
-    config, directory: pathlib.Path, data: Dataset, stop: StopRequest, trace: Profile
+    config,
+    directory: pathlib.Path,
+    data: Dataset,
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+    trace: Profile,
 ) -> dict:
     """Continues the run in the directory, from the beginning where it has no checkpoint."""
     # Set up the run.
     mixture = experiment.mixture_of(config, data)
     parts = experiment.build(config, data.num_classes, mixture.steps)
     init_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 3)
-    state = parallel.replicate(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
-    checkpoints = Checkpoints(directory)
+    # Hosts of different kinds may draw weights that differ in a last bit.
+    state = hosts.broadcast(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
     saved = _restore(checkpoints, state)
     position = Position.after(saved[1]) if saved else Position()
+    state = parallel.replicate(saved[0] if saved else state)
     if saved:
-        state = parallel.replicate(saved[0])
         hosts.say(f"resuming {position.described(config.epochs)} in {directory}")
     started = time.monotonic() - position.seconds
     training_set = parallel.replicate(experiment.training_set(config, data))
@@ -230,16 +237,15 @@ def _progress(iterable, total: int, description: str, done: int):
 
 def _restore(checkpoints: Checkpoints, like) -> tuple[Any, dict] | None:
     """The newest sound checkpoint, as the first process finds it; see `Checkpoints.restore_newest`."""
-    template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-    read = [template]
+    state = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
 
-    def read_newest():
-        state, record = checkpoints.restore_newest(like) or (template, None)
-        read.append(state)
+    def read() -> dict | None:
+        nonlocal state
+        state, record = checkpoints.restore_newest(like) or (state, None)
         return record
 
-    record = hosts.by_first(read_newest)
-    return None if record is None else (hosts.broadcast(read[-1]), record)
+    record = hosts.by_first(read)
+    return None if record is None else (hosts.broadcast(state), record)
 
 
 def _stop(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:

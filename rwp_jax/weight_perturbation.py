@@ -188,7 +188,7 @@ def perturb_and_differentiate(
     total = lambda value: lax.psum(value, axis_name) if axis_name else value
 
     def total_gradient(gradient):
-        if not gradient_dtype:
+        if not (gradient_dtype and axis_name and lax.axis_size(axis_name) > 1):
             return total(gradient)
         narrow = jax.tree.map(lambda g: g.astype(gradient_dtype), gradient)
         return jax.tree.map(lambda g, n: n.astype(g.dtype), gradient, total(narrow))

@@ -1,5 +1,6 @@
 import socket
 import threading
+import time
 
 import pytest
 
@@ -20,6 +21,7 @@ def connected(monkeypatch):
     ids = []
     initialize = lambda address, processes, process_id, **_: ids.append(process_id)
     monkeypatch.setattr(roll_call.jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(roll_call.jax.config, "update", lambda *_: None)
     return ids
 
 
@@ -69,20 +71,43 @@ def test_nobody_at_the_address(port, connected):
     assert f"process 0 at 127.0.0.1:{port}" in error and "waited 1 s" in error and not connected
 
 
-def test_a_stranger_is_passed_over(port, connected):
-    errors = []
-    first = threading.Thread(target=lambda: errors.extend(call_roll(port, (2, 0))))
-    first.start()
-    for _ in range(100):
+def reach(port):
+    """A connection to process 0, once it listens."""
+    for _ in range(1000):
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1) as stranger:
-                stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            break
+            return socket.create_connection(("127.0.0.1", port), timeout=1)
         except OSError:
-            continue
-    assert call_roll(port, (2, 1)) == [None]
+            time.sleep(0.01)
+    raise AssertionError("process 0 does not listen")
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"",  # and stays
+        b'{"process_id": 1, "processes": 3}\n',  # and leaves: another comes in its place
+    ],
+)
+def test_strangers_and_who_leaves_are_passed_over(port, connected, monkeypatch, says):
+    monkeypatch.setattr(roll_call, "_PATIENCE", 0.5)
+    errors = []
+    first = threading.Thread(target=lambda: errors.extend(call_roll(port, (3, 0))))
+    first.start()
+    with reach(port) as stranger:
+        stranger.sendall(says)
+        if says.startswith(b"{"):
+            time.sleep(0.2)
+            stranger.close()
+        assert call_roll(port, (3, 1), (3, 2)) == [None, None]
     first.join()
-    assert errors == [None] and sorted(connected) == [0, 1]
+    assert errors == [None] and sorted(connected) == [0, 1, 2]
+
+
+def test_one_process_asks_nobody(connected, monkeypatch):
+    monkeypatch.setattr(roll_call, "_from_cluster", lambda seconds: pytest.fail("it asked"))
+    roll_call.connect(processes=1)
+    assert not connected
 
 
 @pytest.mark.parametrize(
