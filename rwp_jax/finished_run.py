@@ -56,6 +56,20 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
         ) from None
 
 
+def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: list[str]) -> None:
+    """Raises InputError where the run, finished, chose a checkpoint that is not there any more."""
+    try:
+        epoch = json.loads((directory / workdir.SUMMARY).read_text())[which]["epoch"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if epoch != record["epoch"]:
+        why = f" ({damages[0]})" if damages else ""
+        raise InputError(
+            f"--checkpoint={which} of {directory} was after epoch {epoch + 1} and is lost{why}: the "
+            "training command makes it again from the one before"
+        )
+
+
 def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     """Loads a checkpoint of a run, finished or not; see `selection.WHICH`.
 
@@ -79,7 +93,9 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
         lacks = "held no images out for validation" if "valid" in which else "averaged no weights"
         raise InputError(f"--checkpoint={which}: the run in {directory} {lacks}")
     if record is None:
-        raise InputError(f"--workdir={directory} holds a run without checkpoints")
+        why = f": {checkpoints.damages()[0]}" if checkpoints.damages() else ""
+        raise InputError(f"--workdir={directory} holds a run without checkpoints{why}")
+    _check_summary(directory, which, record, checkpoints.damages())
     for why in checkpoints.damages():
         print(f"{why}: {which} is the one after epoch {record['epoch'] + 1}", flush=True)
     saved = checkpoints.load(record)

@@ -107,10 +107,11 @@ def check_fit(path: pathlib.Path, parts: Parts, model_name: str, templates: dict
     differences = [d for turn in itertools.zip_longest(*kinds) for d in turn if d]
     if differences:
         nearest = recognize(parts.network)
-        hint = f"nearest known: {nearest}" if nearest else "no network we know is near"
+        hint = f" (nearest known: {nearest})" if nearest else " (no network we know is near)"
+        hint = "" if nearest == model_name else hint
         if len(differences) > _LISTED:
             differences[_LISTED:] = [f"and {len(differences) - _LISTED} more"]
-        raise InputError(f"{path} is no {model_name} ({hint}): {'; '.join(differences)}")
+        raise InputError(f"{path} is no {model_name}{hint}: {'; '.join(differences)}")
     for name, value in parts.network.items():
         if not np.isfinite(value).all():
             raise InputError(f"{path}: {name} has entries that are no finite numbers")

@@ -1,6 +1,7 @@
 """Files of PyTorch: state dicts in, state dicts out, as NumPy arrays."""
 
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,11 @@ def _load(path: pathlib.Path) -> Any:
             np._core.multiarray.scalar,
             *{type(np.dtype(t)) for t in "?bhilqBHILQefd"},
         ]
-        with torch.serialization.safe_globals(numbers):
+        with torch.serialization.safe_globals(numbers), warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or first_line(error)}") from None
+        why = error.strerror or first_line(error)
+        raise InputError(f"{path} cannot be read, or is cut short ({why})") from None
     except Exception as error:  # pickle, zip and torch raise many kinds
         if "GLOBAL" in str(error):  # torch names the Python object that it does not build
             raise InputError(
@@ -66,7 +68,7 @@ def read_state_dict(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
       InputError: where the file cannot be read, holds other objects, or no state dict.
     """
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+        raise InputError(f"{path} is no file")
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path), ""
     content = _load(path)
@@ -98,7 +100,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 def read_optimizer(path: pathlib.Path) -> dict[str, Any]:
     """Reads the state dict of a torch.optim optimiser; raises InputError."""
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+        raise InputError(f"{path} is no file")
     content = _load(path)
     if not isinstance(content, dict) or not {"state", "param_groups"} <= content.keys():
         raise InputError(f"{path} holds no optimiser's state dict: no state and param_groups in it")

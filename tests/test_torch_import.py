@@ -239,7 +239,7 @@ def bad_files(directory):
     yield [1, 2], {}, "holds no state dict"
     yield {}, {}, "holds no state dict"
     fewer = {n: v for n, v in state.items() if not n.startswith("block2.")}
-    yield fewer, {}, "(nearest known: wrn-10-1): block2.layer.0.bn1.bias is missing"
+    yield fewer, {}, "is no wrn-10-1: block2.layer.0.bn1.bias is missing"
     yield state, {"model.name": "wrn-16-1"}, "is no wrn-16-1 (nearest known: wrn-10-1)"
     yield state, {"model.name": "preactresnet18"}, "nearest known: wrn-10-1"
     yield state | {"conv1.weight": state["conv1.weight"][:8]}, {}, "must be [16, 3, 3, 3]"
@@ -276,7 +276,7 @@ def test_other_refusals(tmp_path):
             torch_import.import_torch(config_of(**changes), run, *arguments)
         assert not run.exists()
 
-    refused("there is no such file", tmp_path / "none.pth")
+    refused("is no file", tmp_path / "none.pth")
     refused("holds no optimiser's state dict", path, path)
     refused("--epoch=3 must be at most config.epochs=2", path, None, 3)
     refused("config.optimizer.momentum=0", path, sgd, **{"optimizer.momentum": 0.0})

@@ -1,6 +1,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -77,6 +78,18 @@ def test_writes_what_it_promises(finished):
         assert {"perturbation_norm", "learning_rate", "pgd_accuracy"} <= r.keys()
     best = max(records[1::2], key=lambda r: r["pgd_accuracy"])
     assert summary["best"]["pgd_accuracy"] == best["pgd_accuracy"]
+
+
+def test_no_other_checkpoint_stands_in_for_a_lost_one(finished, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(finished[0], copy)
+    (copy / "checkpoints/6.json").unlink()
+    with pytest.raises(InputError, match="=last of .* was after epoch 2 and is lost .*no record"):
+        load_run(copy, "last")
+    for record in (copy / "checkpoints").glob("*.json"):
+        record.write_text("")
+    with pytest.raises(InputError, match="without checkpoints: .*json is damaged"):
+        load_run(copy, "last")
 
 
 def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch):
