@@ -103,7 +103,7 @@ def check(arguments: list[str]) -> str:
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
 
 
-@settings(max_examples=150, **COMMON)
+@settings(max_examples=60, **COMMON)
 @given(arguments=overrides())
 def test_refused_or_traced(until_first_step, arguments):
     until_first_step(run=False)

@@ -14,16 +14,27 @@ from rwp_jax.parity.compare import Row, compare, relative_error, table
 
 CASES = pathlib.Path(__file__).parents[1] / "fixtures" / "parity"
 SETTINGS = read_settings(CASES)
-# Minutes in all; `python -m rwp_jax.parity` runs them too, and .ci/run that.
-SLOW = ("forward_wrn-28-10", "forward_wrn-34-10", "rwp_preact", "awp_preact", "step_at_rwp_preact")
+# By default one case of a kind; `python -m rwp_jax.parity` runs all of them, and .ci/run that.
+FAST = (
+    "attack_wrn-10-1_l_2_train",
+    "attack_wrn-10-1_l_inf_eval",
+    "awp_wrn-10-1",
+    "eval_fgsm",
+    "eval_pgd20",
+    "forward_preactresnet18",
+    "forward_wrn-10-1",
+    "forward_wrn-16-2",
+    "rwp_wrn-10-1_half",
+    "step_at_rwp_wrn-10-1_l_inf",
+    "step_rst_rwp_wrn-10-1_l_inf",
+    "step_trades_none_wrn-10-1_l_2",
+    "step_trades_rwp_wrn-10-1_l_inf",
+)
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name.startswith(SLOW) else ())
-        for name in SETTINGS
-    ],
+    [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SETTINGS],
 )
 def test_equals_the_reference(name):
     row = command.run_case(CASES, name, SETTINGS[name])
