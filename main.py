@@ -344,7 +344,7 @@ if __name__ == "__main__":
     except Interrupted as error:
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # by the moment at which it shows
         if not hosts.lost_another(error):
             raise
         print(

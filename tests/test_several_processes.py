@@ -39,8 +39,11 @@ def test_one_that_dies_takes_the_others_along(tmp_path):
     elastic.wait_for_an_epoch(directory, processes[0])
     processes[1].send_signal(signal.SIGKILL)
     killed = time.monotonic()
-    assert processes[0].wait() == EXIT_CODE
+    # Our own line, or JAX's where its coordination service is first to notice.
+    code = processes[0].wait()
+    said = elastic.log_of(directory, 0).read_text()
+    ended = {EXIT_CODE: "another process ended", -signal.SIGABRT: "another task died"}
+    assert ended[code] in said
     assert time.monotonic() - killed < 60
-    assert "another process ended" in elastic.log_of(directory, 0).read_text()
     records = [json.loads(line) for line in (directory / "metrics.jsonl").open()]
     assert [r["epoch"] for r in records if r["split"] == "test"] == list(range(len(records) // 2))

@@ -74,7 +74,8 @@ def check_promises(result, logits_fn, x, y, norm, epsilon):
     np.testing.assert_array_equal(result.x_adv[~clean], x[~clean])
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     seed=st.integers(0, 3),
     norm=st.sampled_from(["Linf", "L2"]),

@@ -84,6 +84,7 @@ def test_apgd(directory, change, capsys):
     assert "FAIL: 6 of 6 verdicts differ" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_ensemble_and_attacks_alone(directory, change, capsys, monkeypatch):
     monkeypatch.setitem(suite.VERSIONS, "standard", SHORT)
     monkeypatch.setitem(suite.ATTACKS, "square", lambda: SHORT[3])
