@@ -178,7 +178,6 @@ def line(row: dict) -> str:
 
 def load_config(path: str):
     """The config of configs/NAME.py or configs/NAME.py:ARGUMENT."""
-    sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
     return config_flags.config_flags.ConfigFileFlagParser("config", None).parse(path)
 
 

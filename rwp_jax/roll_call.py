@@ -44,9 +44,8 @@ def _from_cluster(seconds: int) -> Place | None:
     from jax._src.clusters import ClusterEnv
 
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # of a package that Kubernetes jobs alone need
+        # It warns of a package that Kubernetes jobs alone need.
+        with warnings.catch_warnings(action="ignore"):
             address, processes, process_id, _ = ClusterEnv.auto_detect_unset_distributed_params(
                 None, None, None, None, None, seconds
             )

@@ -1,5 +1,6 @@
 """The training loop, straight down the page."""
 
+import collections
 import contextlib
 import importlib.metadata
 import itertools
@@ -139,7 +140,7 @@ def _train(
         steps = list(position.steps) if epoch == position.epoch else []
         order = epoch_indices(mixture, config.seed, epoch, *this_host)
         order = itertools.islice(order, len(steps), None)
-        answers = []
+        answers = collections.deque(maxlen=IN_FLIGHT)
         for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}", len(steps)):
             asked = parallel.per_device(stop.signal is not None)
             with trace.step(state):
@@ -149,7 +150,7 @@ def _train(
             steps.append(metrics)
             answers.append(answer)
             # Steps are queued without waiting, but only so many that the progress shown is true.
-            stopping = stop.asked(answers[-IN_FLIGHT:][0])
+            stopping = stop.asked(answers[0])
             step = epoch * mixture.steps + len(steps)
             due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             if stopping or (due and len(steps) < mixture.steps):
