@@ -14,7 +14,6 @@ SIGTERM or Ctrl-C with everything saved (a second one stops at once) or because 
 ended, 130 interrupted outside training.
 """
 
-import difflib
 import importlib
 import os
 import pathlib
@@ -36,14 +35,13 @@ from rwp_jax import (
     torch_export,
     torch_import,
 )
-from rwp_jax.command_line import check_config_file, fractions_to_decimals, split_overrides
+from rwp_jax.command_line import Mode, check_flags, parse_flags
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.preemption import EXIT_CODE, Interrupted
 from rwp_jax.reproduce.command import reproduce
 from rwp_jax.reproduce.experiments import EXPERIMENTS
-from rwp_jax.workdir import flatten
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string(
@@ -142,53 +140,6 @@ CURVES = flags.DEFINE_string(
 )
 
 
-def parse(argv: list[str]) -> list[str]:
-    """Parses the command line; whatever is wrong with it becomes an InputError."""
-    others, keys = split_overrides(argv)
-    try:
-        # ml_collections takes the names of overrides from sys.argv. First without any, which loads
-        # the config, so that their keys can be checked.
-        check_config_file(others)
-        sys.argv = others
-        rest = flags.FLAGS(others)
-        if MODE.value not in MODES:
-            raise InputError(f"--mode={MODE.value} must be one of {', '.join(MODES)}")
-        if "config" in FLAGS_OF[MODE.value] and CONFIG.value is None:
-            stray = f"{rest[1]!r} is no flag; " if len(rest) > 1 else ""
-            raise InputError(
-                f"{stray}--config is missing: name a file, as in --config configs/digits_at_rwp.py"
-            )
-        if keys and CONFIG.value is None:
-            raise InputError(
-                f"--config.{keys[0]} is not for --mode={MODE.value}: the run in --workdir has its own"
-            )
-        known = flatten(CONFIG.value.to_dict()) if CONFIG.value else {}
-        unknown = next((key for key in keys if key not in known), None)
-        if unknown:
-            section = [key for key in known if key.startswith(unknown + ".")]
-            nearest = section or difflib.get_close_matches(unknown, known, 1)
-            hint = f"did you mean --config.{nearest[0]}? " if nearest else ""
-            if section:
-                hint = f"it is a section, with keys such as {nearest[0]}; "
-            raise InputError(
-                f"--config.{unknown}: no such key; {hint}configs/default.py has them all"
-            )
-        sys.argv = fractions_to_decimals(argv, known)
-        rest = flags.FLAGS(sys.argv)
-    except InputError:
-        raise
-    except Exception as error:  # absl, ml_collections and config files raise many kinds
-        # A config that cannot be loaded is explained at the end of a long message.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        line = lines[-1] if lines else type(error).__name__
-        if "get_config() takes 0 positional arguments" in line:
-            line = "--config: this file takes nothing after ':'"
-        raise InputError(line.removeprefix("rwp_jax.errors.InputError: ")) from None
-    if len(rest) > 1:
-        raise InputError(f"{rest[1]!r} is no flag: overrides look like --config.epochs=10")
-    return rest
-
-
 def default_workdir() -> pathlib.Path:
     """runs/NAME for configs/NAME.py, runs/NAME_ARGUMENT for configs/NAME.py:ARGUMENT."""
     path, _, argument = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
@@ -266,62 +217,53 @@ def report() -> None:
     comparison.compare(directories, output, curves, ONLY.value)
 
 
+# Beside --mode and --workdir.
 MODES = {
-    "train": train,
-    "evaluate": evaluate,
-    "pseudo_label": label,
-    "import_torch": import_torch,
-    "export_torch": export_torch,
-    "reproduce": reproduce_paper,
-    "report": report,
-}
-FLAGS_OF = {  # beside --workdir and --mode
-    "train": {
-        "config",
-        "resume",
-        "profile",
-        "coordinator",
-        "processes",
-        "process_id",
-        "connect_seconds",
-    },
-    "evaluate": {"checkpoint", "attacks", "examples", "save_images"},
-    "pseudo_label": {"checkpoint", "unlabeled", "output"},
-    "import_torch": {"config", "torch_checkpoint", "torch_optimizer", "epoch"},
-    "export_torch": {"checkpoint", "output", "torch_optimizer", "sub_block1"},
-    "reproduce": {"experiment", "scale", "seeds", "list", "only", "override"},
-    "report": {"workdirs", "curves", "only"},
-}
-NEEDED = {
-    "train": (),
-    "evaluate": ("workdir",),
-    "pseudo_label": ("workdir", "output"),
-    "import_torch": ("torch_checkpoint", "workdir"),
-    "export_torch": ("workdir", "output"),
-    "reproduce": ("experiment", "workdir"),
-    "report": ("workdirs",),
+    "train": Mode(
+        train,
+        takes={
+            "config",
+            "resume",
+            "profile",
+            "coordinator",
+            "processes",
+            "process_id",
+            "connect_seconds",
+        },
+    ),
+    "evaluate": Mode(
+        evaluate, takes={"checkpoint", "attacks", "examples", "save_images"}, needs=("workdir",)
+    ),
+    "pseudo_label": Mode(
+        label, takes={"checkpoint", "unlabeled", "output"}, needs=("workdir", "output")
+    ),
+    "import_torch": Mode(
+        import_torch,
+        takes={"config", "torch_checkpoint", "torch_optimizer", "epoch"},
+        needs=("torch_checkpoint", "workdir"),
+    ),
+    "export_torch": Mode(
+        export_torch,
+        takes={"checkpoint", "output", "torch_optimizer", "sub_block1"},
+        needs=("workdir", "output"),
+    ),
+    "reproduce": Mode(
+        reproduce_paper,
+        takes={"experiment", "scale", "seeds", "list", "only", "override"},
+        needs=("experiment", "workdir"),
+    ),
+    "report": Mode(report, takes={"workdirs", "curves", "only"}, needs=("workdirs",)),
 }
 
 
-def check_flags(mode: str) -> None:
-    """Raises InputError for a flag of another mode, or one that this mode misses."""
-    for name in sorted(set().union(*FLAGS_OF.values()) - FLAGS_OF[mode]):
-        if flags.FLAGS[name].present:
-            if name == "config":
-                raise InputError(
-                    f"--config is not for --mode={mode}: the run in --workdir has its own"
-                )
-            modes = " and ".join(f"--mode={m}" for m, names in FLAGS_OF.items() if name in names)
-            raise InputError(f"--{name} is for {modes}")
-    for name in NEEDED[mode]:
-        if not flags.FLAGS[name].value:
-            raise InputError(f"--{name} is missing: --mode={mode} needs it")
+def parse(argv: list[str]) -> list[str]:
+    return parse_flags(argv, MODES)
 
 
 def main(_) -> None:
-    check_flags(MODE.value)
+    check_flags(MODE.value, MODES)
     logging.set_verbosity(logging.WARNING)
-    MODES[MODE.value]()
+    MODES[MODE.value].run()
 
 
 if __name__ == "__main__":

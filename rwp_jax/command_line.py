@@ -1,9 +1,16 @@
-"""What absl and ml_collections leave to do on a command line: fractions, and messages of one line."""
+"""What absl and ml_collections leave to do on a command line: modes, fractions, messages of one line."""
 
+import difflib
 import os
 import re
+import sys
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
+
+from absl import flags
 
 from rwp_jax.errors import InputError
+from rwp_jax.workdir import flatten
 
 CONFIG_FILE = re.compile(r"--?config(?:=(.*))?")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
@@ -49,3 +56,102 @@ def check_config_file(argv: list[str]) -> None:
                 raise InputError(
                     f"--config={path} is no config file: name one, such as configs/digits_at_rwp.py"
                 )
+
+
+class Mode(NamedTuple):
+    """What --mode chooses.
+
+    Attributes:
+      run: called when the flags are parsed.
+      takes: names of flags that other modes may refuse.
+      needs: names of flags that must be given.
+    """
+
+    run: Callable[[], None]
+    takes: Collection[str]
+    needs: Collection[str] = ()
+
+
+def _check_keys(keys: list[str], known: Mapping) -> None:
+    """Raises InputError for a KEY of --config.KEY that the config lacks."""
+    unknown = next((key for key in keys if key not in known), None)
+    if not unknown:
+        return
+    section = [key for key in known if key.startswith(unknown + ".")]
+    nearest = section or difflib.get_close_matches(unknown, known, 1)
+    hint = f"did you mean --config.{nearest[0]}? " if nearest else ""
+    if section:
+        hint = f"it is a section, with keys such as {nearest[0]}; "
+    raise InputError(f"--config.{unknown}: no such key; {hint}configs/default.py has them all")
+
+
+def _one_line(error: Exception) -> str:
+    """What is wrong, of a message of absl, ml_collections or a config file."""
+    # A config that cannot be loaded is explained at the end of a long message.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[-1] if lines else type(error).__name__
+    if "get_config() takes 0 positional arguments" in line:
+        line = "--config: this file takes nothing after ':'"
+    return line.removeprefix("rwp_jax.errors.InputError: ")
+
+
+def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
+    """Parses the command line into absl's flags, --mode and --config among them.
+
+    Args:
+      argv: of the program, its name first.
+      modes: what --mode may be.
+
+    Returns:
+      What is left of argv: the program's name.
+
+    Raises:
+      InputError: for whatever is wrong with it.
+    """
+    others, keys = split_overrides(argv)
+    values = flags.FLAGS
+    try:
+        # ml_collections takes the names of overrides from sys.argv. First without any, which loads
+        # the config, so that their keys can be checked.
+        check_config_file(others)
+        sys.argv = others
+        rest = values(others)
+        mode, config = values["mode"].value, values["config"].value
+        if mode not in modes:
+            raise InputError(f"--mode={mode} must be one of {', '.join(modes)}")
+        if "config" in modes[mode].takes and config is None:
+            stray = f"{rest[1]!r} is no flag; " if len(rest) > 1 else ""
+            raise InputError(
+                f"{stray}--config is missing: name a file, as in --config configs/digits_at_rwp.py"
+            )
+        if keys and config is None:
+            raise InputError(
+                f"--config.{keys[0]} is not for --mode={mode}: the run in --workdir has its own"
+            )
+        known = flatten(config.to_dict()) if config else {}
+        _check_keys(keys, known)
+        sys.argv = fractions_to_decimals(argv, known)
+        rest = values(sys.argv)
+    except InputError:
+        raise
+    except Exception as error:  # absl, ml_collections and config files raise many kinds
+        raise InputError(_one_line(error)) from None
+    if len(rest) > 1:
+        raise InputError(f"{rest[1]!r} is no flag: overrides look like --config.epochs=10")
+    return rest
+
+
+def check_flags(mode: str, modes: Mapping[str, Mode]) -> None:
+    """Raises InputError for a flag of another mode, or one that this mode misses."""
+    takes = {name: set(other.takes) for name, other in modes.items()}
+    for name in sorted(set().union(*takes.values()) - takes[mode]):
+        if flags.FLAGS[name].present:
+            if name == "config":
+                raise InputError(
+                    f"--config is not for --mode={mode}: the run in --workdir has its own"
+                )
+            theirs = " and ".join(f"--mode={other}" for other in modes if name in takes[other])
+            raise InputError(f"--{name} is for {theirs}")
+    for name in modes[mode].needs:
+        if not flags.FLAGS[name].value:
+            raise InputError(f"--{name} is missing: --mode={mode} needs it")
