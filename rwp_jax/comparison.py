@@ -1,5 +1,6 @@
 """`main.py --mode report`: any runs side by side, published learning curves beside them."""
 
+import collections
 import json
 import pathlib
 from collections.abc import Sequence
@@ -60,14 +61,20 @@ def compare(
     if only and not curves:
         raise InputError(f"--only={only} chooses published curves: --curves is missing")
     distinct = {directory.resolve(): directory for directory in directories}
+    times = collections.Counter(directory.resolve() for directory in directories)
+    again = [str(directory) for path, directory in distinct.items() if times[path] > 1]
+    remarks = [f"Given more than once, shown once: {', '.join(again)}."] if again else []
     results = [read_result(directory) for directory in distinct.values()]
     published = []
     if curves:
         threats = {(r.config.data.name, r.config.threat.norm) for r in results}
         published = choose_published(read_published(curves), only, threats)
-        if not published:
-            print(
-                f"no curve of {curves} is of the runs' data sets and norms: --only=PATTERN chooses some"
+        if published:
+            names = ", ".join(curve.name for curve in published)
+            remarks.append(f"Published curves, from {curves}: {names}.")
+        else:
+            remarks.append(
+                f"No curve of {curves} is of the runs' data sets and norms: --only=PATTERN chooses some."
             )
     if output.exists() and not output.is_dir():
         raise InputError(f"--workdir={output} is a file, must be a directory")
@@ -79,11 +86,13 @@ def compare(
     evaluations = summary.evaluation_table(groups)
     tables += [evaluations] if evaluations else []
     unfinished = [str(r.directory) for r in results if not r.finished]
-    introduction = [f"Runs: {', '.join(map(str, directories))}."]
     if unfinished:
-        introduction.append(f"Not finished: {', '.join(unfinished)}.")
-    write_page(output / PAGE, "Runs compared", introduction, [Section("Runs", [picture], tables)])
+        remarks.append(f"Not finished: {', '.join(unfinished)}.")
+    runs = f"Runs: {', '.join(map(str, distinct.values()))}."
+    write_page(
+        output / PAGE, "Runs compared", [runs, *remarks], [Section("Runs", [picture], tables)]
+    )
     for name, table in zip(("accuracies", "attacks"), tables, strict=False):
         write_csv(table, output / f"{name}.csv")
         print(as_text(table))
-    print(f"wrote {output / PAGE}")
+    print(*remarks, f"wrote {output / PAGE}", sep="\n")

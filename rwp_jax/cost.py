@@ -1,24 +1,17 @@
 """What a run costs: forward passes and floating-point operations, without running or loading anything."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rwp_jax.data import sources
 from rwp_jax.data.pipeline import make_mixture
+from rwp_jax.data.sizes import NAMED, SVHN_EXTRA, DataSize
+from rwp_jax.experiment import weight_perturbation_of
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.self_training import teacher_config
 
-# Training images, test images, image shape, classes.
-_SIZES = {
-    "digits": (1437, 360, (8, 8, 1), 10),
-    "cifar10": (50_000, 10_000, (32, 32, 3), 10),
-    "cifar100": (50_000, 10_000, (32, 32, 3), 100),
-    "svhn_cropped": (73_257, 26_032, (32, 32, 3), 10),
-}
-_SVHN_EXTRA = 531_131
 # Forward passes an image of Table 2's columns. A gradient step costs 2. AutoAttack's are at most, for an
 # image that nothing breaks: APGD-CE, 9 targets of APGD-T, 9 of FAB-T with its test of every point, Square.
 EVALUATION = {
@@ -31,19 +24,12 @@ EVALUATION = {
 }
 
 
-class DataSize(NamedTuple):
-    train: int
-    test: int
-    image_shape: tuple[int, int, int]
-    num_classes: int
-
-
 def data_size(config) -> DataSize:
     """Sizes of the config's data set, from a table where it has a name, read from the file otherwise."""
     name = config.data.name
-    if name in _SIZES:
-        size = DataSize(*_SIZES[name])
-        extra = _SVHN_EXTRA if config.data.svhn_extra else 0
+    if name in NAMED:
+        size = NAMED[name]
+        extra = SVHN_EXTRA if config.data.svhn_extra else 0
         return size._replace(train=size.train + extra - config.data.validation_examples)
     data = sources.load(**config.data.to_dict())
     return DataSize(len(data.x_train), len(data.x_test), data.x_train.shape[1:], data.num_classes)
@@ -58,12 +44,6 @@ def forward_flops(model: str, image_shape: tuple[int, int, int], num_classes: in
     )
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     return jax.jit(classifier.eval).lower(params, batch_stats, image).cost_analysis()["flops"]
-
-
-def _perturbation_steps(config) -> int:
-    """The most steps of weight ascent."""
-    perturbation = config.weight_perturbation
-    return {"none": 0, "awp": 1, "rwp": perturbation.steps}[perturbation.name]
 
 
 def passes_of_a_step(config, k: float) -> float:
@@ -99,7 +79,7 @@ def training_passes(config, k: float | None = None) -> float:
     images = mixture.steps * config.batch_size
     perturbed = max(0, config.epochs - config.weight_perturbation.start_epoch)
     if k is None:
-        steps = perturbed * passes_of_a_step(config, _perturbation_steps(config))
+        steps = perturbed * passes_of_a_step(config, weight_perturbation_of(config).steps)
         steps += (config.epochs - perturbed) * passes_of_a_step(config, 0)
     else:
         steps = config.epochs * passes_of_a_step(config, k)

@@ -21,7 +21,7 @@ from rwp_jax.models.classifier import make_classifier
 from rwp_jax.objectives import Objective, make_objective
 from rwp_jax.optimizer import make_schedule, make_sgd
 from rwp_jax.train_step import Attack, Recipe, TrainingSet, make_train_step
-from rwp_jax.weight_perturbation import make_weight_perturbation
+from rwp_jax.weight_perturbation import WeightPerturbation, make_weight_perturbation
 
 GRADIENT_DTYPES = ("", "bfloat16")
 _MOST_STEPS = 2**28  # schedules count quarters of training in int32
@@ -209,6 +209,13 @@ def check_config(config) -> None:
         )
 
 
+def weight_perturbation_of(config) -> WeightPerturbation:
+    """The config's; raises InputError for values that it refuses."""
+    perturbation = config.weight_perturbation.to_dict()
+    del perturbation["start_epoch"]  # what the step asks for, not what it is
+    return make_weight_perturbation(**perturbation)
+
+
 def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
     """Builds the parts, compiling nothing; raises InputError for values that a part refuses."""
     network = {
@@ -222,15 +229,13 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
         config.optimizer.schedule, config.optimizer.learning_rate, config.epochs, steps_per_epoch
     )
     moments_over = None if config.model.per_device_batch_norm else parallel.AXIS
-    perturbation = config.weight_perturbation.to_dict()
-    start_epoch = perturbation.pop("start_epoch")
     recipe = Recipe(
         make_classifier(**network, dtype=config.dtype, axis_name=moments_over),
         _objective(config),
         make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant),
         Attack(config.attack.steps, config.attack.step_size, config.attack.bn),
-        make_weight_perturbation(**perturbation),
-        min(start_epoch, config.epochs) * steps_per_epoch,
+        weight_perturbation_of(config),
+        min(config.weight_perturbation.start_epoch, config.epochs) * steps_per_epoch,
         make_sgd(
             schedule,
             config.optimizer.momentum,

@@ -42,7 +42,7 @@ def rows_of(output):
         return {row["run"]: row for row in csv.DictReader(file)}
 
 
-def test_what_is_one_run_counts_once_and_what_is_not_as_far_apart(runs, tmp_path):
+def test_what_is_one_run_counts_once_and_what_is_not_as_far_apart(runs, tmp_path, capsys):
     again = write_run(tmp_path / "again", config_of_seed(0), [0.2, 0.3])
     shorter = write_run(tmp_path / "shorter", config_of_seed(2), [0.2], finished=False)
     config = config_of_seed(3)
@@ -51,6 +51,9 @@ def test_what_is_one_run_counts_once_and_what_is_not_as_far_apart(runs, tmp_path
     compare([runs[0], runs[0], again, shorter, runs[1], other], tmp_path / "report")
     seeds = {name: row["seeds"] for name, row in rows_of(tmp_path / "report").items()}
     assert seeds == {"at0": "3", "again": "1", "shorter": "1"}
+    printed = capsys.readouterr().out
+    assert f"Given more than once, shown once: {runs[0]}." in printed
+    assert f"Not finished: {shorter}." in printed
 
 
 def test_directories_of_one_name_are_told_apart(tmp_path):
@@ -68,10 +71,12 @@ def test_published_curves(runs, tmp_path, capsys):
     header = "source,dataset,norm,model,method,epoch,test_acc,test_robust_acc\n"
     curves.write_text(header + "x,cifar10,linf,net,at,0,0.5,0.3\n")
     compare(runs, tmp_path / "report", curves)
-    assert "no curve of" in capsys.readouterr().out
+    assert "No curve of" in capsys.readouterr().out
     without = (tmp_path / "report/learning_curves.png").read_bytes()
     compare(runs, tmp_path / "report", curves, "x-*")
     assert (tmp_path / "report/learning_curves.png").read_bytes() != without
+    source = f"Published curves, from {curves}: x-cifar10-linf-net-at."
+    assert source in (tmp_path / "report/report.html").read_text()
 
 
 def test_bad_input_leaves_nothing(runs, tmp_path):

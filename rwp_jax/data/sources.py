@@ -11,13 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from rwp_jax.data import files
+from rwp_jax.data.sizes import NAMED
 from rwp_jax.errors import InputError, first_line
 
-# Classes, and the archive that tensorflow-datasets downloads (the first of svhn's three).
+# The archive that tensorflow-datasets downloads (the first of svhn's three).
 _TFDS = {
-    "cifar10": (10, "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"),
-    "cifar100": (100, "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"),
-    "svhn_cropped": (10, "http://ufldl.stanford.edu/housenumbers/train_32x32.mat"),
+    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    "cifar100": "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+    "svhn_cropped": "http://ufldl.stanford.edu/housenumbers/train_32x32.mat",
 }
 NAMES = ("digits", "npz", *_TFDS)
 _NETWORK_TIMEOUT = 10  # seconds before a download is declared impossible
@@ -159,7 +160,7 @@ def _tfds(name: str, data_dir: str, train_splits: tuple[str, ...]) -> Dataset:
                 f"config.data.name={name!r} needs {module}: "
                 "pip install tensorflow-datasets importlib_resources"
             )
-    num_classes, url = _TFDS[name]
+    num_classes, url = NAMED[name].num_classes, _TFDS[name]
     root = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
     try:
         import tensorflow_datasets as tfds

@@ -51,7 +51,7 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
     missing = [name for name in (*_NAMED, *_FIGURES) if name not in header]
     if missing:
         raise InputError(
-            f"--curves={path} lacks the columns {', '.join(missing)}; needed are "
+            f"--curves={path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; needed are "
             f"{', '.join((*_NAMED, *_FIGURES))}"
         )
     curves: dict[str, PublishedCurve] = {}

@@ -40,7 +40,7 @@ def test_those_of_the_runs_data_sets_or_by_name(path):
     ("text", "message"),
     [
         ("a,b\n1,2\n", "lacks the columns source, dataset"),
-        (HEADER.replace(",test_acc", "") + "\n", "lacks the columns test_acc; needed are"),
+        (HEADER.replace(",test_acc", "") + "\n", "lacks the column test_acc; needed are"),
         ("", "lacks the columns source"),
         (HEADER + "\nx,y,z,v,w,0,high,0.1\n", "line 2: epoch must be a number from 0"),
         (HEADER + "\nx,y,z,v,w\n", "line 2"),
