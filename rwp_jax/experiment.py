@@ -194,13 +194,18 @@ def check_sizes(config, dataset: Dataset) -> None:
         )
 
 
-def check_config(config) -> None:
-    """Checks all that does not depend on the data; raises InputError."""
+def check_values(config) -> None:
+    """Checks all that does not depend on the data, nor on there being any; raises InputError."""
     check_numbers(config)
     check_precision(config)
     for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):
         parallel.check_batch_size(f"config.{key}", section.batch_size)
     build(config, num_classes=2, steps_per_epoch=1)
+
+
+def check_config(config) -> None:
+    """Checks all that training needs and that can be known before data are read; raises InputError."""
+    check_values(config)
     has_extra_data = config.extra_data.path or config.data.labeled_examples
     if _objective(config).needs_extra_data and not has_extra_data:
         raise InputError(

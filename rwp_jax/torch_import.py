@@ -87,7 +87,7 @@ def import_torch(
     config = _with_normalization(config, parts, checkpoint)
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    experiment.check_config(config)
+    experiment.check_values(config)
     if not 0 <= epoch <= config.epochs:
         raise InputError(
             f"--epoch={epoch} must be at most config.epochs={config.epochs}, or 0 for it"
@@ -102,6 +102,7 @@ def import_torch(
     stem = parts.network.get("conv1.weight", np.empty((0, 3, 0, 0)))
     channels = stem.shape[1] if stem.ndim == 4 else 3
     if epoch < config.epochs:
+        experiment.check_config(config)
         data = experiment.load_data(config)
         experiment.check_sizes(config, data)
         steps = experiment.mixture_of(config, data).steps

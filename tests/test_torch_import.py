@@ -281,6 +281,8 @@ def test_other_refusals(tmp_path):
     refused("--epoch=3 must be at most config.epochs=2", path, None, 3)
     refused("config.optimizer.momentum=0", path, sgd, **{"optimizer.momentum": 0.0})
     refused("3 channels and 10 classes, the data have 1 and 10", path, None, 1)
+    rst = {"objective.name": "rst"}
+    refused("needs extra data", path, None, 1, **rst)
     adam = torch.optim.Adam(network.parameters())
     network(torch.zeros(1, 3, 8, 8).double()).sum().backward()
     adam.step()
@@ -293,9 +295,9 @@ def test_other_refusals(tmp_path):
     torch.save(fewer.state_dict(), tmp_path / "fewer.pth")
     refused("has momentum for", path, tmp_path / "fewer.pth")
 
-    torch_import.import_torch(config_of(), run, path)
+    torch_import.import_torch(config_of(**rst), run, path)  # nothing is left to train
     with pytest.raises(InputError, match="holds a run already"):
-        torch_import.import_torch(config_of(), run, path)
+        torch_import.import_torch(config_of(**rst), run, path)
     with pytest.raises(InputError, match="exists already"):
         torch_export.export_torch(run, "last", path)
     with pytest.raises(InputError, match="there is no directory"):
