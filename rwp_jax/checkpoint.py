@@ -60,6 +60,14 @@ def _save(path: pathlib.Path, state) -> None:
         checkpointer.save(path, ocp.args.PyTreeSave(state), force=True)
 
 
+def _check_room(directory: pathlib.Path, state) -> None:
+    """Raises OSError where the disk has no room: orbax would too, with pages of its threads' tracebacks."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    disk = shutil.disk_usage(directory)
+    if disk.total and disk.free < size:  # some network file systems say 0 of everything
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _load(path: pathlib.Path, like):
     context = v1.Context()
     _alone(context.multiprocessing)
@@ -105,6 +113,7 @@ class Checkpoints:
         try:
             self._remove_unfinished()
             self._record_path(record["step"]).unlink(missing_ok=True)
+            _check_room(self.directory.parent, state)
             _save(path, state)
             self._damaged.pop(path, None)
             digests = {"digests": array_digests(state), "files": file_digests(path)}

@@ -153,6 +153,18 @@ def test_a_save_that_fails_is_reported_and_leaves_the_one_before(tmp_path, monke
     assert Checkpoints(tmp_path).restore_newest(state(0))[1]["step"] == 0
 
 
+def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
+    save(tmp_path, record(0, 0.1))
+    before = sorted((tmp_path / "checkpoints").rglob("*"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=7))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(1), record(1, 0.2))
+    with pytest.raises(InputError, match="1 cannot be written .No space left .* are intact"):
+        checkpoints.close()
+    assert sorted((tmp_path / "checkpoints").rglob("*")) == before
+
+
 def test_removed_records_are_named_and_nothing_is_overwritten(tmp_path, capsys):
     save(tmp_path, record(0, 0.1), record(1, 0.2))
     directory = tmp_path / "checkpoints"
