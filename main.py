@@ -112,7 +112,9 @@ EPOCH = flags.DEFINE_integer(
     "import_torch: epochs the network was trained for, if the run is to continue; 0: all.",
 )
 SUB_BLOCK1 = flags.DEFINE_bool(
-    "sub_block1", False, "export_torch: add the unused block of TRADES's and RST's WideResNets."
+    "sub_block1",
+    False,
+    "export_torch: add the unused block of the original TRADES's and RST's WideResNets.",
 )
 EXPERIMENT = flags.DEFINE_string(
     "experiment", "", f"reproduce: what of the paper, one of {', '.join(EXPERIMENTS)}."
@@ -211,6 +213,8 @@ def reproduce_paper() -> None:
 
 
 def report() -> None:
+    if not all(WORKDIRS.value):
+        raise InputError(f"--workdirs={','.join(WORKDIRS.value)}: an entry between commas is empty")
     directories = [pathlib.Path(name) for name in WORKDIRS.value]
     curves = pathlib.Path(CURVES.value) if CURVES.value else None
     output = pathlib.Path(WORKDIR.value or "runs/report")

@@ -1,6 +1,5 @@
 """What absl and ml_collections leave to do on a command line: modes, fractions, messages of one line."""
 
-import difflib
 import os
 import re
 import sys
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from absl import flags
 
 from rwp_jax.errors import InputError
+from rwp_jax.patterns import hint_at
 from rwp_jax.workdir import flatten
 
 CONFIG_FILE = re.compile(r"--?config(?:=(.*))?")
@@ -77,12 +77,7 @@ def _check_keys(keys: list[str], known: Mapping) -> None:
     unknown = next((key for key in keys if key not in known), None)
     if not unknown:
         return
-    section = [key for key in known if key.startswith(unknown + ".")]
-    nearest = section or difflib.get_close_matches(unknown, known, 1)
-    hint = f"did you mean --config.{nearest[0]}? " if nearest else ""
-    if section:
-        hint = f"it is a section, with keys such as {nearest[0]}; "
-    raise InputError(f"--config.{unknown}: no such key; {hint}configs/default.py has them all")
+    raise InputError(f"--config.{unknown}: no such key; {hint_at(unknown, known, '--config.')}")
 
 
 def _one_line(error: Exception) -> str:

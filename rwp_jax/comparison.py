@@ -71,7 +71,9 @@ def compare(
         published = choose_published(read_published(curves), only, threats)
         if published:
             names = ", ".join(curve.name for curve in published)
-            remarks.append(f"Published curves, from {curves}: {names}.")
+            remarks.append(
+                f"Published curves, from {curves}, for as many epochs as the runs have: {names}."
+            )
         else:
             remarks.append(
                 f"No curve of {curves} is of the runs' data sets and norms: --only=PATTERN chooses some."

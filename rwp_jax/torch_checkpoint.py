@@ -80,7 +80,7 @@ def recognize(network: dict[str, np.ndarray]) -> str | None:
 
 
 def check_fit(path: pathlib.Path, parts: Parts, model_name: str, templates: dict) -> None:
-    """Raises InputError unless names and shapes are those of a network.
+    """Raises InputError unless names and shapes are those of a network, and all numbers finite.
 
     Args:
       path: of the checkpoint.
@@ -112,9 +112,19 @@ def check_fit(path: pathlib.Path, parts: Parts, model_name: str, templates: dict
         if len(differences) > _LISTED:
             differences[_LISTED:] = [f"and {len(differences) - _LISTED} more"]
         raise InputError(f"{path} is no {model_name}{hint}: {'; '.join(differences)}")
+    dtype = jax.tree.leaves(templates)[0].dtype
     for name, value in parts.network.items():
-        if not np.isfinite(value).all():
-            raise InputError(f"{path}: {name} has entries that are no finite numbers")
+        check_finite(path, name, value, dtype)
+        if name.endswith(".running_var") and (value < 0).any():
+            raise InputError(f"{path}: {name} has negative entries")
+
+
+def check_finite(path: pathlib.Path, name: str, value: np.ndarray, dtype) -> None:
+    """Raises InputError unless all entries are finite numbers in the dtype that they are to have."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(value.astype(dtype)).all()
+    if not finite:
+        raise InputError(f"{path}: {name} has entries that are no finite numbers in {dtype}")
 
 
 def num_classes_of(parts: Parts) -> int:

@@ -114,6 +114,10 @@ def export_torch(
     check_free("--output", output)
     if optimizer:
         check_free("--torch_optimizer", optimizer)
+    if optimizer and optimizer.suffix == torch_files.SAFETENSORS:
+        raise InputError(
+            f"--torch_optimizer={optimizer}: safetensors holds no state of an optimiser"
+        )
     if optimizer and optimizer.resolve() == output.resolve():
         raise InputError(f"--output={output} and --torch_optimizer must be two files")
     if optimizer and which.endswith("_ema"):

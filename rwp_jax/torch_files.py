@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rwp_jax.atomic import PARTIAL
+from rwp_jax.atomic import partial_of
 from rwp_jax.errors import InputError, first_line
 
 NESTED = (
@@ -26,7 +26,18 @@ def _torch(purpose: str):
     return torch
 
 
-def _to_numpy(tensor) -> np.ndarray:
+def _check_file(path: pathlib.Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} is {'a directory' if path.is_dir() else 'no file'}")
+
+
+def _to_numpy(path: pathlib.Path, name: str, tensor) -> np.ndarray:
+    layout = str(tensor.layout).removeprefix("torch.")
+    if layout != "strided" or tensor.is_quantized or tensor.is_complex():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{path}: {name} is {layout} {kind}, must be a dense tensor of real numbers"
+        )
     tensor = tensor.detach().cpu()
     return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
 
@@ -52,7 +63,9 @@ def _load(path: pathlib.Path) -> Any:
                 f"{path} is refused: it holds more than tensors, and unpickling that could run code in it; "
                 "save the state dict alone"
             ) from None
-        raise InputError(f"{path} is no file of torch.save ({type(error).__name__})") from None
+        raise InputError(
+            f"{path} is no file of torch.save, or a damaged one ({type(error).__name__})"
+        ) from None
 
 
 def read_state_dict(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
@@ -67,8 +80,7 @@ def read_state_dict(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
     Raises:
       InputError: where the file cannot be read, holds other objects, or no state dict.
     """
-    if not path.is_file():
-        raise InputError(f"{path} is no file")
+    _check_file(path)
     if path.suffix == SAFETENSORS:
         return _read_safetensors(path), ""
     content = _load(path)
@@ -82,7 +94,7 @@ def read_state_dict(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
         raise InputError(
             f"{path} holds no state dict ({keys}): it must be one, or hold one as {' or '.join(NESTED)}"
         )
-    return {str(name): _to_numpy(tensor) for name, tensor in entries.items()}, nested
+    return {str(name): _to_numpy(path, name, tensor) for name, tensor in entries.items()}, nested
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -99,11 +111,20 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def read_optimizer(path: pathlib.Path) -> dict[str, Any]:
     """Reads the state dict of a torch.optim optimiser; raises InputError."""
-    if not path.is_file():
-        raise InputError(f"{path} is no file")
+    _check_file(path)
     content = _load(path)
     if not isinstance(content, dict) or not {"state", "param_groups"} <= content.keys():
         raise InputError(f"{path} holds no optimiser's state dict: no state and param_groups in it")
+    state, groups = content["state"], content["param_groups"]
+    if not (
+        isinstance(state, dict)
+        and all(isinstance(buffers, dict) for buffers in state.values())
+        and isinstance(groups, list)
+        and all(isinstance(g, dict) and isinstance(g.get("params"), list) for g in groups)
+    ):
+        raise InputError(
+            f"{path} holds no optimiser's state dict: state or param_groups is malformed"
+        )
     return content
 
 
@@ -120,7 +141,12 @@ def momenta(path: pathlib.Path, content: dict[str, Any]) -> list[np.ndarray | No
     if kinds - {"momentum_buffer"}:
         raise InputError(f"{path} is no SGD's state: it has {', '.join(sorted(kinds))}")
     buffers = [state.get(i, {}).get("momentum_buffer") for i in groups[0]["params"]]
-    return [None if buffer is None else _to_numpy(buffer) for buffer in buffers]
+    if any(buffer is not None and not hasattr(buffer, "detach") for buffer in buffers):
+        raise InputError(f"{path} has a momentum_buffer that is no tensor")
+    return [
+        None if buffer is None else _to_numpy(path, f"momentum {i}", buffer)
+        for i, buffer in enumerate(buffers)
+    ]
 
 
 def write(path: pathlib.Path, content: dict[str, Any]) -> None:
@@ -129,13 +155,14 @@ def write(path: pathlib.Path, content: dict[str, Any]) -> None:
     Raises:
       InputError: where the package that writes such files is missing.
     """
-    partial = path.with_name(path.name + PARTIAL)
+    partial = partial_of(path)
     if path.suffix == SAFETENSORS:
         try:
-            from safetensors.numpy import save_file
+            from safetensors.numpy import save
         except ImportError:
             raise InputError(f"writing {path} needs the package safetensors") from None
-        save_file({name: np.array(value, order="C") for name, value in content.items()}, partial)
+        arrays = {name: np.array(value, order="C") for name, value in content.items()}
+        partial.write_bytes(save(arrays))
     else:
         torch = _torch(f"writing {path}")
 

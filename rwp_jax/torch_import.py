@@ -32,6 +32,11 @@ def _with_normalization(config, parts: Parts, path: pathlib.Path):
         raise InputError(f"{path} has a mean or a standard deviation of pixels, but not both")
     if not parts.mean:
         return config
+    if not (np.isfinite([*parts.mean, *parts.std]).all() and min(parts.std) > 0):
+        raise InputError(
+            f"{path} normalises pixels by mean {parts.mean}, which must be finite, and standard deviation "
+            f"{parts.std}, which must be finite and positive"
+        )
     config = ml_collections.ConfigDict(config.to_dict())
     config.model.mean, config.model.std = parts.mean, parts.std
     return config
@@ -58,9 +63,24 @@ def _momentum(path: pathlib.Path, checkpoint: pathlib.Path, parts: Parts, model_
             raise InputError(
                 f"{path}: the momentum of {name} is {list(value.shape)}, must be {list(shape)}"
             )
+        dtype = jax.tree.leaves(params)[0].dtype
+        torch_checkpoint.check_finite(path, f"the momentum of {name}", value, dtype)
         return value
 
     return from_state_dict(model_name, params, entry)
+
+
+def _steps_per_epoch(config, checkpoint: pathlib.Path, channels: int, num_classes: int) -> int:
+    """Of the training that is to go on; raises InputError where network and data do not fit."""
+    experiment.check_config(config)
+    data = experiment.load_data(config)
+    experiment.check_sizes(config, data)
+    if (channels, num_classes) != (data.x_train.shape[-1], data.num_classes):
+        raise InputError(
+            f"{checkpoint} is for images of {channels} channels and {num_classes} classes, the data "
+            f"have {data.x_train.shape[-1]} and {data.num_classes}"
+        )
+    return experiment.mixture_of(config, data).steps
 
 
 def import_torch(
@@ -90,27 +110,19 @@ def import_torch(
     experiment.check_values(config)
     if not 0 <= epoch <= config.epochs:
         raise InputError(
-            f"--epoch={epoch} must be at most config.epochs={config.epochs}, or 0 for it"
+            f"--epoch={epoch} must be in [1, config.epochs={config.epochs}], or 0 for the last"
         )
     epoch = epoch or config.epochs
     plain_config = json.loads(config.to_json())
     if workdir.check(directory, plain_config, resume=True):
         raise InputError(f"--workdir={directory} holds a run already: choose an empty directory")
 
-    # How many steps those epochs were matters only where more are to come.
-    name, num_classes, steps = config.model.name, torch_checkpoint.num_classes_of(parts), 1
+    name, num_classes = config.model.name, torch_checkpoint.num_classes_of(parts)
     stem = parts.network.get("conv1.weight", np.empty((0, 3, 0, 0)))
     channels = stem.shape[1] if stem.ndim == 4 else 3
-    if epoch < config.epochs:
-        experiment.check_config(config)
-        data = experiment.load_data(config)
-        experiment.check_sizes(config, data)
-        steps = experiment.mixture_of(config, data).steps
-        if (channels, num_classes) != (data.x_train.shape[-1], data.num_classes):
-            raise InputError(
-                f"{checkpoint} is for images of {channels} channels and {num_classes} classes, the data "
-                f"have {data.x_train.shape[-1]} and {data.num_classes}"
-            )
+    # How many steps those epochs were matters only where more are to come.
+    goes_on = epoch < config.epochs
+    steps = _steps_per_epoch(config, checkpoint, channels, num_classes) if goes_on else 1
     like = _template(config, num_classes, channels, steps)
     collections = {"params": like.params, "batch_stats": like.batch_stats}
     torch_checkpoint.check_fit(checkpoint, parts, name, collections)
@@ -122,25 +134,31 @@ def import_torch(
     zeros = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype)
     opt_state = jax.tree.map(zeros, like.opt_state)
     opt_state = optax.tree.set(opt_state, count=jnp.int32(epoch * steps))
+    momentum = "zero"
     if optimizer and not config.optimizer.momentum:
         raise InputError("--torch_optimizer has momentum, config.optimizer.momentum=0")
     if optimizer:
-        opt_state = optax.tree.set(
-            opt_state, trace=_momentum(optimizer, checkpoint, parts, name, like.params)
-        )
+        trace = _momentum(optimizer, checkpoint, parts, name, like.params)
+        moved = any(buffer.any() for buffer in jax.tree.leaves(trace))
+        momentum = f"as in {optimizer}" if moved else f"zero, as {optimizer} has none"
+        opt_state = optax.tree.set(opt_state, trace=trace)
     ema = jax.tree.map(np.copy, Average(params, batch_stats)) if config.ema_decay else None
     state = TrainState(jnp.int32(epoch * steps), params, batch_stats, opt_state, ema)
 
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / workdir.CONFIG, plain_config)
-    torch_checkpoint.save_aside(directory, parts)
     checkpoints = Checkpoints(directory)
     record = {"step": epoch * steps, "epoch": epoch - 1, "seconds": 0.0, "metrics": []}
     checkpoints.save(parallel.replicate(state), record)
     checkpoints.close()
-    normalization = f", pixels normalised by {parts.mean} and {parts.std}" if parts.mean else ""
+    # The config last: what a kill leaves without it is no run, which would train from the beginning.
+    torch_checkpoint.save_aside(directory, parts)
+    write_json(directory / workdir.CONFIG, plain_config)
+    mean, std = (
+        ", ".join(f"{value:.6g}" for value in values) for values in (parts.mean, parts.std)
+    )
+    normalization = f", pixels normalised by mean {mean} and deviation {std}" if mean else ""
     print(
         f"imported {checkpoint} as {name} of {num_classes} classes after epoch {epoch} of "
-        f"{config.epochs}{normalization}; momentum {'as in ' + str(optimizer) if optimizer else 'zero'}; "
+        f"{config.epochs}{normalization}; momentum {momentum}; "
         f"{len(parts.aside)} entries kept aside; wrote {directory}"
     )

@@ -39,6 +39,11 @@ def load_subject(directory: pathlib.Path, which: str, examples: int) -> Subject:
             f"{run.num_classes} classes apart, the data set has images {data.x_test.shape[1:]} and "
             f"labels up to {data.y_test.max()}"
         )
+    if data.num_classes < run.num_classes:
+        print(
+            f"--workdir={directory}: the network tells {run.num_classes} classes apart, the data set "
+            f"{run.config.data.name} has only {data.num_classes}: is it the one that it was trained on?"
+        )
     count = examples or len(data.y_test)
     return Subject(run, data.x_test[:count], data.y_test[:count].astype(np.int32))
 

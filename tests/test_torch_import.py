@@ -196,6 +196,13 @@ def test_network_and_optimizer_need_two_files(halfway, tmp_path):
     assert not path.exists()
 
 
+def test_an_optimizer_is_no_safetensors_file(halfway, tmp_path):
+    output, sgd = tmp_path / "network.pth", tmp_path / "sgd.safetensors"
+    with pytest.raises(InputError, match="sgd.safetensors: safetensors holds no state of an opti"):
+        torch_export.export_torch(halfway[1], "last", output, sgd)
+    assert not output.exists()
+
+
 def test_sub_block1_is_filled_for_classes_that_have_it(tmp_path):
     network, optimizer = make_network()
     torch.save(network.state_dict(), tmp_path / "in.pth")
@@ -251,9 +258,17 @@ def bad_files(directory):
     yield stemless, {}, "conv1.weight is missing; more is not known"
     broken = state | {"fc.bias": torch.full_like(state["fc.bias"], torch.nan)}
     yield broken, {}, "fc.bias has entries that are no finite numbers"
+    yield state | {"conv1.weight": state["conv1.weight"].to_sparse()}, {}, "is sparse_coo float64"
+    yield state | {"conv1.weight": state["conv1.weight"].cfloat()}, {}, "is strided complex64"
+    var = "block1.layer.0.bn1.running_var"
+    yield state | {var: -state[var]}, {}, "running_var has negative entries"
+    zero = state | {"mean": torch.zeros(3), "std": torch.tensor([1.0, 0.0, 1.0])}
+    yield zero, {}, "must be finite and positive"
+    huge = state | {"fc.bias": state["fc.bias"] + 1e300}
+    yield huge, {"dtype": "float32"}, "fc.bias has entries that are no finite numbers in float32"
 
 
-@pytest.mark.parametrize("case", range(15))
+@pytest.mark.parametrize("case", range(20))
 def test_bad_checkpoints_are_refused_in_one_line(case, tmp_path, capsys):
     content, changes, message = list(bad_files(tmp_path))[case]
     path = tmp_path / "in.pth"
@@ -278,7 +293,15 @@ def test_other_refusals(tmp_path):
 
     refused("is no file", tmp_path / "none.pth")
     refused("holds no optimiser's state dict", path, path)
-    refused("--epoch=3 must be at most config.epochs=2", path, None, 3)
+    refused(r"--epoch=3 must be in \[1, config.epochs=2\]", path, None, 3)
+    refused(r"--epoch=-1 must be in \[1, config.epochs=2\]", path, None, -1)
+    for broken in ({"state": [], "param_groups": []}, {"state": {}, "param_groups": [{}]}):
+        torch.save(broken, tmp_path / "broken.pth")
+        refused("state or param_groups is malformed", path, tmp_path / "broken.pth")
+    torch.save(
+        optimizer.state_dict() | {"state": {0: {"momentum_buffer": 1.0}}}, tmp_path / "one.pth"
+    )
+    refused("momentum_buffer that is no tensor", path, tmp_path / "one.pth")
     refused("config.optimizer.momentum=0", path, sgd, **{"optimizer.momentum": 0.0})
     refused("3 channels and 10 classes, the data have 1 and 10", path, None, 1)
     rst = {"objective.name": "rst"}

@@ -39,6 +39,7 @@ def draw_learning_curve(records: list[dict], title: str, path: pathlib.Path) -> 
         axes.plot(best["epoch"] + 1, 100 * best["pgd_accuracy"], "o", color="tab:red", label="best")
     axes.set(xlabel="epoch", ylabel="accuracy (%)", title=title)
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.has_data():  # an imported run has no epochs of its own
+        axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)

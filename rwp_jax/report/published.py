@@ -54,6 +54,8 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
             f"--curves={path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; needed are "
             f"{', '.join((*_NAMED, *_FIGURES))}"
         )
+    if not rows:
+        raise InputError(f"--curves={path} has no rows below its header")
     curves: dict[str, PublishedCurve] = {}
     for number, row in enumerate(rows, 2):
         name = "-".join(str(row[key]) for key in _NAMED)

@@ -3,7 +3,7 @@
 import csv
 import io
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rwp_jax.atomic import write_text
@@ -39,7 +39,23 @@ def as_text(table: Table) -> str:
     )
 
 
+def _numbers(name: str, cells: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """A column of the table as columns of one number a cell: a deviation has its own, and so have both
+    sides of `best / last`; what is missing is empty."""
+    head, comma, last = name.rpartition(", ")
+    names = last.split(" / ")
+    for i, part in enumerate(names):
+        # A cell that is missing has no sides.
+        sides = [([""] * len(names) if c == MISSING else c.split(" / "))[i] for c in cells]
+        yield (head + comma + part, *(side.partition("±")[0] for side in sides))
+        if any("±" in side for side in sides):
+            yield (f"{head}{comma}{part}, std", *(side.partition("±")[2] for side in sides))
+
+
 def write_csv(table: Table, path: pathlib.Path) -> None:
+    """Writes the table with one number a cell."""
+    names, *figures = zip(table.header, *table.rows, strict=True)
+    columns = [names, *(column for f in figures for column in _numbers(f[0], f[1:]))]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([table.header, *table.rows])
+    csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
     write_text(path, text.getvalue())

@@ -75,8 +75,10 @@ def reproduce(
             diverged.append(run.name)
         except workdir.InUse as error:
             print(f"{run.name} is left to another process: {error}", flush=True)
-    if not diverged or any(run.finished for run in runs):
-        _write_report(wanted, runs, directory / f"{name}_{scale}")
+    if any(run.finished for run in runs):
+        _write_report(wanted, runs, directory / f"{name}_{scale}", overrides)
+    elif not diverged:
+        print(f"no run of {name} is finished yet: the same command writes the report once one is")
     if diverged:
         raise NonFiniteLoss(
             f"{', '.join(diverged)}: the loss became non-finite; the report leaves them out"
@@ -92,7 +94,10 @@ def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
             hint = "--override=PATTERN:KEY=VALUE sets keys, --only chooses runs"
             raise InputError(f"run {run.name}: {error} ({hint})") from None
     for run in runs:  # the report shows all that are finished: they must be of these settings
-        plan.check_directory(run)
+        try:
+            plan.check_directory(run)
+        except InputError as error:
+            raise InputError(f"run {run.name}, with these --override: {error}") from None
 
 
 def _load_data(runs: Sequence[Run]) -> None:
@@ -182,24 +187,25 @@ def _by_setting(trained) -> dict:
     return settings
 
 
-def _write_report(wanted: Experiment, runs: Sequence[Run], output: pathlib.Path) -> None:
+def _write_report(
+    wanted: Experiment, runs: Sequence[Run], output: pathlib.Path, overrides: Sequence[str]
+) -> None:
     """Writes report.html, CSV and PNG of the runs that are finished."""
     trained = [(run.point, read_result(run.directory)) for run in runs if run.finished]
-    if not trained:
-        raise InputError(
-            f"--workdir={output.parent}: no run of {wanted.name} is finished, nothing to show"
-        )
     output.mkdir(parents=True, exist_ok=True)
     section = lay_out(wanted, trained, output / f"{wanted.name}.png")
     (table,) = section.tables
     write_csv(table, output / f"{wanted.name}.csv")
     seeds = len({run.config.seed for run in runs})
     counts = {len(members) for members in _by_setting(trained).values()}
+    epochs = sorted({len(result.epochs) for _, result in trained})
     tests = sorted({cost.data_size(run.config).test for run in runs})
     introduction = [
         f"At the scale of {SCALES[wanted.scale].described}: {len(trained)} of {len(runs)} runs are "
         f"finished, {' or '.join(map(str, sorted(counts)))} of a setting"
         + (", mean ± sample standard deviation." if seeds > 1 else "."),
+        f"Trained for {' or '.join(map(str, epochs))} epochs."
+        + (f" Set by --override: {', '.join(overrides)}." if overrides else ""),
         *(f"{summary.standard_error(count)}." for count in tests),
     ]
     if wanted.finding:

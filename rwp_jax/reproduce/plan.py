@@ -12,7 +12,7 @@ import ml_collections
 from rwp_jax import workdir
 from rwp_jax.errors import InputError
 from rwp_jax.metrics import read_metrics
-from rwp_jax.patterns import matches
+from rwp_jax.patterns import hint_at, matches
 from rwp_jax.reproduce.experiments import SCALES, Experiment, Point
 
 RUNS = "runs"
@@ -104,9 +104,7 @@ def _make_run(
     changes |= SCALES[experiment.scale].changes
     for override in overrides:
         if override.key not in defaults or override.key == "seed":
-            hint = (
-                "--seeds sets it" if override.key == "seed" else "configs/default.py has all keys"
-            )
+            hint = "--seeds sets it" if override.key == "seed" else hint_at(override.key, defaults)
             raise InputError(f"--override: {override.key}: no such key; {hint}")
         if override.key in {"threat.norm", *fixed}:
             raise InputError(f"--override: {override.key} is what the experiment itself sets")

@@ -159,6 +159,8 @@ def test_float32_is_float32(small_images):
 def test_checkouts_that_are_none(reference, tmp_path, capsys):
     pytest.importorskip("torch")
     code, _, err = run(capsys, "--reference", tmp_path / "nothing")
+    assert code == 2 and len(err.splitlines()) == 1 and "nothing is no directory" in err
+    code, _, err = run(capsys, "--reference", tmp_path)
     assert code == 2 and len(err.splitlines()) == 1 and "is no checkout of github.com" in err
     assert f"it lacks {files.AT}/utils.py and 14 more" in err
 

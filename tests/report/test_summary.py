@@ -6,7 +6,7 @@ from configs import digits_at
 from rwp_jax.report import summary
 from rwp_jax.report.results import read_result
 from rwp_jax.report.spread import spread
-from rwp_jax.report.table import MISSING, as_text, write_csv
+from rwp_jax.report.table import MISSING, Table, as_text, write_csv
 from tests.small import write_evaluation, write_run
 
 
@@ -52,10 +52,22 @@ def test_the_columns_of_table_2(groups):
     assert summary.evaluation_table({"b": groups["b"]}) is None
 
 
-def test_text_and_csv_have_the_same_cells(groups, tmp_path):
-    table = summary.summary_table(groups)
-    write_csv(table, tmp_path / "table.csv")
+def test_csv_has_one_number_a_cell(tmp_path):
+    header = ["threat, method", "ours, best / last", "PGD", "mean k"]
+    rows = [
+        ["L_2, a / b", "1.00±0.50 / 2.00", "3.00", "4.00±0.00"],
+        ["c", MISSING, MISSING, "5.00"],
+    ]
+    write_csv(Table("", header, rows), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
-        assert list(csv.reader(file)) == [list(row) for row in (table.header, *table.rows)]
+        names, *cells = csv.reader(file)
+    assert names[1:4] == ["ours, best", "ours, best, std", "ours, last"]
+    assert names == ["threat, method", *names[1:4], "PGD", "mean k", "mean k, std"]
+    assert cells[0] == ["L_2, a / b", "1.00", "0.50", "2.00", "3.00", "4.00", "0.00"]
+    assert cells[1] == ["c", "", "", "", "", "5.00", ""]
+
+
+def test_text_is_aligned(groups):
+    table = summary.summary_table(groups)
     lines = as_text(table).splitlines()
     assert len(lines) == 3 and all(len(line) == len(lines[0]) for line in lines[1:2])

@@ -83,6 +83,10 @@ def read_checkout(directory: pathlib.Path) -> Checkout:
     Raises:
       InputError: where files or definitions are missing or cannot be loaded.
     """
+    if not directory.is_dir():
+        raise InputError(
+            f"--reference={directory} is no directory, must be a checkout of {REPOSITORY}"
+        )
     missing = [name for name in (*DEFINITIONS, *MODULES) if not (directory / name).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
