@@ -39,7 +39,7 @@ from rwp_jax.command_line import Mode, check_flags, parse_flags
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.preemption import EXIT_CODE, Interrupted
+from rwp_jax.preemption import EXIT_CODE, Interrupted, end_on_sigterm
 from rwp_jax.reproduce.command import reproduce
 from rwp_jax.reproduce.experiments import EXPERIMENTS
 
@@ -272,6 +272,7 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     use_compilation_cache()
+    end_on_sigterm()
     sys.stdout.reconfigure(errors="replace")  # ± and ∞ on terminals without them
     try:
         app.run(main, flags_parser=parse)

@@ -22,8 +22,10 @@ from rwp_jax.objectives import Objective, make_objective
 from rwp_jax.optimizer import make_schedule, make_sgd
 from rwp_jax.train_step import Attack, Recipe, TrainingSet, make_train_step
 from rwp_jax.weight_perturbation import WeightPerturbation, make_weight_perturbation
+from rwp_jax.workdir import flatten
 
 GRADIENT_DTYPES = ("", "bfloat16")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MOST_STEPS = 2**28  # schedules count quarters of training in int32
 
 
@@ -53,6 +55,12 @@ def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) ->
 
 def check_numbers(config) -> None:
     """Checks what no part checks for itself; raises InputError."""
+    for key, value in flatten(config.to_dict()).items():
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        if any(isinstance(n, float) and _FLOAT32_MAX < abs(n) < math.inf for n in numbers):
+            raise InputError(
+                f"config.{key}={value} must be at most {_FLOAT32_MAX:.3g}, as float32 is"
+            )
     whole = lambda low: lambda value: low <= value < 2**31
     _require(config, "epochs", "at least 1 and below 2^31", whole(1))
     for key in (

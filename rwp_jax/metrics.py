@@ -57,6 +57,7 @@ class MetricsWriter:
         self._file.flush()
         for name, value in figures.items():
             self._board.add_scalar(f"{split}/{name}", value, epoch)
+        self._board.flush()  # a kill would take what only its queue has
 
     def close(self) -> None:
         if self._writes:

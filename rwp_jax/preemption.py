@@ -17,6 +17,16 @@ class Interrupted(RuntimeError):
     """The run was asked to stop and has saved; the message says where."""
 
 
+def end_on_sigterm() -> None:
+    """Makes SIGTERM, where no `StopRequest` waits for it, end the process with a line and EXIT_CODE."""
+
+    def end(*_) -> None:
+        os.write(2, b"main.py: ended by SIGTERM\n")
+        os._exit(EXIT_CODE)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 class StopRequest:
     """Within it SIGTERM and SIGINT set `signal` instead of ending the process; a second one ends it.
 

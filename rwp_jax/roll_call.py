@@ -71,7 +71,9 @@ def _from_flags(address: str, processes: int, process_id: int) -> Place:
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(f"--coordinator={address} must be HOST:PORT, of process 0")
+        raise InputError(
+            f"--coordinator={address} must be HOST:PORT of process 0, PORT below 65536"
+        )
     if processes < 1:
         raise InputError(f"--processes={processes} must be at least 1")
     if not 0 <= process_id < processes:

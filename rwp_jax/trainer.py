@@ -15,12 +15,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rwp_jax import __version__, experiment, hosts, parallel, workdir
+from rwp_jax import __version__, experiment, hosts, parallel, same_run, workdir
 from rwp_jax.atomic import write_json
 from rwp_jax.checkpoint import Checkpoints
 from rwp_jax.data.pipeline import epoch_indices
 from rwp_jax.data.sources import Dataset
-from rwp_jax.digests import array_digests
 from rwp_jax.finite import check_finite
 from rwp_jax.metrics import MetricsWriter
 from rwp_jax.position import Position, within_epoch
@@ -71,8 +70,8 @@ def train(
     resuming = hosts.by_first(lambda: workdir.check(directory, plain_config, resume))
     if data is None:
         data = hosts.together(lambda: experiment.load_data(config))
-    if jax.process_count() > 1:
-        hosts.check_equal("the data", array_digests(data._asdict()))
+    marks = same_run.marks(plain_config, data)
+    hosts.check_equal("the data", marks["data"])
     experiment.check_sizes(config, data)
     with contextlib.ExitStack() as held:
         hosts.by_first(lambda: held.enter_context(workdir.lock(directory)))
@@ -81,13 +80,14 @@ def train(
         stop = held.enter_context(StopRequest())
         if hosts.is_first() and not resuming:
             write_json(directory / workdir.CONFIG, plain_config)
-        return _train(config, directory, data, checkpoints, stop, trace)
+        return _train(config, directory, data, marks, checkpoints, stop, trace)
 
 
 def _train(
     config,
     directory: pathlib.Path,
     data: Dataset,
+    marks: dict[str, Any],
     checkpoints: Checkpoints,
     stop: StopRequest,
     trace: Profile,
@@ -100,6 +100,10 @@ def _train(
     # Hosts of different kinds may draw weights that differ in a last bit.
     state = hosts.broadcast(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
     saved = _restore(checkpoints, state)
+    if saved:
+        same_run.check_record(directory, saved[1], marks)
+    else:
+        hosts.by_first(lambda: same_run.check_not_lost(directory))
     position = Position.after(saved[1]) if saved else Position()
     state = parallel.replicate(saved[0] if saved else state)
     if saved:
@@ -130,6 +134,7 @@ def _train(
             "seconds": time.monotonic() - started,
             "within_epoch": within_epoch(steps),
             "metrics": list(writer.records),
+            **marks,
         }
         if hosts.is_first():
             checkpoints.save(state, record)
@@ -182,7 +187,7 @@ def _train(
         test_figures, held_figures = figures["test"], figures.get("validation", {})
         held_figures = {f"validation_{name}": value for name, value in held_figures.items()}
         record = {"step": step, "epoch": epoch, "seconds": seconds, "metrics": list(writer.records)}
-        record |= test_figures | held_figures
+        record |= test_figures | held_figures | marks
         if hosts.is_first():
             checkpoints.save(state, record)
         accuracy = parts.recipe.objective.accuracy
@@ -274,5 +279,5 @@ def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: f
 
 
 def _summary_record(record: dict) -> dict:
-    left_out = ("seconds", "step", "metrics", "digests", "files")
+    left_out = ("seconds", "step", "metrics", "digests", "files", "config", "data")
     return {key: value for key, value in record.items() if key not in left_out}

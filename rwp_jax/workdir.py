@@ -13,6 +13,7 @@ from rwp_jax.atomic import PARTIAL
 from rwp_jax.errors import InputError
 
 FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
+LISTED = 8  # differences in a message
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
 
 
@@ -30,6 +31,18 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def differences(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What two flat configs differ in that changes a run's results, the first few of it."""
+    # A key that came later than the run, and is off, changes nothing in it.
+    held = held | {key: value for key, value in wanted.items() if key not in held and not value}
+    found = [
+        f"{key}={held.get(key, 'missing')!r} there, {wanted.get(key, 'missing')!r} here"
+        for key in sorted((held.keys() | wanted.keys()) - FREE)
+        if held.get(key, "missing") != wanted.get(key, "missing")
+    ]
+    return found if len(found) <= LISTED else [*found[:LISTED], f"and {len(found) - LISTED} more"]
+
+
 def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
     """Tells whether the directory holds a run of this config, touching nothing.
 
@@ -45,6 +58,8 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
       InputError: if it holds a run of another config, anything that is no run, or a run although
         `resume` is false; or if it cannot be written to.
     """
+    if workdir.is_symlink() and not workdir.exists():
+        raise InputError(f"--workdir={workdir} is a link to a directory that does not exist")
     try:
         existing = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
         if not existing.is_dir():
@@ -64,17 +79,10 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
         raise InputError(
             f"--workdir={workdir} holds files but no readable {CONFIG}: choose an empty directory"
         ) from None
-    wanted = flatten(json.loads(json.dumps(config)))
-    # A key that came later than the run, and is off, changes nothing in it.
-    held |= {key: value for key, value in wanted.items() if key not in held and not value}
-    differences = [
-        f"{key}={held.get(key, 'missing')!r} there, {wanted.get(key, 'missing')!r} here"
-        for key in sorted((held.keys() | wanted.keys()) - FREE)
-        if held.get(key, "missing") != wanted.get(key, "missing")
-    ]
-    if differences:
+    different = differences(held, flatten(json.loads(json.dumps(config))))
+    if different:
         raise InputError(
-            f"--workdir={workdir} holds a run of another config ({'; '.join(differences)}): "
+            f"--workdir={workdir} holds a run of another config ({'; '.join(different)}): "
             "choose another directory"
         )
     if not resume:

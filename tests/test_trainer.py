@@ -215,8 +215,41 @@ def test_a_finished_run_is_left_as_it_is(finished, npz):
     assert again == summary and read_metrics(directory) == before
 
 
+def test_a_run_does_not_go_on_with_other_data(npz, tmp_path):
+    path = tmp_path / "data.npz"
+    shutil.copy(npz, path)
+    config = small_config(**{"data.path": str(path), "epochs": 1})
+    trainer.train(config, tmp_path / "run")
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays | {"y_test": 1 - arrays["y_test"]})
+    before = read_metrics(tmp_path / "run")
+    with pytest.raises(InputError, match=r"step 3 was trained on other data .y_test changed."):
+        trainer.train(config, tmp_path / "run")
+    assert read_metrics(tmp_path / "run") == before
+
+
+def test_a_run_goes_on_from_its_own_checkpoints_alone(finished, npz, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0], directory)
+    config = small_config(**{"data.path": npz, "seed": 1})
+    (directory / "config.json").write_text(config.to_json())
+    with pytest.raises(InputError, match=r"step 6 is of another run .seed=0 there, 1 here."):
+        trainer.train(config, directory)
+
+
+def test_a_run_that_lost_its_checkpoints_keeps_its_metrics(finished, npz, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0], directory)
+    shutil.rmtree(directory / "checkpoints")
+    with pytest.raises(
+        InputError, match="holds the metrics of a run, but its checkpoints are gone"
+    ):
+        trainer.train(small_config(**{"data.path": npz}), directory)
+    assert read_metrics(directory) == read_metrics(finished[0])
+
+
 def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
-    changes = {"data.path": npz, "optimizer.learning_rate": 1e300, "epochs": 1}
+    changes = {"data.path": npz, "optimizer.learning_rate": 1e30, "epochs": 1, "dtype": "float32"}
     with pytest.raises(NonFiniteLoss, match=r"at step \d+ .*there is no checkpoint yet"):
         trainer.train(small_config(**changes), tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -235,7 +268,8 @@ def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
         ({"attack.variant": "cw"}, "config.attack.variant='cw' must be one of madry, trades"),
         ({"data.labeled_examples": 49}, "config.data.labeled_examples=49 must be 0 .* 48"),
         ({"data.svhn_extra": True}, "config.data.svhn_extra=True is for svhn_cropped"),
-        ({"data.name": "mnist"}, "config.data.name='mnist' must be one of"),
+        ({"data.name": "digits"}, "config.data.path=.* is for npz, not config.data.name='digits'"),
+        ({"data.name": "mnist", "data.path": ""}, "config.data.name='mnist' must be one of"),
         ({"threat.norm": "l1"}, "config.threat.norm='l1' must be one of l_inf, l_2"),
         ({"threat.epsilon": -0.1}, "config.threat.epsilon=-0.1"),
         ({"weight_perturbation.gamma": -1.0}, "gamma=-1.0"),
@@ -254,6 +288,7 @@ def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
         ({"epochs": 0}, "config.epochs=0 must be at least 1"),
         ({"seed": -1}, "config.seed=-1 must be at least 0"),
         ({"optimizer.learning_rate": 0.0}, "config.optimizer.learning_rate=0.0"),
+        ({"optimizer.learning_rate": 1e39}, "optimizer.learning_rate=.* must be at most 3.4e.38"),
         ({"optimizer.momentum": 1.0}, "config.optimizer.momentum=1.0"),
         ({"optimizer.schedule": "linear"}, "config.optimizer.schedule='linear'"),
         ({"model.mean": (0.1, 0.2)}, "config.model.mean"),

@@ -71,6 +71,8 @@ def load(
         raise InputError(
             f"config.data.svhn_extra=True is for svhn_cropped, not config.data.name={name!r}"
         )
+    if path and name != "npz":
+        raise InputError(f"config.data.path={path!r} is for npz, not config.data.name={name!r}")
     if name == "digits":
         data = _digits()
     elif name == "npz":

@@ -1,0 +1,49 @@
+"""Whether what a directory holds is of the run that is to go on there: config, data and checkpoints."""
+
+import pathlib
+from typing import Any
+
+from rwp_jax import workdir
+from rwp_jax.data.sources import Dataset
+from rwp_jax.digests import array_digests
+from rwp_jax.errors import InputError
+from rwp_jax.metrics import read_metrics
+
+
+def marks(config: dict[str, Any], data: Dataset) -> dict[str, dict[str, Any]]:
+    """What the records of a run's checkpoints carry of it.
+
+    Args:
+      config: as nested dicts of JSON values.
+      data: that it trains on and is tested on.
+    """
+    return {"config": workdir.flatten(config), "data": array_digests(data._asdict())}
+
+
+def check_record(directory: pathlib.Path, record: dict[str, Any], mine: dict[str, Any]) -> None:
+    """Raises InputError where a checkpoint's record has marks other than `mine`; older ones have none."""
+    which = f"--workdir={directory}: the checkpoint of step {record['step']}"
+    differences = workdir.differences(record.get("config", mine["config"]), mine["config"])
+    if differences:
+        raise InputError(
+            f"{which} is of another run ({'; '.join(differences)}): put back this run's checkpoints, or "
+            "choose another directory"
+        )
+    data, now = record.get("data", mine["data"]), mine["data"]
+    changed = sorted(name for name in data.keys() | now.keys() if data.get(name) != now.get(name))
+    if changed:
+        raise InputError(
+            f"{which} was trained on other data ({', '.join(changed)} changed): put back the data, or "
+            "choose another directory"
+        )
+
+
+def check_not_lost(directory: pathlib.Path) -> None:
+    """Raises InputError where a directory without checkpoints once had some: its metrics would go too."""
+    # An epoch's metrics are written before its checkpoint, which may take until the next one's.
+    epochs = {record["epoch"] for record in read_metrics(directory)}
+    if (directory / workdir.SUMMARY).exists() or len(epochs) > 2:
+        raise InputError(
+            f"--workdir={directory} holds the metrics of a run, but its checkpoints are gone: put them "
+            "back, or choose another directory"
+        )
