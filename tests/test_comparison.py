@@ -76,7 +76,7 @@ def test_published_curves(runs, tmp_path, capsys):
     without = (tmp_path / "report/learning_curves.png").read_bytes()
     compare(runs, tmp_path / "report", curves, "x-*")
     assert (tmp_path / "report/learning_curves.png").read_bytes() != without
-    source = f"Published curves, from {curves}: x-cifar10-linf-net-at."
+    source = f"Published curves, from {curves}, for as many epochs as the runs have: x-cifar10-linf-net-at."
     assert source in (tmp_path / "report/report.html").read_text()
 
 
