@@ -10,8 +10,8 @@
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
 command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input, 75 stopped by
-SIGTERM or Ctrl-C with everything saved (a second one stops at once) or because another process of the run
-ended, 130 interrupted outside training.
+SIGTERM, or in training by Ctrl-C, with everything saved (a second one stops at once), or because another
+process of the run ended, 130 by Ctrl-C outside training.
 """
 
 import importlib
@@ -114,7 +114,7 @@ EPOCH = flags.DEFINE_integer(
 SUB_BLOCK1 = flags.DEFINE_bool(
     "sub_block1",
     False,
-    "export_torch: add the unused block of the original TRADES's and RST's WideResNets.",
+    "export_torch: add the unused block of RST's and the original TRADES's WideResNets.",
 )
 EXPERIMENT = flags.DEFINE_string(
     "experiment", "", f"reproduce: what of the paper, one of {', '.join(EXPERIMENTS)}."
@@ -272,7 +272,7 @@ def main(_) -> None:
 
 if __name__ == "__main__":
     use_compilation_cache()
-    end_on_sigterm()
+    end_on_sigterm("main.py: ended by SIGTERM")
     sys.stdout.reconfigure(errors="replace")  # ± and ∞ on terminals without them
     try:
         app.run(main, flags_parser=parse)

@@ -63,7 +63,7 @@ def kill_at_random(run: subprocess.Popen, directory: pathlib.Path, rng, inside_s
         if time.monotonic() > deadline and (not inside_save or being_saved(directory)):
             run.send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM)))
             code, errors = run.wait(), run.stderr.read()
-            # A signal before training begins ends the process as any other.
+            # Before main.py begins, while modules are imported, a signal ends the process as any other.
             if code not in (-signal.SIGKILL, -signal.SIGTERM, EXIT_CODE, 0):
                 raise SystemExit(f"exit code {code} after a signal: {errors}")
             return True

@@ -116,7 +116,6 @@ def _trained(network: Network, checkout: Checkout, images: torch.Tensor, seed: i
     """A network whose every number has moved from its initial value, and its SGD."""
     torch.manual_seed(seed)
     module = network.make(checkout).to(images.dtype)
-    module = torch.nn.DataParallel(module) if network.parallel else module
     sgd = torch.optim.SGD(module.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
     for _ in range(2):
         torch.nn.functional.cross_entropy(module(images[:2]), torch.tensor([3, 7])).backward()
@@ -150,7 +149,8 @@ def _compare(
     x, normalized = _images(config, images)
     module, sgd = _trained(network, checkout, normalized, seed=0)
     theirs, their_sgd = directory / "model.pth", directory / "opt.pth"
-    content = module.state_dict()
+    prefix = "module." if network.parallel else ""  # DataParallel's; itself it would ask for GPUs
+    content = {prefix + name: value for name, value in module.state_dict().items()}
     torch.save({network.nested: content} if network.nested else content, theirs)
     torch.save(sgd.state_dict(), their_sgd)
 
@@ -167,7 +167,7 @@ def _compare(
     twin, twin_sgd = _trained(network, checkout, normalized, seed=1)
     exported = torch.load(ours, weights_only=True)
     exported = exported[network.nested] if network.nested else exported
-    twin.load_state_dict(exported, strict=True)
+    twin.load_state_dict({n.removeprefix(prefix): v for n, v in exported.items()}, strict=True)
     twin_sgd.load_state_dict(torch.load(our_sgd, weights_only=True))
     before, after = _momenta(module, sgd), _momenta(twin, twin_sgd)
     return Result(

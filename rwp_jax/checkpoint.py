@@ -112,8 +112,9 @@ class Checkpoints:
         path = self.path(record["step"])
         try:
             self._remove_unfinished()
+            there = self.directory if self.directory.exists() else self.directory.parent
+            _check_room(there, state)
             self._record_path(record["step"]).unlink(missing_ok=True)
-            _check_room(self.directory.parent, state)
             _save(path, state)
             self._damaged.pop(path, None)
             digests = {"digests": array_digests(state), "files": file_digests(path)}
@@ -122,7 +123,7 @@ class Checkpoints:
         except Exception as error:  # orbax and its storage raise many kinds, for a full disk say
             full = os.strerror(errno.ENOSPC)
             why = full if full in str(error) else first_line(error)
-            before = "those before it are intact" if self._records() else "there is none before it"
+            before = "those before it are intact" if self.records() else "there is none before it"
             self._remove_unfinished()
             raise InputError(f"checkpoint {path} cannot be written ({why}); {before}") from None
         self._prune()
@@ -134,7 +135,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         """Deletes sound checkpoints that nothing will ask for; damaged ones stay as they are."""
-        records = self._records()
+        records = self.records()
         newest = sorted(records, key=lambda record: record["step"])[-NEWEST:]
         whole = [record for record in records if "within_epoch" not in record]
         kept = [*newest, *(choose(which, whole) for which in (*_BEST, "last"))]
@@ -155,7 +156,7 @@ class Checkpoints:
     def _record_path(self, step: int) -> pathlib.Path:
         return self.directory / f"{step}.json"
 
-    def _records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[dict[str, Any]]:
         """The records that are sound; others are remembered as damaged."""
         records = []
         for path in self.directory.glob("*.json"):
@@ -182,12 +183,12 @@ class Checkpoints:
     def find(self, which: str) -> dict[str, Any] | None:
         """The record of the whole epoch that `selection.choose` means, once saves are done, or None."""
         self.wait()
-        return choose(which, [r for r in self._records() if "within_epoch" not in r])
+        return choose(which, [r for r in self.records() if "within_epoch" not in r])
 
     def newest(self) -> dict[str, Any] | None:
         """The record of the newest checkpoint, inside an epoch or not, once saves are done, or None."""
         self.wait()
-        return max(self._records(), key=lambda record: record["step"], default=None)
+        return max(self.records(), key=lambda record: record["step"], default=None)
 
     def restore_newest(self, like) -> tuple[Any, dict[str, Any]] | None:
         """The newest sound checkpoint, inside an epoch or not: state and record, None where there is none.
@@ -201,7 +202,7 @@ class Checkpoints:
           InputError: where there are checkpoints, and none is sound.
         """
         self.wait()
-        records = sorted(self._records(), key=lambda record: record["step"], reverse=True)
+        records = sorted(self.records(), key=lambda record: record["step"], reverse=True)
         template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         found = None
         for record in records:

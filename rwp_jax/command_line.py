@@ -9,7 +9,7 @@ from typing import NamedTuple
 from absl import flags
 
 from rwp_jax.errors import InputError
-from rwp_jax.patterns import hint_at
+from rwp_jax.hints import hint_at
 from rwp_jax.workdir import flatten
 
 CONFIG_FILE = re.compile(r"--?config(?:=(.*))?")

@@ -59,7 +59,7 @@ def check_numbers(config) -> None:
         numbers = value if isinstance(value, tuple | list) else (value,)
         if any(isinstance(n, float) and _FLOAT32_MAX < abs(n) < math.inf for n in numbers):
             raise InputError(
-                f"config.{key}={value} must be at most {_FLOAT32_MAX:.3g}, as float32 is"
+                f"config.{key}={value} must be within {_FLOAT32_MAX:.3g}, as float32 is"
             )
     whole = lambda low: lambda value: low <= value < 2**31
     _require(config, "epochs", "at least 1 and below 2^31", whole(1))
@@ -203,7 +203,7 @@ def check_sizes(config, dataset: Dataset) -> None:
 
 
 def check_values(config) -> None:
-    """Checks all that does not depend on the data, nor on there being any; raises InputError."""
+    """Checks what a network needs that is not to be trained; raises InputError."""
     check_numbers(config)
     check_precision(config)
     for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):

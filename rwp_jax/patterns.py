@@ -1,20 +1,8 @@
-"""Choosing by name: shell patterns, comma-separated, as --only takes them; and names that are near."""
+"""Choosing by name: shell patterns, comma-separated, as --only takes them."""
 
-import difflib
 import fnmatch
-from collections.abc import Collection
 
 
 def matches(name: str, patterns: str) -> bool:
     """Whether any of the comma-separated shell patterns matches the name."""
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns.split(","))
-
-
-def hint_at(key: str, known: Collection[str], prefix: str = "") -> str:
-    """Where an unknown key of the config may have been meant for another, what to say of it."""
-    section = [other for other in known if other.startswith(key + ".")]
-    if section:
-        return f"it is a section, with keys such as {section[0]}; configs/default.py has them all"
-    nearest = difflib.get_close_matches(key, known, 1)
-    meant = f"did you mean {prefix}{nearest[0]}? " if nearest else ""
-    return f"{meant}configs/default.py has them all"

@@ -17,11 +17,14 @@ class Interrupted(RuntimeError):
     """The run was asked to stop and has saved; the message says where."""
 
 
-def end_on_sigterm() -> None:
-    """Makes SIGTERM, where no `StopRequest` waits for it, end the process with a line and EXIT_CODE."""
+def end_on_sigterm(line: str) -> None:
+    """Makes SIGTERM, where no `StopRequest` waits for it, end the process with a line and EXIT_CODE.
+
+    Python hears signals between its own instructions: a compilation under way is finished first.
+    """
 
     def end(*_) -> None:
-        os.write(2, b"main.py: ended by SIGTERM\n")
+        os.write(2, f"{line}\n".encode())
         os._exit(EXIT_CODE)
 
     signal.signal(signal.SIGTERM, end)

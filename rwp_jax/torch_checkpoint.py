@@ -17,7 +17,9 @@ from rwp_jax.torch_interop import to_state_dict
 
 ASIDE = "torch_aside.npz"  # in the workdir of an imported run
 _FORM = "_form"
-_SUB_BLOCK = "sub_block1."  # a copy of block1 that TRADES's and RST's networks have and never use
+_SUB_BLOCK = (
+    "sub_block1."  # a copy of block1 that RST's and the original TRADES's networks never use
+)
 _NORMALIZATION = {"mean": ("mean", "mu"), "std": ("std", "sigma")}
 _LISTED = 5  # differences in a message
 

@@ -106,7 +106,7 @@ def export_torch(
       which: checkpoint `best` or `last`.
       output: file to write, of torch.save, or safetensors by its name.
       optimizer: file for the state of torch.optim.SGD, its learning rate being the last step's.
-      sub_block1: whether to add the copy of block1 that TRADES's and RST's classes have and do not use.
+      sub_block1: whether to add the copy of block1 that RST's and the original TRADES's classes never use.
 
     Raises:
       InputError: for bad input, before anything is written.

@@ -32,14 +32,14 @@ def _check_file(path: pathlib.Path) -> None:
 
 
 def _to_numpy(path: pathlib.Path, name: str, tensor) -> np.ndarray:
-    layout = str(tensor.layout).removeprefix("torch.")
-    if layout != "strided" or tensor.is_quantized or tensor.is_complex():
-        kind = str(tensor.dtype).removeprefix("torch.")
+    layout, kind = (str(a).removeprefix("torch.") for a in (tensor.layout, tensor.dtype))
+    real = kind in {"bool", "bfloat16", "float16", "float32", "float64"}
+    if layout != "strided" or not (real or kind.startswith(("int", "uint"))):
         raise InputError(
             f"{path}: {name} is {layout} {kind}, must be a dense tensor of real numbers"
         )
     tensor = tensor.detach().cpu()
-    return (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    return (tensor.float() if kind == "bfloat16" else tensor).numpy()
 
 
 def _load(path: pathlib.Path) -> Any:
@@ -104,9 +104,17 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     except ImportError:
         raise InputError(f"reading {path} needs the package safetensors") from None
     try:
-        return load_file(path)
+        entries = load_file(path)
+    except TypeError as error:  # NumPy has no float8
+        raise InputError(
+            f"{path} has tensors that NumPy cannot hold ({first_line(error)}): save them as float32"
+        ) from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is no safetensors file ({first_line(error)})") from None
+    # JAX teaches NumPy bfloat16, but not how to keep it in files.
+    return {
+        n: a.astype(np.float32) if a.dtype.name == "bfloat16" else a for n, a in entries.items()
+    }
 
 
 def read_optimizer(path: pathlib.Path) -> dict[str, Any]:
@@ -137,7 +145,7 @@ def momenta(path: pathlib.Path, content: dict[str, Any]) -> list[np.ndarray | No
     groups, state = content["param_groups"], content["state"]
     if len(groups) != 1:
         raise InputError(f"{path} has {len(groups)} groups of parameters, must have one")
-    kinds = {key for buffers in state.values() for key in buffers}
+    kinds = {str(key) for buffers in state.values() for key in buffers}
     if kinds - {"momentum_buffer"}:
         raise InputError(f"{path} is no SGD's state: it has {', '.join(sorted(kinds))}")
     buffers = [state.get(i, {}).get("momentum_buffer") for i in groups[0]["params"]]

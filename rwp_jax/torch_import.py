@@ -9,9 +9,10 @@ import ml_collections
 import numpy as np
 import optax
 
-from rwp_jax import experiment, parallel, torch_checkpoint, torch_files, workdir
+from rwp_jax import experiment, parallel, same_run, torch_checkpoint, torch_files, workdir
 from rwp_jax.atomic import write_json
 from rwp_jax.checkpoint import Checkpoints
+from rwp_jax.data.sources import Dataset
 from rwp_jax.errors import InputError
 from rwp_jax.torch_checkpoint import Parts
 from rwp_jax.torch_interop import from_state_dict
@@ -70,8 +71,8 @@ def _momentum(path: pathlib.Path, checkpoint: pathlib.Path, parts: Parts, model_
     return from_state_dict(model_name, params, entry)
 
 
-def _steps_per_epoch(config, checkpoint: pathlib.Path, channels: int, num_classes: int) -> int:
-    """Of the training that is to go on; raises InputError where network and data do not fit."""
+def _data(config, checkpoint: pathlib.Path, channels: int, num_classes: int) -> Dataset:
+    """What training is to go on with; raises InputError where the network does not fit."""
     experiment.check_config(config)
     data = experiment.load_data(config)
     experiment.check_sizes(config, data)
@@ -80,7 +81,7 @@ def _steps_per_epoch(config, checkpoint: pathlib.Path, channels: int, num_classe
             f"{checkpoint} is for images of {channels} channels and {num_classes} classes, the data "
             f"have {data.x_train.shape[-1]} and {data.num_classes}"
         )
-    return experiment.mixture_of(config, data).steps
+    return data
 
 
 def import_torch(
@@ -120,9 +121,9 @@ def import_torch(
     name, num_classes = config.model.name, torch_checkpoint.num_classes_of(parts)
     stem = parts.network.get("conv1.weight", np.empty((0, 3, 0, 0)))
     channels = stem.shape[1] if stem.ndim == 4 else 3
-    # How many steps those epochs were matters only where more are to come.
-    goes_on = epoch < config.epochs
-    steps = _steps_per_epoch(config, checkpoint, channels, num_classes) if goes_on else 1
+    # How many steps those epochs were, which the data say, matters only where more are to come.
+    data = _data(config, checkpoint, channels, num_classes) if epoch < config.epochs else None
+    steps = experiment.mixture_of(config, data).steps if data else 1
     like = _template(config, num_classes, channels, steps)
     collections = {"params": like.params, "batch_stats": like.batch_stats}
     torch_checkpoint.check_fit(checkpoint, parts, name, collections)
@@ -148,7 +149,7 @@ def import_torch(
     directory.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(directory)
     record = {"step": epoch * steps, "epoch": epoch - 1, "seconds": 0.0, "metrics": []}
-    checkpoints.save(parallel.replicate(state), record)
+    checkpoints.save(parallel.replicate(state), record | same_run.marks(plain_config, data))
     checkpoints.close()
     # The config last: what a kill leaves without it is no run, which would train from the beginning.
     torch_checkpoint.save_aside(directory, parts)

@@ -78,6 +78,7 @@ def train(
         checkpoints = held.enter_context(contextlib.closing(Checkpoints(directory)))
         trace = held.enter_context(Profile(profile if hosts.is_first() else None))
         stop = held.enter_context(StopRequest())
+        hosts.by_first(lambda: same_run.check_records(directory, checkpoints.records(), marks))
         if hosts.is_first() and not resuming:
             write_json(directory / workdir.CONFIG, plain_config)
         return _train(config, directory, data, marks, checkpoints, stop, trace)
@@ -100,9 +101,7 @@ def _train(
     # Hosts of different kinds may draw weights that differ in a last bit.
     state = hosts.broadcast(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
     saved = _restore(checkpoints, state)
-    if saved:
-        same_run.check_record(directory, saved[1], marks)
-    else:
+    if not saved:
         hosts.by_first(lambda: same_run.check_not_lost(directory))
     position = Position.after(saved[1]) if saved else Position()
     state = parallel.replicate(saved[0] if saved else state)

@@ -58,9 +58,9 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
       InputError: if it holds a run of another config, anything that is no run, or a run although
         `resume` is false; or if it cannot be written to.
     """
-    if workdir.is_symlink() and not workdir.exists():
-        raise InputError(f"--workdir={workdir} is a link to a directory that does not exist")
     try:
+        if workdir.is_symlink() and not workdir.exists():
+            raise InputError(f"--workdir={workdir} is a link to a directory that does not exist")
         existing = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
         if not existing.is_dir():
             raise InputError(f"--workdir={workdir}: {existing} is a file, must be a directory")

@@ -158,10 +158,11 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch
     before = sorted((tmp_path / "checkpoints").rglob("*"))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=7))
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(state(1), record(1, 0.2))
-    with pytest.raises(InputError, match="1 cannot be written .No space left .* are intact"):
-        checkpoints.close()
+    for step in (1, 0):  # a new one, and one that is there already
+        checkpoints = Checkpoints(tmp_path)
+        checkpoints.save(state(step), record(step, 0.2))
+        with pytest.raises(InputError, match=f"{step} cannot be written .No space .* are intact"):
+            checkpoints.close()
     assert sorted((tmp_path / "checkpoints").rglob("*")) == before
 
 

@@ -68,6 +68,7 @@ def test_fractions(argument, expected):
         ([DIGITS, "epochs=3"], "'epochs=3' is no flag"),
         (["--config=configs/cifar10_at.py:l3"], "is 'l3', must be linf or l2"),
         ([DIGITS, "--config.threat.norm=l1"], "must be one of l_inf, l_2"),
+        (["--mode=report", "--workdirs=a,,b"], "--workdirs=a,,b: an entry between commas is empty"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):

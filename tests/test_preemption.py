@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rwp_jax.preemption import StopRequest
+from rwp_jax.preemption import EXIT_CODE, StopRequest
 
 CODE = """
 import time
@@ -32,6 +32,23 @@ def test_a_second_signal_ends_the_process(number):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGTERM
     assert f"{number.name}: finishing the step, then saving" in errors
+
+
+def test_sigterm_outside_training_is_one_line_and_the_documented_code():
+    code = """
+import time
+from rwp_jax.preemption import end_on_sigterm
+end_on_sigterm("ended")
+print("ready", flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (EXIT_CODE, "ended\n")
 
 
 def test_handlers_are_put_back():

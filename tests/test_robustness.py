@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import digits_at_rwp
-from rwp_jax import robustness, trainer
+from rwp_jax import robustness, trainer, verdicts
 from rwp_jax.attacks.autoattack import suite
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.errors import InputError
@@ -28,6 +28,13 @@ def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "run"
     trainer.train(shrink(digits_at_rwp.get_config(), **changes), directory)
     return directory
+
+
+def test_a_network_of_more_classes_than_the_data_is_remarked_on(run, monkeypatch, capsys):
+    wider = load_run(run, "last")._replace(num_classes=10)
+    monkeypatch.setattr(verdicts, "load_run", lambda *_: wider)
+    load_subject(run, "last", 0)
+    assert "tells 10 classes apart, the data set npz has only 2" in capsys.readouterr().out
 
 
 @pytest.fixture(autouse=True)

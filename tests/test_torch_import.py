@@ -145,6 +145,17 @@ def test_safetensors(tmp_path):
     written, original = safetensors.load_file(tmp_path / "out.safetensors"), network.state_dict()
     assert written.keys() == original.keys()
     assert all(torch.equal(written[name], value) for name, value in original.items())
+    half = {
+        name: value.bfloat16() if value.is_floating_point() else value
+        for name, value in original.items()
+    }
+    safetensors.save_file(half, tmp_path / "half.safetensors")
+    torch_import.import_torch(config_of(), tmp_path / "half", tmp_path / "half.safetensors")
+    torch_export.export_torch(tmp_path / "half", "last", tmp_path / "half.pth")
+    assert_same_entries(
+        tmp_path / "half.pth",
+        {name: half[name].to(value.dtype) for name, value in written.items()},
+    )
 
 
 @pytest.fixture(scope="module")

@@ -228,12 +228,17 @@ def test_a_run_does_not_go_on_with_other_data(npz, tmp_path):
     assert read_metrics(tmp_path / "run") == before
 
 
-def test_a_run_goes_on_from_its_own_checkpoints_alone(finished, npz, tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value", "there"), [("seed", 1, "0"), ("model.name", "wrn-16-1", "'wrn-10-1'")]
+)
+def test_a_run_goes_on_from_its_own_checkpoints_alone(key, value, there, finished, npz, tmp_path):
     directory = tmp_path / "run"
     shutil.copytree(finished[0], directory)
-    config = small_config(**{"data.path": npz, "seed": 1})
+    config = small_config(**{"data.path": npz, key: value})
     (directory / "config.json").write_text(config.to_json())
-    with pytest.raises(InputError, match=r"step 6 is of another run .seed=0 there, 1 here."):
+    with pytest.raises(
+        InputError, match=rf"is of another run .{key}={there} there, {value!r} here."
+    ):
         trainer.train(config, directory)
 
 
@@ -288,7 +293,7 @@ def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
         ({"epochs": 0}, "config.epochs=0 must be at least 1"),
         ({"seed": -1}, "config.seed=-1 must be at least 0"),
         ({"optimizer.learning_rate": 0.0}, "config.optimizer.learning_rate=0.0"),
-        ({"optimizer.learning_rate": 1e39}, "optimizer.learning_rate=.* must be at most 3.4e.38"),
+        ({"optimizer.learning_rate": 1e39}, "optimizer.learning_rate=.* must be within 3.4e.38"),
         ({"optimizer.momentum": 1.0}, "config.optimizer.momentum=1.0"),
         ({"optimizer.schedule": "linear"}, "config.optimizer.schedule='linear'"),
         ({"model.mean": (0.1, 0.2)}, "config.model.mean"),

@@ -44,9 +44,9 @@ def _numbers(name: str, cells: Sequence[str]) -> Iterator[tuple[str, ...]]:
     sides of `best / last`; what is missing is empty."""
     head, comma, last = name.rpartition(", ")
     names = last.split(" / ")
+    both = [cell.split(" / ") if len(names) > 1 else [cell] for cell in cells]
     for i, part in enumerate(names):
-        # A cell that is missing has no sides.
-        sides = [([""] * len(names) if c == MISSING else c.split(" / "))[i] for c in cells]
+        sides = ["" if len(sides) <= i or sides[i] == MISSING else sides[i] for sides in both]
         yield (head + comma + part, *(side.partition("±")[0] for side in sides))
         if any("±" in side for side in sides):
             yield (f"{head}{comma}{part}, std", *(side.partition("±")[2] for side in sides))

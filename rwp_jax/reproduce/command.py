@@ -97,7 +97,7 @@ def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
         try:
             plan.check_directory(run)
         except InputError as error:
-            raise InputError(f"run {run.name}, with these --override: {error}") from None
+            raise InputError(f"run {run.name}: {error} (or other --override)") from None
 
 
 def _load_data(runs: Sequence[Run]) -> None:

@@ -11,8 +11,9 @@ import ml_collections
 
 from rwp_jax import workdir
 from rwp_jax.errors import InputError
+from rwp_jax.hints import hint_at
 from rwp_jax.metrics import read_metrics
-from rwp_jax.patterns import hint_at, matches
+from rwp_jax.patterns import matches
 from rwp_jax.reproduce.experiments import SCALES, Experiment, Point
 
 RUNS = "runs"

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 from PIL import Image
 
@@ -16,3 +18,9 @@ def test_draws_four_curves(tmp_path):
     red, green, blue = np.moveaxis(picture, -1, 0)
     assert ((blue > red + 80) & (blue > green + 40)).sum() > 300, "blue lines"
     assert ((red > blue + 80) & (red > green + 80)).sum() > 300, "red lines"
+
+
+def test_a_run_without_epochs_draws_nothing_and_says_nothing(tmp_path):
+    with warnings.catch_warnings(action="error"):
+        draw_learning_curve([], "imported", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").exists()

@@ -42,6 +42,7 @@ def test_those_of_the_runs_data_sets_or_by_name(path):
         ("a,b\n1,2\n", "lacks the columns source, dataset"),
         (HEADER.replace(",test_acc", "") + "\n", "lacks the column test_acc; needed are"),
         ("", "lacks the columns source"),
+        (HEADER + "\n", "has no rows below its header"),
         (HEADER + "\nx,y,z,v,w,0,high,0.1\n", "line 2: epoch must be a number from 0"),
         (HEADER + "\nx,y,z,v,w\n", "line 2"),
         (HEADER + "\nx,y,z,v,w,0,58,30\n", "accuracies in .0, 1."),

@@ -56,7 +56,8 @@ def test_csv_has_one_number_a_cell(tmp_path):
     header = ["threat, method", "ours, best / last", "PGD", "mean k"]
     rows = [
         ["L_2, a / b", "1.00±0.50 / 2.00", "3.00", "4.00±0.00"],
-        ["c", MISSING, MISSING, "5.00"],
+        ["c", f"{MISSING} / {MISSING}", MISSING, "5.00"],
+        ["d", MISSING, "1 / 2", "5.00"],
     ]
     write_csv(Table("", header, rows), tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
@@ -65,6 +66,7 @@ def test_csv_has_one_number_a_cell(tmp_path):
     assert names == ["threat, method", *names[1:4], "PGD", "mean k", "mean k, std"]
     assert cells[0] == ["L_2, a / b", "1.00", "0.50", "2.00", "3.00", "4.00", "0.00"]
     assert cells[1] == ["c", "", "", "", "", "5.00", ""]
+    assert cells[2] == ["d", "", "", "", "1 / 2", "5.00", ""]
 
 
 def test_text_is_aligned(groups):

@@ -1,0 +1,20 @@
+"""What to say of a key that the config does not have."""
+
+import difflib
+from collections.abc import Collection
+
+
+def hint_at(key: str, known: Collection[str], prefix: str = "") -> str:
+    """Says of an unknown key which section it is, or which key is near.
+
+    Args:
+      key: dotted, such as `threat.epsilom`.
+      known: all keys of the config.
+      prefix: before a key that is named, such as `--config.`.
+    """
+    section = [other for other in known if other.startswith(key + ".")]
+    if section:
+        return f"it is a section, with keys such as {section[0]}; configs/default.py has them all"
+    nearest = difflib.get_close_matches(key, known, 1)
+    meant = f"did you mean {prefix}{nearest[0]}? " if nearest else ""
+    return f"{meant}configs/default.py has them all"
