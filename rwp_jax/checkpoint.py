@@ -93,6 +93,7 @@ class Checkpoints:
         self.directory = pathlib.Path(workdir).resolve() / DIRECTORY
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future | None = None
+        self._parsed: dict[pathlib.Path, tuple[tuple[int, ...], dict[str, Any]]] = {}  # by file
         self._damaged: dict[pathlib.Path, str] = {}  # record or checkpoint: what is wrong with it
 
     def save(self, state, record: dict[str, Any]) -> None:
@@ -144,6 +145,7 @@ class Checkpoints:
             if record["step"] not in steps:
                 path = self.path(record["step"])
                 self._record_path(record["step"]).unlink()
+                self._parsed.pop(self._record_path(record["step"]), None)
                 path.rename(path.with_name(f"{path.name}{_UNFINISHED}"))
         self._remove_unfinished()
 
@@ -161,7 +163,7 @@ class Checkpoints:
         records = []
         for path in self.directory.glob("*.json"):
             try:
-                record = unseal(path.read_text())
+                record = self._parse(path)
                 _ = record["step"], record["epoch"], record["digests"]
                 if path != self._record_path(record["step"]):
                     raise ValueError(f"it is that of step {record['step']}")
@@ -170,6 +172,17 @@ class Checkpoints:
             except (OSError, ValueError, KeyError) as error:
                 self._damaged[path] = f"{path} is damaged ({first_line(error)})"
         return records
+
+    def _parse(self, path: pathlib.Path) -> dict[str, Any]:
+        """The sealed record in a file, read again only where the file is another one.
+
+        All are asked for at every save, and each holds the metrics of all epochs before it.
+        """
+        status = path.stat()
+        stamp = status.st_ino, status.st_mtime_ns, status.st_size
+        if self._parsed.get(path, (None,))[0] != stamp:
+            self._parsed[path] = stamp, unseal(path.read_text())
+        return self._parsed[path][1]
 
     def damages(self) -> list[str]:
         """What was found to be wrong so far, a line for each record or checkpoint."""
