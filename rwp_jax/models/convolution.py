@@ -4,7 +4,8 @@ XLA's CPU backend runs a convolution in the body of a `while_loop`, `fori_loop` 
 naive kernel unless its dimensions are in canonical order (jax-ml/jax issue 12868). The gradients that
 autodiff writes are not: measured 50-150 times slower for the kernel's, 2-6 times for the input's.
 Here both are written as NHWC/HWIO convolutions with explicit transposes. Other platforms choose
-their own layouts, so they keep XLA's convolution and its gradients.
+their own layouts, so they keep XLA's convolution and its gradients. The platform that a program is
+compiled for decides, which need not be the one it is traced on.
 """
 
 import functools
@@ -35,13 +36,6 @@ def prefer_eigen() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {_YNN_FLAG}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 
 
-def conv2d(images, kernel, stride: int, padding: int):
-    """Convolves images [N, H, W, C] with a kernel [h, w, C, O], zero-padded by `padding` on each side."""
-    if jax.default_backend() == "cpu":
-        return _canonical_conv(images, kernel, stride, padding)
-    return _conv(images, kernel, (stride, stride), ((padding, padding),) * 2)
-
-
 def _conv(images, kernel, strides, padding, **dilation):
     return lax.conv_general_dilated(
         images, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), **dilation
@@ -59,16 +53,42 @@ def _padded_conv(images, kernel, strides, padding, lhs_dilation=(1, 1)):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _canonical_conv(images, kernel, stride, padding):
-    return _padded_conv(images, kernel, (stride, stride), ((padding, padding),) * 2)
+def conv2d(images, kernel, stride: int, padding: int):
+    """Convolves images [N, H, W, C] with a kernel [h, w, C, O], zero-padded by `padding` on each side."""
+    strides, pads = (stride, stride), ((padding, padding),) * 2
+    # Inside the VJP's two halves, never around it: a choice that is differentiated runs on both sides.
+    return lax.platform_dependent(
+        images,
+        kernel,
+        cpu=lambda images, kernel: _padded_conv(images, kernel, strides, pads),
+        default=lambda images, kernel: _conv(images, kernel, strides, pads),
+    )
 
 
 def _forward(images, kernel, stride, padding):
-    return _canonical_conv(images, kernel, stride, padding), (images, kernel)
+    return conv2d(images, kernel, stride, padding), (images, kernel)
 
 
 def _backward(stride, padding, residuals, cotangent):
-    images, kernel = residuals
+    return lax.platform_dependent(
+        *residuals,
+        cotangent,
+        cpu=functools.partial(_canonical_gradients, stride, padding),
+        default=functools.partial(_xla_gradients, stride, padding),
+    )
+
+
+conv2d.defvjp(_forward, _backward)
+
+
+def _xla_gradients(stride, padding, images, kernel, cotangent):
+    """Gradients by images and kernel, as autodiff writes them."""
+    conv = lambda images, kernel: _conv(images, kernel, (stride, stride), ((padding, padding),) * 2)
+    return jax.vjp(conv, images, kernel)[1](cotangent)
+
+
+def _canonical_gradients(stride, padding, images, kernel, cotangent):
+    """The same by convolutions with canonical dimensions."""
     sizes, windows = images.shape[1:3], kernel.shape[:2]
     # Extent of the cotangent with stride - 1 zeros between its entries.
     dilated = [(n - 1) * stride + 1 for n in cotangent.shape[1:3]]
@@ -95,6 +115,3 @@ def _backward(stride, padding, residuals, cotangent):
         rhs_dilation=(stride, stride),
     ).transpose(1, 2, 0, 3)
     return images_gradient, kernel_gradient
-
-
-_canonical_conv.defvjp(_forward, _backward)
