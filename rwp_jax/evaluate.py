@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 
 from rwp_jax import parallel
 from rwp_jax.attacks.pgd import forward_in_mode, pgd
@@ -14,6 +15,8 @@ from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.data.pipeline import padded_batches
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import Classifier
+
+PRECISION = "highest"  # of matrix products, whose verdicts are to be float32's
 
 
 class FixedAttack(NamedTuple):
@@ -61,7 +64,7 @@ def attack_images(
     return x + delta
 
 
-def make_evaluation(
+def make_count_correct(
     classifier: Classifier,
     threat_model: ThreatModel,
     *,
@@ -69,11 +72,12 @@ def make_evaluation(
     step_size: float,
     batch_size: int,
     mode: str,
-) -> Callable:
-    """Makes the evaluation that runs after each epoch: clean accuracy and PGD on the cross-entropy.
+    mesh: Mesh | None = None,
+) -> parallel.Mapped:
+    """Makes the program of an evaluation, for one batch.
 
     The attack runs in eval mode from a random start. Its key depends on the example's index alone, so
-    that the number of devices changes no verdict. Matrix products use full float32.
+    that the number of devices changes no verdict.
 
     Args:
       classifier: network; give it float32 or float64.
@@ -82,12 +86,13 @@ def make_evaluation(
       step_size: of PGD.
       batch_size: global, a multiple of the number of devices.
       mode: of `parallel.data_parallel`.
+      mesh: other devices, to compile for.
 
     Returns:
-      (params, batch_stats, images uint8 [N, H, W, C], labels [N], key) -> dict of floats
-      `natural_accuracy` and `pgd_accuracy` in [0, 1]; all arguments replicated over devices.
+      (params, batch_stats, images uint8 [N, H, W, C], labels [N], key, indices, mask) -> int32 [2], how
+      many examples are classified correctly, clean and attacked; indices and mask of the batch are
+      split over devices, all else is replicated.
     """
-
     attack = FixedAttack(steps, step_size)
 
     def count_correct(params, batch_stats, images, labels, key, indices, mask):
@@ -100,16 +105,31 @@ def make_evaluation(
         counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x_adv) & mask)])
         return lax.psum(counts, parallel.AXIS)
 
-    mapped = parallel.data_parallel(count_correct, (False,) * 5 + (True, True), mode)
+    split = (False,) * 5 + (True, True)
+    return parallel.data_parallel(count_correct, split, mode, mesh=mesh)
+
+
+def make_evaluation(count_correct: Callable, batch_size: int) -> Callable:
+    """Makes the evaluation that runs after each epoch: clean accuracy and PGD on the cross-entropy.
+
+    Matrix products use full float32.
+
+    Args:
+      count_correct: see `make_count_correct`.
+      batch_size: its batch size.
+
+    Returns:
+      (params, batch_stats, images uint8 [N, H, W, C], labels [N], key) -> dict of floats
+      `natural_accuracy` and `pgd_accuracy` in [0, 1]; all arguments replicated over devices.
+    """
 
     def evaluate(params, batch_stats, images, labels, key):
         counts = []
         mine = parallel.part_of_this_host(batch_size)
-        with jax.default_matmul_precision("highest"):
+        with jax.default_matmul_precision(PRECISION):
             for indices, mask in padded_batches(len(labels), batch_size):
-                counts.append(
-                    mapped(params, batch_stats, images, labels, key, indices[mine], mask[mine])
-                )
+                arguments = params, batch_stats, images, labels, key, indices[mine], mask[mine]
+                counts.append(count_correct(*arguments))
         natural, robust = np.sum(jax.device_get(counts), 0) / len(labels)
         return {"natural_accuracy": float(natural), "pgd_accuracy": float(robust)}
 

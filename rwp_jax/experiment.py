@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 
 from rwp_jax import parallel
 from rwp_jax.attacks.pgd import BN_MODES
@@ -16,7 +17,7 @@ from rwp_jax.data.augment import make_augment
 from rwp_jax.data.pipeline import Mixture, make_mixture
 from rwp_jax.data.sources import Dataset
 from rwp_jax.errors import InputError
-from rwp_jax.evaluate import make_evaluation
+from rwp_jax.evaluate import make_count_correct, make_evaluation
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.objectives import Objective, make_objective
 from rwp_jax.optimizer import make_schedule, make_sgd
@@ -36,11 +37,13 @@ class Experiment(NamedTuple):
       recipe: what a training step is made of.
       train_step: (state, TrainingSet, indices of this host, key, asked) -> (state, metrics, stop). `asked`,
         from `parallel.per_device`, says whether this host was asked to stop; `stop`, whether any was.
+      count_correct: the program of an evaluation, see `evaluate.make_count_correct`.
       evaluate: see `evaluate.make_evaluation`.
     """
 
     recipe: Recipe
-    train_step: Callable
+    train_step: parallel.Mapped
+    count_correct: parallel.Mapped
     evaluate: Callable
 
 
@@ -202,18 +205,21 @@ def check_sizes(config, dataset: Dataset) -> None:
         )
 
 
-def check_values(config) -> None:
-    """Checks what a network needs that is not to be trained; raises InputError."""
+def check_values(config, devices: int | None = None) -> None:
+    """Checks what a network needs that is not to be trained; raises InputError.
+
+    `devices` are those that a batch is split over, all there are by default.
+    """
     check_numbers(config)
     check_precision(config)
     for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):
-        parallel.check_batch_size(f"config.{key}", section.batch_size)
+        parallel.check_batch_size(f"config.{key}", section.batch_size, devices)
     build(config, num_classes=2, steps_per_epoch=1)
 
 
-def check_config(config) -> None:
+def check_config(config, devices: int | None = None) -> None:
     """Checks all that training needs and that can be known before data are read; raises InputError."""
-    check_values(config)
+    check_values(config, devices)
     has_extra_data = config.extra_data.path or config.data.labeled_examples
     if _objective(config).needs_extra_data and not has_extra_data:
         raise InputError(
@@ -229,8 +235,11 @@ def weight_perturbation_of(config) -> WeightPerturbation:
     return make_weight_perturbation(**perturbation)
 
 
-def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
-    """Builds the parts, compiling nothing; raises InputError for values that a part refuses."""
+def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None) -> Experiment:
+    """Builds the parts, compiling nothing; raises InputError for values that a part refuses.
+
+    `mesh` has other devices, to compile for; by default the parts run on all there are.
+    """
     network = {
         "name": config.model.name,
         "num_classes": num_classes,
@@ -267,16 +276,19 @@ def build(config, num_classes: int, steps_per_epoch: int) -> Experiment:
         return *step(state, data, indices, key), lax.pmax(asked[0].astype(int), parallel.AXIS)
 
     train_step = parallel.data_parallel(
-        step_and_agree, (False, False, True, False, True), config.parallel, donate=(0,)
+        step_and_agree, (False, False, True, False, True), config.parallel, (0,), mesh
     )
     # Verdicts are float32 even where training computes in bfloat16.
     dtype = "float64" if config.dtype == "float64" else "float32"
-    evaluate = make_evaluation(
+    batch_size = config.evaluation.batch_size
+    count_correct = make_count_correct(
         make_classifier(**network, dtype=dtype),
         threat_model,
         steps=config.evaluation.steps,
         step_size=config.evaluation.step_size,
-        batch_size=config.evaluation.batch_size,
+        batch_size=batch_size,
         mode=config.parallel,
+        mesh=mesh,
     )
-    return Experiment(recipe, train_step, evaluate)
+    evaluate = make_evaluation(count_correct, batch_size)
+    return Experiment(recipe, train_step, count_correct, evaluate)

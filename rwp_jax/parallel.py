@@ -5,7 +5,7 @@ State and data sets are replicated, index batches are split along their first ax
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,9 @@ def split_cpu() -> None:
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))
 
 
-def check_batch_size(key: str, batch_size: int) -> None:
-    """Raises InputError unless the global batch splits evenly over all devices."""
-    devices = jax.device_count()
+def check_batch_size(key: str, batch_size: int, devices: int | None = None) -> None:
+    """Raises InputError unless the global batch splits evenly over the devices (default: all there are)."""
+    devices = devices or jax.device_count()
     if batch_size < 1 or batch_size % devices:
         raise InputError(
             f"{key}={batch_size} must be a positive multiple of the number of devices, {devices}"
@@ -50,14 +50,15 @@ def _devices() -> list[jax.Device]:
     return sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
 
 
-def _mesh(devices: list[jax.Device]) -> Mesh:
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """The devices in a row. Those of a machine that is not there can be compiled for, not run on."""
     # Mesh, not jax.make_mesh: that one's axes are Explicit by default and it may reorder devices.
     return Mesh(np.array(devices), (AXIS,))
 
 
 def replicate(tree):
     """Copies a tree of arrays, equal on all hosts, to every device of all hosts."""
-    sharding = NamedSharding(_mesh(_devices()), PartitionSpec())
+    sharding = NamedSharding(mesh_of(_devices()), PartitionSpec())
     if jax.process_count() == 1:
         # device_put may share buffers with its argument; donating those would delete the original.
         return jax.device_put(jax.tree.map(jnp.copy, tree), sharding)
@@ -72,7 +73,7 @@ def replicate(tree):
 
 def replicate_on_this_host(tree):
     """Copies a tree of arrays to every device of this host, as `over_examples` wants them."""
-    return jax.device_put(tree, NamedSharding(_mesh(jax.local_devices()), PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(mesh_of(jax.local_devices()), PartitionSpec()))
 
 
 def per_device(value) -> np.ndarray:
@@ -80,7 +81,40 @@ def per_device(value) -> np.ndarray:
     return np.full(jax.local_device_count(), value)
 
 
-def data_parallel(function: Callable, split: tuple[bool, ...], mode: str, donate=()) -> Callable:
+def _shapes(mesh: Mesh, split: bool, tree):
+    """Shapes and dtypes of a global argument, with where it lies on the mesh."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS) if split else PartitionSpec())
+    shape = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.tree.map(shape, tree)
+
+
+class Mapped:
+    """A function mapped over devices, which can be called or only compiled."""
+
+    def __init__(self, jitted: Callable, mesh: Mesh, split: tuple[bool, ...], spread: Callable):
+        """`spread` makes of an argument that is split what `jitted` takes."""
+        self._jitted, self._mesh, self._split, self._spread = jitted, mesh, split, spread
+
+    def __call__(self, *arguments):
+        pairs = zip(arguments, self._split, strict=True)
+        return self._jitted(*(self._spread(a) if s else a for a, s in pairs))
+
+    def lower(self, *arguments) -> jax.stages.Lowered:
+        """The program for arguments of these (global) shapes and dtypes, ready to be compiled."""
+        pairs = zip(arguments, self._split, strict=True)
+        return self._jitted.lower(*(_shapes(self._mesh, s, a) for a, s in pairs))
+
+
+def _sharded(function, mesh, split, out_spec, donate=()):
+    spec = tuple(PartitionSpec(AXIS) if s else PartitionSpec() for s in split)
+    # check_vma would add a pmean's factor to gradients of local losses, silently.
+    sharded = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=out_spec, check_vma=False)
+    return jax.jit(sharded, donate_argnums=donate)
+
+
+def data_parallel(
+    function: Callable, split: tuple[bool, ...], mode: str, donate=(), mesh: Mesh | None = None
+) -> Mapped:
     """Maps a per-device function with axis name `AXIS` over all devices.
 
     Args:
@@ -89,13 +123,14 @@ def data_parallel(function: Callable, split: tuple[bool, ...], mode: str, donate
         (numpy arrays) or the argument is replicated, see `replicate`.
       mode: `pmap` or `shard_map`, which give the same numbers.
       donate: positions of arguments whose buffers may be reused.
+      mesh: other devices, to compile for; the program is then that of `shard_map`.
 
     Returns:
       A function of the same arguments; outputs are replicated.
     """
     if mode not in MODES:
         raise InputError(f"config.parallel={mode!r} must be one of {', '.join(MODES)}")
-    if mode == "pmap":
+    if mode == "pmap" and mesh is None:
         mapped = jax.pmap(
             function,
             axis_name=AXIS,
@@ -105,24 +140,14 @@ def data_parallel(function: Callable, split: tuple[bool, ...], mode: str, donate
             devices=_devices(),
         )
         spread = lambda part: part.reshape(jax.local_device_count(), -1, *part.shape[1:])
-    else:
-        mesh = _mesh(_devices())
-        spec = tuple(PartitionSpec(AXIS) if s else PartitionSpec() for s in split)
-        # check_vma would add a pmean's factor to gradients of local losses, silently.
-        sharded = jax.shard_map(
-            function, mesh=mesh, in_specs=spec, out_specs=PartitionSpec(), check_vma=False
-        )
-        mapped = jax.jit(sharded, donate_argnums=donate)
-        sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-        spread = lambda part: jax.make_array_from_process_local_data(sharding, part)
-
-    def call(*arguments):
-        return mapped(*(spread(a) if s else a for a, s in zip(arguments, split, strict=True)))
-
-    return call
+        return Mapped(mapped, mesh_of(_devices()), split, spread)
+    mesh = mesh or mesh_of(_devices())
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    spread = lambda part: jax.make_array_from_process_local_data(sharding, part)
+    return Mapped(_sharded(function, mesh, split, PartitionSpec(), donate), mesh, split, spread)
 
 
-def over_examples(function: Callable, split: tuple[bool, ...]) -> Callable:
+def over_examples(function: Callable, split: tuple[bool, ...], mesh: Mesh | None = None) -> Mapped:
     """Maps a function whose examples do not interact over the devices of this host.
 
     Args:
@@ -130,13 +155,8 @@ def over_examples(function: Callable, split: tuple[bool, ...]) -> Callable:
         [B, ...]. Devices do not wait for one another within it.
       split: for each argument, whether it is split along its first axis, a multiple of the number of
         devices, or replicated.
+      mesh: other devices, to compile for.
     """
-    spec = tuple(PartitionSpec(AXIS) if s else PartitionSpec() for s in split)
-    mapped = jax.shard_map(
-        function,
-        mesh=_mesh(jax.local_devices()),
-        in_specs=spec,
-        out_specs=PartitionSpec(AXIS),
-        check_vma=False,
-    )
-    return jax.jit(mapped)
+    mesh = mesh or mesh_of(jax.local_devices())
+    mapped = _sharded(function, mesh, split, PartitionSpec(AXIS))
+    return Mapped(mapped, mesh, split, lambda part: part)

@@ -230,5 +230,6 @@ def perturb_and_differentiate(
     )
     nothing = Perturbed(zeros, zeros, loss, aux, aux, counter, counter, counter)
     carry = (zeros, counter, jnp.asarray(False), nothing)
-    *_, result = lax.while_loop(lambda carry: ~carry[2], iterate, carry)
+    with jax.named_scope("perturb"):  # the loop's name in profiles and compiled programs
+        *_, result = lax.while_loop(lambda carry: ~carry[2], iterate, carry)
     return result

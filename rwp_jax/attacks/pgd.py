@@ -71,4 +71,5 @@ def pgd(
         delta = threat_model.project(threat_model.step(delta, gradient, step_size), x)
         return delta, batch_stats
 
-    return lax.fori_loop(0, steps, step, (start, batch_stats))
+    with jax.named_scope("attack"):  # the loop's name in profiles and compiled programs
+        return lax.fori_loop(0, steps, step, (start, batch_stats))

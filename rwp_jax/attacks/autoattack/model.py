@@ -49,8 +49,15 @@ def _digest(program: ClosedJaxpr) -> str:
     return digest.hexdigest()
 
 
-def make_model(logits_fn: Callable, image_shape: tuple[int, ...], randomized: bool) -> Model:
+def make_model(
+    logits_fn: Callable,
+    image_shape: tuple[int, ...],
+    randomized: bool,
+    platform: str | None = None,
+) -> Model:
     """Wraps logits_fn, of (images) or, where `randomized`, of (images, key).
+
+    `platform` is that of the programs, by default JAX's default backend.
 
     Raises:
       InputError: where it cannot be traced, or does not return floating-point logits [B, classes] with two
@@ -99,6 +106,7 @@ def make_model(logits_fn: Callable, image_shape: tuple[int, ...], randomized: bo
             "[B, classes] with two classes at least"
         )
     # Constants that depend on the number of images are no weights.
-    hoist = jax.default_backend() != "cpu" and same_arrays(probe.consts, other.consts)
+    platform = platform or jax.default_backend()
+    hoist = platform != "cpu" and same_arrays(probe.consts, other.consts)
     weights = probe.consts if hoist else ()
     return Model(weights, apply, outputs[0].shape[1], randomized, _digest(probe))

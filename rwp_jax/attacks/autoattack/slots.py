@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh
 
 from rwp_jax import parallel
 from rwp_jax.attacks.autoattack.model import Model
@@ -34,7 +35,7 @@ class Slots(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The compiled functions of an attack on a network; see `compile_attack`."""
+    """The compiled functions of an attack on a network; see `map_programs` and `compile_attack`."""
 
     begin: Callable
     merge: Callable
@@ -42,20 +43,22 @@ class Programs(NamedTuple):
     outcome: Callable
 
 
-def compile_attack(
-    attack: Attack, model: Model, norm: str, epsilon: float, image_shape, precision: str
+def map_programs(
+    attack: Attack, model: Model, norm: str, image_shape, mesh: Mesh | None = None
 ) -> Programs:
-    """Makes the functions that work on slots, split over the devices of this host.
+    """Makes the functions that work on slots, split over the devices of this host or those of `mesh`.
 
     Args:
       attack: what searches do.
       model: whom they attack.
       norm: `Linf` or `L2`.
-      epsilon: radius of the ball; an argument of the programs, so that other radii need no new ones.
       image_shape: (H, W, C).
-      precision: of matrix products.
+      mesh: other devices, to compile for.
+
+    Returns:
+      Programs whose functions take what they depend on first: begin and outcome epsilon, advance the
+      model's weights and epsilon.
     """
-    epsilon = np.float32(epsilon)
 
     def begin(epsilon, key, x, y, target, restart, image, number):
         """Fresh slots. A key depends on image and search alone, not on the place in a batch."""
@@ -95,10 +98,29 @@ def compile_attack(
     def outcome(epsilon, slots) -> Outcome:
         return attack.search(norm, epsilon, image_shape).outcome(slots.job, slots.state)
 
-    begin = parallel.over_examples(begin, (False, False) + (True,) * 6)
-    merge = parallel.over_examples(merge, (True,) * 4)
-    advance = parallel.over_examples(advance, (False,) * 4 + (True,))
-    outcome = parallel.over_examples(outcome, (False, True))
+    return Programs(
+        parallel.over_examples(begin, (False, False) + (True,) * 6, mesh),
+        parallel.over_examples(merge, (True,) * 4, mesh),
+        parallel.over_examples(advance, (False,) * 4 + (True,), mesh),
+        parallel.over_examples(outcome, (False, True), mesh),
+    )
+
+
+def compile_attack(
+    attack: Attack, model: Model, norm: str, epsilon: float, image_shape, precision: str
+) -> Programs:
+    """Makes the functions of `map_programs` for one network and radius.
+
+    Args:
+      attack: what searches do.
+      model: whom they attack.
+      norm: `Linf` or `L2`.
+      epsilon: radius of the ball; an argument of the programs, so that other radii need no new ones.
+      image_shape: (H, W, C).
+      precision: of matrix products.
+    """
+    epsilon = np.float32(epsilon)
+    begin, merge, advance, outcome = map_programs(attack, model, norm, image_shape)
 
     def precisely(function):
         def call(*arguments):
