@@ -7,6 +7,7 @@
     python main.py --mode export_torch --workdir DIR --output FILE
     python main.py --mode reproduce --experiment fig2a --scale digits --workdir DIR [--list]
     python main.py --mode report --workdirs DIR,DIR [--curves FILE]
+    python main.py --mode plan --config FILE --target h100 [--devices 8]
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
 command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input, 75 stopped by
@@ -38,6 +39,8 @@ from rwp_jax import (
 from rwp_jax.command_line import Mode, check_flags, parse_flags
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.finite import NonFiniteLoss
+from rwp_jax.hardware.plan import print_plan
+from rwp_jax.hardware.topology import ACCEPTED
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.preemption import EXIT_CODE, Interrupted, end_on_sigterm
 from rwp_jax.reproduce.command import reproduce
@@ -52,7 +55,7 @@ WORKDIR = flags.DEFINE_string(
 MODE = flags.DEFINE_string(
     "mode",
     "train",
-    "train, evaluate, pseudo_label, import_torch, export_torch, reproduce or report.",
+    "train, evaluate, pseudo_label, import_torch, export_torch, reproduce, report or plan.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 PROFILE = flags.DEFINE_string(
@@ -136,6 +139,12 @@ SETTINGS = flags.DEFINE_multi_string(
     "reproduce: KEY=VALUE of the config, in all runs, or PATTERN:KEY=VALUE in those whose names match; "
     "may be repeated.",
 )
+TARGET = flags.DEFINE_string(
+    "target", None, f"plan, reproduce --list: hardware that need not be there: {ACCEPTED}."
+)
+DEVICES = flags.DEFINE_integer(
+    "devices", None, "With --target: how many; by default one GPU, or all of a TPU slice."
+)
 WORKDIRS = flags.DEFINE_list("workdirs", [], "report: directories of runs, comma-separated.")
 CURVES = flags.DEFINE_string(
     "curves", "", "report: a CSV file of published learning curves to draw besides."
@@ -209,7 +218,13 @@ def reproduce_paper() -> None:
         overrides=SETTINGS.value,
         only=ONLY.value,
         show_plan=LIST.value,
+        target=TARGET.value,
+        devices=DEVICES.value,
     )
+
+
+def plan() -> None:
+    print_plan(CONFIG.value, TARGET.value, DEVICES.value)
 
 
 def report() -> None:
@@ -253,10 +268,11 @@ MODES = {
     ),
     "reproduce": Mode(
         reproduce_paper,
-        takes={"experiment", "scale", "seeds", "list", "only", "override"},
+        takes={"experiment", "scale", "seeds", "list", "only", "override", "target", "devices"},
         needs=("experiment", "workdir"),
     ),
     "report": Mode(report, takes={"workdirs", "curves", "only"}, needs=("workdirs",)),
+    "plan": Mode(plan, takes={"config", "target", "devices"}, needs=("target",)),
 }
 
 

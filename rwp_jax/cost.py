@@ -1,11 +1,12 @@
 """What a run costs: forward passes and floating-point operations, without running or loading anything."""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
 
-from rwp_jax.data import sources
+from rwp_jax.data import files, sources
 from rwp_jax.data.pipeline import make_mixture
 from rwp_jax.data.sizes import NAMED, SVHN_EXTRA, DataSize
 from rwp_jax.experiment import weight_perturbation_of
@@ -22,6 +23,9 @@ EVALUATION = {
     "cw": 2 * 100 + 1,
     "autoattack": 200 + 9 * 200 + 9 * 300 + 5000,
 }
+
+
+PUBLISHED_EXTRA = 500_000  # images in ti_500K_pseudo_labeled.pickle
 
 
 def data_size(config) -> DataSize:
@@ -56,6 +60,47 @@ def passes_of_a_step(config, k: float) -> float:
     return 1 + attack + 6 * (k + 1)  # TRADES and RST run on clean and attacked images
 
 
+def extra_examples(config) -> int:
+    """How many extra images a run has: of its file, where it is there, else of the published one."""
+    size, path = data_size(config), config.extra_data.path
+    if path:
+        there = pathlib.Path(path).is_file()
+        return len(files.read_extra(path)[0]) if there else PUBLISHED_EXTRA
+    return size.train - (config.data.labeled_examples or size.train)
+
+
+def training_examples(config) -> int:
+    """Images on every device while a run trains, extra ones included."""
+    labelled = config.data.labeled_examples or data_size(config).train
+    used = config.extra_data.unlabeled_fraction != 0
+    return labelled + used * extra_examples(config)
+
+
+def steps_per_epoch(config) -> int:
+    """Training steps in an epoch."""
+    labelled = config.data.labeled_examples or data_size(config).train
+    fraction = config.extra_data.unlabeled_fraction
+    extra = extra_examples(config) if fraction else 0
+    return make_mixture(labelled, config.batch_size, extra, fraction, config.epoch_examples).steps
+
+
+def evaluated_examples(config) -> list[int]:
+    """Images in each set that is evaluated after an epoch: test, held out, part of training."""
+    size = data_size(config)
+    labelled = config.data.labeled_examples or size.train
+    parts = (
+        size.test,
+        config.data.validation_examples,
+        min(config.evaluation.train_examples, labelled),
+    )
+    return [count for count in parts if count]
+
+
+def perturbed_epochs(config) -> int:
+    """Epochs that may perturb the weights."""
+    return max(0, config.epochs - config.weight_perturbation.start_epoch)
+
+
 def training_passes(config, k: float | None = None) -> float:
     """Forward passes of one image in a training run, without RST's first stage.
 
@@ -65,27 +110,14 @@ def training_passes(config, k: float | None = None) -> float:
       config: of the run.
       k: mean number of steps of weight ascent; None for the most it may take.
     """
-    size = data_size(config)
-    labelled = config.data.labeled_examples or size.train
-    has_extra = bool(config.extra_data.path) or labelled < size.train
-    fraction = config.extra_data.unlabeled_fraction
-    mixture = make_mixture(
-        labelled,
-        config.batch_size,
-        size.train - labelled or int(has_extra),
-        fraction,
-        config.epoch_examples,
-    )
-    images = mixture.steps * config.batch_size
-    perturbed = max(0, config.epochs - config.weight_perturbation.start_epoch)
+    images = steps_per_epoch(config) * config.batch_size
+    perturbed = perturbed_epochs(config)
     if k is None:
         steps = perturbed * passes_of_a_step(config, weight_perturbation_of(config).steps)
         steps += (config.epochs - perturbed) * passes_of_a_step(config, 0)
     else:
         steps = config.epochs * passes_of_a_step(config, k)
-    evaluated = size.test + config.data.validation_examples
-    evaluated += min(config.evaluation.train_examples, size.train)
-    a_network = evaluated * (2 + 2 * config.evaluation.steps)
+    a_network = sum(evaluated_examples(config)) * (2 + 2 * config.evaluation.steps)
     networks = 2 if config.ema_decay else 1
     return images * steps + config.epochs * networks * a_network
 

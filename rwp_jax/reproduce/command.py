@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from rwp_jax import cost, experiment, robustness, self_training, workdir
 from rwp_jax.errors import InputError
 from rwp_jax.finite import NonFiniteLoss
+from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.report import summary
 from rwp_jax.report.page import write_page
@@ -13,6 +14,7 @@ from rwp_jax.report.results import read_result
 from rwp_jax.report.table import MISSING, Table, as_text, write_csv
 from rwp_jax.reproduce import plan
 from rwp_jax.reproduce.experiments import SCALES, Experiment, make_experiment
+from rwp_jax.reproduce.hours import device_hours
 from rwp_jax.reproduce.layout import lay_out
 from rwp_jax.reproduce.plan import Run
 
@@ -29,6 +31,8 @@ def reproduce(
     overrides: Sequence[str] = (),
     only: str = "",
     show_plan: bool = False,
+    target: str | None = None,
+    devices: int | None = None,
 ) -> None:
     """Runs a table or figure of the paper; what is finished, or under way elsewhere, is left alone.
 
@@ -42,20 +46,31 @@ def reproduce(
       overrides: [PATTERN:]KEY=VALUE, set in the configs of all runs or those whose names match.
       only: shell patterns of the runs to do now, comma-separated; empty for all.
       show_plan: only print the runs, their state and what they cost.
+      target: with show_plan, hardware whose device-hours are shown; it need not be there.
+      devices: of the target.
 
     Raises:
       InputError: for bad input, before anything is trained.
       NonFiniteLoss: at the end, where runs diverged; the report leaves them out.
     """
+    if target:
+        only_compile()
     wanted = make_experiment(name, scale)
     settings = [plan.parse_override(text) for text in overrides]
     runs = plan.make_plan(wanted, seeds, settings, directory, load_config)
     chosen = plan.select(runs, only or "*")
     attacks = tuple(robustness.COLUMNS) if wanted.layout == "table2" else ()
     _check(chosen, runs)
+    if target and not show_plan:
+        raise InputError(f"--target={target} is for --list: it shows what the runs take there")
+    if devices is not None and not target:
+        raise InputError(f"--devices={devices} is for --target")
     if show_plan:
+        hardware = find_hardware(target, devices) if target else None
         print(f"{wanted.title}, {SCALES[scale].described}")
-        print(as_text(_plan_table(chosen, attacks)))
+        table = _plan_table(chosen, attacks, hardware)
+        print(as_text(table))
+        print(table.note)
         return
     _load_data(chosen)
     if all(run.config.dtype != "float64" for run in chosen):
@@ -132,31 +147,49 @@ def _state(run: Run, attacks: Sequence[str]) -> str:
     return f"epoch {done} of {run.config.epochs}" if done else "to do"
 
 
-def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...]) -> Table:
-    """The runs with what they cost, at most: every gate open for all steps, no image broken early.
+def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardware | None) -> Table:
+    """The runs with what is left of them: device-hours at least on the hardware, time at most here.
 
-    Times are known once a run of the same network is finished, by whose operations a second they are.
+    At most is with every gate open for all steps and no image broken early. It is known once a run of the
+    same network is finished, by whose operations a second it is reckoned. At least leaves out the columns
+    of Table 2.
     """
+    hours = device_hours(runs, hardware) if hardware else [(0.0, 0.0)] * len(runs)
     rates = _rates(runs)
     rows, total, known = [], 0.0, True
-    for run in runs:
-        config, state = run.config, _state(run, attacks)
-        teacher, training = cost.teacher_flops(config), cost.training_flops(config)
-        evaluation = cost.evaluation_flops(config, attacks)
-        left = 0.0
-        if not run.finished:
-            begun = run.epochs_done > 0  # RST's first stage comes before
-            left = training * (1 - run.epochs_done / config.epochs) + (0 if begun else teacher)
-            left += evaluation * len(_to_evaluate(run, attacks))
-        elif state != FINISHED:
-            left = evaluation * len(_unevaluated(run, attacks))
-        rate = rates.get(config.model.name)
+    least = [0.0, 0.0]
+    for run, floors in zip(runs, hours, strict=True):
+        left, state = _flops_left(run, attacks), _state(run, attacks)
+        share = 0.0 if run.finished else 1 - run.epochs_done / run.config.epochs
+        floors = [share * floor for floor in floors]
+        least = [a + b for a, b in zip(least, floors, strict=True)]
+        rate = rates.get(run.config.model.name)
         seconds = left / rate if rate else (None if left else 0.0)
         total, known = total + (seconds or 0.0), known and seconds is not None
-        operations = teacher + training + evaluation * len(_to_evaluate(run, attacks))
-        rows.append([run.name, state, f"{operations / 1e12:,.1f}", _duration(seconds)])
-    rows.append(["together", "", "", _duration(total if known else None)])
-    return Table("", ["run", "state", "TFLOP at most", "time left at most"], rows)
+        rows.append([run.name, state, *map(_hours, floors), _duration(seconds)])
+    rows.append(["together", "", *map(_hours, least), _duration(total if known else None)])
+    header = ["run", "state", "device-hours at least, k = 0", "k = K2", "time left at most"]
+    if not hardware:
+        rows = [[*row[:2], row[-1]] for row in rows]
+        return Table("", [*header[:2], header[-1]], rows, "--target h100 adds device-hours there")
+    note = f"device-hours: floors on {hardware.devices} x {hardware.chip.name}, training alone"
+    return Table("", header, rows, note)
+
+
+def _flops_left(run: Run, attacks: tuple[str, ...]) -> float:
+    """Operations that a run still takes, at most."""
+    config = run.config
+    evaluation = cost.evaluation_flops(config, attacks)
+    if run.finished:
+        return evaluation * len(_unevaluated(run, attacks))
+    left = cost.training_flops(config) * (1 - run.epochs_done / config.epochs)
+    if not run.epochs_done:  # RST's first stage comes before
+        left += cost.teacher_flops(config)
+    return left + evaluation * len(_to_evaluate(run, attacks))
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2f}"
 
 
 def _rates(runs: Sequence[Run]) -> dict[str, float]:

@@ -1,0 +1,70 @@
+"""What the programs of a run do on a GPU or TPU that is not there: kernels, bytes, operations, memory.
+
+    python -m benchmarks.compiled --config configs/cifar10_at_rwp.py [--target h100|h200|a100|v5e:2x2|...]
+        [--devices 8] [--batch_size 128] [--dtype bfloat16] [--model wrn-34-10]
+        [--program train|evaluate|autoattack] [--json FILE] [--hlo FILE]
+
+The trainer's own program is compiled by the compiler of that hardware, which JAX has without the hardware
+(`pip install ".[compile-gpu]"` or `".[compile-tpu]"`, in an environment of its own), and counted from its
+text; see rwp_jax/hardware/census.py. Nothing runs. A floor is the sum over kernels of the larger of bytes
+over bandwidth and operations over the rate of matrix products; real kernels are slower. Bytes and
+operations are of one device and one iteration of each loop. --hlo keeps the text, to count again.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+import jax
+
+from benchmarks.step_time import load_config
+from rwp_jax.errors import InputError
+from rwp_jax.hardware import report
+from rwp_jax.hardware.programs import PROGRAMS, compile_programs
+from rwp_jax.hardware.topology import ACCEPTED, find_hardware, only_compile
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--target", default="h100", help=ACCEPTED)
+    parser.add_argument("--devices", type=int, help="default one GPU, or all of a slice")
+    parser.add_argument("--batch_size", type=int, help="global, instead of the config's")
+    parser.add_argument("--dtype", help="instead of the config's")
+    parser.add_argument("--model", help="instead of the config's")
+    parser.add_argument("--program", default="train", help=", ".join(PROGRAMS))
+    parser.add_argument("--json", type=pathlib.Path, help="also write the figures here")
+    parser.add_argument("--hlo", type=pathlib.Path, help="keep the compiled text here")
+    args = parser.parse_args()
+    try:
+        run(args)
+    except InputError as error:
+        print(f"benchmarks.compiled: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(args) -> None:
+    only_compile()
+    config = load_config(args.config)
+    config.model.name = args.model or config.model.name
+    config.dtype = args.dtype or config.dtype
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    if args.batch_size is not None:
+        config.batch_size = config.evaluation.batch_size = args.batch_size
+    hardware = find_hardware(args.target, args.devices)
+    programs = []
+    for program in compile_programs(config, hardware, args.program, args.batch_size):
+        print(report.describe(program, hardware), flush=True)
+        programs.append(program)
+    if args.hlo:
+        args.hlo.write_text("\n".join(program.text for program in programs))
+    if args.json:
+        figures = report.figures(programs, hardware)
+        figures["command"] = "python -m benchmarks.compiled " + " ".join(sys.argv[1:])
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What the makers say of GPUs and TPUs: one row a chip, dense rates, no sparsity.
+
+Sources: NVIDIA's data sheets of the A100 80GB SXM (2021), H100 SXM (2023) and H200 SXM (2024), and of the
+numbers that XLA schedules by (multiprocessors, caches, registers) the CUDA programming guide's table of
+compute capabilities; Google's pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU
+documentation. TPUs multiply float32 as sums of bfloat16 products: one at the default precision, six at the
+highest.
+"""
+
+from typing import NamedTuple
+
+GB, TERA = 1e9, 1e12
+GIB = 2**30  # what makers of memory mean by a GB
+
+
+class GpuNumbers(NamedTuple):
+    """What XLA's GPU compiler asks for besides: compute capability, chip layout, bytes, GHz."""
+
+    capability: tuple[int, int]
+    cores: int
+    units_per_core: int
+    shared_memory_per_core: int
+    shared_memory_per_block: int
+    l2_cache: int
+    clock: float
+    memory: int
+
+
+class Datasheet(NamedTuple):
+    """A chip.
+
+    Attributes:
+      name: as it is sold.
+      gigabytes: of memory, as it is sold: some 2^30 bytes each.
+      bandwidth: of the memory, bytes a second.
+      rates: operations a second of matrix products in bfloat16, in float32 at the default precision
+        (TF32, bfloat16), in float32 at the highest, and in float64; 0 for what it cannot do.
+      link: bytes a second that it can send to others, over all its links.
+      most: devices in one machine or slice.
+      gpu: for GPUs alone.
+    """
+
+    name: str
+    gigabytes: int
+    bandwidth: float
+    rates: dict[str, float]
+    link: float
+    most: int
+    gpu: GpuNumbers | None = None
+
+    @property
+    def memory(self) -> int:
+        """Bytes that there really are."""
+        return self.gpu.memory if self.gpu else self.gigabytes * GIB
+
+
+def _gpu_rates(bfloat16, tf32, float32, float64):
+    tera = (bfloat16 * TERA, tf32 * TERA, float32 * TERA, float64 * TERA)
+    return dict(zip(("bfloat16", "default", "float32", "float64"), tera, strict=True))
+
+
+def _tpu_rates(bfloat16):
+    return _gpu_rates(bfloat16, bfloat16, bfloat16 / 6, 0)
+
+
+_HOPPER = GpuNumbers((9, 0), 132, 128, 233_472, 232_448, 52_428_800, 1.98, 84_942_979_072)
+_AMPERE = GpuNumbers((8, 0), 108, 64, 167_936, 166_912, 41_943_040, 1.41, 85_100_068_864)
+_HOPPER_RATES = _gpu_rates(989.4, 494.7, 66.9, 66.9)
+
+GPUS = {
+    "a100": Datasheet(
+        "NVIDIA A100-SXM4-80GB",
+        80,
+        2039 * GB,
+        _gpu_rates(312, 156, 19.5, 19.5),
+        300 * GB,
+        8,
+        _AMPERE,
+    ),
+    "h100": Datasheet("NVIDIA H100 80GB HBM3", 80, 3352 * GB, _HOPPER_RATES, 450 * GB, 8, _HOPPER),
+    "h200": Datasheet(
+        "NVIDIA H200 141GB HBM3e",
+        141,
+        4800 * GB,
+        _HOPPER_RATES,
+        450 * GB,
+        8,
+        _HOPPER._replace(memory=151_397_597_184),
+    ),
+}
+TPUS = {
+    "v4": Datasheet("TPU v4", 32, 1200 * GB, _tpu_rates(275), 300 * GB, 4096),
+    "v5e": Datasheet("TPU v5e", 16, 819 * GB, _tpu_rates(197), 200 * GB, 256),
+    "v5p": Datasheet("TPU v5p", 95, 2765 * GB, _tpu_rates(459), 600 * GB, 8960),
+    "v6e": Datasheet("TPU v6e", 32, 1600 * GB, _tpu_rates(918), 400 * GB, 256),
+}

@@ -1,0 +1,196 @@
+"""The trainer's own programs, compiled for hardware that is not there."""
+
+import functools
+import re
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rwp_jax import experiment
+from rwp_jax.attacks.autoattack.model import make_model
+from rwp_jax.attacks.autoattack.slots import map_programs
+from rwp_jax.attacks.autoattack.suite import VERSIONS
+from rwp_jax.cost import data_size, training_examples
+from rwp_jax.errors import InputError
+from rwp_jax.evaluate import PRECISION
+from rwp_jax.hardware import census
+from rwp_jax.hardware.datasheets import GIB
+from rwp_jax.hardware.topology import Hardware
+from rwp_jax.models.classifier import make_classifier
+from rwp_jax.robustness import AUTOATTACK_NORMS
+from rwp_jax.train_step import TrainingSet, init_state
+
+PROGRAMS = ("train", "evaluate", "autoattack")
+AUTOATTACK_BATCH = 256  # searches a device, as `autoattack` has by default on accelerators
+_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of ")
+_UNITS = {unit: 1024**power for power, unit in enumerate("KMGT", 1)}
+
+
+class DoesNotFit(InputError):
+    """A program that needs more memory than a device has: `needed` bytes."""
+
+    def __init__(self, what: str, needed: float):
+        self.needed = needed
+        super().__init__(what)
+
+
+class CompiledProgram(NamedTuple):
+    """A program for some hardware.
+
+    Attributes:
+      name: of PROGRAMS, or of an attack of AutoAttack.
+      text: of its optimised module.
+      parts: its loops, then the rest; see `census`.
+      memory: bytes that each device needs to run it, arguments included.
+      arguments: bytes of these.
+      seconds: that compiling it took.
+    """
+
+    name: str
+    text: str
+    parts: list[census.Part]
+    memory: int
+    arguments: int
+    seconds: float
+
+
+def compile_programs(
+    config, hardware: Hardware, program: str, batch_size: int | None = None
+) -> Iterator[CompiledProgram]:
+    """Compiles a program of a run, or, of `autoattack`, one after the other those of its attacks.
+
+    Args:
+      config: of the run; its batch sizes are global.
+      hardware: what for.
+      program: `train` is a training step; `evaluate` the evaluation of one batch after each epoch;
+        `autoattack` what moves a batch of searches on, for each attack of the standard version.
+      batch_size: of `autoattack`, searches over all devices; default AUTOATTACK_BATCH a device.
+
+    Raises:
+      InputError: for values of the config that do not fit, batches that do not divide.
+      DoesNotFit: where a device has not enough memory.
+    """
+    if program not in PROGRAMS:
+        raise InputError(f"--program={program!r} must be one of {', '.join(PROGRAMS)}")
+    if not hardware.chip.rates.get(config.dtype, 1):
+        raise InputError(
+            f"config.dtype={config.dtype!r}: {hardware.chip.name} does not compute in it"
+        )
+    if program == "autoattack":
+        yield from _autoattack(config, hardware, batch_size)
+        return
+    experiment.check_config(config, hardware.devices)
+    lower = {"train": lower_train, "evaluate": lower_evaluate}[program]
+    yield _compiled(program, lambda: lower(config, hardware), hardware)
+
+
+def _abstract(config, hardware: Hardware):
+    """The parts of a run on the hardware, its state and its training set as shapes, a random key."""
+    size = data_size(config)
+    parts = experiment.build(config, size.num_classes, 1, hardware.mesh)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(lambda key: init_state(parts.recipe, key, size.image_shape), key)
+    return parts, state, key
+
+
+def _images(count: int, image_shape) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Shapes of images and labels."""
+    shape = jax.ShapeDtypeStruct
+    return shape((count, *image_shape), jnp.uint8), shape((count,), jnp.int32)
+
+
+def lower_train(config, hardware: Hardware) -> jax.stages.Lowered:
+    """The training step on the whole training set."""
+    parts, state, key = _abstract(config, hardware)
+    images, labels = _images(training_examples(config), data_size(config).image_shape)
+    weights = jax.ShapeDtypeStruct(labels.shape, jnp.float32)
+    indices = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    asked = jax.ShapeDtypeStruct((hardware.devices,), bool)
+    data = TrainingSet(images, labels, weights)
+    return parts.train_step.lower(state, data, indices, key, asked)
+
+
+def lower_evaluate(config, hardware: Hardware) -> jax.stages.Lowered:
+    """The evaluation of one batch of test images."""
+    parts, state, key = _abstract(config, hardware)
+    size = data_size(config)
+    images, labels = _images(size.test, size.image_shape)
+    batch = (config.evaluation.batch_size,)
+    indices, mask = jax.ShapeDtypeStruct(batch, jnp.int32), jax.ShapeDtypeStruct(batch, bool)
+    network = state.params, state.batch_stats
+    with jax.default_matmul_precision(PRECISION):
+        return parts.count_correct.lower(*network, images, labels, key, indices, mask)
+
+
+def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[CompiledProgram]:
+    size = data_size(config)
+    batch_size = batch_size or AUTOATTACK_BATCH * hardware.devices
+    if batch_size < 1 or batch_size % hardware.devices:
+        raise InputError(
+            f"--batch_size={batch_size} must be a positive multiple of the number of devices, "
+            f"{hardware.devices}"
+        )
+    experiment.check_config(config, 1)
+    mean_std = config.model.mean, config.model.std
+    classifier = make_classifier(config.model.name, size.num_classes, *mean_std)
+    network = jax.eval_shape(lambda key: classifier.init(key, size.image_shape), jax.random.key(0))
+    network = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), network)
+    logits_fn = functools.partial(classifier.eval, *network)
+    model = make_model(logits_fn, size.image_shape, False, hardware.platform)
+    norm = AUTOATTACK_NORMS[config.threat.norm]
+    for attack in VERSIONS["standard"]:
+        programs = map_programs(attack, model, norm, size.image_shape, hardware.mesh)
+        lower = functools.partial(_lower_advance, programs, model, size.image_shape, batch_size)
+        yield _compiled(attack.name, lower, hardware)
+
+
+def _lower_advance(programs, model, image_shape, batch_size: int) -> jax.stages.Lowered:
+    """What moves all searches of an attack on."""
+    shape = jax.ShapeDtypeStruct
+    epsilon, key = shape((), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
+    images, numbers = (
+        shape((batch_size, *image_shape), jnp.float32),
+        shape((batch_size,), jnp.int32),
+    )
+    begin = programs.begin.lower(epsilon, key, images, *[numbers] * 5)
+    slots = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype), begin.out_info)
+    with jax.default_matmul_precision(PRECISION):
+        return programs.advance.lower(model.weights, epsilon, key, shape((), jnp.int32), slots)
+
+
+def _does_not_fit(program: str, needed: float, hardware: Hardware) -> DoesNotFit:
+    chip = hardware.chip
+    return DoesNotFit(
+        f"does not fit: {program} needs {needed / GIB:.1f} of {chip.gigabytes} GB a device of "
+        f"{hardware.target}",
+        needed,
+    )
+
+
+def _compiled(name: str, lower, hardware: Hardware) -> CompiledProgram:
+    """Compiles and counts; raises DoesNotFit."""
+    begin = time.monotonic()
+    try:
+        compiled = lower().compile(hardware.options)
+    except jax.errors.JaxRuntimeError as error:
+        used = _OUT_OF_MEMORY.search(str(error))
+        if not used:
+            raise
+        raise _does_not_fit(name, float(used[1]) * _UNITS[used[2]], hardware) from None
+    sizes, text = compiled.memory_analysis(), compiled.as_text()
+    memory = (
+        sizes.argument_size_in_bytes
+        + sizes.output_size_in_bytes
+        - sizes.alias_size_in_bytes
+        + sizes.temp_size_in_bytes
+        + sizes.generated_code_size_in_bytes
+    )
+    if memory > hardware.chip.memory:
+        raise _does_not_fit(name, memory, hardware)
+    parts = census.take(text, hardware.chip, hardware.devices, name)
+    seconds = time.monotonic() - begin
+    return CompiledProgram(name, text, parts, memory, sizes.argument_size_in_bytes, seconds)

@@ -1,0 +1,98 @@
+"""Counts of compiled programs as text and as JSON."""
+
+import importlib.metadata
+import re
+from collections.abc import Sequence
+
+from rwp_jax.hardware.census import Part
+from rwp_jax.hardware.datasheets import GIB
+from rwp_jax.hardware.programs import CompiledProgram
+from rwp_jax.hardware.topology import Hardware
+
+COSTLIEST = 10  # kernels shown
+
+
+def describe(program: CompiledProgram, hardware: Hardware) -> str:
+    """A program's loops, its costliest kernels, its memory and its exchanges, as a text of some lines."""
+    chip = hardware.chip
+    lines = [
+        f"{program.name} on {hardware.devices} x {chip.name}, compiled in {program.seconds:.0f} s; of one "
+        "device and one iteration:",
+        "loop               kernels        MB   GFLOP  floor ms  of which reductions   exchanges",
+        *map(_line, program.parts),
+        f"memory: {program.memory / GIB:.2f} of {chip.gigabytes} GB a device, "
+        f"{program.arguments / GIB:.2f} of it arguments",
+        "costliest kernels by floor:",
+    ]
+    every = [(kernel.floor, part.name, kernel) for part in program.parts for kernel in part.kernels]
+    every.sort(key=lambda entry: -entry[0])
+    for floor, part, kernel in every[:COSTLIEST]:
+        lines.append(
+            f"  {1e6 * floor:8.1f} us  {kernel.bytes / 1e6:8.1f} MB  {kernel.flops / 1e9:7.2f} GFLOP  "
+            f"{part:10}  {kernel.name}  {_origin(kernel.op_name)}"
+        )
+    return "\n".join(lines)
+
+
+def _line(part: Part) -> str:
+    reductions = [kernel for kernel in part.kernels if kernel.reduces]
+    exchanges = part.collectives
+    moved = sum(kernel.bytes for kernel in reductions)
+    exchanged = sum(kernel.exchanged for kernel in exchanges)
+    trips = f"{part.name} x {part.trips}" if part.trips and part.trips > 1 else part.name
+    text = (
+        f"{trips:18} {len(part.kernels):7}  {part.bytes / 1e6:8.1f}  {part.flops / 1e9:6.1f}  "
+        f"{1e3 * part.floor:8.3f}  {len(reductions):5} with {moved / 1e6:.0f} MB"
+    )
+    return f"{text}   {len(exchanges)} of {exchanged / 1e6:.2f} MB" if exchanges else text
+
+
+def _origin(op_name: str) -> str:
+    """The end of where a kernel comes from, without the names of JAX's transformations."""
+    parts = [
+        p for p in op_name.split("/") if p not in ("body", "closed_call", "branch_0_fun", "cond")
+    ]
+    return re.sub(r"jvp\((.*?)\)", r"\1", "/".join(parts[-4:]))
+
+
+def figures(programs: Sequence[CompiledProgram], hardware: Hardware) -> dict:
+    """What `describe` says, as JSON: loops with the rest as the last of each program.
+
+    Bytes and operations are of one device and one iteration; `memory_bytes` is the largest program's;
+    `collectives` counts every exchange of the programs once, and the bytes that a device hands in.
+    """
+    loops = [_figures(part, program.name) for program in programs for part in program.parts]
+    return {
+        "target": hardware.target,
+        "device": hardware.chip.name,
+        "devices": hardware.devices,
+        "versions": {p: importlib.metadata.version(p) for p in ("jax", "jaxlib")},
+        "loops": loops,
+        "memory_bytes": max(program.memory for program in programs),
+        "device_memory_bytes": hardware.chip.memory,
+        "collectives": {
+            "number": sum(loop["collectives"]["number"] for loop in loops),
+            "bytes": sum(loop["collectives"]["bytes"] for loop in loops),
+        },
+    }
+
+
+def _figures(part: Part, program: str) -> dict:
+    reductions = [kernel for kernel in part.kernels if kernel.reduces]
+    return {
+        "name": part.name,
+        "program": program,
+        "trips": part.trips,
+        "kernels": len(part.kernels),
+        "bytes": part.bytes,
+        "flops": part.flops,
+        "floor_ms": 1e3 * part.floor,
+        "reductions": {
+            "kernels": len(reductions),
+            "bytes": sum(kernel.bytes for kernel in reductions),
+        },
+        "collectives": {
+            "number": len(part.collectives),
+            "bytes": sum(kernel.exchanged for kernel in part.collectives),
+        },
+    }

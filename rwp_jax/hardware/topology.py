@@ -1,0 +1,207 @@
+"""Devices that are not there, for JAX to compile for: a target's name becomes a mesh.
+
+JAX describes a TPU slice by its name, such as v5e:2x2, and a GPU by the text of XLA's GpuTargetConfigProto,
+which is put together here from the data sheet. Either needs the compiler, which is in JAX's plugin of that
+platform, and neither needs a driver.
+"""
+
+import fnmatch
+import importlib.metadata
+import math
+import os
+import re
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import Mesh
+
+from rwp_jax.errors import InputError, first_line
+from rwp_jax.hardware.datasheets import GPUS, TPUS, Datasheet
+from rwp_jax.parallel import mesh_of
+
+ACCEPTED = (
+    f"{', '.join(GPUS)}, or a TPU slice such as v5e:2x2, v5p:2x2x2, v6e:4x4, v4:2x2x4 "
+    f"(of {', '.join(TPUS)})"
+)
+_CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
+# libtpu asks Google's metadata server where it is, and locks a TPU that is not there, unless told.
+_LIBTPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+class Hardware(NamedTuple):
+    """Devices to compile for.
+
+    Attributes:
+      target: its name, as given.
+      chip: data sheet of one device.
+      mesh: the devices.
+      options: of the compiler.
+    """
+
+    target: str
+    chip: Datasheet
+    mesh: Mesh
+    options: dict[str, Any]
+
+    @property
+    def devices(self) -> int:
+        return self.mesh.size
+
+    @property
+    def platform(self) -> str:
+        return "gpu" if self.chip.gpu else "tpu"
+
+
+def only_compile() -> None:
+    """Leaves this machine's accelerators alone; call it before JAX looks for devices.
+
+    Compiled programs are not kept: JAX cannot read back those for hardware that is not there.
+    """
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)
+
+
+def find_hardware(target: str, devices: int | None = None) -> Hardware:
+    """Describes hardware to JAX.
+
+    Args:
+      target: a GPU's name, or a TPU slice's; see ACCEPTED.
+      devices: how many; default one GPU, or all of a slice.
+
+    Raises:
+      InputError: for an unknown target, more devices than it has, a plugin that is missing or of another
+        version than JAX.
+    """
+    if devices is not None and devices < 1:
+        raise InputError(f"--devices={devices} must be at least 1")
+    if target in GPUS:
+        return _gpus(target, devices or 1)
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", target)
+    if not match or match[1] not in TPUS:
+        raise InputError(f"--target={target!r} must be one of {ACCEPTED}")
+    return _slice(target, match[1], [int(n) for n in match[2].split("x")], devices)
+
+
+def _gpus(target: str, devices: int) -> Hardware:
+    chip = GPUS[target]
+    if devices > chip.most:
+        raise InputError(
+            f"--devices={devices}: {target} has at most {chip.most}, those of one machine"
+        )
+    _check_cuda_plugin(target)
+    try:
+        topology = topologies.get_topology_desc(
+            platform="cuda",
+            topology_name=target,
+            target_config=_target_config(chip),
+            topology=f"1x1x{devices}",
+        )
+    except Exception as error:  # of JAX or of its plugin, of many kinds
+        raise _no_compiler(target, "cuda12", error) from error
+    # Autotuning runs kernels. Without it XLA takes its default for each.
+    options = {"xla_gpu_autotune_level": 0}
+    return Hardware(target, chip, mesh_of(topology.devices), options)
+
+
+def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Hardware:
+    chip, chips = TPUS[kind], math.prod(sizes)
+    if chips > chip.most or 0 in sizes:
+        raise InputError(f"--target={target!r} must have 1 to {chip.most} chips, not {chips}")
+    if devices not in (None, chips):
+        raise InputError(f"--devices={devices}: {target} has {chips}, all of which run the program")
+    _check_libtpu(target)
+    for name, value in _LIBTPU.items():
+        os.environ.setdefault(name, value)
+    options = {"chip_config_name": "megacore"} if kind in ("v4", "v5p") else {}
+    if chips == 1:
+        options["chips_per_host_bounds"] = [1, 1, 1]
+    try:
+        topology = topologies.get_topology_desc(target, platform="tpu", **options)
+    except Exception as error:
+        if "INVALID_ARGUMENT" in str(error):
+            raise InputError(
+                f"--target={target!r} is no slice that there is ({first_line(error)}): "
+                f"its sides are 1x1 or even, as in {kind}:{'2x2' if chip.most == 256 else '2x2x4'}"
+            ) from error
+        raise _no_compiler(target, "tpu", error) from error
+    return Hardware(target, chip, mesh_of(topology.devices), {})
+
+
+def _target_config(chip: Datasheet) -> str:
+    """A GpuTargetConfigProto as text."""
+    gpu = chip.gpu
+    major, minor = gpu.capability
+    return f"""
+        gpu_device_info {{
+          cuda_compute_capability {{ major: {major} minor: {minor} }}
+          core_count: {gpu.cores} fpus_per_core: {gpu.units_per_core} clock_rate_ghz: {gpu.clock}
+          threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+          block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+          registers_per_core_limit: 65536 registers_per_block_limit: 65536
+          shared_memory_per_block: 49152
+          shared_memory_per_core: {gpu.shared_memory_per_core}
+          shared_memory_per_block_optin: {gpu.shared_memory_per_block}
+          l2_cache_size: {gpu.l2_cache}
+          memory_bandwidth: {chip.bandwidth:.0f}
+          device_memory_size: {gpu.memory}
+        }}
+        platform_name: "CUDA"
+        dnn_version_info {{ major: 9 minor: 10 }}
+        runtime_version {{ major: 12 minor: 8 }}
+        device_description_str: "{chip.name}"
+    """
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _install(extra: str) -> str:
+    return f"""pip install "jax[{extra}]=={jax.__version__}" in an environment of its own"""
+
+
+def _no_compiler(target: str, extra: str, error: Exception) -> InputError:
+    return InputError(
+        f"--target={target}: JAX cannot compile for it ({first_line(error)}): {_install(extra)}"
+    )
+
+
+def _check_cuda_plugin(target: str) -> None:
+    """Raises InputError where no plugin for CUDA is installed, or one that JAX does not take."""
+    found = {name: version for name in _CUDA_PLUGINS if (version := _version(name))}
+    if not found:
+        raise InputError(
+            f"--target={target}: JAX's compiler for NVIDIA GPUs is not installed: {_install('cuda12')}"
+        )
+    jaxlib = _version("jaxlib")
+    for name, version in found.items():
+        if version != jaxlib:
+            extra = name.removeprefix("jax-").removesuffix("-plugin")
+            raise InputError(
+                f"--target={target}: {name} {version} does not fit jaxlib {jaxlib}: {_install(extra)}"
+            )
+
+
+def _check_libtpu(target: str) -> None:
+    """The same of libtpu, whose version jax's own requirements name."""
+    version = _version("libtpu")
+    if not version:
+        raise InputError(
+            f"--target={target}: JAX's compiler for TPUs is not installed: {_install('tpu')}"
+        )
+    for requirement in importlib.metadata.requires("jax") or ():
+        wanted = re.match(r"libtpu ?\(?==([\w.*]+)", requirement)
+        if wanted and not fnmatch.fnmatch(version, wanted[1]) and version != wanted[1]:
+            raise InputError(
+                f"--target={target}: libtpu {version} does not fit jax {jax.__version__}, which needs "
+                f"{wanted[1]}: {_install('tpu')}"
+            )
