@@ -1,7 +1,8 @@
 """Time of a training step of a config, ours and PyTorch's, on whatever device there is.
 
     python -m benchmarks.step_time --config configs/cifar10_at_rwp.py [--batch_sizes 128,1024]
-        [--dtype bfloat16] [--model wrn-10-1] [--k 0,3,10] [--rivals float32,fast] [--json FILE]
+        [--dtype bfloat16] [--model wrn-10-1] [--k 0,3,10] [--rivals float32,fast] [--evaluation]
+        [--seconds 2] [--json FILE]
 
 Ours is the trainer's step on images made up, with the gate wide open, so that it takes exactly k steps of
 weight ascent. PyTorch does the same AT or TRADES step in the way of the authors' code, which always takes
@@ -9,73 +10,27 @@ K2 steps: `float32` as PyTorch ships it (TF32 in convolutions), `fast` with bflo
 and torch.compile. Both run in this process in turn; printed are medians, and ratios of theirs to ours.
 Operations are XLA's count of a forward pass times the passes of a step (see benchmarks/flops.py);
 utilisation is their rate over that of a large matrix product in the same type, measured in this run.
+Beside the time stands its floor by the compiled program's counts (rwp_jax/hardware/census.py) on devices
+whose data sheet is known. --evaluation times a batch of the evaluation after each epoch too. FILE is
+written anew after every row, so that what was measured is kept whenever the program ends.
 """
 
 import argparse
 import importlib.metadata
-import json
 import pathlib
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 
 import jax
-import numpy as np
 from ml_collections import config_flags
 
 from benchmarks import products
-from rwp_jax import experiment, parallel
+from benchmarks.our_step import OurEvaluation, OurStep
+from rwp_jax.atomic import write_json
 from rwp_jax.cost import data_size, forward_flops, passes_of_a_step
-from rwp_jax.data.augment import make_augment
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.train_step import TrainingSet, init_state, make_train_step
-from rwp_jax.weight_perturbation import make_weight_perturbation
-
-SECONDS = 2.0  # that a measurement lasts at least
-
-
-class OurStep:
-    """The trainer's step on `batch_size` images; call it with the number of steps of weight ascent."""
-
-    def __init__(self, config, batch_size: int):
-        size = data_size(config)
-        config.batch_size = batch_size
-        experiment.check_config(config)
-        recipe = experiment.build(config, size.num_classes, 1).recipe
-        gamma = config.weight_perturbation.gamma
-        wide_open = make_weight_perturbation("rwp", gamma, 1)
-        augment = make_augment(**config.augment.to_dict())
-
-        def step(state, data, indices, key, k):
-            at_k = recipe._replace(perturbation=wide_open._replace(steps=k), perturb_from_step=0)
-            rate = lambda _: config.optimizer.learning_rate
-            return make_train_step(at_k, augment, rate, parallel.AXIS)(state, data, indices, key)
-
-        split = (False, False, True, False, False)
-        self._step = parallel.data_parallel(step, split, config.parallel, donate=(0,))
-        rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, (batch_size, *size.image_shape), dtype=np.uint8)
-        labels = rng.integers(0, size.num_classes, batch_size, dtype=np.int32)
-        data = TrainingSet(images, labels, np.ones(batch_size, np.float32))
-        self._data, self._key = parallel.replicate((data, jax.random.key(1)))
-        state = init_state(recipe, jax.random.key(0), size.image_shape)
-        self._state = parallel.replicate(state)
-        self._indices = rng.permutation(batch_size).astype(np.int32)
-        begin = time.perf_counter()
-        self(0)
-        self.compile_seconds = time.perf_counter() - begin
-
-    def __call__(self, k: int, repeats: int = 1) -> float:
-        """Seconds a step, over several that are queued at once."""
-        begin = time.perf_counter()
-        for _ in range(repeats):
-            self._state, metrics = self._step(
-                self._state, self._data, self._indices, self._key, np.int32(k)
-            )
-        taken = int(metrics["perturbation_steps"])
-        if taken != k:
-            raise SystemExit(f"{taken} steps of weight ascent were taken instead of {k}")
-        return (time.perf_counter() - begin) / repeats
 
 
 class Rival:
@@ -112,61 +67,79 @@ def peak_bytes() -> int | None:
 
 
 def measure(
-    config, batch_size: int, ks: list[int], rivals: list[str], repeats: int, product: float
-):
-    """A row of figures for each k."""
+    config, batch_size: int, ks: list[int], rivals: list[str], repeats: int, lasting: float
+) -> Iterator[dict]:
+    """A row of figures for each k, first of ours alone, then again as each rival is measured.
+
+    Ours comes first, because compiling a rival takes minutes; then ours and the rival run in turn.
+    """
     ours = OurStep(config, batch_size)
     memory = peak_bytes()
-    theirs = {name: Rival(config, batch_size, name == "fast") for name in rivals}
     size = data_size(config)
     forward = batch_size * forward_flops(config.model.name, size.image_shape, size.num_classes)
-    rows = []
+    rows = {}
     for k in ks:
         ours(k)
-        queued = max(1, round(SECONDS / ours(k)))
-        rounds = [
-            (ours(k, queued), *(rival() for rival in theirs.values())) for _ in range(repeats)
-        ]
-        seconds = [statistics.median(column) for column in zip(*rounds, strict=True)]
+        queued = max(1, round(lasting / ours(k)))
+        seconds = statistics.median(ours(k, queued) for _ in range(repeats))
         operations = forward * passes_of_a_step(config, k)
-        rate = operations / seconds[0] / jax.device_count()
-        rows.append(
-            {
-                "model": config.model.name,
-                "dtype": config.dtype,
-                "batch_size": batch_size,
-                "k": k,
-                "seconds": seconds[0],
-                "images_per_second": batch_size / seconds[0],
-                "tflop": operations / 1e12,
-                "tflop_per_second": rate / 1e12,
-                "utilisation": rate / product,
-                "compile_seconds": ours.compile_seconds,
-                "peak_bytes": memory,
-                "rivals": {
-                    name: {
-                        "seconds": theirs_seconds,
-                        "ratio": statistics.median(r[i] / r[0] for r in rounds),
-                        "ratio_min": min(r[i] / r[0] for r in rounds),
-                        "ratio_max": max(r[i] / r[0] for r in rounds),
-                        "peak_bytes": theirs[name].peak_bytes(),
-                    }
-                    for i, (name, theirs_seconds) in enumerate(
-                        zip(theirs, seconds[1:], strict=True), 1
-                    )
-                },
+        rows[k] = {
+            "model": config.model.name,
+            "dtype": config.dtype,
+            "batch_size": batch_size,
+            "k": k,
+            "seconds": seconds,
+            "floor_seconds": ours.floor(k),
+            "images_per_second": batch_size / seconds,
+            "tflop": operations / 1e12,
+            "tflop_per_second": operations / seconds / jax.device_count() / 1e12,
+            "compile_seconds": ours.compile_seconds,
+            "peak_bytes": memory,
+            "rivals": {},
+        }
+        yield rows[k]
+    for name in rivals:
+        rival = Rival(config, batch_size, name == "fast")
+        for k, row in rows.items():
+            queued = max(1, round(lasting / row["seconds"]))
+            rounds = [(ours(k, queued), rival()) for _ in range(repeats)]
+            row["rivals"][name] = {
+                "seconds": statistics.median(theirs for _, theirs in rounds),
+                **spread([theirs / mine for mine, theirs in rounds]),
+                "peak_bytes": rival.peak_bytes(),
             }
-        )
-        print(line(rows[-1]), flush=True)
-    return rows
+            yield row
 
 
-def line(row: dict) -> str:
+def spread(ratios: list[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
+
+
+def measure_evaluation(config, repeats: int, lasting: float) -> dict:
+    """Figures of one batch of the evaluation."""
+    ours = OurEvaluation(config)
+    queued = max(1, round(lasting / ours()))
+    return {
+        "batch_size": config.evaluation.batch_size,
+        "seconds": statistics.median(ours(queued) for _ in range(repeats)),
+        "floor_seconds": ours.floor(),
+    }
+
+
+HEADER = (
+    "model           batch   k         ms  floor ms  images/s    TFLOP  TFLOP/s    use  GB peak   PyTorch: "
+    "ms, ratio to ours (range), GB peak"
+)
+
+
+def line(row: dict, product: float) -> str:
     gigabytes = lambda size: "-" if size is None else f"{size / 1e9:.1f}"
+    floor = "-" if row["floor_seconds"] is None else f"{1e3 * row['floor_seconds']:.1f}"
     text = (
-        f"{row['model']:15} {row['batch_size']:5} {row['k']:3}  {1e3 * row['seconds']:9.1f}  "
+        f"{row['model']:15} {row['batch_size']:5} {row['k']:3}  {1e3 * row['seconds']:9.1f}  {floor:>8}  "
         f"{row['images_per_second']:8.0f}  {row['tflop']:7.2f}  {row['tflop_per_second']:8.2f}  "
-        f"{row['utilisation']:5.0%}  {gigabytes(row['peak_bytes']):>5}"
+        f"{1e12 * row['tflop_per_second'] / product:5.0%}  {gigabytes(row['peak_bytes']):>5}"
     )
     for name, rival in row["rivals"].items():
         text += (
@@ -181,6 +154,16 @@ def load_config(path: str):
     return config_flags.config_flags.ConfigFileFlagParser("config", None).parse(path)
 
 
+def heading(packages: tuple[str, ...]) -> dict:
+    """Command, device and versions of a measurement."""
+    return {
+        "command": "python -m "
+        + " ".join([f"benchmarks.{pathlib.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {package: importlib.metadata.version(package) for package in packages},
+    }
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/cifar10_at_rwp.py")
@@ -189,7 +172,9 @@ def main():
     parser.add_argument("--dtype", help="instead of the config's")
     parser.add_argument("--k", default="0,3,10", help="steps of weight ascent")
     parser.add_argument("--rivals", default="float32,fast", help='of float32 and fast; "" for none')
+    parser.add_argument("--evaluation", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0, help="a measurement lasts at least")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures here")
     args = parser.parse_args()
     config = load_config(args.config)
@@ -200,26 +185,34 @@ def main():
     ks = [int(k) for k in args.k.split(",")]
     rivals = [name for name in args.rivals.split(",") if name]
     product = products.rate(config.dtype)
-    packages = ("jax", "jaxlib", *(["torch"] if rivals else []))
-    versions = {package: importlib.metadata.version(package) for package in packages}
-    device = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    print(device, versions, f"a matrix product in {config.dtype}: {product / 1e12:.2f} TFLOP/s")
+    content = heading(("jax", "jaxlib", *(["torch"] if rivals else [])))
+    content |= {"product_tflop_per_second": product / 1e12, "rows": []}
     print(
-        "model           batch   k         ms  images/s    TFLOP  TFLOP/s    use  GB peak   PyTorch: ms, "
-        "ratio to ours (range), GB peak"
+        f"{content['device']} {content['versions']} a matrix product in {config.dtype}: "
+        f"{product / 1e12:.2f} TFLOP/s"
     )
-    rows = []
+    print(HEADER)
+
+    def keep() -> None:
+        if args.json:
+            write_json(args.json, content)
+
     for batch_size in map(int, args.batch_sizes.split(",")):
-        rows += measure(config, batch_size, ks, rivals, args.repeats, product)
-    if args.json:
-        content = {
-            "command": "python -m benchmarks.step_time " + " ".join(sys.argv[1:]),
-            "device": device,
-            "versions": versions,
-            "product_tflop_per_second": product / 1e12,
-            "rows": rows,
-        }
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        for row in measure(config, batch_size, ks, rivals, args.repeats, args.seconds):
+            row["utilisation"] = 1e12 * row["tflop_per_second"] / product
+            if row not in content["rows"]:
+                content["rows"].append(row)
+            print(line(row, product), flush=True)
+            keep()
+    if args.evaluation:
+        content["evaluation"] = measure_evaluation(config, args.repeats, args.seconds)
+        figures = content["evaluation"]
+        floor = figures["floor_seconds"]
+        print(
+            f"evaluation, batch {figures['batch_size']}: {1e3 * figures['seconds']:.1f} ms"
+            + (f", floor {1e3 * floor:.1f} ms" if floor else "")
+        )
+        keep()
 
 
 if __name__ == "__main__":

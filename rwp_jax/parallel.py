@@ -89,10 +89,17 @@ def _shapes(mesh: Mesh, split: bool, tree):
 
 
 class Mapped:
-    """A function mapped over devices, which can be called or only compiled."""
+    """A function mapped over devices, to be called, or compiled beforehand."""
 
-    def __init__(self, jitted: Callable, mesh: Mesh, split: tuple[bool, ...], spread: Callable):
-        """`spread` makes of an argument that is split what `jitted` takes."""
+    def __init__(self, jitted, mesh: Mesh, split: tuple[bool, ...], spread: Callable):
+        """Wraps a function that `jax.jit` or `jax.pmap` made.
+
+        Args:
+          jitted: of arguments of which those that are split have gone through `spread`.
+          mesh: its devices.
+          split: for each argument, whether it is split over devices.
+          spread: makes of a split argument what `jitted` takes.
+        """
         self._jitted, self._mesh, self._split, self._spread = jitted, mesh, split, spread
 
     def __call__(self, *arguments):
@@ -100,9 +107,13 @@ class Mapped:
         return self._jitted(*(self._spread(a) if s else a for a, s in pairs))
 
     def lower(self, *arguments) -> jax.stages.Lowered:
-        """The program for arguments of these (global) shapes and dtypes, ready to be compiled."""
+        """The program for arguments of these shapes, those of all hosts together; not for `pmap`."""
         pairs = zip(arguments, self._split, strict=True)
         return self._jitted.lower(*(_shapes(self._mesh, s, a) for a, s in pairs))
+
+    def using(self, compiled: jax.stages.Compiled) -> "Mapped":
+        """The same function by a program that `lower` gave and that was compiled."""
+        return Mapped(compiled, self._mesh, self._split, self._spread)
 
 
 def _sharded(function, mesh, split, out_spec, donate=()):

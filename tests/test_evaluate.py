@@ -6,7 +6,7 @@ import pytest
 from rwp_jax import parallel
 from rwp_jax.attacks.pgd import forward_in_mode, pgd
 from rwp_jax.attacks.threat_model import make_threat_model
-from rwp_jax.evaluate import make_evaluation
+from rwp_jax.evaluate import make_count_correct, make_evaluation
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 
@@ -50,7 +50,7 @@ def expected(setting):
 def test_every_example_counts_once(setting, expected, batch_size, mode):
     classifier, *state, labels = setting
     assert 0 < expected["pgd_accuracy"] < expected["natural_accuracy"] < 1
-    evaluate = make_evaluation(
+    count_correct = make_count_correct(
         classifier,
         make_threat_model("l_2", 0.05),
         steps=3,
@@ -58,5 +58,6 @@ def test_every_example_counts_once(setting, expected, batch_size, mode):
         batch_size=batch_size,
         mode=mode,
     )
+    evaluate = make_evaluation(count_correct, batch_size)
     arguments = parallel.replicate((*state, IMAGES, labels, jax.random.key(5)))
     assert evaluate(*arguments) == pytest.approx(expected, abs=1e-12)

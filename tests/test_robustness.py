@@ -11,7 +11,7 @@ from rwp_jax import robustness, trainer, verdicts
 from rwp_jax.attacks.autoattack import suite
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.errors import InputError
-from rwp_jax.evaluate import make_evaluation
+from rwp_jax.evaluate import make_count_correct, make_evaluation
 from rwp_jax.finished_run import load_run
 from rwp_jax.intervals import wilson
 from rwp_jax.verdicts import load_subject
@@ -82,7 +82,7 @@ def test_pgd20_is_the_attack_of_the_epoch(run):
     """From the same key, the evaluation after an epoch finds the same."""
     summary, _ = evaluate(run, "natural,pgd20")
     network, subject = load_run(run, "last"), load_subject(run, "last", 0)
-    ours = make_evaluation(
+    count_correct = make_count_correct(
         network.classifier,
         make_threat_model("l_inf", 0.2),
         steps=20,
@@ -90,6 +90,7 @@ def test_pgd20_is_the_attack_of_the_epoch(run):
         batch_size=16,
         mode="pmap",
     )
+    ours = make_evaluation(count_correct, 16)
     state = network.params, network.batch_stats
     figures = ours(*state, subject.images, subject.labels, jax.random.key(network.config.seed))
     assert figures["natural_accuracy"] == summary["columns"]["natural"]["accuracy"]

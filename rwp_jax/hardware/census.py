@@ -8,7 +8,7 @@ than the memory, so a floor is that of the main memory, not of physics.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rwp_jax.hardware.datasheets import Datasheet
@@ -107,6 +107,22 @@ def take(text: str, chip: Datasheet, devices: int, program: str) -> list[Part]:
     return [*parts, counter.part(REST, 1, counter.module.entry)]
 
 
+def seconds(parts: Sequence[Part], trips: Mapping[str, int]) -> float:
+    """The least time of a whole program.
+
+    Args:
+      parts: of `take`.
+      trips: iterations of loops whose number only the device knows, by name; 1 where there is none.
+    """
+    total, counts = 0.0, {}
+    for part in parts:
+        count = part.trips if part.trips is not None else trips.get(part.name, 1)
+        count *= counts.get(part.name.rpartition("/")[0], 1)
+        counts[part.name] = count
+        total += count * part.floor
+    return total
+
+
 class _Counter:
     """Counts computations of a module."""
 
@@ -167,8 +183,8 @@ class _Counter:
         moved = self._bytes_read(instruction, operands, inner) + self._bytes_written(instruction)
         flops = {}
         self._add_flops(instruction, siblings, flops)
-        seconds = sum(count / self.chip.rates[kind] for kind, count in flops.items() if count)
-        floor = max(moved / self.chip.bandwidth, seconds)
+        busy = sum(count / self.chip.rates[kind] for kind, count in flops.items() if count)
+        floor = max(moved / self.chip.bandwidth, busy)
         exchanged = 0
         if opcode in COLLECTIVES:
             exchanged = sum(array.bytes for operand in operands for array in operand.arrays)

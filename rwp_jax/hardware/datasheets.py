@@ -30,7 +30,7 @@ class Datasheet(NamedTuple):
     """A chip.
 
     Attributes:
-      name: as it is sold.
+      name: of the device in JAX (`device_kind`).
       gigabytes: of memory, as it is sold: some 2^30 bytes each.
       bandwidth: of the memory, bytes a second.
       rates: operations a second of matrix products in bfloat16, in float32 at the default precision
@@ -79,7 +79,7 @@ GPUS = {
     ),
     "h100": Datasheet("NVIDIA H100 80GB HBM3", 80, 3352 * GB, _HOPPER_RATES, 450 * GB, 8, _HOPPER),
     "h200": Datasheet(
-        "NVIDIA H200 141GB HBM3e",
+        "NVIDIA H200",
         141,
         4800 * GB,
         _HOPPER_RATES,
@@ -90,7 +90,13 @@ GPUS = {
 }
 TPUS = {
     "v4": Datasheet("TPU v4", 32, 1200 * GB, _tpu_rates(275), 300 * GB, 4096),
-    "v5e": Datasheet("TPU v5e", 16, 819 * GB, _tpu_rates(197), 200 * GB, 256),
-    "v5p": Datasheet("TPU v5p", 95, 2765 * GB, _tpu_rates(459), 600 * GB, 8960),
-    "v6e": Datasheet("TPU v6e", 32, 1600 * GB, _tpu_rates(918), 400 * GB, 256),
+    "v5e": Datasheet("TPU v5 lite", 16, 819 * GB, _tpu_rates(197), 200 * GB, 256),
+    "v5p": Datasheet("TPU v5", 95, 2765 * GB, _tpu_rates(459), 600 * GB, 8960),
+    "v6e": Datasheet("TPU v6 lite", 32, 1600 * GB, _tpu_rates(918), 400 * GB, 256),
 }
+
+
+def chip_of(device_kind: str) -> Datasheet | None:
+    """The data sheet of a device that JAX has, None where there is none."""
+    chips = [*GPUS.values(), *TPUS.values()]
+    return next((chip for chip in chips if chip.name == device_kind), None)

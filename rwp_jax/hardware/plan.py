@@ -11,7 +11,7 @@ from rwp_jax import cost
 from rwp_jax.data.sizes import DataSize
 from rwp_jax.errors import InputError
 from rwp_jax.experiment import check_config, weight_perturbation_of
-from rwp_jax.hardware.census import Part
+from rwp_jax.hardware import census
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.programs import CompiledProgram, DoesNotFit, compile_programs
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
@@ -47,12 +47,14 @@ class Plan(NamedTuple):
       memory: bytes that a device needs, data sets and both programs included.
       epochs: of the run, without RST's first stage.
       floors: for k = 0 and, where it is not 0, k = K2.
+      programs: `train` and `evaluate`, compiled.
     """
 
     hardware: Hardware
     memory: float
     epochs: int
     floors: list[Floors]
+    programs: dict[str, CompiledProgram]
 
 
 def make_plan(config, hardware: Hardware) -> Plan:
@@ -76,7 +78,7 @@ def make_plan(config, hardware: Hardware) -> Plan:
         first_stage = make_plan(teacher_config(config), hardware).floors[0].run
     most = weight_perturbation_of(config).steps if cost.perturbed_epochs(config) else 0
     floors = [_floors(config, programs, k, first_stage) for k in sorted({0, most})]
-    return Plan(hardware, memory, config.epochs, floors)
+    return Plan(hardware, memory, config.epochs, floors, programs)
 
 
 def _one(config, hardware: Hardware, program: str) -> CompiledProgram:
@@ -101,22 +103,14 @@ def _memory(config, programs: dict[str, CompiledProgram]) -> float:
     return resident + max(program.memory - program.arguments for program in programs.values())
 
 
-def _seconds(parts: list[Part], trips: dict[str, int]) -> float:
-    """Floor of a program; `trips` are the iterations of loops whose number only the device knows."""
-    total, outer = 0.0, {}
-    for part in parts:
-        count = part.trips if part.trips is not None else trips.get(part.name, 1)
-        count *= outer.get(part.name.rpartition("/")[0], 1)
-        outer[part.name] = count
-        total += count * part.floor
-    return total
+def trips(config, k: int) -> dict[str, int]:
+    """Iterations of the loops of a training step that takes k steps of weight ascent."""
+    return {"attack": config.attack.steps, "perturb": k + 1}
 
 
 def _floors(config, programs, k: int, first_stage: float) -> Floors:
-    step_of = lambda k: _seconds(
-        programs["train"].parts, {"attack": config.attack.steps, "perturb": k + 1}
-    )
-    batch = _seconds(programs["evaluate"].parts, {"attack": config.evaluation.steps})
+    step_of = lambda k: census.seconds(programs["train"].parts, trips(config, k))
+    batch = census.seconds(programs["evaluate"].parts, {"attack": config.evaluation.steps})
     size = config.evaluation.batch_size
     batches = sum(math.ceil(count / size) for count in cost.evaluated_examples(config))
     evaluation = batch * batches * (2 if config.ema_decay else 1)

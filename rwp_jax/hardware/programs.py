@@ -19,6 +19,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.evaluate import PRECISION
 from rwp_jax.hardware import census
 from rwp_jax.hardware.datasheets import GIB
+from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.hardware.topology import Hardware
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.robustness import AUTOATTACK_NORMS
@@ -174,13 +175,15 @@ def _does_not_fit(program: str, needed: float, hardware: Hardware) -> DoesNotFit
 def _compiled(name: str, lower, hardware: Hardware) -> CompiledProgram:
     """Compiles and counts; raises DoesNotFit."""
     begin = time.monotonic()
-    try:
-        compiled = lower().compile(hardware.options)
-    except jax.errors.JaxRuntimeError as error:
-        used = _OUT_OF_MEMORY.search(str(error))
-        if not used:
-            raise
-        raise _does_not_fit(name, float(used[1]) * _UNITS[used[2]], hardware) from None
+    lowered = lower()
+    with quiet_compiler():
+        try:
+            compiled = lowered.compile(hardware.options)
+        except jax.errors.JaxRuntimeError as error:
+            used = _OUT_OF_MEMORY.search(str(error))
+            if not used:
+                raise
+            raise _does_not_fit(name, float(used[1]) * _UNITS[used[2]], hardware) from None
     sizes, text = compiled.memory_analysis(), compiled.as_text()
     memory = (
         sizes.argument_size_in_bytes

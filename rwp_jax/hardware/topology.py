@@ -10,6 +10,7 @@ import importlib.metadata
 import math
 import os
 import re
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jax.sharding import Mesh
 
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.hardware.datasheets import GPUS, TPUS, Datasheet
+from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.parallel import mesh_of
 
 ACCEPTED = (
@@ -25,6 +27,7 @@ ACCEPTED = (
     f"(of {', '.join(TPUS)})"
 )
 _CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
+_ASSEMBLERS = ("nvidia-cuda-nvcc-cu12", "nvidia-cuda-nvcc")
 # libtpu asks Google's metadata server where it is, and locks a TPU that is not there, unless told.
 _LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -96,12 +99,13 @@ def _gpus(target: str, devices: int) -> Hardware:
         )
     _check_cuda_plugin(target)
     try:
-        topology = topologies.get_topology_desc(
-            platform="cuda",
-            topology_name=target,
-            target_config=_target_config(chip),
-            topology=f"1x1x{devices}",
-        )
+        with quiet_compiler():
+            topology = topologies.get_topology_desc(
+                platform="cuda",
+                topology_name=target,
+                target_config=_target_config(chip),
+                topology=f"1x1x{devices}",
+            )
     except Exception as error:  # of JAX or of its plugin, of many kinds
         raise _no_compiler(target, "cuda12", error) from error
     # Autotuning runs kernels. Without it XLA takes its default for each.
@@ -122,7 +126,8 @@ def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Har
     if chips == 1:
         options["chips_per_host_bounds"] = [1, 1, 1]
     try:
-        topology = topologies.get_topology_desc(target, platform="tpu", **options)
+        with quiet_compiler():
+            topology = topologies.get_topology_desc(target, platform="tpu", **options)
     except Exception as error:
         if "INVALID_ARGUMENT" in str(error):
             raise InputError(
@@ -165,13 +170,21 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _install(extra: str) -> str:
-    return f"""pip install "jax[{extra}]=={jax.__version__}" in an environment of its own"""
+def _install(platform: str) -> str:
+    """What to install for `cuda12`, `cuda13` or `tpu`; of CUDA only what compiling needs."""
+    packages = f'"jax[{platform}]=={jax.__version__}"'
+    if platform != "tpu":
+        suffix = "-cu12" if platform == "cuda12" else ""
+        packages = (
+            f"jax-{platform}-plugin=={_version('jaxlib')} nvidia-cuda-nvcc{suffix} "
+            f"nvidia-cuda-runtime{suffix}"
+        )
+    return f"pip install {packages}, in an environment of its own"
 
 
-def _no_compiler(target: str, extra: str, error: Exception) -> InputError:
+def _no_compiler(target: str, platform: str, error: Exception) -> InputError:
     return InputError(
-        f"--target={target}: JAX cannot compile for it ({first_line(error)}): {_install(extra)}"
+        f"--target={target}: JAX cannot compile for it ({first_line(error)}): {_install(platform)}"
     )
 
 
@@ -185,10 +198,14 @@ def _check_cuda_plugin(target: str) -> None:
     jaxlib = _version("jaxlib")
     for name, version in found.items():
         if version != jaxlib:
-            extra = name.removeprefix("jax-").removesuffix("-plugin")
+            platform = name.removeprefix("jax-").removesuffix("-plugin")
             raise InputError(
-                f"--target={target}: {name} {version} does not fit jaxlib {jaxlib}: {_install(extra)}"
+                f"--target={target}: {name} {version} does not fit jaxlib {jaxlib}: {_install(platform)}"
             )
+    if not (any(map(_version, _ASSEMBLERS)) or shutil.which("ptxas")):
+        raise InputError(
+            f"--target={target}: NVIDIA's assembler, ptxas, is not installed: {_install('cuda12')}"
+        )
 
 
 def _check_libtpu(target: str) -> None:

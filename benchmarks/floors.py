@@ -1,0 +1,88 @@
+"""Floors of a step, an epoch and a whole schedule on hardware that is not there, as rows of a table.
+
+    python -m benchmarks.floors [--targets h100:1,h100:8,v5e:2x2] [--batch_size 128] [--dtype bfloat16]
+        [--configs cifar10_at_rwp,cifar10_trades_rwp] [--models preactresnet18,wrn-34-10]
+
+A target is a GPU with a number of devices, or a TPU slice. Compiled as for `main.py --mode plan`. Figures
+that depend on k, the steps of weight ascent in a training step, are given for k = 0 and k = K2. Exchanges
+are those of a step, and the megabytes that each device hands in.
+"""
+
+import argparse
+import sys
+
+from benchmarks.step_time import load_config
+from rwp_jax.errors import InputError
+from rwp_jax.hardware.datasheets import GIB, GPUS
+from rwp_jax.hardware.plan import Plan, make_plan, trips
+from rwp_jax.hardware.topology import find_hardware, only_compile
+
+HEADER = (
+    "| target | config | network | GB a device | kernels and MB of an iteration: attack, perturb "
+    "| exchanges of a step | ms a step | s an epoch, evaluation | h for the schedule |"
+)
+
+
+def row(target: str, config_name: str, config, plan: Plan) -> str:
+    """A line of the table."""
+    parts = plan.programs["train"].parts
+    loops = ", ".join(
+        f"{len(part.kernels)} and {part.bytes / 1e6:,.0f}"
+        for name in ("attack", "perturb")
+        for part in parts
+        if part.name == name
+    )
+
+    def exchanges(k: int) -> str:
+        counts = trips(config, k)
+        times = [(part, part.trips or counts.get(part.name, 1)) for part in parts]
+        number = sum(n * len(part.collectives) for part, n in times)
+        handed_in = sum(n * sum(c.exchanged for c in part.collectives) for part, n in times)
+        return f"{number} of {handed_in / 1e6:,.0f} MB" if number else "none"
+
+    both = lambda function: " to ".join(function(floors) for floors in plan.floors)
+    cells = [
+        target,
+        config_name,
+        f"{config.model.name}, batch {config.batch_size}",
+        f"{plan.memory / GIB:.1f} of {plan.hardware.chip.gigabytes}",
+        loops,
+        both(lambda floors: exchanges(floors.k)),
+        both(lambda floors: f"{1e3 * floors.step:.1f}"),
+        both(lambda floors: f"{floors.epoch:.1f}") + f", {plan.floors[0].evaluation:.1f}",
+        both(lambda floors: f"{floors.run / 3600:.2f}"),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--targets", default="h100:1,h100:8")
+    parser.add_argument("--configs", default="cifar10_at_rwp,cifar10_trades_rwp")
+    parser.add_argument("--models", default="preactresnet18,wrn-34-10")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--dtype", default="bfloat16")
+    args = parser.parse_args()
+    only_compile()
+    print(HEADER)
+    print("| --- " * HEADER.count(" | ") + "| --- |")
+    for target in args.targets.split(","):
+        kind, _, count = target.partition(":")
+        of_gpus = kind in GPUS
+        for name in args.configs.split(","):
+            for model in args.models.split(","):
+                config = load_config(f"configs/{name}.py")
+                config.model.name, config.dtype = model, args.dtype
+                config.batch_size = config.evaluation.batch_size = args.batch_size
+                try:
+                    hardware = (
+                        find_hardware(kind, int(count or 1)) if of_gpus else find_hardware(target)
+                    )
+                    print(row(target, name, config, make_plan(config, hardware)), flush=True)
+                except InputError as error:
+                    print(f"benchmarks.floors: {error}", file=sys.stderr)
+                    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The trainer's step and evaluation on images made up, compiled beforehand, to be timed and counted."""
+
+import time
+
+import jax
+import numpy as np
+
+from rwp_jax import experiment, parallel
+from rwp_jax.cost import data_size
+from rwp_jax.data.augment import make_augment
+from rwp_jax.evaluate import PRECISION
+from rwp_jax.hardware import census
+from rwp_jax.hardware.datasheets import chip_of
+from rwp_jax.train_step import TrainingSet, init_state, make_train_step
+from rwp_jax.weight_perturbation import make_weight_perturbation
+
+
+def made_up(config, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 and labels int32 of the data set's shape and classes."""
+    size, rng = data_size(config), np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, *size.image_shape), dtype=np.uint8)
+    return images, rng.integers(0, size.num_classes, count, dtype=np.int32)
+
+
+class Compiled:
+    """A program compiled for the devices there are."""
+
+    def __init__(self, mapped: parallel.Mapped, arguments, name: str):
+        begin = time.perf_counter()
+        self._program = mapped.lower(*arguments).compile()
+        self.call = mapped.using(self._program)
+        self.compile_seconds = time.perf_counter() - begin
+        self._name = name
+
+    def floor(self, trips: dict[str, int]) -> float | None:
+        """Least seconds by the program's counts, None for devices without a data sheet."""
+        chip = chip_of(jax.devices()[0].device_kind)
+        if chip is None:
+            return None
+        parts = census.take(self._program.as_text(), chip, jax.device_count(), self._name)
+        return census.seconds(parts, trips)
+
+
+class OurStep:
+    """The trainer's step on `batch_size` images; call it with the number of steps of weight ascent."""
+
+    def __init__(self, config, batch_size: int):
+        config = config.copy_and_resolve_references()
+        config.batch_size = batch_size
+        experiment.check_config(config)
+        size = data_size(config)
+        recipe = experiment.build(config, size.num_classes, 1).recipe
+        gamma = config.weight_perturbation.gamma
+        wide_open = make_weight_perturbation("rwp", gamma, 1)
+        augment = make_augment(**config.augment.to_dict())
+
+        def step(state, data, indices, key, k):
+            at_k = recipe._replace(perturbation=wide_open._replace(steps=k), perturb_from_step=0)
+            rate = lambda _: config.optimizer.learning_rate
+            return make_train_step(at_k, augment, rate, parallel.AXIS)(state, data, indices, key)
+
+        split = (False, False, True, False, False)
+        mapped = parallel.data_parallel(step, split, "shard_map", donate=(0,))
+        images, labels = made_up(config, batch_size)
+        data = TrainingSet(images, labels, np.ones(batch_size, np.float32))
+        self._data, self._key = parallel.replicate((data, jax.random.key(1)))
+        state = init_state(recipe, jax.random.key(0), size.image_shape)
+        self._state = parallel.replicate(state)
+        self._indices = np.random.default_rng(0).permutation(batch_size).astype(np.int32)
+        arguments = self._state, self._data, self._indices, self._key, np.int32(0)
+        self._compiled = Compiled(mapped, arguments, "train")
+        self.compile_seconds = self._compiled.compile_seconds
+        self._attack_steps = config.attack.steps
+        self(0)
+
+    def __call__(self, k: int, repeats: int = 1) -> float:
+        """Seconds a step, over several that are queued at once."""
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            self._state, metrics = self._compiled.call(
+                self._state, self._data, self._indices, self._key, np.int32(k)
+            )
+        taken = int(metrics["perturbation_steps"])
+        if taken != k:
+            raise SystemExit(f"{taken} steps of weight ascent were taken instead of {k}")
+        return (time.perf_counter() - begin) / repeats
+
+    def floor(self, k: int) -> float | None:
+        """Least seconds of a step, see `Compiled.floor`."""
+        return self._compiled.floor({"attack": self._attack_steps, "perturb": k + 1})
+
+
+class OurEvaluation:
+    """The evaluation after an epoch, of one batch."""
+
+    def __init__(self, config):
+        config = config.copy_and_resolve_references()
+        config.parallel = "shard_map"  # which can be compiled beforehand
+        size = data_size(config)
+        parts = experiment.build(config, size.num_classes, 1)
+        network = parts.recipe.classifier.init(jax.random.key(0), size.image_shape)
+        count = config.evaluation.batch_size
+        fixed = parallel.replicate((*network, *made_up(config, count), jax.random.key(1)))
+        self._arguments = *fixed, np.arange(count, dtype=np.int32), np.ones(count, bool)
+        with jax.default_matmul_precision(PRECISION):
+            self._compiled = Compiled(parts.count_correct, self._arguments, "evaluate")
+        self._steps = config.evaluation.steps
+        self()
+
+    def __call__(self, repeats: int = 1) -> float:
+        """Seconds a batch, over several that are queued at once."""
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            counts = self._compiled.call(*self._arguments)
+        counts.block_until_ready()
+        return (time.perf_counter() - begin) / repeats
+
+    def floor(self) -> float | None:
+        """Least seconds of a batch, see `Compiled.floor`."""
+        return self._compiled.floor({"attack": self._steps})

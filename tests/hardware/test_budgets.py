@@ -1,0 +1,91 @@
+"""The programs that an H100 and a TPU slice run, held to what they were when last looked at.
+
+Needs the compilers of both (`pip install -e ".[compile-gpu,compile-tpu]"`), not the hardware. Commands run
+in processes of their own, in float32 and without virtual devices, as users call them.
+"""
+
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+SLACK = 1.02  # between versions of the compiler
+
+needs_cuda = pytest.mark.skipif(
+    not any(map(importlib.util.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))),
+    reason='JAX\'s compiler for GPUs is not installed (pip install -e ".[compile-gpu]")',
+)
+needs_libtpu = pytest.mark.skipif(
+    not importlib.util.find_spec("libtpu"),
+    reason='JAX\'s compiler for TPUs is not installed (pip install -e ".[compile-tpu]")',
+)
+
+
+def run(*command) -> str:
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
+    result = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """(devices) -> figures of the loops of an H100's program by name."""
+
+    @functools.cache
+    def figures(devices: int) -> dict[str, dict]:
+        output = tmp_path_factory.mktemp("compiled") / "compiled.json"
+        command = ["-m", "benchmarks.compiled", "--config", "configs/cifar10_at_rwp.py"]
+        command += ["--target", "h100", "--devices", str(devices), "--json", output]
+        run(*command, "--model", "wrn-10-1", "--dtype", "bfloat16")
+        return {loop["name"]: loop for loop in json.loads(output.read_text())["loops"]}
+
+    return figures
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    ("name", "kernels", "megabytes", "gigaflop"),
+    [("attack", 147, 366.5, 5.93), ("perturb", 209, 378.8, 8.78)],
+)
+def test_h100(compiled, name, kernels, megabytes, gigaflop):
+    loop = compiled(1)[name]
+    assert loop["kernels"] <= SLACK * kernels
+    assert loop["bytes"] / 1e6 <= SLACK * megabytes
+    assert loop["flops"] / 1e9 == pytest.approx(gigaflop, rel=0.01)
+
+
+@needs_cuda
+def test_eight_h100s_exchange_moments_and_gradients(compiled):
+    attack, perturb = (compiled(8)[name]["collectives"] for name in ("attack", "perturb"))
+    moments = 2 * 7  # of as many layers, forward and backward
+    assert attack["number"] == moments
+    # XLA joins what does not wait: the gradients, and the number of open gates.
+    assert moments < perturb["number"] <= moments + 3
+    parameters = 77_850
+    assert perturb["bytes"] == pytest.approx(4 * parameters, rel=0.05)
+
+
+@needs_libtpu
+def test_plan_for_a_tpu_slice():
+    command = ["main.py", "--mode", "plan", "--config", "configs/cifar10_at_rwp.py"]
+    text = run(*command, "--target", "v5e:2x2", "--config.model.name=wrn-10-1")
+    found = re.search(r"fits: ([\d.]+) of 16 GB a device; at least ([\d.]+) ms a step", text)
+    assert found, text
+    assert float(found[1]) < 1
+    assert 0.1 < float(found[2]) < 20
+    assert "for 200 epochs" in text and "with k = 10: at least" in text

@@ -1,0 +1,154 @@
+"""The trainer's programs and plans, compiled for virtual devices under the data sheet of others."""
+
+import jax
+import pytest
+
+from configs import digits_at_rwp, digits_trades_rwp
+from rwp_jax.cost import forward_flops
+from rwp_jax.errors import InputError
+from rwp_jax.hardware import plan, report
+from rwp_jax.hardware.census import seconds
+from rwp_jax.hardware.datasheets import TPUS
+from rwp_jax.hardware.programs import DoesNotFit, compile_programs
+from rwp_jax.hardware.topology import Hardware
+from rwp_jax.parallel import mesh_of
+
+CHIP = TPUS["v6e"]
+
+
+def small(module=digits_at_rwp, **changes):
+    config = module.get_config()
+    config.update_from_flattened_dict(
+        {"batch_size": 16, "evaluation.batch_size": 16, "evaluation.steps": 3} | changes
+    )
+    return config
+
+
+def hardware(devices=4, **changes) -> Hardware:
+    return Hardware("four", CHIP._replace(**changes), mesh_of(jax.devices()[:devices]), {})
+
+
+@pytest.fixture(scope="module")
+def train():
+    (program,) = compile_programs(small(), hardware(), "train")
+    return program
+
+
+@pytest.fixture(scope="module")
+def planned():
+    config = small(**{"epochs": 10, "weight_perturbation.start_epoch": 4})
+    return config, plan.make_plan(config, hardware())
+
+
+def test_the_training_step(train):
+    parts = {part.name: part for part in train.parts}
+    assert list(parts)[-1] == "rest" and {"attack", "perturb"} <= set(parts)
+    forward = 16 / 4 * forward_flops("wrn-10-1", (8, 8, 1), 10)
+    # More on the CPU, where images smaller than the kernel are padded beforehand.
+    assert parts["attack"].flops == pytest.approx(2 * forward, rel=0.25)
+    assert parts["perturb"].flops == pytest.approx(3 * forward, rel=0.25)
+    assert parts["attack"].collectives and parts["perturb"].collectives
+
+
+def test_memory_is_at_least_the_training_set_and_the_state(train):
+    assert train.memory > train.arguments > 1437 * 64
+
+
+def test_the_evaluation():
+    (program,) = compile_programs(small(), hardware(), "evaluate")
+    assert "attack" in [part.name for part in program.parts]
+
+
+def test_autoattack():
+    config = small(**{"model.name": "wrn-10-1"})
+    programs = list(compile_programs(config, hardware(), "autoattack", 16))
+    assert [program.name for program in programs] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    for program in programs:
+        assert program.parts[0].name == program.name
+        assert program.parts[0].flops > 0
+
+
+def test_figures_and_text(train):
+    figures = report.figures([train], hardware())
+    assert [loop["name"] for loop in figures["loops"]] == [part.name for part in train.parts]
+    assert figures["memory_bytes"] == train.memory
+    loops = figures["loops"]
+    assert figures["collectives"]["number"] == sum(x["collectives"]["number"] for x in loops)
+    assert all(loop["kernels"] > 0 and loop["floor_ms"] > 0 for loop in loops)
+    text = report.describe(train, hardware())
+    assert "attack x 10" in text or "attack" in text
+    assert "of 32 GB a device" in text
+
+
+def test_floors_of_a_plan(planned):
+    config, made = planned
+    parts = made.programs["train"].parts
+    step = lambda k: seconds(parts, {"attack": 10, "perturb": k + 1})
+    batch = seconds(made.programs["evaluate"].parts, {"attack": 3})
+    steps, batches = 1437 // 16, 23 + 23  # 360 test images, and as many of the training set
+    assert config.evaluation.train_examples == 360
+    none, most = made.floors
+    assert (none.k, most.k) == (0, 10)
+    assert none.step == pytest.approx(step(0)) and most.step == pytest.approx(step(10))
+    assert none.evaluation == most.evaluation == pytest.approx(batches * batch)
+    assert most.epoch == pytest.approx(steps * step(10) + batches * batch)
+    run = steps * (4 * step(0) + 6 * step(10)) + 10 * batches * batch
+    assert most.run == pytest.approx(run)
+    assert none.run == pytest.approx(10 * none.epoch)
+
+
+def test_the_text_of_a_plan(planned):
+    _, made = planned
+    text = plan.describe(made)
+    assert "\nfits: " in text and "of 32 GB a device; at least" in text
+    assert "for 10 epochs" in text and "with k = 0\nwith k = 10: at least" in text
+    assert "floors" in text
+
+
+def test_a_plan_without_weight_perturbation_has_one_k():
+    config = small(digits_trades_rwp, **{"weight_perturbation.name": "none"})
+    made = plan.make_plan(config, hardware())
+    assert [floors.k for floors in made.floors] == [0]
+    assert "with k" not in plan.describe(made)
+
+
+def test_what_does_not_fit_says_which_batch_would(monkeypatch):
+    compiled = {}
+
+    def sized(config, hardware, program):
+        """Programs of 1 GB for every image of the batch, of which 2 GB stay."""
+        size = config.batch_size if program == "train" else 1
+        compiled[size] = True
+        yield made.programs["train"]._replace(memory=(2 + size) * 2**30, arguments=2 * 2**30)
+
+    made = plan.make_plan(small(), hardware())
+    monkeypatch.setattr(plan, "compile_programs", sized)
+    with pytest.raises(InputError, match="34.0 of 16 GB.*the largest batch that fits is 8, of"):
+        plan.make_plan(small(batch_size=32), hardware(gigabytes=16))
+    with pytest.raises(InputError, match="none of its halves fits"):
+        plan.make_plan(small(batch_size=32), hardware(gigabytes=2))
+
+
+def test_a_program_that_does_not_fit():
+    with pytest.raises(DoesNotFit, match="does not fit: train needs 0.0 of 0 GB a device of four"):
+        list(compile_programs(small(), hardware(gigabytes=0), "train"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "program", "message"),
+    [
+        ({"batch_size": 18}, "train", "config.batch_size=18 must be a positive multiple of"),
+        ({"evaluation.batch_size": 6}, "train", "config.evaluation.batch_size=6"),
+        ({}, "training", "--program='training' must be one of train, evaluate, autoattack"),
+        ({"model.name": "wrn-11-1"}, "train", "config.model.name='wrn-11-1'"),
+        ({"dtype": "float64"}, "train", "TPU v6 lite does not compute in it"),
+    ],
+)
+def test_bad_values(changes, program, message):
+    with pytest.raises(InputError, match=message):
+        list(compile_programs(small(**changes), hardware(), program))
+
+
+def test_batches_of_autoattack_that_do_not_divide():
+    with pytest.raises(InputError, match="--batch_size=10 must be a positive multiple"):
+        list(compile_programs(small(), hardware(), "autoattack", 10))
