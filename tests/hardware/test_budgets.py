@@ -76,8 +76,8 @@ def test_eight_h100s_exchange_moments_and_gradients(compiled):
     assert attack["number"] == moments
     # XLA joins what does not wait: the gradients, and the number of open gates.
     assert moments < perturb["number"] <= moments + 3
-    parameters = 77_850
-    assert perturb["bytes"] == pytest.approx(4 * parameters, rel=0.05)
+    gradients = 4 * 77_850  # bytes of float32
+    assert gradients < perturb["bytes"] < 1.1 * gradients
 
 
 @needs_libtpu
