@@ -14,7 +14,7 @@ import sys
 from benchmarks.step_time import load_config
 from rwp_jax.errors import InputError
 from rwp_jax.hardware.datasheets import GIB, GPUS
-from rwp_jax.hardware.plan import Plan, make_plan, trips
+from rwp_jax.hardware.plan import Plan, make_plan
 from rwp_jax.hardware.topology import find_hardware, only_compile
 
 HEADER = (
@@ -33,13 +33,6 @@ def row(target: str, config_name: str, config, plan: Plan) -> str:
         if part.name == name
     )
 
-    def exchanges(k: int) -> str:
-        counts = trips(config, k)
-        times = [(part, part.trips or counts.get(part.name, 1)) for part in parts]
-        number = sum(n * len(part.collectives) for part, n in times)
-        handed_in = sum(n * sum(c.exchanged for c in part.collectives) for part, n in times)
-        return f"{number} of {handed_in / 1e6:,.0f} MB" if number else "none"
-
     both = lambda function: " to ".join(function(floors) for floors in plan.floors)
     cells = [
         target,
@@ -47,7 +40,7 @@ def row(target: str, config_name: str, config, plan: Plan) -> str:
         f"{config.model.name}, batch {config.batch_size}",
         f"{plan.memory / GIB:.1f} of {plan.hardware.chip.gigabytes}",
         loops,
-        both(lambda floors: exchanges(floors.k)),
+        both(lambda floors: f"{floors.exchanges} of {floors.exchanged / 1e6:,.0f} MB"),
         both(lambda floors: f"{1e3 * floors.step:.1f}"),
         both(lambda floors: f"{floors.epoch:.1f}") + f", {plan.floors[0].evaluation:.1f}",
         both(lambda floors: f"{floors.run / 3600:.2f}"),

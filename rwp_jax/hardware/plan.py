@@ -30,6 +30,8 @@ class Floors(NamedTuple):
       epoch: seconds of such an epoch, evaluation included.
       evaluation: seconds of it.
       run: seconds of the run, RST's first stage included.
+      exchanges: collective operations of such a step, most of which wait for each other.
+      exchanged: bytes that a device hands in to them.
     """
 
     k: int
@@ -37,6 +39,8 @@ class Floors(NamedTuple):
     epoch: float
     evaluation: float
     run: float
+    exchanges: int
+    exchanged: int
 
 
 class Plan(NamedTuple):
@@ -103,21 +107,19 @@ def _memory(config, programs: dict[str, CompiledProgram]) -> float:
     return resident + max(program.memory - program.arguments for program in programs.values())
 
 
-def trips(config, k: int) -> dict[str, int]:
-    """Iterations of the loops of a training step that takes k steps of weight ascent."""
-    return {"attack": config.attack.steps, "perturb": k + 1}
-
-
 def _floors(config, programs, k: int, first_stage: float) -> Floors:
-    step_of = lambda k: census.seconds(programs["train"].parts, trips(config, k))
+    parts = programs["train"].parts
+    trips = {"attack": config.attack.steps, "perturb": k + 1}
+    step, unperturbed = (census.seconds(parts, trips | {"perturb": n + 1}) for n in (k, 0))
     batch = census.seconds(programs["evaluate"].parts, {"attack": config.evaluation.steps})
     size = config.evaluation.batch_size
     batches = sum(math.ceil(count / size) for count in cost.evaluated_examples(config))
     evaluation = batch * batches * (2 if config.ema_decay else 1)
     steps, perturbed = cost.steps_per_epoch(config), cost.perturbed_epochs(config)
     run = first_stage + config.epochs * evaluation
-    run += steps * (perturbed * step_of(k) + (config.epochs - perturbed) * step_of(0))
-    return Floors(k, step_of(k), steps * step_of(k) + evaluation, evaluation, run)
+    run += steps * (perturbed * step + (config.epochs - perturbed) * unperturbed)
+    exchanges = census.exchanges(parts, trips)
+    return Floors(k, step, steps * step + evaluation, evaluation, run, *exchanges)
 
 
 def _halves(batch_size: int, devices: int) -> Iterator[int]:
@@ -183,6 +185,12 @@ def describe(plan: Plan) -> str:
             f"k, the steps of weight ascent in a training step, lies between 0, no loss below c_min, and "
             f"{most}, always one."
         )
+    if hardware.devices > 1:
+        exchanges = " to ".join(
+            f"{floors.exchanges} exchanges of {floors.exchanged / 1e6:.0f} MB a device"
+            for floors in plan.floors
+        )
+        text.append(f"Devices make {exchanges} in a step; the floors leave out their latency.")
     text.append(
         "Times are floors: the bytes and operations of the compiled programs at the data sheet's rates. "
         "Nothing was run."

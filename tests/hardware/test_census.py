@@ -61,6 +61,7 @@ def test_only_what_is_gathered_counts(parts):
 def test_collectives(parts):
     (exchange,) = parts[0].collectives
     assert (exchange.opcode, exchange.exchanged) == ("all-reduce", 4000)
+    assert census.exchanges(parts, {"train": 4}) == (14, 14 * 4000)
 
 
 def test_seconds_of_the_program(parts):

@@ -1,0 +1,223 @@
+"""What the kernels of a compiled program cost: bytes, operations, exchanges, and the least time they take.
+
+A kernel is an instruction that runs on the device; start and end of one that runs beside others are one.
+Its bytes are those of its operands and results in the device's main memory; of an operand that it only
+gathers from, or slices at a place known at run time, those that it reads. Its floor is the larger of bytes
+over bandwidth and operations over the rate of matrix products in its precision; a collective's is also that
+of its bytes over the links. A cache may serve bytes faster than the memory, so a floor is that of the main
+memory, not of physics.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rwp_jax.hardware.datasheets import Datasheet
+from rwp_jax.hardware.hlo import Array, Instruction, Module
+from rwp_jax.hardware.operations import matrix_operations
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# What takes no time of its own: names for buffers, loops, whose bodies are counted apart, waits.
+_NOTHING = {
+    "parameter",
+    "tuple",
+    "get-tuple-element",
+    "constant",
+    "bitcast",
+    "while",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
+}
+_NOTHING_CALLED = ("ConcatBitcast", "AllocateBuffer", "AssumeGatherIndicesInBound")  # on TPUs
+_SPARSE = ("gather", "dynamic-slice")  # read a part of their first operand
+_UNARY = ("bitcast", "convert", "copy", "negate", "reshape", "transpose")
+
+
+class Kernel(NamedTuple):
+    """An instruction that runs on the device.
+
+    Attributes:
+      name: XLA's.
+      opcode: likewise; `-start` of what runs beside others is left out.
+      op_name: where it comes from in the traced function.
+      bytes: that it reads and writes.
+      flops: of its matrix products.
+      floor: seconds.
+      reduces: whether its results are sums or maxima over an axis, and nothing else.
+      exchanged: bytes that a device hands in, of a collective.
+      overlaps: whether it is a copy that runs beside other kernels.
+    """
+
+    name: str
+    opcode: str
+    op_name: str
+    bytes: int
+    flops: int
+    floor: float
+    reduces: bool
+    exchanged: int
+    overlaps: bool
+
+
+class Counter:
+    """Counts the kernels of a program's computations.
+
+    Args:
+      module: the program.
+      chip: whose bandwidth and rates count.
+      devices: of the program.
+    """
+
+    def __init__(self, module: Module, chip: Datasheet, devices: int):
+        self.module, self.chip, self.devices = module, chip, devices
+
+    def called(self, instruction: Instruction) -> list[str]:
+        keys = ("calls", "to_apply", "true_computation", "false_computation", "called_computations")
+        names = [instruction.attribute(key) for key in keys]
+        branches = instruction.attribute("branch_computations")
+        names += [name.strip().removeprefix("%") for name in branches.split(",")]
+        return [name for name in names if name in self.module.computations]
+
+    def kernels(self, computation: str) -> Iterator[Kernel]:
+        instructions = self.module.computations[computation]
+        for instruction in instructions.values():
+            if _takes_no_time(instruction):
+                continue
+            if instruction.opcode == "call":
+                for called in self.called(instruction):
+                    yield from self.kernels(called)
+            elif instruction.opcode == "conditional":  # one of its branches runs
+                branches = [tuple(self.kernels(c)) for c in self.called(instruction)]
+                yield from min(branches, key=lambda kernels: sum(k.floor for k in kernels))
+            else:
+                yield self._kernel(instruction, instructions)
+
+    def _kernel(self, instruction: Instruction, siblings: dict[str, Instruction]) -> Kernel:
+        operands = [siblings[name] for name in instruction.operands]
+        opcode = instruction.opcode.removesuffix("-start")
+        started = opcode != instruction.opcode
+        inner = [c for c in self.called(instruction) if opcode in ("fusion", "async")]
+        if opcode == "async":
+            bodies = [j for c in inner for j in self.module.computations[c].values()]
+            opcode = next((j.opcode for j in bodies if j.opcode not in _NOTHING), opcode)
+        moved = self._bytes_read(instruction, operands, inner) + self._bytes_written(instruction)
+        flops = {}
+        self._add_flops(instruction, siblings, flops)
+        busy = sum(count / self.chip.rates[kind] for kind, count in flops.items() if count)
+        floor = max(moved / self.chip.bandwidth, busy)
+        exchanged = 0
+        if opcode in COLLECTIVES:
+            exchanged = sum(array.bytes for operand in operands for array in operand.arrays)
+            floor = max(floor, self._link_bytes(opcode, exchanged) / self.chip.link)
+        overlaps = started and opcode in ("copy", "slice", "dynamic-slice", "dynamic-update-slice")
+        return Kernel(
+            instruction.name,
+            opcode,
+            instruction.op_name,
+            moved,
+            sum(flops.values()),
+            floor,
+            self._reduces(instruction, inner),
+            exchanged,
+            overlaps,
+        )
+
+    def _in_main_memory(self, array: Array) -> int:
+        # TPUs number the memories on the chip; GPUs, memory that is the same but shared.
+        return array.bytes if self.chip.gpu or array.space == 0 else 0
+
+    def _bytes_written(self, instruction: Instruction) -> int:
+        arrays = instruction.arrays
+        if instruction.opcode == "copy-start":  # (result, operand, flag)
+            arrays = arrays[:1]
+        elif instruction.opcode.endswith("-start") and len(arrays) > 1:  # (operand, result, flag)
+            arrays = arrays[len(instruction.operands) :][: len(instruction.operands)]
+        return sum(map(self._in_main_memory, arrays))
+
+    def _bytes_read(self, instruction: Instruction, operands, inner: list[str]) -> int:
+        total = 0
+        for place, operand in enumerate(operands):
+            whole = sum(map(self._in_main_memory, operand.arrays))
+            part = self._part_read(inner[0], place) if len(inner) == 1 else None
+            if instruction.opcode in _SPARSE and place == 0:
+                part = sum(array.bytes for array in instruction.arrays)
+            elif instruction.opcode == "slice-start":
+                part = instruction.arrays[1].bytes
+            total += whole if part is None else min(whole, part)
+        return total
+
+    def _part_read(self, computation: str, place: int) -> int | None:
+        """Bytes of a parameter that a fusion reads, None for all of them."""
+        body = self.module.computations[computation]
+        parameter = next(
+            (i for i in body.values() if i.opcode == "parameter" and i.argument == str(place)), None
+        )
+        if parameter is None:
+            return None
+        names, total = {parameter.name}, 0
+        for user in body.values():  # in order: users follow what they use
+            if names.isdisjoint(user.operands):
+                continue
+            if user.opcode in ("bitcast", "reshape"):
+                names.add(user.name)
+            elif user.opcode in _SPARSE and names.isdisjoint(user.operands[1:]):
+                total += sum(array.bytes for array in user.arrays)
+            else:
+                return None
+        return total
+
+    def _add_flops(self, instruction, siblings, flops: dict[str, int]) -> None:
+        operands = [array for name in instruction.operands for array in siblings[name].arrays]
+        count = matrix_operations(instruction, operands)
+        if count:
+            kind = _precision(instruction, operands)
+            flops[kind] = flops.get(kind, 0) + count
+        if instruction.opcode in ("fusion", "call", "async-start"):
+            for called in self.called(instruction):
+                inside = self.module.computations[called]
+                for inner in inside.values():
+                    self._add_flops(inner, inside, flops)
+
+    def _reduces(self, instruction: Instruction, inner: list[str]) -> bool:
+        if instruction.opcode == "reduce":
+            return True
+        if instruction.opcode != "fusion" or len(inner) != 1:
+            return False
+        body = self.module.computations[inner[0]]
+        root = next(i for i in body.values() if i.root)
+        results = [body[name] for name in root.operands] if root.opcode == "tuple" else [root]
+
+        def is_reduction(result: Instruction) -> bool:
+            while result.opcode in _UNARY:
+                result = body[result.operands[0]]
+            return result.opcode == "reduce"
+
+        return all(map(is_reduction, results))
+
+    def _link_bytes(self, opcode: str, exchanged: int) -> float:
+        """Bytes that a device sends at least, in a ring."""
+        others = self.devices - 1
+        if opcode == "all-reduce":
+            return 2 * others / self.devices * exchanged
+        if opcode == "all-gather":
+            return others * exchanged
+        return others / self.devices * exchanged
+
+
+def _takes_no_time(instruction: Instruction) -> bool:
+    return (
+        instruction.opcode in _NOTHING
+        or instruction.opcode.endswith("-done")
+        or instruction.attribute("custom_call_target") in _NOTHING_CALLED
+    )
+
+
+def _precision(instruction: Instruction, operands: list[Array]) -> str:
+    """The rate that a matrix product runs at: a key of `Datasheet.rates`."""
+    narrowest = min(operands[:2], key=lambda array: array.bytes / max(array.size, 1))
+    if narrowest.dtype == "f64":
+        return "float64"
+    if narrowest.dtype != "f32":
+        return "bfloat16"
+    return "float32" if "highest" in instruction.attribute("operand_precision") else "default"
