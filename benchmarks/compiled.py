@@ -13,6 +13,7 @@ operations are of one device and one iteration of each loop. --hlo keeps the tex
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 
@@ -46,6 +47,9 @@ def main():
 
 def run(args) -> None:
     only_compile()
+    for flag, path in (("--json", args.json), ("--hlo", args.hlo)):
+        if path and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+            raise InputError(f"{flag}={path} must be a file in a directory that can be written to")
     config = load_config(args.config)
     config.model.name = args.model or config.model.name
     config.dtype = args.dtype or config.dtype
@@ -53,6 +57,10 @@ def run(args) -> None:
         jax.config.update("jax_enable_x64", True)
     if args.batch_size is not None:
         config.batch_size = config.evaluation.batch_size = args.batch_size
+    if config.objective.name == "rst" and not (
+        config.extra_data.path or config.data.labeled_examples
+    ):
+        config.extra_data.path = "ti_500K_pseudo_labeled.pickle"  # its size counts, not its content
     hardware = find_hardware(args.target, args.devices)
     programs = []
     for program in compile_programs(config, hardware, args.program, args.batch_size):

@@ -30,6 +30,7 @@ from benchmarks import products
 from benchmarks.our_step import OurEvaluation, OurStep
 from rwp_jax.atomic import write_json
 from rwp_jax.cost import data_size, forward_flops, passes_of_a_step
+from rwp_jax.errors import InputError
 from rwp_jax.models.convolution import prefer_eigen
 
 
@@ -150,8 +151,18 @@ def line(row: dict, product: float) -> str:
 
 
 def load_config(path: str):
-    """The config of configs/NAME.py or configs/NAME.py:ARGUMENT."""
-    return config_flags.config_flags.ConfigFileFlagParser("config", None).parse(path)
+    """The config of configs/NAME.py or configs/NAME.py:ARGUMENT; raises InputError where there is none."""
+    if not pathlib.Path(path.partition(":")[0]).is_file():
+        raise InputError(
+            f"--config={path} is no config file: name one, such as configs/cifar10_at_rwp.py"
+        )
+    try:
+        return config_flags.config_flags.ConfigFileFlagParser("config", None).parse(path)
+    except Exception as error:  # of the file, or of ml_collections, in many lines
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1].strip() if lines else type(error).__name__
+        reason = reason.removeprefix("rwp_jax.errors.InputError: ")
+        raise InputError(f"--config={path}: {reason}") from None
 
 
 def heading(packages: tuple[str, ...]) -> dict:

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -162,6 +163,11 @@ def print_plan(config, target: str, devices: int | None) -> None:
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     print(describe(make_plan(config, find_hardware(target, devices))))
+    path = config.extra_data.path
+    if path and not pathlib.Path(path).is_file():
+        print(
+            f"config.extra_data.path={path} is not here: counted as {cost.PUBLISHED_EXTRA:,} images"
+        )
 
 
 def describe(plan: Plan) -> str:
