@@ -6,9 +6,10 @@
 
 The trainer's own program is compiled by the compiler of that hardware, which JAX has without the hardware
 (`pip install ".[compile-gpu]"` or `".[compile-tpu]"`, in an environment of its own), and counted from its
-text; see rwp_jax/hardware/census.py. Nothing runs. A floor is the sum over kernels of the larger of bytes
+text; see rwp_jax/hardware/counts.py. Nothing runs. A floor is the sum over kernels of the larger of bytes
 over bandwidth and operations over the rate of matrix products; real kernels are slower. Bytes and
-operations are of one device and one iteration of each loop. --hlo keeps the text, to count again.
+operations are of one device and one iteration of each loop. --hlo keeps the text, to count again; of
+AutoAttack, a file an attack, with its name before the suffix.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import jax
 
 from benchmarks.step_time import load_config
+from rwp_jax.cost import PUBLISHED_EXTRA
 from rwp_jax.errors import InputError
 from rwp_jax.hardware import report
 from rwp_jax.hardware.programs import PROGRAMS, compile_programs
@@ -60,14 +62,19 @@ def run(args) -> None:
     if config.objective.name == "rst" and not (
         config.extra_data.path or config.data.labeled_examples
     ):
-        config.extra_data.path = "ti_500K_pseudo_labeled.pickle"  # its size counts, not its content
+        config.extra_data.path = "ti_500K_pseudo_labeled.pickle"
+        print(f"no extra_data.path: counted as {PUBLISHED_EXTRA:,} images")
     hardware = find_hardware(args.target, args.devices)
     programs = []
     for program in compile_programs(config, hardware, args.program, args.batch_size):
         print(report.describe(program, hardware), flush=True)
         programs.append(program)
-    if args.hlo:
-        args.hlo.write_text("\n".join(program.text for program in programs))
+        if args.hlo:
+            several = args.program == "autoattack"
+            file = (
+                args.hlo.with_suffix(f".{program.name}{args.hlo.suffix}") if several else args.hlo
+            )
+            file.write_text(program.text)
     if args.json:
         figures = report.figures(programs, hardware)
         figures["command"] = "python -m benchmarks.compiled " + " ".join(sys.argv[1:])

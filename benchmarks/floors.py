@@ -4,8 +4,8 @@
         [--configs cifar10_at_rwp,cifar10_trades_rwp] [--models preactresnet18,wrn-34-10]
 
 A target is a GPU with a number of devices, or a TPU slice. Compiled as for `main.py --mode plan`. Figures
-that depend on k, the steps of weight ascent in a training step, are given for k = 0 and k = K2. Exchanges
-are those of a step, and the megabytes that each device hands in.
+that depend on k, the steps of weight ascent in a training step, are given for k = 0 and k = K2. Collectives
+are those of a step, with the bytes of their operands on a device.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from rwp_jax.hardware.topology import find_hardware, only_compile
 
 HEADER = (
     "| target | config | network | GB a device | kernels and MB of an iteration: attack, perturb "
-    "| exchanges of a step | ms a step | s an epoch, evaluation | h for the schedule |"
+    "| collectives of a step | ms a step | s an epoch, evaluation | h for the schedule |"
 )
 
 
@@ -40,7 +40,7 @@ def row(target: str, config_name: str, config, plan: Plan) -> str:
         f"{config.model.name}, batch {config.batch_size}",
         f"{plan.memory / GIB:.1f} of {plan.hardware.chip.gigabytes}",
         loops,
-        both(lambda floors: f"{floors.exchanges} of {floors.exchanged / 1e6:,.0f} MB"),
+        both(lambda floors: f"{floors.collectives} of {floors.operand_bytes / 1e6:,.0f} MB"),
         both(lambda floors: f"{1e3 * floors.step:.1f}"),
         both(lambda floors: f"{floors.epoch:.1f}") + f", {plan.floors[0].evaluation:.1f}",
         both(lambda floors: f"{floors.run / 3600:.2f}"),
@@ -57,24 +57,38 @@ def main():
     parser.add_argument("--dtype", default="bfloat16")
     args = parser.parse_args()
     only_compile()
-    print(HEADER)
-    print("| --- " * HEADER.count(" | ") + "| --- |")
-    for target in args.targets.split(","):
-        kind, _, count = target.partition(":")
-        of_gpus = kind in GPUS
-        for name in args.configs.split(","):
-            for model in args.models.split(","):
-                config = load_config(f"configs/{name}.py")
-                config.model.name, config.dtype = model, args.dtype
-                config.batch_size = config.evaluation.batch_size = args.batch_size
-                try:
-                    hardware = (
-                        find_hardware(kind, int(count or 1)) if of_gpus else find_hardware(target)
-                    )
-                    print(row(target, name, config, make_plan(config, hardware)), flush=True)
-                except InputError as error:
-                    print(f"benchmarks.floors: {error}", file=sys.stderr)
-                    sys.exit(2)
+    try:
+        cases = [
+            (target, hardware_of(target), name, config_of(name, model, args))
+            for target in args.targets.split(",")
+            for name in args.configs.split(",")
+            for model in args.models.split(",")
+        ]
+        print(HEADER)
+        print("| --- " * HEADER.count(" | ") + "| --- |")
+        for target, hardware, name, config in cases:
+            print(row(target, name, config, make_plan(config, hardware)), flush=True)
+    except InputError as error:
+        print(f"benchmarks.floors: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def hardware_of(target: str):
+    """`h100:8` or `v5e:2x2`; raises InputError for others."""
+    kind, _, count = target.partition(":")
+    if kind not in GPUS:
+        return find_hardware(target)
+    if count and not count.isdigit():
+        raise InputError(f"--targets: {target!r} must be like {kind}:8")
+    return find_hardware(kind, int(count or 1))
+
+
+def config_of(name: str, model: str, args):
+    """The config with what is the same in all rows."""
+    config = load_config(f"configs/{name}.py")
+    config.model.name, config.dtype = model, args.dtype
+    config.batch_size = config.evaluation.batch_size = args.batch_size
+    return config
 
 
 if __name__ == "__main__":

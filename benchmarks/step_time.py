@@ -10,7 +10,7 @@ K2 steps: `float32` as PyTorch ships it (TF32 in convolutions), `fast` with bflo
 and torch.compile. Both run in this process in turn; printed are medians, and ratios of theirs to ours.
 Operations are XLA's count of a forward pass times the passes of a step (see benchmarks/flops.py);
 utilisation is their rate over that of a large matrix product in the same type, measured in this run.
-Beside the time stands its floor by the compiled program's counts (rwp_jax/hardware/census.py) on devices
+Beside the time stands its floor by the compiled program's counts (rwp_jax/hardware/counts.py) on devices
 whose data sheet is known. --evaluation times a batch of the evaluation after each epoch too. FILE is
 written anew after every row, so that what was measured is kept whenever the program ends.
 """

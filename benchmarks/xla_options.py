@@ -1,7 +1,7 @@
 """What XLA's options for GPUs change in the time of a training step.
 
     python -m benchmarks.xla_options [--model preactresnet18] [--batch_size 128] [--dtype bfloat16]
-        [--k 10] [--options default,no_autotuning,...] [--json FILE]
+        [--k 10] [--options "default;not autotuned;..."] [--json FILE]
 
 Each option is a process of `benchmarks.step_time` of its own, since XLA reads XLA_FLAGS once. The first is
 what the others are compared with, and is measured once more at the end: the ratio of the two is noise.

@@ -1,16 +1,24 @@
-"""What a run costs: forward passes and floating-point operations, without running or loading anything."""
+"""What a run costs: sizes, forward passes and floating-point operations, without running anything.
+
+Files of images are read once, for their sizes; data sets that have a name are not.
+"""
 
 import functools
+import json
 import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from rwp_jax import experiment
 from rwp_jax.data import files, sources
-from rwp_jax.data.pipeline import make_mixture
+from rwp_jax.data.pipeline import Mixture, make_mixture
 from rwp_jax.data.sizes import NAMED, SVHN_EXTRA, DataSize
+from rwp_jax.errors import InputError
 from rwp_jax.experiment import weight_perturbation_of
 from rwp_jax.models.classifier import make_classifier
+from rwp_jax.objectives import make_objective
 from rwp_jax.self_training import teacher_config
 
 # Forward passes an image of Table 2's columns. A gradient step costs 2. AutoAttack's are at most, for an
@@ -29,14 +37,34 @@ PUBLISHED_EXTRA = 500_000  # images in ti_500K_pseudo_labeled.pickle
 
 
 def data_size(config) -> DataSize:
-    """Sizes of the config's data set, from a table where it has a name, read from the file otherwise."""
+    """Sizes of the config's data set, from a table where it has a name, read from the file otherwise.
+
+    Training examples are those with and without a label, without what is held out.
+    """
     name = config.data.name
     if name in NAMED:
         size = NAMED[name]
         extra = SVHN_EXTRA if config.data.svhn_extra else 0
         return size._replace(train=size.train + extra - config.data.validation_examples)
-    data = sources.load(**config.data.to_dict())
-    return DataSize(len(data.x_train), len(data.x_test), data.x_train.shape[1:], data.num_classes)
+    path = pathlib.Path(config.data.path)
+    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    return _size_of_file(config.data.to_json(), changed)
+
+
+@functools.cache
+def _size_of_file(data: str, changed: int) -> DataSize:
+    """Sizes of the data set that config.data (as JSON) names; `changed` is when its file was."""
+    data = sources.load(**json.loads(data))
+    extra = 0 if data.x_extra is None else len(data.x_extra)
+    return DataSize(
+        len(data.x_train) + extra, len(data.x_test), data.x_train.shape[1:], data.num_classes
+    )
+
+
+@functools.cache
+def _labels_in_file(path: str, changed: int) -> np.ndarray:
+    """Labels of a file of extra images; `changed` is when it was."""
+    return files.read_extra(path)[1]
 
 
 @functools.cache
@@ -60,38 +88,71 @@ def passes_of_a_step(config, k: float) -> float:
     return 1 + attack + 6 * (k + 1)  # TRADES and RST run on clean and attacked images
 
 
+def labelled_examples(config) -> int:
+    """Training examples that keep their label."""
+    return config.data.labeled_examples or data_size(config).train
+
+
 def extra_examples(config) -> int:
-    """How many extra images a run has: of its file, where it is there, else of the published one."""
-    size, path = data_size(config), config.extra_data.path
-    if path:
-        there = pathlib.Path(path).is_file()
-        return len(files.read_extra(path)[0]) if there else PUBLISHED_EXTRA
-    return size.train - (config.data.labeled_examples or size.train)
+    """Extra images that the run's objective has a loss for.
+
+    Those of the file, where it is there, else as many as the published one has; or those whose labels
+    config.data.labeled_examples left out.
+    """
+    if not config.extra_data.unlabeled_fraction:
+        return 0
+    unlabelled_too = make_objective(**config.objective.to_dict()).uses_unlabelled
+    if not config.extra_data.path:
+        left_out = data_size(config).train - labelled_examples(config)
+        return left_out if unlabelled_too or config.self_training.epochs else 0
+    path = pathlib.Path(config.extra_data.path)
+    if not (unlabelled_too or config.extra_data.use_labels):
+        return 0
+    if not path.is_file():
+        return PUBLISHED_EXTRA
+    labels = _labels_in_file(str(path), path.stat().st_mtime_ns)
+    return len(labels) if unlabelled_too else int((labels >= 0).sum())
 
 
 def training_examples(config) -> int:
-    """Images on every device while a run trains, extra ones included."""
-    labelled = config.data.labeled_examples or data_size(config).train
-    used = config.extra_data.unlabeled_fraction != 0
-    return labelled + used * extra_examples(config)
+    """Images on every device while a run trains."""
+    return labelled_examples(config) + extra_examples(config)
 
 
-def steps_per_epoch(config) -> int:
-    """Training steps in an epoch."""
-    labelled = config.data.labeled_examples or data_size(config).train
-    fraction = config.extra_data.unlabeled_fraction
-    extra = extra_examples(config) if fraction else 0
-    return make_mixture(labelled, config.batch_size, extra, fraction, config.epoch_examples).steps
+def mixture_of(config) -> Mixture:
+    """How the batches of an epoch are made."""
+    return make_mixture(
+        labelled_examples(config),
+        config.batch_size,
+        extra_examples(config),
+        config.extra_data.unlabeled_fraction,
+        config.epoch_examples,
+    )
+
+
+def check(config) -> None:
+    """Checks a run's config against the sizes of its data; raises InputError."""
+    size, held = data_size(config), config.data.validation_examples
+    if size.train <= 0:
+        raise InputError(
+            f"config.data.validation_examples={held} leaves no training images of {size.train + held}"
+        )
+    if labelled_examples(config) > size.train:
+        raise InputError(
+            f"config.data.labeled_examples={config.data.labeled_examples} must be at most the number of "
+            f"training images, {size.train}"
+        )
+    has_extra = bool(config.extra_data.path) or labelled_examples(config) < size.train
+    experiment.check_shapes(config, mixture_of(config), has_extra, size.image_shape)
 
 
 def evaluated_examples(config) -> list[int]:
     """Images in each set that is evaluated after an epoch: test, held out, part of training."""
     size = data_size(config)
-    labelled = config.data.labeled_examples or size.train
     parts = (
         size.test,
         config.data.validation_examples,
-        min(config.evaluation.train_examples, labelled),
+        min(config.evaluation.train_examples, labelled_examples(config)),
     )
     return [count for count in parts if count]
 
@@ -110,7 +171,7 @@ def training_passes(config, k: float | None = None) -> float:
       config: of the run.
       k: mean number of steps of weight ascent; None for the most it may take.
     """
-    images = steps_per_epoch(config) * config.batch_size
+    images = mixture_of(config).steps * config.batch_size
     perturbed = perturbed_epochs(config)
     if k is None:
         steps = perturbed * passes_of_a_step(config, weight_perturbation_of(config).steps)

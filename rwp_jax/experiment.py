@@ -171,7 +171,14 @@ def training_set(config, dataset: Dataset) -> TrainingSet:
 
 def check_sizes(config, dataset: Dataset) -> None:
     """Checks what depends on the data; raises InputError."""
-    mixture = mixture_of(config, dataset)
+    mixture, has_extra = mixture_of(config, dataset), dataset.x_extra is not None
+    check_shapes(config, mixture, has_extra, dataset.x_train.shape[1:])
+
+
+def check_shapes(
+    config, mixture: Mixture, has_extra: bool, image_shape: tuple[int, int, int]
+) -> None:
+    """The same for data of which only sizes are known; raises InputError."""
     if config.batch_size - mixture.extra_per_batch > mixture.num_examples:
         raise InputError(
             f"config.batch_size={config.batch_size} is larger than the training set of "
@@ -183,13 +190,13 @@ def check_sizes(config, dataset: Dataset) -> None:
         )
     objective = _objective(config)
     fraction = config.extra_data.unlabeled_fraction
-    wanted = dataset.x_extra is not None and (fraction > 0 or objective.needs_extra_data)
+    wanted = has_extra and (fraction > 0 or objective.needs_extra_data)
     if wanted and fraction >= 0 and not int(fraction * config.batch_size):
         raise InputError(
             f"config.extra_data.unlabeled_fraction={fraction} of config.batch_size="
             f"{config.batch_size} is less than one extra example a batch"
         )
-    height, width, channels = dataset.x_train.shape[1:]
+    height, width, channels = image_shape
     mean, std = (tuple(config.model[key]) for key in ("mean", "std"))
     if len(mean) != len(std) or len(mean) not in (0, channels):
         raise InputError(

@@ -10,6 +10,9 @@ highest.
 from typing import NamedTuple
 
 GB, TERA = 1e9, 1e12
+GPU_SHARE = (
+    0.95  # of a GPU's memory that JAX can be told to use; drivers and libraries take the rest
+)
 GIB = 2**30  # what makers of memory mean by a GB
 
 
@@ -36,7 +39,8 @@ class Datasheet(NamedTuple):
       rates: operations a second of matrix products in bfloat16, in float32 at the default precision
         (TF32, bfloat16), in float32 at the highest, and in float64; 0 for what it cannot do.
       link: bytes a second that it can send to others, over all its links.
-      most: devices in one machine or slice.
+      max_devices: in one machine or slice.
+      usable: for TPUs alone: what libtpu leaves of the gigabytes, by its own messages.
       gpu: for GPUs alone.
     """
 
@@ -45,13 +49,14 @@ class Datasheet(NamedTuple):
     bandwidth: float
     rates: dict[str, float]
     link: float
-    most: int
+    max_devices: int
+    usable: float = 0.0
     gpu: GpuNumbers | None = None
 
     @property
-    def memory(self) -> int:
-        """Bytes that there really are."""
-        return self.gpu.memory if self.gpu else self.gigabytes * GIB
+    def memory(self) -> float:
+        """Bytes that programs may use."""
+        return GPU_SHARE * self.gpu.memory if self.gpu else self.usable * GIB
 
 
 def _gpu_rates(bfloat16, tf32, float32, float64):
@@ -75,9 +80,11 @@ GPUS = {
         _gpu_rates(312, 156, 19.5, 19.5),
         300 * GB,
         8,
-        _AMPERE,
+        gpu=_AMPERE,
     ),
-    "h100": Datasheet("NVIDIA H100 80GB HBM3", 80, 3352 * GB, _HOPPER_RATES, 450 * GB, 8, _HOPPER),
+    "h100": Datasheet(
+        "NVIDIA H100 80GB HBM3", 80, 3352 * GB, _HOPPER_RATES, 450 * GB, 8, gpu=_HOPPER
+    ),
     "h200": Datasheet(
         "NVIDIA H200",
         141,
@@ -85,14 +92,14 @@ GPUS = {
         _HOPPER_RATES,
         450 * GB,
         8,
-        _HOPPER._replace(memory=151_397_597_184),
+        gpu=_HOPPER._replace(memory=151_397_597_184),
     ),
 }
 TPUS = {
-    "v4": Datasheet("TPU v4", 32, 1200 * GB, _tpu_rates(275), 300 * GB, 4096),
-    "v5e": Datasheet("TPU v5 lite", 16, 819 * GB, _tpu_rates(197), 200 * GB, 256),
-    "v5p": Datasheet("TPU v5", 95, 2765 * GB, _tpu_rates(459), 600 * GB, 8960),
-    "v6e": Datasheet("TPU v6 lite", 32, 1600 * GB, _tpu_rates(918), 400 * GB, 256),
+    "v4": Datasheet("TPU v4", 32, 1200 * GB, _tpu_rates(275), 300 * GB, 4096, 30.75),
+    "v5e": Datasheet("TPU v5 lite", 16, 819 * GB, _tpu_rates(197), 200 * GB, 256, 15.75),
+    "v5p": Datasheet("TPU v5", 95, 2765 * GB, _tpu_rates(459), 600 * GB, 8960, 95.74),
+    "v6e": Datasheet("TPU v6 lite", 32, 1600 * GB, _tpu_rates(918), 400 * GB, 256, 31.25),
 }
 
 

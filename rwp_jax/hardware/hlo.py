@@ -1,6 +1,6 @@
 """The text of a compiled program, as instructions with shapes and attributes.
 
-XLA prints an optimised module as computations of one instruction a line. Only what `census` and
+XLA prints an optimised module as computations of one instruction a line. Only what `counts` and
 `operations` look at is parsed; attributes stay text until they are asked for.
 """
 

@@ -2,10 +2,9 @@
 
 A kernel is an instruction that runs on the device; start and end of one that runs beside others are one.
 Its bytes are those of its operands and results in the device's main memory; of an operand that it only
-gathers from, or slices at a place known at run time, those that it reads. Its floor is the larger of bytes
-over bandwidth and operations over the rate of matrix products in its precision; a collective's is also that
-of its bytes over the links. A cache may serve bytes faster than the memory, so a floor is that of the main
-memory, not of physics.
+gathers from or slices, those that it reads. Its floor is the larger of bytes over bandwidth and operations
+over the rate of matrix products in its precision. A cache may serve bytes faster than the main memory does,
+so a floor is not one of physics.
 """
 
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ _NOTHING = {
     "opt-barrier",
 }
 _NOTHING_CALLED = ("ConcatBitcast", "AllocateBuffer", "AssumeGatherIndicesInBound")  # on TPUs
-_SPARSE = ("gather", "dynamic-slice")  # read a part of their first operand
+_SPARSE = ("gather", "slice", "dynamic-slice")  # read a part of their first operand
 _UNARY = ("bitcast", "convert", "copy", "negate", "reshape", "transpose")
 
 
@@ -45,7 +44,8 @@ class Kernel(NamedTuple):
       flops: of its matrix products.
       floor: seconds.
       reduces: whether its results are sums or maxima over an axis, and nothing else.
-      exchanged: bytes that a device hands in, of a collective.
+      exchanged: bytes of a collective's operands on a device.
+      sent: bytes that its links carry in one direction at least, were the network to add and copy.
       overlaps: whether it is a copy that runs beside other kernels.
     """
 
@@ -57,6 +57,7 @@ class Kernel(NamedTuple):
     floor: float
     reduces: bool
     exchanged: int
+    sent: float
     overlaps: bool
 
 
@@ -109,7 +110,6 @@ class Counter:
         exchanged = 0
         if opcode in COLLECTIVES:
             exchanged = sum(array.bytes for operand in operands for array in operand.arrays)
-            floor = max(floor, self._link_bytes(opcode, exchanged) / self.chip.link)
         overlaps = started and opcode in ("copy", "slice", "dynamic-slice", "dynamic-update-slice")
         return Kernel(
             instruction.name,
@@ -120,6 +120,7 @@ class Counter:
             floor,
             self._reduces(instruction, inner),
             exchanged,
+            self._sent(opcode, exchanged),
             overlaps,
         )
 
@@ -129,10 +130,13 @@ class Counter:
 
     def _bytes_written(self, instruction: Instruction) -> int:
         arrays = instruction.arrays
+        operands = len(instruction.operands)
         if instruction.opcode == "copy-start":  # (result, operand, flag)
             arrays = arrays[:1]
-        elif instruction.opcode.endswith("-start") and len(arrays) > 1:  # (operand, result, flag)
-            arrays = arrays[len(instruction.operands) :][: len(instruction.operands)]
+        elif instruction.opcode == "all-reduce-start":  # the results alone
+            arrays = arrays[:operands]
+        elif instruction.opcode.endswith("-start") and len(arrays) > 1:  # (operands, results, flag)
+            arrays = arrays[operands:][:operands]
         return sum(map(self._in_main_memory, arrays))
 
     def _bytes_read(self, instruction: Instruction, operands, inner: list[str]) -> int:
@@ -150,22 +154,38 @@ class Counter:
     def _part_read(self, computation: str, place: int) -> int | None:
         """Bytes of a parameter that a fusion reads, None for all of them."""
         body = self.module.computations[computation]
-        parameter = next(
-            (i for i in body.values() if i.opcode == "parameter" and i.argument == str(place)), None
-        )
+        parameter = _parameter(body, place)
         if parameter is None:
             return None
-        names, total = {parameter.name}, 0
+        names, total = {parameter.name}, 0  # names of the parameter, whole or converted
         for user in body.values():  # in order: users follow what they use
-            if names.isdisjoint(user.operands):
+            places = [i for i, name in enumerate(user.operands) if name in names]
+            if not places:
                 continue
-            if user.opcode in ("bitcast", "reshape"):
+            if user.opcode in _UNARY or (
+                user.opcode == "fusion" and self._converts(user, places[0])
+            ):
                 names.add(user.name)
-            elif user.opcode in _SPARSE and names.isdisjoint(user.operands[1:]):
+            elif user.opcode in _SPARSE and places == [0]:
                 total += sum(array.bytes for array in user.arrays)
+            elif user.opcode == "fusion" and len(self.called(user)) == 1:
+                parts = [self._part_read(self.called(user)[0], i) for i in places]
+                if None in parts:
+                    return None
+                total += sum(parts)
             else:
                 return None
-        return total
+        return None if any(body[name].root for name in names) else total
+
+    def _converts(self, fusion: Instruction, place: int) -> bool:
+        """Whether a fusion inside another only copies or converts an operand."""
+        if len(self.called(fusion)) != 1:
+            return False
+        body = self.module.computations[self.called(fusion)[0]]
+        result = next(i for i in body.values() if i.root)
+        while result.opcode in _UNARY:
+            result = body[result.operands[0]]
+        return result is _parameter(body, place)
 
     def _add_flops(self, instruction, siblings, flops: dict[str, int]) -> None:
         operands = [array for name in instruction.operands for array in siblings[name].arrays]
@@ -173,7 +193,7 @@ class Counter:
         if count:
             kind = _precision(instruction, operands)
             flops[kind] = flops.get(kind, 0) + count
-        if instruction.opcode in ("fusion", "call", "async-start"):
+        if instruction.opcode.removesuffix("-start") in ("fusion", "call", "async"):
             for called in self.called(instruction):
                 inside = self.module.computations[called]
                 for inner in inside.values():
@@ -195,14 +215,19 @@ class Counter:
 
         return all(map(is_reduction, results))
 
-    def _link_bytes(self, opcode: str, exchanged: int) -> float:
-        """Bytes that a device sends at least, in a ring."""
-        others = self.devices - 1
-        if opcode == "all-reduce":
-            return 2 * others / self.devices * exchanged
+    def _sent(self, opcode: str, exchanged: int) -> float:
+        """Bytes that a device must send, or receive where that is more."""
         if opcode == "all-gather":
-            return others * exchanged
-        return others / self.devices * exchanged
+            return (self.devices - 1) * exchanged
+        if opcode in ("reduce-scatter", "all-to-all"):
+            return (self.devices - 1) / self.devices * exchanged
+        return exchanged
+
+
+def _parameter(body: dict[str, Instruction], place: int) -> Instruction | None:
+    """The parameter of a computation with this number."""
+    numbered = (i for i in body.values() if i.opcode == "parameter" and i.argument == str(place))
+    return next(numbered, None)
 
 
 def _takes_no_time(instruction: Instruction) -> bool:

@@ -3,18 +3,18 @@
 import contextlib
 import math
 import pathlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 
-from rwp_jax import cost
+from rwp_jax import cost, experiment
 from rwp_jax.data.sizes import DataSize
-from rwp_jax.errors import InputError
-from rwp_jax.experiment import check_config, weight_perturbation_of
-from rwp_jax.hardware import census
+from rwp_jax.experiment import weight_perturbation_of
+from rwp_jax.hardware import counts
 from rwp_jax.hardware.datasheets import GIB
-from rwp_jax.hardware.programs import CompiledProgram, DoesNotFit, compile_programs
+from rwp_jax.hardware.programs import CompiledProgram, DoesNotFit, compile_programs, does_not_fit
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
 from rwp_jax.self_training import teacher_config
 
@@ -30,9 +30,9 @@ class Floors(NamedTuple):
       step: seconds of a step that perturbs k times.
       epoch: seconds of such an epoch, evaluation included.
       evaluation: seconds of it.
-      run: seconds of the run, RST's first stage included.
-      exchanges: collective operations of such a step, most of which wait for each other.
-      exchanged: bytes that a device hands in to them.
+      run: seconds of the run, without RST's first stage.
+      collectives: of such a step, most of which wait for each other.
+      operand_bytes: of these, on a device.
     """
 
     k: int
@@ -40,8 +40,8 @@ class Floors(NamedTuple):
     epoch: float
     evaluation: float
     run: float
-    exchanges: int
-    exchanged: int
+    collectives: int
+    operand_bytes: int
 
 
 class Plan(NamedTuple):
@@ -51,6 +51,7 @@ class Plan(NamedTuple):
       hardware: see there.
       memory: bytes that a device needs, data sets and both programs included.
       epochs: of the run, without RST's first stage.
+      first_stage: least seconds of that stage, 0 where there is none.
       floors: for k = 0 and, where it is not 0, k = K2.
       programs: `train` and `evaluate`, compiled.
     """
@@ -58,6 +59,7 @@ class Plan(NamedTuple):
     hardware: Hardware
     memory: float
     epochs: int
+    first_stage: float
     floors: list[Floors]
     programs: dict[str, CompiledProgram]
 
@@ -69,21 +71,32 @@ def make_plan(config, hardware: Hardware) -> Plan:
       InputError: for values of the config that do not fit.
       DoesNotFit: where the memory is not enough; it says which batch would fit.
     """
-    check_config(config, hardware.devices)
-    programs = {"evaluate": _evaluate(config, hardware)}
-    try:
-        programs["train"] = _one(config, hardware, "train")
+    experiment.check_config(config, hardware.devices)
+    cost.check(config)
+    if config.self_training.epochs:
+        cost.check(teacher_config(config))
+    evaluate = _fitting(config, hardware, "evaluation.batch_size", _evaluate)
+    plan = _plan(config, hardware, evaluate)
+    if config.self_training.epochs:
+        first = _plan(teacher_config(config), hardware, evaluate)
+        plan = plan._replace(first_stage=first.floors[0].run, memory=max(plan.memory, first.memory))
+    return plan
+
+
+def _plan(config, hardware: Hardware, evaluate: CompiledProgram) -> Plan:
+    """That of one stage, whose evaluation is compiled."""
+
+    def compile_train(config, hardware):
+        programs = {"evaluate": evaluate, "train": _one(config, hardware, "train")}
         memory = _memory(config, programs)
         if memory > hardware.chip.memory:
-            raise DoesNotFit(f"a step of batch {config.batch_size}", memory)
-    except DoesNotFit as error:
-        raise _with_largest_batch(config, hardware, programs["evaluate"], error) from None
-    first_stage = 0.0
-    if config.self_training.epochs:
-        first_stage = make_plan(teacher_config(config), hardware).floors[0].run
+            raise does_not_fit("training", memory, hardware)
+        return programs, memory
+
+    programs, memory = _fitting(config, hardware, "batch_size", compile_train)
     most = weight_perturbation_of(config).steps if cost.perturbed_epochs(config) else 0
-    floors = [_floors(config, programs, k, first_stage) for k in sorted({0, most})]
-    return Plan(hardware, memory, config.epochs, floors, programs)
+    floors = [_floors(config, programs, k) for k in sorted({0, most})]
+    return Plan(hardware, memory, config.epochs, 0.0, floors, programs)
 
 
 def _one(config, hardware: Hardware, program: str) -> CompiledProgram:
@@ -91,13 +104,7 @@ def _one(config, hardware: Hardware, program: str) -> CompiledProgram:
 
 
 def _evaluate(config, hardware: Hardware) -> CompiledProgram:
-    try:
-        return _one(config, hardware, "evaluate")
-    except DoesNotFit as error:
-        batch_size = config.evaluation.batch_size
-        raise InputError(
-            f"{error}, with config.evaluation.batch_size={batch_size}: choose a smaller one"
-        ) from None
+    return _one(config, hardware, "evaluate")
 
 
 def _memory(config, programs: dict[str, CompiledProgram]) -> float:
@@ -108,49 +115,50 @@ def _memory(config, programs: dict[str, CompiledProgram]) -> float:
     return resident + max(program.memory - program.arguments for program in programs.values())
 
 
-def _floors(config, programs, k: int, first_stage: float) -> Floors:
+def _floors(config, programs, k: int) -> Floors:
     parts = programs["train"].parts
     trips = {"attack": config.attack.steps, "perturb": k + 1}
-    step, unperturbed = (census.seconds(parts, trips | {"perturb": n + 1}) for n in (k, 0))
-    batch = census.seconds(programs["evaluate"].parts, {"attack": config.evaluation.steps})
+    step, unperturbed = (counts.seconds(parts, trips | {"perturb": n + 1}) for n in (k, 0))
+    batch = counts.seconds(programs["evaluate"].parts, {"attack": config.evaluation.steps})
     size = config.evaluation.batch_size
     batches = sum(math.ceil(count / size) for count in cost.evaluated_examples(config))
     evaluation = batch * batches * (2 if config.ema_decay else 1)
-    steps, perturbed = cost.steps_per_epoch(config), cost.perturbed_epochs(config)
-    run = first_stage + config.epochs * evaluation
+    steps, perturbed = cost.mixture_of(config).steps, cost.perturbed_epochs(config)
+    run = config.epochs * evaluation
     run += steps * (perturbed * step + (config.epochs - perturbed) * unperturbed)
-    exchanges = census.exchanges(parts, trips)
-    return Floors(k, step, steps * step + evaluation, evaluation, run, *exchanges)
+    collectives = counts.collectives(parts, trips)
+    return Floors(k, step, steps * step + evaluation, evaluation, run, *collectives)
 
 
-def _halves(batch_size: int, devices: int) -> Iterator[int]:
-    """Half the batch, a quarter, ..., as long as devices share it evenly."""
-    while batch_size % (2 * devices) == 0:
-        batch_size //= 2
-        yield batch_size
+def _fitting(config, hardware: Hardware, key: str, compile: Callable):
+    """What `compile` (config, hardware) gives; where it does not fit, which size of the batch would.
 
-
-def _with_largest_batch(config, hardware, evaluate: CompiledProgram, error: DoesNotFit):
-    """What is wrong, and the largest of the batch's halves that fits, found by compiling."""
-    available = hardware.chip.memory
-    smaller = config.copy_and_resolve_references()
-    for batch_size in _halves(config.batch_size, hardware.devices):
-        # A batch needs no less than in proportion to its size, but for what stays the same.
-        if error.needed * batch_size / config.batch_size > 1.5 * available:
+    Args:
+      config: of the run.
+      hardware: what for.
+      key: of the batch's size, of which halves, quarters, ... are tried.
+      compile: raises DoesNotFit.
+    """
+    try:
+        return compile(config, hardware)
+    except DoesNotFit as error:
+        needed, message = error.needed, str(error)
+    size = config.to_dict()
+    for part in key.split("."):
+        size = size[part]
+    smaller, half, hint = config.copy_and_resolve_references(), size, ""
+    while not hint and half % (2 * hardware.devices) == 0:
+        half //= 2
+        # The batch's share of the memory halves with it; where all of it would still not fit, none does.
+        if needed * half / size > 2 * hardware.chip.memory:
             continue
-        smaller.batch_size = batch_size
+        smaller.update_from_flattened_dict({key: half})
         with contextlib.suppress(DoesNotFit):
-            programs = {"evaluate": evaluate, "train": _one(smaller, hardware, "train")}
-            if _memory(smaller, programs) <= available:
-                hint = f"the largest batch that fits is {batch_size}, of its halves"
-                break
-    else:
-        hint = "none of its halves fits either"
-    message = (
-        f"does not fit: {error.needed / GIB:.1f} of {hardware.chip.gigabytes} GB a device with "
-        f"config.batch_size={config.batch_size}; {hint}"
-    )
-    return DoesNotFit(message, error.needed)
+            compile(smaller, hardware)
+            hint = f"the largest batch that fits is {half}, of its halves"
+    if not hint:
+        hint = "no half of it fits" if half < size else "it cannot be halved over the devices"
+    raise DoesNotFit(f"{message}, with config.{key}={size}; {hint}", needed)
 
 
 def print_plan(config, target: str, devices: int | None) -> None:
@@ -162,7 +170,9 @@ def print_plan(config, target: str, devices: int | None) -> None:
     only_compile()
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    print(describe(make_plan(config, find_hardware(target, devices))))
+    hardware = find_hardware(target, devices)
+    print(f"compiling for {hardware.devices} x {hardware.chip.name}", file=sys.stderr, flush=True)
+    print(describe(make_plan(config, hardware)))
     path = config.extra_data.path
     if path and not pathlib.Path(path).is_file():
         print(
@@ -175,33 +185,39 @@ def describe(plan: Plan) -> str:
     hardware, chip = plan.hardware, plan.hardware.chip
     lines = []
     for floors in plan.floors:
-        hours = floors.run / 3600
+        run = plan.first_stage + floors.run
         lines.append(
-            f"at least {_short(1e3 * floors.step)} ms a step, {_short(floors.epoch)} s an epoch "
-            f"(evaluation {_short(floors.evaluation)} s of it), {_short(hours)} h for {plan.epochs} "
-            f"epochs, {_short(hours * hardware.devices)} device-hours"
+            f"at least {_duration(floors.step)} a step, {_duration(floors.epoch)} an epoch (evaluation "
+            f"{_duration(floors.evaluation)} of it), {_duration(run)} for {plan.epochs} epochs, "
+            f"{_short(run * hardware.devices / 3600)} device-hours"
         )
     most = plan.floors[-1].k
-    fits = f"fits: {plan.memory / GIB:.1f} of {chip.gigabytes} GB a device; {lines[0]}"
-    text = [f"{hardware.devices} x {chip.name}", fits]
+    text = [
+        f"{hardware.devices} x {chip.name}",
+        f"fits: {plan.memory / GIB:.1f} of {chip.gigabytes} GB a device; {lines[0]}",
+    ]
     if most:
         text[-1] += ", with k = 0"
         text.append(f"with k = {most}: {lines[1]}")
         text.append(
-            f"k, the steps of weight ascent in a training step, lies between 0, no loss below c_min, and "
-            f"{most}, always one."
+            f"k, the mean number of steps of weight ascent in a training step, is between 0 (never a loss "
+            f"below c_min) and {most} (always one)."
         )
+    if plan.first_stage:
+        text.append(f"RST's first stage takes {_duration(plan.first_stage)} of it.")
     if hardware.devices > 1:
-        exchanges = " to ".join(
-            f"{floors.exchanges} exchanges of {floors.exchanged / 1e6:.0f} MB a device"
+        collectives = " to ".join(
+            f"{floors.collectives} collectives of {floors.operand_bytes / 1e6:.0f} MB"
             for floors in plan.floors
         )
-        text.append(f"Devices make {exchanges} in a step; the floors leave out their latency.")
+        text.append(
+            f"Devices wait for {collectives} in a step; their latency is not in the floors."
+        )
     text.append(
         "Times are floors: the bytes and operations of the compiled programs at the data sheet's rates. "
         "Nothing was run."
     )
-    if chip.gpu and plan.memory > PREALLOCATED * chip.memory:
+    if chip.gpu and plan.memory > PREALLOCATED * chip.gpu.memory:
         text.append(
             f"JAX takes {PREALLOCATED:.0%} of a GPU's memory by default, which is not enough here: set "
             "XLA_PYTHON_CLIENT_MEM_FRACTION=0.95"
@@ -211,4 +227,11 @@ def describe(plan: Plan) -> str:
 
 def _short(value: float) -> str:
     """Two digits, or whole numbers."""
-    return f"{value:.0f}" if value >= 9.5 else f"{value:.2g}"
+    return f"{value:.0f}" if value >= 9.5 else f"{value:.2g}" if value >= 0.01 else "below 0.01"
+
+
+def _duration(seconds: float) -> str:
+    """In milliseconds, seconds or hours."""
+    if seconds < 1:
+        return f"{_short(1e3 * seconds)} ms"
+    return f"{_short(seconds)} s" if seconds < 360 else f"{_short(seconds / 3600)} h"

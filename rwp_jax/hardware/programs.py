@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax import experiment
+from rwp_jax import cost, experiment
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.slots import map_programs
 from rwp_jax.attacks.autoattack.suite import VERSIONS
 from rwp_jax.cost import data_size, training_examples
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 from rwp_jax.evaluate import PRECISION
-from rwp_jax.hardware import census
+from rwp_jax.hardware import counts
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.hardware.topology import Hardware
@@ -27,7 +27,11 @@ from rwp_jax.train_step import TrainingSet, init_state
 
 PROGRAMS = ("train", "evaluate", "autoattack")
 AUTOATTACK_BATCH = 256  # searches a device, as `autoattack` has by default on accelerators
-_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of ")
+# Of TPUs: "Ran out of memory in memory space hbm. Used 21.40G of 15.75G hbm" and "Ran out of memory on HBM,
+# the total memory required for HLO temporaries (61.79G) exceeds available HBM (15.75G)".
+_OUT_OF_MEMORY = re.compile(
+    r"memory in memory space hbm.*?Used ([\d.]+)([KMGT])|memory on HBM.*?\(([\d.]+)([KMGT])\)", re.S
+)
 _UNITS = {unit: 1024**power for power, unit in enumerate("KMGT", 1)}
 
 
@@ -45,7 +49,7 @@ class CompiledProgram(NamedTuple):
     Attributes:
       name: of PROGRAMS, or of an attack of AutoAttack.
       text: of its optimised module.
-      parts: its loops, then the rest; see `census`.
+      parts: its loops, then the rest; see `counts`.
       memory: bytes that each device needs to run it, arguments included.
       arguments: bytes of these.
       seconds: that compiling it took.
@@ -53,7 +57,7 @@ class CompiledProgram(NamedTuple):
 
     name: str
     text: str
-    parts: list[census.Part]
+    parts: list[counts.Part]
     memory: int
     arguments: int
     seconds: float
@@ -85,6 +89,7 @@ def compile_programs(
         yield from _autoattack(config, hardware, batch_size)
         return
     experiment.check_config(config, hardware.devices)
+    cost.check(config)
     lower = {"train": lower_train, "evaluate": lower_evaluate}[program]
     yield _compiled(program, lambda: lower(config, hardware), hardware)
 
@@ -163,13 +168,24 @@ def _lower_advance(programs, model, image_shape, batch_size: int) -> jax.stages.
         return programs.advance.lower(model.weights, epsilon, key, shape((), jnp.int32), slots)
 
 
-def _does_not_fit(program: str, needed: float, hardware: Hardware) -> DoesNotFit:
+def does_not_fit(what: str, needed: float, hardware: Hardware) -> DoesNotFit:
+    """For `what` that needs so many bytes a device."""
     chip = hardware.chip
     return DoesNotFit(
-        f"does not fit: {program} needs {needed / GIB:.1f} of {chip.gigabytes} GB a device of "
-        f"{hardware.target}",
+        f"does not fit: {needed / GIB:.1f} of {chip.gigabytes} GB a device of {hardware.target} for {what}",
         needed,
     )
+
+
+def _what_failed(error: Exception, program: str, hardware: Hardware) -> Exception:
+    """The compiler's error in a line; itself where it is not of memory."""
+    used = _OUT_OF_MEMORY.search(str(error))
+    if used:
+        amount, unit = (used[1], used[2]) if used[1] else (used[3], used[4])
+        return does_not_fit(program, float(amount) * _UNITS[unit], hardware)
+    if "RESOURCE_EXHAUSTED" in str(error):
+        return InputError(f"does not fit: {program} on {hardware.target}: {first_line(error)}")
+    return error
 
 
 def _compiled(name: str, lower, hardware: Hardware) -> CompiledProgram:
@@ -180,10 +196,7 @@ def _compiled(name: str, lower, hardware: Hardware) -> CompiledProgram:
         try:
             compiled = lowered.compile(hardware.options)
         except jax.errors.JaxRuntimeError as error:
-            used = _OUT_OF_MEMORY.search(str(error))
-            if not used:
-                raise
-            raise _does_not_fit(name, float(used[1]) * _UNITS[used[2]], hardware) from None
+            raise _what_failed(error, name, hardware) from error
     sizes, text = compiled.memory_analysis(), compiled.as_text()
     memory = (
         sizes.argument_size_in_bytes
@@ -193,7 +206,7 @@ def _compiled(name: str, lower, hardware: Hardware) -> CompiledProgram:
         + sizes.generated_code_size_in_bytes
     )
     if memory > hardware.chip.memory:
-        raise _does_not_fit(name, memory, hardware)
-    parts = census.take(text, hardware.chip, hardware.devices, name)
+        raise does_not_fit(name, memory, hardware)
+    parts = counts.count_program(text, hardware.chip, hardware.devices, name)
     seconds = time.monotonic() - begin
     return CompiledProgram(name, text, parts, memory, sizes.argument_size_in_bytes, seconds)

@@ -1,15 +1,15 @@
 """Counts of compiled programs as text and as JSON."""
 
-import importlib.metadata
 import re
 from collections.abc import Sequence
 
-from rwp_jax.hardware.census import Part
+from rwp_jax.hardware.counts import Part
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.programs import CompiledProgram
-from rwp_jax.hardware.topology import Hardware
+from rwp_jax.hardware.topology import Hardware, version
 
 COSTLIEST = 10  # kernels shown
+PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
 
 
 def describe(program: CompiledProgram, hardware: Hardware) -> str:
@@ -18,7 +18,7 @@ def describe(program: CompiledProgram, hardware: Hardware) -> str:
     lines = [
         f"{program.name} on {hardware.devices} x {chip.name}, compiled in {program.seconds:.0f} s; of one "
         "device and one iteration:",
-        "loop               kernels        MB   GFLOP  floor ms  of which reductions   exchanges",
+        "loop               kernels        MB   GFLOP  floor ms  of which reductions   collectives",
         *map(_line, program.parts),
         f"memory: {program.memory / GIB:.2f} of {chip.gigabytes} GB a device, "
         f"{program.arguments / GIB:.2f} of it arguments",
@@ -59,17 +59,17 @@ def figures(programs: Sequence[CompiledProgram], hardware: Hardware) -> dict:
     """What `describe` says, as JSON: loops with the rest as the last of each program.
 
     Bytes and operations are of one device and one iteration; `memory_bytes` is the largest program's;
-    `collectives` counts every exchange of the programs once, and the bytes that a device hands in.
+    `collectives` counts every one of the programs once, and the bytes of their operands on a device.
     """
     loops = [_figures(part, program.name) for program in programs for part in program.parts]
     return {
         "target": hardware.target,
         "device": hardware.chip.name,
         "devices": hardware.devices,
-        "versions": {p: importlib.metadata.version(p) for p in ("jax", "jaxlib")},
+        "versions": {p: v for p in PACKAGES if (v := version(p))},
         "loops": loops,
         "memory_bytes": max(program.memory for program in programs),
-        "device_memory_bytes": hardware.chip.memory,
+        "device_memory_bytes": int(hardware.chip.memory),
         "collectives": {
             "number": sum(loop["collectives"]["number"] for loop in loops),
             "bytes": sum(loop["collectives"]["bytes"] for loop in loops),

@@ -23,9 +23,9 @@ from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.parallel import mesh_of
 
 ACCEPTED = (
-    f"{', '.join(GPUS)}, or a TPU slice such as v5e:2x2, v5p:2x2x2, v6e:4x4, v4:2x2x4 "
-    f"(of {', '.join(TPUS)})"
+    f"{', '.join(GPUS)}, or a TPU slice: v5e:AxB, v6e:AxB, v4:AxBxC or v5p:AxBxC, such as v5e:2x2"
 )
+_SIDES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
 _CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
 _ASSEMBLERS = ("nvidia-cuda-nvcc-cu12", "nvidia-cuda-nvcc")
 # libtpu asks Google's metadata server where it is, and locks a TPU that is not there, unless told.
@@ -86,28 +86,28 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
     if target in GPUS:
         return _gpus(target, devices or 1)
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", target)
-    if not match or match[1] not in TPUS:
+    if not match or match[2].count("x") + 1 != _SIDES.get(match[1]):
         raise InputError(f"--target={target!r} must be one of {ACCEPTED}")
     return _slice(target, match[1], [int(n) for n in match[2].split("x")], devices)
 
 
 def _gpus(target: str, devices: int) -> Hardware:
     chip = GPUS[target]
-    if devices > chip.most:
+    if devices > chip.max_devices:
         raise InputError(
-            f"--devices={devices}: {target} has at most {chip.most}, those of one machine"
+            f"--devices={devices}: {target} has at most {chip.max_devices}, those of one machine"
         )
     _check_cuda_plugin(target)
-    try:
-        with quiet_compiler():
+    with quiet_compiler():
+        try:
             topology = topologies.get_topology_desc(
                 platform="cuda",
                 topology_name=target,
                 target_config=_target_config(chip),
                 topology=f"1x1x{devices}",
             )
-    except Exception as error:  # of JAX or of its plugin, of many kinds
-        raise _no_compiler(target, "cuda12", error) from error
+        except Exception as error:  # of JAX or of its plugin, of many kinds
+            raise _no_compiler(target, "cuda12", error) from error
     # Autotuning runs kernels. Without it XLA takes its default for each.
     options = {"xla_gpu_autotune_level": 0}
     return Hardware(target, chip, mesh_of(topology.devices), options)
@@ -115,8 +115,10 @@ def _gpus(target: str, devices: int) -> Hardware:
 
 def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Hardware:
     chip, chips = TPUS[kind], math.prod(sizes)
-    if chips > chip.most or 0 in sizes:
-        raise InputError(f"--target={target!r} must have 1 to {chip.most} chips, not {chips}")
+    if chips > chip.max_devices or 0 in sizes:
+        raise InputError(
+            f"--target={target!r} must have 1 to {chip.max_devices} chips, not {chips}"
+        )
     if devices not in (None, chips):
         raise InputError(f"--devices={devices}: {target} has {chips}, all of which run the program")
     _check_libtpu(target)
@@ -125,16 +127,17 @@ def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Har
     options = {"chip_config_name": "megacore"} if kind in ("v4", "v5p") else {}
     if chips == 1:
         options["chips_per_host_bounds"] = [1, 1, 1]
-    try:
-        with quiet_compiler():
+    with quiet_compiler():
+        try:
             topology = topologies.get_topology_desc(target, platform="tpu", **options)
-    except Exception as error:
-        if "INVALID_ARGUMENT" in str(error):
+        except Exception as error:
+            if "INVALID_ARGUMENT" not in str(error):
+                raise _no_compiler(target, "tpu", error) from error
+            example = f"{kind}:{'2x2' if chip.max_devices == 256 else '2x2x4'}"
             raise InputError(
-                f"--target={target!r} is no slice that there is ({first_line(error)}): "
-                f"its sides are 1x1 or even, as in {kind}:{'2x2' if chip.most == 256 else '2x2x4'}"
+                f"--target={target!r} is no slice that there is ({first_line(error)}): its sides are "
+                f"even, or all 1, as in {example}"
             ) from error
-        raise _no_compiler(target, "tpu", error) from error
     return Hardware(target, chip, mesh_of(topology.devices), {})
 
 
@@ -163,7 +166,8 @@ def _target_config(chip: Datasheet) -> str:
     """
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The installed version, None where there is none."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -176,7 +180,7 @@ def _install(platform: str) -> str:
     if platform != "tpu":
         suffix = "-cu12" if platform == "cuda12" else ""
         packages = (
-            f"jax-{platform}-plugin=={_version('jaxlib')} nvidia-cuda-nvcc{suffix} "
+            f"jax-{platform}-plugin=={version('jaxlib')} nvidia-cuda-nvcc{suffix} "
             f"nvidia-cuda-runtime{suffix}"
         )
     return f"pip install {packages}, in an environment of its own"
@@ -190,19 +194,19 @@ def _no_compiler(target: str, platform: str, error: Exception) -> InputError:
 
 def _check_cuda_plugin(target: str) -> None:
     """Raises InputError where no plugin for CUDA is installed, or one that JAX does not take."""
-    found = {name: version for name in _CUDA_PLUGINS if (version := _version(name))}
+    found = {name: there for name in _CUDA_PLUGINS if (there := version(name))}
     if not found:
         raise InputError(
             f"--target={target}: JAX's compiler for NVIDIA GPUs is not installed: {_install('cuda12')}"
         )
-    jaxlib = _version("jaxlib")
-    for name, version in found.items():
-        if version != jaxlib:
+    jaxlib = version("jaxlib")
+    for name, there in found.items():
+        if there != jaxlib:
             platform = name.removeprefix("jax-").removesuffix("-plugin")
             raise InputError(
-                f"--target={target}: {name} {version} does not fit jaxlib {jaxlib}: {_install(platform)}"
+                f"--target={target}: {name} {there} does not fit jaxlib {jaxlib}: {_install(platform)}"
             )
-    if not (any(map(_version, _ASSEMBLERS)) or shutil.which("ptxas")):
+    if not (any(map(version, _ASSEMBLERS)) or shutil.which("ptxas")):
         raise InputError(
             f"--target={target}: NVIDIA's assembler, ptxas, is not installed: {_install('cuda12')}"
         )
@@ -210,15 +214,15 @@ def _check_cuda_plugin(target: str) -> None:
 
 def _check_libtpu(target: str) -> None:
     """The same of libtpu, whose version jax's own requirements name."""
-    version = _version("libtpu")
-    if not version:
+    found = version("libtpu")
+    if not found:
         raise InputError(
             f"--target={target}: JAX's compiler for TPUs is not installed: {_install('tpu')}"
         )
     for requirement in importlib.metadata.requires("jax") or ():
         wanted = re.match(r"libtpu ?\(?==([\w.*]+)", requirement)
-        if wanted and not fnmatch.fnmatch(version, wanted[1]) and version != wanted[1]:
+        if wanted and not fnmatch.fnmatch(found, wanted[1]) and found != wanted[1]:
             raise InputError(
-                f"--target={target}: libtpu {version} does not fit jax {jax.__version__}, which needs "
+                f"--target={target}: libtpu {found} does not fit jax {jax.__version__}, which needs "
                 f"{wanted[1]}: {_install('tpu')}"
             )

@@ -160,8 +160,6 @@ def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardwar
     least = [0.0, 0.0]
     for run, floors in zip(runs, hours, strict=True):
         left, state = _flops_left(run, attacks), _state(run, attacks)
-        share = 0.0 if run.finished else 1 - run.epochs_done / run.config.epochs
-        floors = [share * floor for floor in floors]
         least = [a + b for a, b in zip(least, floors, strict=True)]
         rate = rates.get(run.config.model.name)
         seconds = left / rate if rate else (None if left else 0.0)
@@ -172,7 +170,7 @@ def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardwar
     if not hardware:
         rows = [[*row[:2], row[-1]] for row in rows]
         return Table("", [*header[:2], header[-1]], rows, "--target h100 adds device-hours there")
-    note = f"device-hours: floors on {hardware.devices} x {hardware.chip.name}, training alone"
+    note = f"device-hours: floors on {hardware.devices} x {hardware.chip.name}, Table 2's attacks left out"
     return Table("", header, rows, note)
 
 

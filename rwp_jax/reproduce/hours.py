@@ -19,7 +19,6 @@ _CONSTANTS = (
     "attack.step_size",
     "evaluation.step_size",
     "objective.beta",
-    "objective.entropy_weight",
     "optimizer.learning_rate",
     "weight_perturbation.gamma",
     "weight_perturbation.c_min",
@@ -29,9 +28,9 @@ _CONSTANTS = (
 
 
 def device_hours(runs: Sequence[Run], hardware: Hardware) -> list[tuple[float, float]]:
-    """Device-hours of each run at least, with no step of weight ascent and with K2 in every step.
+    """Device-hours that are left of each run, at least: with k = 0, and with k = K2 in every step.
 
-    Runs that differ in what costs nothing are compiled once.
+    Runs that differ in what costs nothing are compiled once, finished ones not at all.
 
     Raises:
       InputError: for a run that does not fit.
@@ -39,6 +38,9 @@ def device_hours(runs: Sequence[Run], hardware: Hardware) -> list[tuple[float, f
     plans: dict[str, Plan] = {}
     hours = []
     for number, run in enumerate(runs, 1):
+        if run.finished:
+            hours.append((0.0, 0.0))
+            continue
         key = _key(run.config)
         if key not in plans:
             print(f"compiling {run.name} ({number}/{len(runs)})", file=sys.stderr, flush=True)
@@ -46,9 +48,11 @@ def device_hours(runs: Sequence[Run], hardware: Hardware) -> list[tuple[float, f
                 plans[key] = make_plan(run.config, hardware)
             except InputError as error:
                 raise InputError(f"run {run.name}: {error}") from None
-        floors = plans[key].floors
-        device_seconds = [hardware.devices * floors[i].run for i in (0, -1)]
-        hours.append((device_seconds[0] / 3600, device_seconds[1] / 3600))
+        plan = plans[key]
+        first_stage = 0.0 if run.epochs_done else plan.first_stage
+        share = 1 - run.epochs_done / run.config.epochs
+        least, most = (first_stage + share * plan.floors[i].run for i in (0, -1))
+        hours.append((hardware.devices * least / 3600, hardware.devices * most / 3600))
     return hours
 
 

@@ -3,11 +3,11 @@
 import jax
 import pytest
 
-from configs import digits_at_rwp, digits_trades_rwp
+from configs import digits_at_rwp, digits_rst_rwp, digits_trades_rwp
 from rwp_jax.cost import forward_flops
 from rwp_jax.errors import InputError
-from rwp_jax.hardware import plan, report
-from rwp_jax.hardware.census import seconds
+from rwp_jax.hardware import plan, programs, report
+from rwp_jax.hardware.counts import seconds
 from rwp_jax.hardware.datasheets import TPUS
 from rwp_jax.hardware.programs import DoesNotFit, compile_programs
 from rwp_jax.hardware.topology import Hardware
@@ -112,26 +112,83 @@ def test_a_plan_without_weight_perturbation_has_one_k():
     assert "with k" not in plan.describe(made)
 
 
-def test_what_does_not_fit_says_which_batch_would(monkeypatch):
-    compiled = {}
+@pytest.fixture
+def sized(monkeypatch, train):
+    """Programs of 1 GB for every image of the batch, and 4 GB besides for training, 2 for evaluation."""
 
-    def sized(config, hardware, program):
-        """Programs of 1 GB for every image of the batch, of which 2 GB stay."""
-        size = config.batch_size if program == "train" else 1
-        compiled[size] = True
-        yield made.programs["train"]._replace(memory=(2 + size) * 2**30, arguments=2 * 2**30)
+    def compile_programs(config, hardware, program):
+        section = config if program == "train" else config.evaluation
+        memory = ((4 if program == "train" else 2) + section.batch_size) * 2**30
+        if memory > hardware.chip.memory:
+            raise programs.does_not_fit(program, memory, hardware)
+        yield train._replace(memory=memory, arguments=2 * 2**30)
 
-    made = plan.make_plan(small(), hardware())
-    monkeypatch.setattr(plan, "compile_programs", sized)
-    with pytest.raises(InputError, match="34.0 of 16 GB.*the largest batch that fits is 8, of"):
-        plan.make_plan(small(batch_size=32), hardware(gigabytes=16))
-    with pytest.raises(InputError, match="none of its halves fits"):
-        plan.make_plan(small(batch_size=32), hardware(gigabytes=2))
+    monkeypatch.setattr(plan, "compile_programs", compile_programs)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "evaluated", "gigabytes", "message"),
+    [
+        (
+            32,
+            4,
+            16,
+            "36.0 of 16 GB a device of four for train, with config.batch_size=32; the larg",
+        ),
+        (32, 4, 16, "the largest batch that fits is 8, of its halves"),
+        (32, 4, 6, "config.batch_size=32; no half of it fits"),
+        (12, 4, 8, "config.batch_size=12; it cannot be halved over the devices"),
+        (4, 32, 16, "config.evaluation.batch_size=32; the largest batch that fits is 8"),
+    ],
+)
+def test_what_does_not_fit_says_which_batch_would(sized, batch_size, evaluated, gigabytes, message):
+    config = small(**{"batch_size": batch_size, "evaluation.batch_size": evaluated})
+    chip = {"gigabytes": gigabytes, "usable": gigabytes + 0.1}
+    with pytest.raises(DoesNotFit) as error:
+        plan.make_plan(config, hardware(**chip))
+    assert message in str(error.value) and str(error.value).startswith("does not fit: ")
 
 
 def test_a_program_that_does_not_fit():
-    with pytest.raises(DoesNotFit, match="does not fit: train needs 0.0 of 0 GB a device of four"):
-        list(compile_programs(small(), hardware(gigabytes=0), "train"))
+    with pytest.raises(DoesNotFit, match="does not fit: 0.0 of 32 GB a device of four for train"):
+        list(compile_programs(small(), hardware(usable=0), "train"))
+
+
+@pytest.mark.parametrize(
+    ("text", "gigabytes"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space "
+            "hbm. Used 21.40G of 15.75G hbm. Exceeded hbm capacity by 5.65G.",
+            21.4,
+        ),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (512.00M) exceeds available HBM (15.75G).",
+            0.5,
+        ),
+    ],
+)
+def test_the_compiler_says_that_memory_is_not_enough(text, gigabytes):
+    error = programs._what_failed(RuntimeError(text), "train", hardware())
+    assert isinstance(error, DoesNotFit)
+    assert error.needed == pytest.approx(gigabytes * 2**30)
+
+
+def test_other_memories_of_the_compiler():
+    text = "RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem. Used 17M of 16M vmem."
+    error = programs._what_failed(RuntimeError(text), "train", hardware())
+    assert isinstance(error, InputError) and "vmem" in str(error)
+    error = RuntimeError("INTERNAL: something else")
+    assert programs._what_failed(error, "train", hardware()) is error
+
+
+def test_a_first_stage_is_part_of_the_plan():
+    changes = {"data.labeled_examples": 479, "self_training.epochs": 3, "epochs": 2}
+    config = small(digits_rst_rwp, **changes)
+    made = plan.make_plan(config, hardware())
+    assert made.first_stage > 0
+    assert "RST's first stage takes" in plan.describe(made)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +198,11 @@ def test_a_program_that_does_not_fit():
         ({"evaluation.batch_size": 6}, "train", "config.evaluation.batch_size=6"),
         ({}, "training", "--program='training' must be one of train, evaluate, autoattack"),
         ({"model.name": "wrn-11-1"}, "train", "config.model.name='wrn-11-1'"),
+        ({"batch_size": 2048}, "train", "config.batch_size=2048 is larger than the training set"),
+        ({"augment.padding": 40}, "train", "config.augment.padding=40 must be smaller"),
+        ({"model.mean": (0.5, 0.5), "model.std": (0.5, 0.5)}, "train", "config.model.mean="),
+        ({"data.labeled_examples": 2000}, "train", "config.data.labeled_examples=2000"),
+        ({"data.validation_examples": 1437}, "train", "config.data.validation_examples=1437"),
         ({"dtype": "float64"}, "train", "TPU v6 lite does not compute in it"),
     ],
 )

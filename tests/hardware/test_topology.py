@@ -10,14 +10,18 @@ from rwp_jax.hardware.topology import find_hardware
 def installed(monkeypatch, **versions):
     """Lets packages seem to be installed in these versions, and all others not."""
     versions = {name.replace("_", "-"): version for name, version in versions.items()}
-    monkeypatch.setattr(topology, "_version", versions.get)
+    monkeypatch.setattr(topology, "version", versions.get)
     monkeypatch.setattr(topology.shutil, "which", lambda name: None)
 
 
 @pytest.mark.parametrize(
     ("target", "devices", "message"),
     [
-        ("h1000", None, "--target='h1000' must be one of a100, h100, h200, or a TPU slice such as"),
+        (
+            "h1000",
+            None,
+            "--target='h1000' must be one of a100, h100, h200, or a TPU slice: v5e:AxB",
+        ),
         ("", None, "--target='' must be one of"),
         ("H100", None, "must be one of"),
         ("h100:2x2", None, "must be one of"),
@@ -25,6 +29,8 @@ def installed(monkeypatch, **versions):
         ("v5e:", None, "must be one of"),
         ("v5e:4", None, "must be one of"),
         ("v3:2x2", None, "must be one of"),
+        ("v5p:2x2", None, "must be one of"),
+        ("v5e:2x2x2", None, "must be one of"),
         ("h100", 9, "--devices=9: h100 has at most 8"),
         ("h100", 0, "--devices=0 must be at least 1"),
         ("v5e:2x2", -1, "--devices=-1 must be at least 1"),

@@ -19,7 +19,8 @@ class Part(NamedTuple):
       name: the loop's scope in the traced function, or REST.
       trips: iterations, None where only the device knows.
       kernels: in order.
-      floor: seconds of one iteration. Copies that overlap may hide, their bytes not.
+      floor: seconds of one iteration: of kernels one after the other or, where that is more, of all bytes
+        of the memory, or of the links, since copies and collectives may run beside other kernels.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Part(NamedTuple):
         return [kernel for kernel in self.kernels if kernel.opcode in COLLECTIVES]
 
 
-def take(text: str, chip: Datasheet, devices: int, program: str) -> list[Part]:
+def count_program(text: str, chip: Datasheet, devices: int, program: str) -> list[Part]:
     """Counts a compiled program.
 
     Args:
@@ -59,7 +60,8 @@ def take(text: str, chip: Datasheet, devices: int, program: str) -> list[Part]:
         kernels = tuple(counter.kernels(computation))
         alone = sum(kernel.floor for kernel in kernels if not kernel.overlaps)
         moved = sum(kernel.bytes for kernel in kernels) / chip.bandwidth
-        return Part(name, trips, kernels, max(alone, moved))
+        sent = sum(kernel.sent for kernel in kernels) / chip.link
+        return Part(name, trips, kernels, max(alone, moved, sent))
 
     loops = _loops(counter, module.entry, program)
     return [*(part(*loop) for loop in loops), part(REST, 1, module.entry)]
@@ -84,27 +86,27 @@ def _loops(
 
 def _iterations(parts: Sequence[Part], trips: Mapping[str, int]) -> Iterator[tuple[Part, int]]:
     """Each part with how often it runs in a whole program."""
-    counts = {}
+    times = {}
     for part in parts:
         count = part.trips if part.trips is not None else trips.get(part.name, 1)
-        counts[part.name] = count * counts.get(part.name.rpartition("/")[0], 1)
-        yield part, counts[part.name]
+        times[part.name] = count * times.get(part.name.rpartition("/")[0], 1)
+        yield part, times[part.name]
 
 
 def seconds(parts: Sequence[Part], trips: Mapping[str, int]) -> float:
     """The least time of a whole program.
 
     Args:
-      parts: of `take`.
+      parts: of `count_program`.
       trips: iterations of loops whose number only the device knows, by name; 1 where there is none.
     """
     return sum(count * part.floor for part, count in _iterations(parts, trips))
 
 
-def exchanges(parts: Sequence[Part], trips: Mapping[str, int]) -> tuple[int, int]:
-    """Collectives of a whole program and the bytes that each device hands in; arguments as `seconds`."""
-    number = handed_in = 0
+def collectives(parts: Sequence[Part], trips: Mapping[str, int]) -> tuple[int, int]:
+    """Collectives of a whole program, and bytes of their operands on a device; arguments as `seconds`."""
+    number = operand_bytes = 0
     for part, count in _iterations(parts, trips):
         number += count * len(part.collectives)
-        handed_in += count * sum(kernel.exchanged for kernel in part.collectives)
-    return number, handed_in
+        operand_bytes += count * sum(kernel.exchanged for kernel in part.collectives)
+    return number, operand_bytes

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from rwp_jax.hardware import census
+from rwp_jax.hardware import counts
 from rwp_jax.hardware.datasheets import GPUS, TPUS, chip_of
 from rwp_jax.hardware.hlo import Array, arrays_of, parse
 
@@ -18,7 +18,7 @@ GPU = (HLO / "gpu.txt").read_text()
 
 @pytest.fixture(scope="module")
 def parts():
-    return census.take(GPU, H100, 8, "train")
+    return counts.count_program(GPU, H100, 8, "train")
 
 
 def test_loops_and_the_rest(parts):
@@ -49,7 +49,8 @@ def test_floors(parts):
     assert dot.floor == pytest.approx(2e9 / 494.7e12)  # TF32, by default
     assert exact.floor == pytest.approx(2e9 / 66.9e12)
     assert sums.floor == pytest.approx(4_004_000 / 3352e9)
-    assert exchange.floor == pytest.approx(2 * 7 / 8 * 4000 / 450e9)
+    assert exchange.floor == pytest.approx(8000 / 3352e9)
+    assert exchange.sent == 4000
     assert parts[0].floor == pytest.approx(sum(k.floor for k in parts[0].kernels))
 
 
@@ -61,22 +62,41 @@ def test_only_what_is_gathered_counts(parts):
 def test_collectives(parts):
     (exchange,) = parts[0].collectives
     assert (exchange.opcode, exchange.exchanged) == ("all-reduce", 4000)
-    assert census.exchanges(parts, {"train": 4}) == (14, 14 * 4000)
+    assert counts.collectives(parts, {"train": 4}) == (14, 14 * 4000)
 
 
 def test_seconds_of_the_program(parts):
     attack, open_loop, rest = parts
     expected = 10 * attack.floor + 4 * open_loop.floor + rest.floor
-    assert census.seconds(parts, {"train": 4, "attack": 99}) == pytest.approx(expected)
+    assert counts.seconds(parts, {"train": 4, "attack": 99}) == pytest.approx(expected)
     expected -= 3 * open_loop.floor
-    assert census.seconds(parts, {}) == pytest.approx(expected)
+    assert counts.seconds(parts, {}) == pytest.approx(expected)
 
 
 TPU = (HLO / "tpu.txt").read_text()
 
 
+SLICES = (HLO / "slices.txt").read_text()
+
+
+def test_of_what_is_sliced_in_a_fusion_only_the_slice_counts():
+    """A slice of a large buffer, one behind an inner fusion, and a buffer that is read whole besides."""
+    (rest,) = counts.count_program(SLICES, H100, 1, "m")
+    sliced, nested, whole, started = rest.kernels
+    assert sliced.bytes == 2 * 4 * 10
+    assert nested.bytes == 2 * 4 * 10
+    assert whole.bytes == 4 * 100_000 + 4 * 10
+    assert started.bytes == 2 * 2 * 4 * 10  # a combined all-reduce: two operands, two results
+    assert started.exchanged == 2 * 4 * 10
+
+
+def test_links_and_kernels_run_side_by_side():
+    (rest,) = counts.count_program(SLICES, H100._replace(link=1.0), 8, "m")
+    assert rest.floor == 80.0
+
+
 def test_on_tpus_only_the_main_memory_counts():
-    (rest,) = census.take(TPU, V5E, 4, "train")
+    (rest,) = counts.count_program(TPU, V5E, 4, "train")
     copy, piece, product = rest.kernels
     assert copy.bytes == 2 * 512 * 256 and copy.overlaps
     assert piece.bytes == 4 * 512 * 256 and piece.overlaps
@@ -85,7 +105,7 @@ def test_on_tpus_only_the_main_memory_counts():
 
 
 def test_copies_beside_kernels_hide_behind_the_memory_or_the_arithmetic():
-    (rest,) = census.take(TPU, V5E, 4, "train")
+    (rest,) = counts.count_program(TPU, V5E, 4, "train")
     busy = 2 * 64 * 512 * 256 / 197e12
     assert rest.floor == pytest.approx(max(busy, 6 * 512 * 256 / 819e9))
 
@@ -111,7 +131,7 @@ ENTRY %main (b: pred[], x: f32[10]) -> f32[10] {
   ROOT %z = f32[10]{0} conditional(%b, %x, %y), true_computation=%dear, false_computation=%cheap
 }
 """
-    (rest,) = census.take(text, H100, 1, "m")
+    (rest,) = counts.count_program(text, H100, 1, "m")
     assert [kernel.name for kernel in rest.kernels] == ["m", "o", "n"]
 
 
@@ -123,7 +143,7 @@ def test_a_program_of_this_machine_can_be_counted():
             return jax.lax.fori_loop(0, 7, lambda _, x: jnp.tanh(x @ x), x)
 
     text = jax.jit(step).lower(jnp.ones((64, 64), jnp.float32)).compile().as_text()
-    parts = {part.name: part for part in census.take(text, H100, 1, "step")}
+    parts = {part.name: part for part in counts.count_program(text, H100, 1, "step")}
     assert parts["perturb"].trips == 7
     assert parts["perturb"].kernels
 
