@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from configs import (
@@ -8,7 +9,7 @@ from configs import (
     digits_rst_rwp,
     svhn_at,
 )
-from rwp_jax import cost
+from rwp_jax import cost, experiment
 from tests.small import write_two_classes
 
 
@@ -56,6 +57,52 @@ def test_data_sizes(tmp_path):
     config.data.path = write_two_classes(tmp_path / "data.npz", 30, 20)
     config.data.validation_examples = 10
     assert cost.data_size(config) == (20, 20, (8, 8, 1), 2)
+
+
+EXTRA_FILE = {"extra_data.path": "extra.npz"}
+
+
+@pytest.mark.parametrize(
+    ("module", "changes"),
+    [
+        (digits_at, {}),
+        (digits_at, {"data.validation_examples": 144, "epoch_examples": 1000}),
+        (digits_rst_rwp, {"self_training.epochs": 0, "data.labeled_examples": 200}),
+        (digits_at, {"data.labeled_examples": 200}),  # AT has no loss for what has no label
+        (digits_at, EXTRA_FILE),
+        (digits_at, EXTRA_FILE | {"extra_data.use_labels": False}),
+        (digits_at, EXTRA_FILE | {"extra_data.unlabeled_fraction": 0.0}),
+        (digits_at, EXTRA_FILE | {"extra_data.unlabeled_fraction": -1.0}),
+        (digits_rst_rwp, EXTRA_FILE | {"self_training.epochs": 0, "data.labeled_examples": 0}),
+        (digits_at, {"data.name": "npz"}),
+        (digits_at, {"data.name": "npz", "data.validation_examples": 30}),
+        (
+            digits_rst_rwp,
+            {"data.name": "npz", "self_training.epochs": 0, "data.labeled_examples": 100},
+        ),
+    ],
+)
+def test_sizes_are_those_that_the_trainer_finds(module, changes, tmp_path):
+    config = module.get_config()
+    config.update_from_flattened_dict(changes)
+    if config.data.name == "npz":
+        config.data.path = write_two_classes(tmp_path / "data.npz", 300, 40)
+    if config.extra_data.path:
+        config.extra_data.path = str(tmp_path / "extra.npz")
+        labels = np.arange(700) % 11 - 1
+        images = np.zeros((700, 8, 8, 1), np.uint8)
+        np.savez(config.extra_data.path, data=images, extrapolated_targets=labels)
+    data = experiment.load_data(config)
+    theirs, ours = experiment.mixture_of(config, data), cost.mixture_of(config)
+    assert ours == theirs
+    assert cost.training_examples(config) == len(experiment.training_set(config, data).labels)
+    cost.check(config)
+
+
+def test_a_file_of_extra_images_that_is_not_here_counts_as_the_published_one():
+    config = digits_at.get_config()
+    config.extra_data.path = "not_here.npz"
+    assert cost.extra_examples(config) == 500_000
 
 
 def test_evaluation_is_counted_for_every_image():
