@@ -44,13 +44,13 @@ def run(*command) -> str:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """(devices) -> figures of the loops of an H100's program by name."""
+    """(target, devices) -> figures of the loops of its program by name."""
 
     @functools.cache
-    def figures(devices: int) -> dict[str, dict]:
+    def figures(target: str, devices: int) -> dict[str, dict]:
         output = tmp_path_factory.mktemp("compiled") / "compiled.json"
         command = ["-m", "benchmarks.compiled", "--config", "configs/cifar10_at_rwp.py"]
-        command += ["--target", "h100", "--devices", str(devices), "--json", output]
+        command += ["--target", target, "--devices", str(devices), "--json", output]
         run(*command, "--model", "wrn-10-1", "--dtype", "bfloat16")
         return {loop["name"]: loop for loop in json.loads(output.read_text())["loops"]}
 
@@ -63,7 +63,7 @@ def compiled(tmp_path_factory):
     [("attack", 147, 366.5, 5.93), ("perturb", 209, 378.8, 8.78)],
 )
 def test_h100(compiled, name, kernels, megabytes, gigaflop):
-    loop = compiled(1)[name]
+    loop = compiled("h100", 1)[name]
     assert loop["kernels"] <= SLACK * kernels
     assert loop["bytes"] / 1e6 <= SLACK * megabytes
     assert loop["flops"] / 1e9 == pytest.approx(gigaflop, rel=0.01)
@@ -71,13 +71,26 @@ def test_h100(compiled, name, kernels, megabytes, gigaflop):
 
 @needs_cuda
 def test_eight_h100s_exchange_moments_and_gradients(compiled):
-    attack, perturb = (compiled(8)[name]["collectives"] for name in ("attack", "perturb"))
+    attack, perturb = (compiled("h100", 8)[name]["collectives"] for name in ("attack", "perturb"))
     moments = 2 * 7  # of as many layers, forward and backward
     assert attack["number"] == moments
     # XLA joins what does not wait: the gradients, and the number of open gates.
     assert moments < perturb["number"] <= moments + 3
     gradients = 4 * 77_850  # bytes of float32
     assert gradients < perturb["bytes"] < 1.1 * gradients
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ("name", "kernels", "megabytes", "gigaflop"),
+    # A batch stays in the memory on the chip.
+    [("attack", 232, 0.1, 1.48), ("perturb", 332, 0.7, 2.20)],
+)
+def test_tpu_slice(compiled, name, kernels, megabytes, gigaflop):
+    loop = compiled("v5e:2x2", 4)[name]
+    assert loop["kernels"] <= SLACK * kernels
+    assert loop["bytes"] / 1e6 <= SLACK * megabytes
+    assert loop["flops"] / 1e9 == pytest.approx(gigaflop, rel=0.01)
 
 
 @needs_libtpu
