@@ -175,9 +175,7 @@ def check_sizes(config, dataset: Dataset) -> None:
     check_shapes(config, mixture, has_extra, dataset.x_train.shape[1:])
 
 
-def check_shapes(
-    config, mixture: Mixture, has_extra: bool, image_shape: tuple[int, int, int]
-) -> None:
+def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) -> None:
     """The same for data of which only sizes are known; raises InputError."""
     if config.batch_size - mixture.extra_per_batch > mixture.num_examples:
         raise InputError(

@@ -14,7 +14,7 @@ from rwp_jax import cost, experiment
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.slots import map_programs
 from rwp_jax.attacks.autoattack.suite import VERSIONS
-from rwp_jax.cost import data_size, training_examples
+from rwp_jax.cost import data_size, mixture_of, training_examples
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.evaluate import PRECISION
 from rwp_jax.hardware import counts
@@ -97,7 +97,7 @@ def compile_programs(
 def _abstract(config, hardware: Hardware):
     """The parts of a run on the hardware, its state and its training set as shapes, a random key."""
     size = data_size(config)
-    parts = experiment.build(config, size.num_classes, 1, hardware.mesh)
+    parts = experiment.build(config, size.num_classes, mixture_of(config).steps, hardware.mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: init_state(parts.recipe, key, size.image_shape), key)
     return parts, state, key
