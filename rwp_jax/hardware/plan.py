@@ -64,8 +64,13 @@ class Plan(NamedTuple):
     programs: dict[str, CompiledProgram]
 
 
-def make_plan(config, hardware: Hardware) -> Plan:
+def make_plan(config, hardware: Hardware, evaluate: CompiledProgram | None = None) -> Plan:
     """Compiles a run's training step and evaluation and works out what it needs.
+
+    Args:
+      config: of the run.
+      hardware: what for.
+      evaluate: the evaluation's program, where it is compiled already.
 
     Raises:
       InputError: for values of the config that do not fit.
@@ -75,7 +80,8 @@ def make_plan(config, hardware: Hardware) -> Plan:
     cost.check(config)
     if config.self_training.epochs:
         cost.check(teacher_config(config))
-    evaluate = _fitting(config, hardware, "evaluation.batch_size", _evaluate)
+    if evaluate is None:
+        evaluate = _fitting(config, hardware, "evaluation.batch_size", _evaluate)
     plan = _plan(config, hardware, evaluate)
     if config.self_training.epochs:
         first = _plan(teacher_config(config), hardware, evaluate)
