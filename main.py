@@ -224,6 +224,8 @@ def reproduce_paper() -> None:
 
 
 def plan() -> None:
+    if WORKDIR.present:
+        raise InputError("--workdir is not for --mode=plan: it writes nothing")
     print_plan(CONFIG.value, TARGET.value, DEVICES.value)
 
 

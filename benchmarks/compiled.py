@@ -14,7 +14,6 @@ AutoAttack, a file an attack, with its name before the suffix.
 
 import argparse
 import json
-import os
 import pathlib
 import sys
 
@@ -29,7 +28,9 @@ from rwp_jax.hardware.topology import ACCEPTED, find_hardware, only_compile
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.compiled", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--config", required=True)
     parser.add_argument("--target", default="h100", help=ACCEPTED)
     parser.add_argument("--devices", type=int, help="default one GPU, or all of a slice")
@@ -47,11 +48,22 @@ def main():
         sys.exit(2)
 
 
+def check_writable(flag: str, path: pathlib.Path) -> None:
+    """Raises InputError unless the file can be written; leaves what is in it."""
+    there = path.exists()
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise InputError(f"{flag}={path} cannot be written: {error.strerror}") from None
+    if not there:
+        path.unlink()
+
+
 def run(args) -> None:
     only_compile()
     for flag, path in (("--json", args.json), ("--hlo", args.hlo)):
-        if path and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
-            raise InputError(f"{flag}={path} must be a file in a directory that can be written to")
+        if path:
+            check_writable(flag, path)
     config = load_config(args.config)
     config.model.name = args.model or config.model.name
     config.dtype = args.dtype or config.dtype
@@ -66,6 +78,7 @@ def run(args) -> None:
         print(f"no extra_data.path: counted as {PUBLISHED_EXTRA:,} images")
     hardware = find_hardware(args.target, args.devices)
     programs = []
+    print(f"compiling for {hardware.devices} x {hardware.chip.name}", file=sys.stderr, flush=True)
     for program in compile_programs(config, hardware, args.program, args.batch_size):
         print(report.describe(program, hardware), flush=True)
         programs.append(program)

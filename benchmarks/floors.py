@@ -15,7 +15,7 @@ import sys
 from benchmarks.step_time import load_config
 from rwp_jax.errors import InputError
 from rwp_jax.hardware.datasheets import GIB, GPUS
-from rwp_jax.hardware.plan import Plan, make_plan
+from rwp_jax.hardware.plan import Plan, check, make_plan
 from rwp_jax.hardware.topology import find_hardware, only_compile
 
 HEADER = (
@@ -65,6 +65,8 @@ def main():
             for model in args.models.split(",")
             for name in args.configs.split(",")
         ]
+        for _, hardware, _, config in cases:
+            check(config, hardware)
         print(HEADER)
         print("| --- " * HEADER.count(" | ") + "| --- |")
         evaluations = {}

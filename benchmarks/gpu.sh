@@ -36,8 +36,12 @@ needs() {
 }
 [ "$part" = train ] && needs DATA "an npz with x_train, y_train, x_test and y_test"
 [ "$part" = attacks ] && needs AUTO_ATTACK "a checkout of fra31/auto-attack"
-mkdir -p "$results"
-seconds=${LIMIT:-$((60 * minutes[$part]))}
+command -v "$python" >/dev/null || { echo "benchmarks/gpu.sh: PYTHON=$python is no interpreter" >&2 && exit 2; }
+mkdir -p "$results" || exit 2
+factor=1
+[ -z "${SMALL:-}" ] || factor=5 # CPUs are slow at the small size too
+seconds=${LIMIT:-$((60 * factor * minutes[$part]))}
+[[ $seconds =~ ^[0-9]+$ ]] || { echo "benchmarks/gpu.sh: LIMIT=$seconds must be whole seconds" >&2 && exit 2; }
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$results/xla} PYTHONUNBUFFERED=1
 
 if [ -z "${GPU_SH_INSIDE:-}" ]; then # once more, bounded and written down

@@ -152,7 +152,8 @@ def line(row: dict, product: float) -> str:
 
 def load_config(path: str):
     """The config of configs/NAME.py or configs/NAME.py:ARGUMENT; raises InputError where there is none."""
-    if not pathlib.Path(path.partition(":")[0]).is_file():
+    file = path.partition(":")[0]
+    if not (file.endswith(".py") and pathlib.Path(file).is_file()):
         raise InputError(
             f"--config={path} is no config file: name one, such as configs/cifar10_at_rwp.py"
         )

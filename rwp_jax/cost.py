@@ -19,7 +19,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.experiment import weight_perturbation_of
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.objectives import make_objective
-from rwp_jax.self_training import teacher_config
+from rwp_jax.self_training import check_first_stage, teacher_config
 
 # Forward passes an image of Table 2's columns. A gradient step costs 2. AutoAttack's are at most, for an
 # image that nothing breaks: APGD-CE, 9 targets of APGD-T, 9 of FAB-T with its test of every point, Square.
@@ -108,7 +108,7 @@ def extra_examples(config) -> int:
     path = pathlib.Path(config.extra_data.path)
     if not (unlabelled_too or config.extra_data.use_labels):
         return 0
-    if not path.is_file():
+    if not path.exists():
         return PUBLISHED_EXTRA
     labels = _labels_in_file(str(path), path.stat().st_mtime_ns)
     return len(labels) if unlabelled_too else int((labels >= 0).sum())
@@ -143,6 +143,8 @@ def check(config) -> None:
             f"training images, {size.train}"
         )
     has_extra = bool(config.extra_data.path) or labelled_examples(config) < size.train
+    if config.self_training.epochs:
+        check_first_stage(config, has_extra)
     experiment.check_shapes(config, mixture_of(config), has_extra, size.image_shape)
 
 

@@ -30,6 +30,21 @@ def teacher_config(config) -> ml_collections.ConfigDict:
     return teacher
 
 
+def check_first_stage(config, has_extra: bool) -> None:
+    """Raises InputError for a first stage that has nothing to label, or whose labels nobody uses."""
+    if config.extra_data.path or not has_extra:
+        raise InputError(
+            f"config.self_training.epochs={config.self_training.epochs} needs images to label: "
+            "config.data.labeled_examples > 0, and config.extra_data.path=''; with labels of your own "
+            "it must be 0"
+        )
+    if not config.extra_data.use_labels:
+        raise InputError(
+            "config.extra_data.use_labels=False throws away what config.self_training.epochs="
+            f"{config.self_training.epochs} is for: one of the two must go"
+        )
+
+
 def train(
     config, directory: pathlib.Path, resume: bool = True, profile: pathlib.Path | None = None
 ) -> dict:
@@ -56,17 +71,7 @@ def train(
         hosts.by_first(lambda: check_directory(profile))
     resuming = hosts.by_first(lambda: workdir.check(directory, plain_config, resume))
     data = hosts.together(lambda: experiment.load_data(config))
-    if config.extra_data.path or data.x_extra is None:
-        raise InputError(
-            f"config.self_training.epochs={config.self_training.epochs} needs images to label: "
-            "config.data.labeled_examples > 0, and config.extra_data.path=''; with labels of your own "
-            "it must be 0"
-        )
-    if not config.extra_data.use_labels:
-        raise InputError(
-            "config.extra_data.use_labels=False throws away what config.self_training.epochs="
-            f"{config.self_training.epochs} is for: one of the two must go"
-        )
+    check_first_stage(config, data.x_extra is not None)
     experiment.check_sizes(config, data)
     experiment.check_sizes(teacher, data)
     if hosts.is_first() and not resuming:

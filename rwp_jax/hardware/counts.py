@@ -1,5 +1,6 @@
 """What a compiled program does, loop by loop: kernels, bytes, operations, and the least time they take."""
 
+import collections
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -63,8 +64,12 @@ def count_program(text: str, chip: Datasheet, devices: int, program: str) -> lis
         sent = sum(kernel.sent for kernel in kernels) / chip.link
         return Part(name, trips, kernels, max(alone, moved, sent))
 
-    loops = _loops(counter, module.entry, program)
-    return [*(part(*loop) for loop in loops), part(REST, 1, module.entry)]
+    parts, seen = [], collections.Counter()
+    for name, trips, body in _loops(counter, module.entry, program):
+        seen[name] += 1
+        unique = f"{name} {seen[name]}" if seen[name] > 1 else name
+        parts.append(part(unique, trips, body))
+    return [*parts, part(REST, 1, module.entry)]
 
 
 def _loops(

@@ -14,7 +14,13 @@ from rwp_jax.data.sizes import DataSize
 from rwp_jax.experiment import weight_perturbation_of
 from rwp_jax.hardware import counts
 from rwp_jax.hardware.datasheets import GIB
-from rwp_jax.hardware.programs import CompiledProgram, DoesNotFit, compile_programs, does_not_fit
+from rwp_jax.hardware.programs import (
+    CompiledProgram,
+    DoesNotFit,
+    check_dtype,
+    compile_programs,
+    does_not_fit,
+)
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
 from rwp_jax.self_training import teacher_config
 
@@ -76,10 +82,7 @@ def make_plan(config, hardware: Hardware, evaluate: CompiledProgram | None = Non
       InputError: for values of the config that do not fit.
       DoesNotFit: where the memory is not enough; it says which batch would fit.
     """
-    experiment.check_config(config, hardware.devices)
-    cost.check(config)
-    if config.self_training.epochs:
-        cost.check(teacher_config(config))
+    check(config, hardware)
     if evaluate is None:
         evaluate = _fitting(config, hardware, "evaluation.batch_size", _evaluate)
     plan = _plan(config, hardware, evaluate)
@@ -87,6 +90,15 @@ def make_plan(config, hardware: Hardware, evaluate: CompiledProgram | None = Non
         first = _plan(teacher_config(config), hardware, evaluate)
         plan = plan._replace(first_stage=first.floors[0].run, memory=max(plan.memory, first.memory))
     return plan
+
+
+def check(config, hardware: Hardware) -> None:
+    """Checks what can be known of a run before anything is compiled; raises InputError."""
+    experiment.check_config(config, hardware.devices)
+    check_dtype(config, hardware)
+    cost.check(config)
+    if config.self_training.epochs:
+        cost.check(teacher_config(config))
 
 
 def _plan(config, hardware: Hardware, evaluate: CompiledProgram) -> Plan:
@@ -161,9 +173,9 @@ def _fitting(config, hardware: Hardware, key: str, compile: Callable):
         smaller.update_from_flattened_dict({key: half})
         with contextlib.suppress(DoesNotFit):
             compile(smaller, hardware)
-            hint = f"the largest batch that fits is {half}, of its halves"
+            hint = f"the largest batch that fits is {half}, as far as halving goes"
     if not hint:
-        hint = "no half of it fits" if half < size else "it cannot be halved over the devices"
+        hint = "halving it does not help" if half < size else "it cannot be halved over the devices"
     raise DoesNotFit(f"{message}, with config.{key}={size}; {hint}", needed)
 
 
@@ -177,6 +189,12 @@ def print_plan(config, target: str, devices: int | None) -> None:
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     hardware = find_hardware(target, devices)
+    check(config, hardware)
+    path = config.extra_data.path
+    if path and not pathlib.Path(path).exists():
+        print(
+            f"config.extra_data.path={path} is not here: counted as {cost.PUBLISHED_EXTRA:,} images"
+        )
     print(f"compiling for {hardware.devices} x {hardware.chip.name}", file=sys.stderr, flush=True)
     print(describe(make_plan(config, hardware)))
     path = config.extra_data.path
@@ -195,7 +213,7 @@ def describe(plan: Plan) -> str:
         lines.append(
             f"at least {_duration(floors.step)} a step, {_duration(floors.epoch)} an epoch (evaluation "
             f"{_duration(floors.evaluation)} of it), {_duration(run)} for {plan.epochs} epochs, "
-            f"{_short(run * hardware.devices / 3600)} device-hours"
+            f"{short(run * hardware.devices / 3600)} device-hours"
         )
     most = plan.floors[-1].k
     text = [
@@ -206,8 +224,8 @@ def describe(plan: Plan) -> str:
         text[-1] += ", with k = 0"
         text.append(f"with k = {most}: {lines[1]}")
         text.append(
-            f"k, the mean number of steps of weight ascent in a training step, is between 0 (never a loss "
-            f"below c_min) and {most} (always one)."
+            "k, the mean number of steps of weight ascent in a training step, is between 0 (no loss is "
+            f"ever below c_min) and {most} (in every step some loss stays below it)."
         )
     if plan.first_stage:
         text.append(f"RST's first stage takes {_duration(plan.first_stage)} of it.")
@@ -231,7 +249,7 @@ def describe(plan: Plan) -> str:
     return "\n".join(text)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Two digits, or whole numbers."""
     return f"{value:.0f}" if value >= 9.5 else f"{value:.2g}" if value >= 0.01 else "below 0.01"
 
@@ -239,5 +257,5 @@ def _short(value: float) -> str:
 def _duration(seconds: float) -> str:
     """In milliseconds, seconds or hours."""
     if seconds < 1:
-        return f"{_short(1e3 * seconds)} ms"
-    return f"{_short(seconds)} s" if seconds < 360 else f"{_short(seconds / 3600)} h"
+        return f"{short(1e3 * seconds)} ms"
+    return f"{short(seconds)} s" if seconds < 360 else f"{short(seconds / 3600)} h"

@@ -48,6 +48,7 @@ class CompiledProgram(NamedTuple):
 
     Attributes:
       name: of PROGRAMS, or of an attack of AutoAttack.
+      batch_size: over all devices.
       text: of its optimised module.
       parts: its loops, then the rest; see `counts`.
       memory: bytes that each device needs to run it, arguments included.
@@ -56,6 +57,7 @@ class CompiledProgram(NamedTuple):
     """
 
     name: str
+    batch_size: int
     text: str
     parts: list[counts.Part]
     memory: int
@@ -81,17 +83,28 @@ def compile_programs(
     """
     if program not in PROGRAMS:
         raise InputError(f"--program={program!r} must be one of {', '.join(PROGRAMS)}")
-    if not hardware.chip.rates.get(config.dtype, 1):
-        raise InputError(
-            f"config.dtype={config.dtype!r}: {hardware.chip.name} does not compute in it"
-        )
+    check_dtype(config, hardware)
     if program == "autoattack":
         yield from _autoattack(config, hardware, batch_size)
         return
     experiment.check_config(config, hardware.devices)
     cost.check(config)
-    lower = {"train": lower_train, "evaluate": lower_evaluate}[program]
-    yield _compiled(program, lambda: lower(config, hardware), hardware)
+    lower, section, attack = {
+        "train": (lower_train, config, config.attack),
+        "evaluate": (lower_evaluate, config.evaluation, config.evaluation),
+    }[program]
+    compiled = _compiled(program, lambda: lower(config, hardware), hardware, section.batch_size)
+    # TPUs' programs do not say how often a loop runs.
+    known = lambda part: part._replace(trips=attack.steps) if part.name == "attack" else part
+    yield compiled._replace(parts=[known(p) if p.trips is None else p for p in compiled.parts])
+
+
+def check_dtype(config, hardware: Hardware) -> None:
+    """Raises InputError for a dtype that the hardware does not compute in."""
+    if not hardware.chip.rates.get(config.dtype, 1):
+        raise InputError(
+            f"config.dtype={config.dtype!r}: {hardware.chip.name} does not compute in it"
+        )
 
 
 def _abstract(config, hardware: Hardware):
@@ -151,7 +164,7 @@ def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[
     for attack in VERSIONS["standard"]:
         programs = map_programs(attack, model, norm, size.image_shape, hardware.mesh)
         lower = functools.partial(_lower_advance, programs, model, size.image_shape, batch_size)
-        yield _compiled(attack.name, lower, hardware)
+        yield _compiled(attack.name, lower, hardware, batch_size)
 
 
 def _lower_advance(programs, model, image_shape, batch_size: int) -> jax.stages.Lowered:
@@ -188,7 +201,7 @@ def _what_failed(error: Exception, program: str, hardware: Hardware) -> Exceptio
     return error
 
 
-def _compiled(name: str, lower, hardware: Hardware) -> CompiledProgram:
+def _compiled(name: str, lower, hardware: Hardware, batch_size: int) -> CompiledProgram:
     """Compiles and counts; raises DoesNotFit."""
     begin = time.monotonic()
     lowered = lower()
@@ -209,4 +222,5 @@ def _compiled(name: str, lower, hardware: Hardware) -> CompiledProgram:
         raise does_not_fit(name, memory, hardware)
     parts = counts.count_program(text, hardware.chip, hardware.devices, name)
     seconds = time.monotonic() - begin
-    return CompiledProgram(name, text, parts, memory, sizes.argument_size_in_bytes, seconds)
+    arguments = sizes.argument_size_in_bytes
+    return CompiledProgram(name, batch_size, text, parts, memory, arguments, seconds)

@@ -16,8 +16,8 @@ def describe(program: CompiledProgram, hardware: Hardware) -> str:
     """A program's loops, its costliest kernels, its memory and its exchanges, as a text of some lines."""
     chip = hardware.chip
     lines = [
-        f"{program.name} on {hardware.devices} x {chip.name}, compiled in {program.seconds:.0f} s; of one "
-        "device and one iteration:",
+        f"{program.name}, batch {program.batch_size}, on {hardware.devices} x {chip.name}, compiled in "
+        f"{program.seconds:.0f} s; of one device and one iteration:",
         "loop               kernels        MB   GFLOP  floor ms  of which reductions   collectives",
         *map(_line, program.parts),
         f"memory: {program.memory / GIB:.2f} of {chip.gigabytes} GB a device, "
@@ -61,7 +61,7 @@ def figures(programs: Sequence[CompiledProgram], hardware: Hardware) -> dict:
     Bytes and operations are of one device and one iteration; `memory_bytes` is the largest program's;
     `collectives` counts every one of the programs once, and the bytes of their operands on a device.
     """
-    loops = [_figures(part, program.name) for program in programs for part in program.parts]
+    loops = [_figures(part, program) for program in programs for part in program.parts]
     return {
         "target": hardware.target,
         "device": hardware.chip.name,
@@ -77,11 +77,12 @@ def figures(programs: Sequence[CompiledProgram], hardware: Hardware) -> dict:
     }
 
 
-def _figures(part: Part, program: str) -> dict:
+def _figures(part: Part, program: CompiledProgram) -> dict:
     reductions = [kernel for kernel in part.kernels if kernel.reduces]
     return {
         "name": part.name,
-        "program": program,
+        "program": program.name,
+        "batch_size": program.batch_size,
         "trips": part.trips,
         "kernels": len(part.kernels),
         "bytes": part.bytes,

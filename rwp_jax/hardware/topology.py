@@ -26,6 +26,7 @@ ACCEPTED = (
     f"{', '.join(GPUS)}, or a TPU slice: v5e:AxB, v6e:AxB, v4:AxBxC or v5p:AxBxC, such as v5e:2x2"
 )
 _SIDES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")  # slices of v5e and v6e
 _CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
 _ASSEMBLERS = ("nvidia-cuda-nvcc-cu12", "nvidia-cuda-nvcc")
 # libtpu asks Google's metadata server where it is, and locks a TPU that is not there, unless told.
@@ -85,7 +86,7 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
         raise InputError(f"--devices={devices} must be at least 1")
     if target in GPUS:
         return _gpus(target, devices or 1)
-    match = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", target)
+    match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})", target)
     if not match or match[2].count("x") + 1 != _SIDES.get(match[1]):
         raise InputError(f"--target={target!r} must be one of {ACCEPTED}")
     return _slice(target, match[1], [int(n) for n in match[2].split("x")], devices)
@@ -115,10 +116,13 @@ def _gpus(target: str, devices: int) -> Hardware:
 
 def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Hardware:
     chip, chips = TPUS[kind], math.prod(sizes)
-    if chips > chip.max_devices or 0 in sizes:
+    if chips > chip.max_devices:
         raise InputError(
             f"--target={target!r} must have 1 to {chip.max_devices} chips, not {chips}"
         )
+    shape = target.partition(":")[2]
+    if len(sizes) == 2 and shape not in _FLAT:
+        raise InputError(f"--target={target!r}: slices of {kind} are {', '.join(_FLAT)}")
     if devices not in (None, chips):
         raise InputError(f"--devices={devices}: {target} has {chips}, all of which run the program")
     _check_libtpu(target)
@@ -133,10 +137,8 @@ def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Har
         except Exception as error:
             if "INVALID_ARGUMENT" not in str(error):
                 raise _no_compiler(target, "tpu", error) from error
-            example = f"{kind}:{'2x2' if chip.max_devices == 256 else '2x2x4'}"
             raise InputError(
-                f"--target={target!r} is no slice that there is ({first_line(error)}): its sides are "
-                f"even, or all 1, as in {example}"
+                f"--target={target!r} is no slice that there is ({first_line(error)}), as {kind}:2x2x4 is"
             ) from error
     return Hardware(target, chip, mesh_of(topology.devices), {})
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from rwp_jax import cost, experiment, robustness, self_training, workdir
 from rwp_jax.errors import InputError
 from rwp_jax.finite import NonFiniteLoss
+from rwp_jax.hardware.plan import short
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.report import summary
@@ -14,7 +15,7 @@ from rwp_jax.report.results import read_result
 from rwp_jax.report.table import MISSING, Table, as_text, write_csv
 from rwp_jax.reproduce import plan
 from rwp_jax.reproduce.experiments import SCALES, Experiment, make_experiment
-from rwp_jax.reproduce.hours import device_hours
+from rwp_jax.reproduce.hours import check_runs, device_hours
 from rwp_jax.reproduce.layout import lay_out
 from rwp_jax.reproduce.plan import Run
 
@@ -53,7 +54,11 @@ def reproduce(
       InputError: for bad input, before anything is trained.
       NonFiniteLoss: at the end, where runs diverged; the report leaves them out.
     """
-    if target:
+    if target and not show_plan:
+        raise InputError(f"--target={target} is for --list: it shows what the runs take there")
+    if devices is not None and not target:
+        raise InputError(f"--devices={devices} is for --target")
+    if show_plan:
         only_compile()
     wanted = make_experiment(name, scale)
     settings = [plan.parse_override(text) for text in overrides]
@@ -61,12 +66,10 @@ def reproduce(
     chosen = plan.select(runs, only or "*")
     attacks = tuple(robustness.COLUMNS) if wanted.layout == "table2" else ()
     _check(chosen, runs)
-    if target and not show_plan:
-        raise InputError(f"--target={target} is for --list: it shows what the runs take there")
-    if devices is not None and not target:
-        raise InputError(f"--devices={devices} is for --target")
     if show_plan:
         hardware = find_hardware(target, devices) if target else None
+        if hardware:
+            check_runs(chosen, hardware)
         print(f"{wanted.title}, {SCALES[scale].described}")
         table = _plan_table(chosen, attacks, hardware)
         print(as_text(table))
@@ -164,8 +167,8 @@ def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardwar
         rate = rates.get(run.config.model.name)
         seconds = left / rate if rate else (None if left else 0.0)
         total, known = total + (seconds or 0.0), known and seconds is not None
-        rows.append([run.name, state, *map(_hours, floors), _duration(seconds)])
-    rows.append(["together", "", *map(_hours, least), _duration(total if known else None)])
+        rows.append([run.name, state, *map(short, floors), _duration(seconds)])
+    rows.append(["together", "", *map(short, least), _duration(total if known else None)])
     header = ["run", "state", "device-hours at least, k = 0", "k = K2", "time left at most"]
     if not hardware:
         rows = [[*row[:2], row[-1]] for row in rows]
@@ -184,10 +187,6 @@ def _flops_left(run: Run, attacks: tuple[str, ...]) -> float:
     if not run.epochs_done:  # RST's first stage comes before
         left += cost.teacher_flops(config)
     return left + evaluation * len(_to_evaluate(run, attacks))
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.0f}" if hours >= 10 else f"{hours:.2f}"
 
 
 def _rates(runs: Sequence[Run]) -> dict[str, float]:

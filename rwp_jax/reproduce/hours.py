@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from rwp_jax.errors import InputError
-from rwp_jax.hardware.plan import Plan, make_plan
+from rwp_jax.hardware.plan import Plan, check, make_plan
 from rwp_jax.hardware.topology import Hardware
 from rwp_jax.reproduce.plan import Run
 from rwp_jax.workdir import flatten
@@ -25,6 +25,15 @@ _CONSTANTS = (
     "weight_perturbation.lsc_low",
     "weight_perturbation.lsc_high",
 )
+
+
+def check_runs(runs: Sequence[Run], hardware: Hardware) -> None:
+    """Raises InputError, which names the run, for one that cannot be planned; compiles nothing."""
+    for run in runs:
+        try:
+            check(run.config, hardware)
+        except InputError as error:
+            raise InputError(f"run {run.name}: {error}") from None
 
 
 def device_hours(runs: Sequence[Run], hardware: Hardware) -> list[tuple[float, float]]:

@@ -1,12 +1,14 @@
 """The trainer's programs and plans, compiled for virtual devices under the data sheet of others."""
 
+import pathlib
+
 import jax
 import pytest
 
 from configs import digits_at_rwp, digits_rst_rwp, digits_trades_rwp
 from rwp_jax.cost import forward_flops
 from rwp_jax.errors import InputError
-from rwp_jax.hardware import plan, programs, report
+from rwp_jax.hardware import counts, plan, programs, report
 from rwp_jax.hardware.counts import seconds
 from rwp_jax.hardware.datasheets import TPUS
 from rwp_jax.hardware.programs import DoesNotFit, compile_programs
@@ -59,6 +61,13 @@ def test_the_evaluation():
     assert "attack" in [part.name for part in program.parts]
 
 
+def test_loops_of_the_same_scope_have_names_of_their_own():
+    text = (pathlib.Path(__file__).parents[1] / "fixtures/hlo/gpu.txt").read_text()
+    text = text.replace('op_name="jit(step)/while"', 'op_name="jit(step)/attack/while"')
+    parts = counts.count_program(text, CHIP, 8, "train")
+    assert [part.name for part in parts] == ["attack", "attack 2", "rest"]
+
+
 def test_autoattack():
     config = small(**{"model.name": "wrn-10-1"})
     programs = list(compile_programs(config, hardware(), "autoattack", 16))
@@ -75,8 +84,10 @@ def test_figures_and_text(train):
     loops = figures["loops"]
     assert figures["collectives"]["number"] == sum(x["collectives"]["number"] for x in loops)
     assert all(loop["kernels"] > 0 and loop["floor_ms"] > 0 for loop in loops)
+    assert {loop["batch_size"] for loop in loops} == {16}
+    assert next(loop for loop in loops if loop["name"] == "attack")["trips"] == 10
     text = report.describe(train, hardware())
-    assert "attack x 10" in text or "attack" in text
+    assert "attack x 10" in text
     assert "of 32 GB a device" in text
 
 
@@ -135,8 +146,8 @@ def sized(monkeypatch, train):
             16,
             "36.0 of 16 GB a device of four for train, with config.batch_size=32; the larg",
         ),
-        (32, 4, 16, "the largest batch that fits is 8, of its halves"),
-        (32, 4, 6, "config.batch_size=32; no half of it fits"),
+        (32, 4, 16, "the largest batch that fits is 8, as far as halving"),
+        (32, 4, 6, "config.batch_size=32; halving it does not help"),
         (12, 4, 8, "config.batch_size=12; it cannot be halved over the devices"),
         (4, 32, 16, "config.evaluation.batch_size=32; the largest batch that fits is 8"),
     ],
@@ -203,6 +214,7 @@ def test_a_first_stage_is_part_of_the_plan():
         ({"model.mean": (0.5, 0.5), "model.std": (0.5, 0.5)}, "train", "config.model.mean="),
         ({"data.labeled_examples": 2000}, "train", "config.data.labeled_examples=2000"),
         ({"data.validation_examples": 1437}, "train", "config.data.validation_examples=1437"),
+        ({"self_training.epochs": 3}, "train", "config.self_training.epochs=3 needs images to"),
         ({"dtype": "float64"}, "train", "TPU v6 lite does not compute in it"),
     ],
 )

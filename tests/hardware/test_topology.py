@@ -37,7 +37,10 @@ def installed(monkeypatch, **versions):
         ("v5e:2x2", 8, "--devices=8: v5e:2x2 has 4"),
         ("v5e:2x2", 2, "--devices=2: v5e:2x2 has 4"),
         ("v5e:32x32", None, "must have 1 to 256 chips, not 1024"),
-        ("v5e:0x2", None, "must have 1 to 256 chips, not 0"),
+        ("v5e:0x2", None, "must be one of"),
+        ("v5e:02x2", None, "must be one of"),
+        ("v5e:3x3", None, "slices of v5e are 1x1, 2x2, 2x4, 4x4"),
+        ("v6e:6x10", None, "slices of v6e are 1x1, 2x2, 2x4, 4x4"),
     ],
 )
 def test_targets_that_are_none(target, devices, message):
