@@ -197,11 +197,6 @@ def print_plan(config, target: str, devices: int | None) -> None:
         )
     print(f"compiling for {hardware.devices} x {hardware.chip.name}", file=sys.stderr, flush=True)
     print(describe(make_plan(config, hardware)))
-    path = config.extra_data.path
-    if path and not pathlib.Path(path).is_file():
-        print(
-            f"config.extra_data.path={path} is not here: counted as {cost.PUBLISHED_EXTRA:,} images"
-        )
 
 
 def describe(plan: Plan) -> str:
@@ -231,11 +226,11 @@ def describe(plan: Plan) -> str:
         text.append(f"RST's first stage takes {_duration(plan.first_stage)} of it.")
     if hardware.devices > 1:
         collectives = " to ".join(
-            f"{floors.collectives} collectives of {floors.operand_bytes / 1e6:.0f} MB"
+            f"{floors.collectives}, {floors.operand_bytes / 1e6:.0f} MB together (k = {floors.k})"
             for floors in plan.floors
         )
         text.append(
-            f"Devices wait for {collectives} in a step; their latency is not in the floors."
+            f"Collectives in a step: {collectives}. Floors leave out what waiting for them takes."
         )
     text.append(
         "Times are floors: the bytes and operations of the compiled programs at the data sheet's rates. "
