@@ -29,6 +29,7 @@ from ml_collections import config_flags
 from benchmarks import products
 from benchmarks.our_step import OurEvaluation, OurStep
 from rwp_jax.atomic import write_json
+from rwp_jax.command_line import one_line
 from rwp_jax.cost import data_size, forward_flops, passes_of_a_step
 from rwp_jax.errors import InputError
 from rwp_jax.models.convolution import prefer_eigen
@@ -160,9 +161,7 @@ def load_config(path: str):
     try:
         return config_flags.config_flags.ConfigFileFlagParser("config", None).parse(path)
     except Exception as error:  # of the file, or of ml_collections, in many lines
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1].strip() if lines else type(error).__name__
-        reason = reason.removeprefix("rwp_jax.errors.InputError: ")
+        reason = one_line(error).removeprefix("--config: ")
         raise InputError(f"--config={path}: {reason}") from None
 
 

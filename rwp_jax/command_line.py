@@ -80,7 +80,7 @@ def _check_keys(keys: list[str], known: Mapping) -> None:
     raise InputError(f"--config.{unknown}: no such key; {hint_at(unknown, known, '--config.')}")
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """What is wrong, of a message of absl, ml_collections or a config file."""
     # A config that cannot be loaded is explained at the end of a long message.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -130,7 +130,7 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
     except InputError:
         raise
     except Exception as error:  # absl, ml_collections and config files raise many kinds
-        raise InputError(_one_line(error)) from None
+        raise InputError(one_line(error)) from None
     if len(rest) > 1:
         raise InputError(f"{rest[1]!r} is no flag: overrides look like --config.epochs=10")
     return rest

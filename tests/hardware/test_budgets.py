@@ -57,13 +57,18 @@ def compiled(tmp_path_factory):
     return figures
 
 
-@needs_cuda
 @pytest.mark.parametrize(
-    ("name", "kernels", "megabytes", "gigaflop"),
-    [("attack", 147, 366.5, 5.93), ("perturb", 209, 378.8, 8.78)],
+    ("target", "devices", "name", "kernels", "megabytes", "gigaflop"),
+    [
+        pytest.param("h100", 1, "attack", 147, 366.5, 5.93, marks=needs_cuda),
+        pytest.param("h100", 1, "perturb", 209, 378.8, 8.78, marks=needs_cuda),
+        # A batch stays in the memory on the chip.
+        pytest.param("v5e:2x2", 4, "attack", 232, 0.1, 1.48, marks=needs_libtpu),
+        pytest.param("v5e:2x2", 4, "perturb", 332, 0.7, 2.20, marks=needs_libtpu),
+    ],
 )
-def test_h100(compiled, name, kernels, megabytes, gigaflop):
-    loop = compiled("h100", 1)[name]
+def test_budgets(compiled, target, devices, name, kernels, megabytes, gigaflop):
+    loop = compiled(target, devices)[name]
     assert loop["kernels"] <= SLACK * kernels
     assert loop["bytes"] / 1e6 <= SLACK * megabytes
     assert loop["flops"] / 1e9 == pytest.approx(gigaflop, rel=0.01)
@@ -78,19 +83,6 @@ def test_eight_h100s_exchange_moments_and_gradients(compiled):
     assert moments < perturb["number"] <= moments + 3
     gradients = 4 * 77_850  # bytes of float32
     assert gradients < perturb["bytes"] < 1.1 * gradients
-
-
-@needs_libtpu
-@pytest.mark.parametrize(
-    ("name", "kernels", "megabytes", "gigaflop"),
-    # A batch stays in the memory on the chip.
-    [("attack", 232, 0.1, 1.48), ("perturb", 332, 0.7, 2.20)],
-)
-def test_tpu_slice(compiled, name, kernels, megabytes, gigaflop):
-    loop = compiled("v5e:2x2", 4)[name]
-    assert loop["kernels"] <= SLACK * kernels
-    assert loop["bytes"] / 1e6 <= SLACK * megabytes
-    assert loop["flops"] / 1e9 == pytest.approx(gigaflop, rel=0.01)
 
 
 @needs_libtpu
