@@ -12,6 +12,7 @@ import numpy as np
 
 from rwp_jax import cost, experiment
 from rwp_jax.attacks.autoattack.model import make_model
+from rwp_jax.attacks.autoattack.packing import default_batch_size
 from rwp_jax.attacks.autoattack.slots import map_programs
 from rwp_jax.attacks.autoattack.suite import VERSIONS
 from rwp_jax.cost import data_size, mixture_of, training_examples
@@ -26,7 +27,6 @@ from rwp_jax.robustness import AUTOATTACK_NORMS
 from rwp_jax.train_step import TrainingSet, init_state
 
 PROGRAMS = ("train", "evaluate", "autoattack")
-AUTOATTACK_BATCH = 256  # searches a device, as `autoattack` has by default on accelerators
 # Of TPUs: "Ran out of memory in memory space hbm. Used 21.40G of 15.75G hbm" and "Ran out of memory on HBM,
 # the total memory required for HLO temporaries (61.79G) exceeds available HBM (15.75G)".
 _OUT_OF_MEMORY = re.compile(
@@ -75,7 +75,7 @@ def compile_programs(
       hardware: what for.
       program: `train` is a training step; `evaluate` the evaluation of one batch after each epoch;
         `autoattack` what moves a batch of searches on, for each attack of the standard version.
-      batch_size: of `autoattack`, searches over all devices; default AUTOATTACK_BATCH a device.
+      batch_size: of `autoattack`, searches over all devices; default that of `autoattack`.
 
     Raises:
       InputError: for values of the config that do not fit, batches that do not divide.
@@ -147,7 +147,8 @@ def lower_evaluate(config, hardware: Hardware) -> jax.stages.Lowered:
 
 def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[CompiledProgram]:
     size = data_size(config)
-    batch_size = batch_size or AUTOATTACK_BATCH * hardware.devices
+    if batch_size is None:
+        batch_size = default_batch_size(hardware.platform, hardware.devices)
     if batch_size < 1 or batch_size % hardware.devices:
         raise InputError(
             f"--batch_size={batch_size} must be a positive multiple of the number of devices, "

@@ -218,7 +218,7 @@ def autoattack(
     epsilon = checks.check_epsilon(epsilon)
     chosen = attacks_of(version, attacks)
     if batch_size is None:
-        batch_size = (16 if jax.default_backend() == "cpu" else 256) * jax.local_device_count()
+        batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
     batch_size = checks.check_batch_size(batch_size)
     checks.check_precision(precision)
     if state_path and not pathlib.Path(state_path).absolute().parent.is_dir():

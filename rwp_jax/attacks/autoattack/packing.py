@@ -40,6 +40,11 @@ class Ended(NamedTuple):
     zero_gradient: np.ndarray
 
 
+def default_batch_size(platform: str, devices: int) -> int:
+    """Searches at once over all devices of a platform."""
+    return (16 if platform == "cpu" else 256) * devices
+
+
 def batch_size_for(wanted: int, batch_size: int) -> int:
     """The smallest of batch_size, its half, its quarter, ... that holds `wanted` searches."""
     devices = jax.local_device_count()
