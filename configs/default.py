@@ -26,6 +26,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.path = ""  # npz: a file with x_train, y_train, x_test, y_test, images uint8 NHWC
     config.data.data_dir = ""  # of tensorflow-datasets; "" is ~/tensorflow_datasets
     config.data.svhn_extra = False  # svhn_cropped: train on its 531,131 extra images too
+    config.data.train_examples = (
+        0  # train on so many, a fixed choice; 0: all (digits: see sources.py)
+    )
     config.data.validation_examples = 0  # hold out so many training images, to select epochs by
     config.data.labeled_examples = 0  # keep so many labels, make the rest extra data; 0 keeps all
 
@@ -88,6 +91,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.ema_decay = 0.0  # also keep an average of the weights with this decay a step; 0: none
 
     config.evaluation = ml_collections.ConfigDict()  # natural and PGD accuracy on the test set
+    config.evaluation.every = 1  # so many epochs, and after the last; best is chosen among these
     config.evaluation.batch_size = 128  # over all devices
     config.evaluation.steps = 20  # of PGD
     config.evaluation.step_size = 2 / 255

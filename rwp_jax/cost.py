@@ -5,6 +5,7 @@ Files of images are read once, for their sizes; data sets that have a name are n
 
 import functools
 import json
+import math
 import pathlib
 
 import jax
@@ -43,12 +44,20 @@ def data_size(config) -> DataSize:
     """
     name = config.data.name
     if name in NAMED:
-        size = NAMED[name]
-        extra = SVHN_EXTRA if config.data.svhn_extra else 0
-        return size._replace(train=size.train + extra - config.data.validation_examples)
+        size, kept = NAMED[name], config.data.train_examples
+        if kept and name == "digits":  # the others are tested on
+            size = size._replace(test=_divisible(config) - kept)
+        train = kept or size.train + (SVHN_EXTRA if config.data.svhn_extra else 0)
+        return size._replace(train=train - config.data.validation_examples)
     path = pathlib.Path(config.data.path)
     changed = path.stat().st_mtime_ns if path.is_file() else 0
     return _size_of_file(config.data.to_json(), changed)
+
+
+def _divisible(config) -> int:
+    """Images that config.data.train_examples are chosen from, in a data set that has a name."""
+    size, name = NAMED[config.data.name], config.data.name
+    return size.train + size.test * (name == "digits") + SVHN_EXTRA * config.data.svhn_extra
 
 
 @functools.cache
@@ -132,7 +141,15 @@ def mixture_of(config) -> Mixture:
 
 def check(config) -> None:
     """Checks a run's config against the sizes of its data; raises InputError."""
-    size, held = data_size(config), config.data.validation_examples
+    kept, held = config.data.train_examples, config.data.validation_examples
+    if kept and config.data.name in NAMED:
+        classes = NAMED[config.data.name].num_classes
+        high = _divisible(config) - classes
+        if not classes <= kept <= high:
+            raise InputError(
+                f"config.data.train_examples={kept} must be 0 or in [{classes}, {high}]"
+            )
+    size = data_size(config)
     if size.train <= 0:
         raise InputError(
             f"config.data.validation_examples={held} leaves no training images of {size.train + held}"
@@ -159,6 +176,11 @@ def evaluated_examples(config) -> list[int]:
     return [count for count in parts if count]
 
 
+def evaluations(config) -> int:
+    """How many times training evaluates."""
+    return math.ceil(config.epochs / config.evaluation.every)
+
+
 def perturbed_epochs(config) -> int:
     """Epochs that may perturb the weights."""
     return max(0, config.epochs - config.weight_perturbation.start_epoch)
@@ -167,7 +189,7 @@ def perturbed_epochs(config) -> int:
 def training_passes(config, k: float | None = None) -> float:
     """Forward passes of one image in a training run, without RST's first stage.
 
-    Evaluations after every epoch are included.
+    Evaluations after epochs are included.
 
     Args:
       config: of the run.
@@ -182,7 +204,7 @@ def training_passes(config, k: float | None = None) -> float:
         steps = config.epochs * passes_of_a_step(config, k)
     a_network = sum(evaluated_examples(config)) * (2 + 2 * config.evaluation.steps)
     networks = 2 if config.ema_decay else 1
-    return images * steps + config.epochs * networks * a_network
+    return images * steps + evaluations(config) * networks * a_network
 
 
 def teacher_passes(config) -> float:

@@ -65,12 +65,14 @@ def check_numbers(config) -> None:
                 f"config.{key}={value} must be within {_FLOAT32_MAX:.3g}, as float32 is"
             )
     whole = lambda low: lambda value: low <= value < 2**31
-    _require(config, "epochs", "at least 1 and below 2^31", whole(1))
+    for key in ("epochs", "evaluation.every"):
+        _require(config, key, "at least 1 and below 2^31", whole(1))
     for key in (
         "seed",
         "epoch_examples",
         "checkpoint_steps",
         "attack.steps",
+        "data.train_examples",
         "data.validation_examples",
         "data.labeled_examples",
         "self_training.epochs",

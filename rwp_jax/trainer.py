@@ -167,7 +167,8 @@ def _train(
 
         # Evaluate on the whole test set, and on part of the training set for the learning curve.
         figures = {}
-        for split, images_and_labels in evaluated.items():
+        due = (epoch + 1) % config.evaluation.every == 0 or epoch + 1 == config.epochs
+        for split, images_and_labels in evaluated.items() if due else ():
             if stop.asked_anywhere():
                 _stop(stop, checkpoints, save_within(epoch, state, steps))
             figures[split] = _evaluate(parts, state, *images_and_labels, evaluation_key)
@@ -183,7 +184,7 @@ def _train(
         writer.write(epoch, step, "train", train_figures)
         for split, values in figures.items():
             writer.write(epoch, step, split, values)
-        test_figures, held_figures = figures["test"], figures.get("validation", {})
+        test_figures, held_figures = figures.get("test", {}), figures.get("validation", {})
         held_figures = {f"validation_{name}": value for name, value in held_figures.items()}
         record = {"step": step, "epoch": epoch, "seconds": seconds, "metrics": list(writer.records)}
         record |= test_figures | held_figures | marks
@@ -263,14 +264,19 @@ def _stop(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:
 
 
 def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: float) -> str:
-    """What is printed after an epoch; `accuracy` is the objective's figure of the training batches."""
+    """What is printed after an epoch; `accuracy` is the objective's figure of the training batches, `test`
+    is empty where nothing was evaluated."""
     minutes, rest = divmod(math.floor(seconds), 60)
+    test = (
+        f"test natural {test['natural_accuracy']:6.2%}  "
+        f"PGD-{config.evaluation.steps} {test['pgd_accuracy']:6.2%}  |  "
+        if test
+        else ""
+    )
     return (
         f"epoch {epoch + 1:{len(str(config.epochs))}}/{config.epochs}  "
         f"loss {train['loss']:.3f}  {accuracy.removesuffix('_accuracy')} {train[accuracy]:6.2%}  |  "
-        f"test natural {test['natural_accuracy']:6.2%}  "
-        f"PGD-{config.evaluation.steps} {test['pgd_accuracy']:6.2%}  |  "
-        f"gate {train['gate_open']:.1f}/{config.batch_size}  "
+        f"{test}gate {train['gate_open']:.1f}/{config.batch_size}  "
         f"k {train['perturbation_steps']:.1f}  "
         f"|v|/|w| {train['perturbation_norm']:.4f}  lr {train['learning_rate']:.4g}  "
         f"{minutes}:{rest:02}"

@@ -13,6 +13,8 @@ from rwp_jax.atomic import PARTIAL
 from rwp_jax.errors import InputError
 
 FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
+# Keys that came later -> what earlier versions did, where that is not 0, empty or False.
+_LATER = {"evaluation.every": 1}
 LISTED = 8  # differences in a message
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
 
@@ -34,7 +36,8 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 def differences(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What two flat configs differ in that changes a run's results, the first few of it."""
     # A key that came later than the run, and is off, changes nothing in it.
-    held = held | {key: value for key, value in wanted.items() if key not in held and not value}
+    later = {key: _LATER.get(key, type(value)()) for key, value in wanted.items()}
+    held = {key: off for key, off in later.items() if off == wanted[key]} | held
     found = [
         f"{key}={held.get(key, 'missing')!r} there, {wanted.get(key, 'missing')!r} here"
         for key in sorted((held.keys() | wanted.keys()) - FREE)

@@ -10,6 +10,7 @@ from configs import (
     svhn_at,
 )
 from rwp_jax import cost, experiment
+from rwp_jax.errors import InputError
 from tests.small import write_two_classes
 
 
@@ -69,6 +70,8 @@ EXTRA_FILE = {"extra_data.path": "extra.npz"}
         (digits_at, {"data.validation_examples": 144, "epoch_examples": 1000}),
         (digits_rst_rwp, {"self_training.epochs": 0, "data.labeled_examples": 200}),
         (digits_at, {"data.labeled_examples": 200}),  # AT has no loss for what has no label
+        (digits_at, {"data.train_examples": 300, "data.validation_examples": 100}),
+        (digits_at, {"data.name": "npz", "data.train_examples": 200}),
         (digits_at, EXTRA_FILE),
         (digits_at, EXTRA_FILE | {"extra_data.use_labels": False}),
         (digits_at, EXTRA_FILE | {"extra_data.unlabeled_fraction": 0.0}),
@@ -97,6 +100,18 @@ def test_sizes_are_those_that_the_trainer_finds(module, changes, tmp_path):
     assert ours == theirs
     assert cost.training_examples(config) == len(experiment.training_set(config, data).labels)
     cost.check(config)
+    assert cost.data_size(config).test == len(data.y_test)
+
+
+def test_evaluations_are_counted():
+    config = digits_at.get_config()
+    config.epochs = 7
+    for every, times in ((1, 7), (2, 4), (7, 1), (8, 1)):
+        config.evaluation.every = every
+        assert cost.evaluations(config) == times
+    config.data.train_examples = 1788
+    with pytest.raises(InputError, match=r"train_examples=1788 must be 0 or in \[10, 1787\]"):
+        cost.check(config)
 
 
 def test_a_file_of_extra_images_that_is_not_here_counts_as_the_published_one():

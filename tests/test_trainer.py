@@ -127,6 +127,20 @@ def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch
     assert load_run(tmp_path / "run", "best_by_validation").epoch == 1
 
 
+def test_epochs_that_are_not_evaluated_change_nothing_else(
+    finished, compiled, npz, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(experiment, "build", lambda *_, **__: compiled)
+    config = small_config(**{"data.path": npz, "evaluation.every": 5})
+    summary = trainer.train(config, tmp_path / "run")
+    assert summary["best"] == summary["last"] == finished[1]["last"]
+    before, after = (read_metrics(d) for d in (finished[0], tmp_path / "run"))
+    assert after[1:] == before[2:], "the last epoch is evaluated, whatever its number"
+    assert "pgd_accuracy" not in after[0] and after[0].items() <= before[0].items()
+    first, last = capsys.readouterr().out.splitlines()[:2]
+    assert "PGD" not in first and "PGD" in last
+
+
 def test_a_killed_run_resumes_to_the_same_weights(finished, npz, tmp_path, monkeypatch, capsys):
     """Killed during the second epoch, after its first lines were written."""
     write = trainer.MetricsWriter.write
@@ -291,6 +305,9 @@ def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
         ({"dtype": "float16"}, "config.dtype='float16' must be one of"),
         ({"parallel": "jit"}, "config.parallel='jit' must be one of pmap, shard_map"),
         ({"epochs": 0}, "config.epochs=0 must be at least 1"),
+        ({"evaluation.every": 0}, "config.evaluation.every=0 must be at least 1"),
+        ({"data.train_examples": -1}, "config.data.train_examples=-1 must be at least 0"),
+        ({"data.train_examples": 49}, "config.data.train_examples=49 must be 0 .* 48"),
         ({"seed": -1}, "config.seed=-1 must be at least 0"),
         ({"optimizer.learning_rate": 0.0}, "config.optimizer.learning_rate=0.0"),
         ({"optimizer.learning_rate": 1e39}, "optimizer.learning_rate=.* must be within 3.4e.38"),

@@ -25,6 +25,14 @@ def test_the_same_config_resumes(tmp_path):
         workdir.check(tmp_path, CONFIG, resume=False)
 
 
+def test_keys_that_came_later_count_as_what_runs_did_before(tmp_path):
+    write_json(tmp_path / workdir.CONFIG, CONFIG)
+    later = {"evaluation": {"every": 1}, "data": {"train_examples": 0}}
+    assert workdir.check(tmp_path, CONFIG | later, resume=True) is True
+    with pytest.raises(InputError, match="evaluation.every='missing' there, 2 here"):
+        workdir.check(tmp_path, CONFIG | {"evaluation": {"every": 2}}, resume=True)
+
+
 @pytest.mark.parametrize(
     ("config", "difference"),
     [

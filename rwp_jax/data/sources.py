@@ -48,6 +48,7 @@ def load(
     path: str = "",
     data_dir: str = "",
     svhn_extra: bool = False,
+    train_examples: int = 0,
     validation_examples: int = 0,
     labeled_examples: int = 0,
 ) -> Dataset:
@@ -58,14 +59,15 @@ def load(
       path: of the file, for `npz`.
       data_dir: tensorflow-datasets' directory; empty for its default, ~/tensorflow_datasets.
       svhn_extra: whether `svhn_cropped` trains on its 531,131 extra images, labels and all.
-      validation_examples: hold out this many training examples, a fixed choice stratified by class,
-        before anything else is done with them.
+      train_examples: keep this many training examples, a fixed choice stratified by class; 0 keeps all.
+        `digits`, whose split is ours, tests on all the others of its 1,797; with 0, 1,437 train.
+      validation_examples: hold out this many of them, likewise, before anything else is done with them.
       labeled_examples: keep this many training examples, a fixed choice stratified by class; the rest
         become extra data without labels. 0 keeps all.
 
     Raises:
       InputError: for an unknown name, a file without the expected arrays, a data set that is neither
-        prepared nor can be, more validation or labelled examples than there are.
+        prepared nor can be, more training, validation or labelled examples than there are.
     """
     if svhn_extra and name != "svhn_cropped":
         raise InputError(
@@ -74,7 +76,7 @@ def load(
     if path and name != "npz":
         raise InputError(f"config.data.path={path!r} is for npz, not config.data.name={name!r}")
     if name == "digits":
-        data = _digits()
+        data = _digits(train_examples)
     elif name == "npz":
         x_train, y_train, x_test, y_test = files.read_npz(path)
         data = Dataset(x_train, y_train, x_test, y_test, max(int(y_train.max()) + 1, 2))
@@ -82,6 +84,10 @@ def load(
         data = _tfds(name, data_dir, ("train", "extra") if svhn_extra else ("train",))
     else:
         raise InputError(f"config.data.name={name!r} must be one of {', '.join(NAMES)}")
+    if train_examples and name != "digits":
+        key = "config.data.train_examples"
+        kept, _ = _divide(key, data.y_train, data.num_classes, train_examples)
+        data = data._replace(x_train=data.x_train[kept], y_train=data.y_train[kept])
     if validation_examples:
         key = "config.data.validation_examples"
         held_out, rest = _divide(key, data.y_train, data.num_classes, validation_examples)
@@ -119,8 +125,8 @@ def _divide(key: str, labels, num_classes: int, count: int) -> tuple[np.ndarray,
     low, high = num_classes, len(labels) - num_classes
     if not low <= count <= high:
         raise InputError(
-            f"{key}={count} must be 0 or in [{low}, {high}] for the training set of {len(labels)} "
-            f"images of {num_classes} classes"
+            f"{key}={count} must be 0 or in [{low}, {high}] for {len(labels)} images of "
+            f"{num_classes} classes"
         )
     if np.bincount(labels).min() < 2:
         raise InputError(f"{key}={count} needs two images of every class or more")
@@ -140,14 +146,18 @@ def _keep_labels(data: Dataset, count: int) -> Dataset:
     )
 
 
-def _digits() -> Dataset:
-    """The 1,797 scanned digits of 8x8 pixels that come with scikit-learn, a fifth of them for testing."""
+def _digits(train_examples: int) -> Dataset:
+    """The 1,797 scanned digits of 8x8 pixels that come with scikit-learn, a fifth of them for testing
+    or all but `train_examples`."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     labels = digits.target.astype(np.int32)
+    if train_examples:
+        train, test = _divide("config.data.train_examples", labels, 10, train_examples)
+        return Dataset(images[train], labels[train], images[test], labels[test], 10)
     x_train, x_test, y_train, y_test = train_test_split(
         images, labels, test_size=360, random_state=0, stratify=labels
     )

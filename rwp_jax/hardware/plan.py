@@ -35,7 +35,7 @@ class Floors(NamedTuple):
       k: steps of weight ascent in every step that may perturb.
       step: seconds of a step that perturbs k times.
       epoch: seconds of such an epoch, evaluation included.
-      evaluation: seconds of it.
+      evaluation: seconds of it, those after every N epochs spread over the N.
       run: seconds of the run, without RST's first stage.
       collectives: of such a step, most of which wait for each other.
       operand_bytes: of these, on a device.
@@ -141,6 +141,7 @@ def _floors(config, programs, k: int) -> Floors:
     size = config.evaluation.batch_size
     batches = sum(math.ceil(count / size) for count in cost.evaluated_examples(config))
     evaluation = batch * batches * (2 if config.ema_decay else 1)
+    evaluation *= cost.evaluations(config) / config.epochs
     steps, perturbed = cost.mixture_of(config).steps, cost.perturbed_epochs(config)
     run = config.epochs * evaluation
     run += steps * (perturbed * step + (config.epochs - perturbed) * unperturbed)

@@ -24,9 +24,9 @@ class Result(NamedTuple):
     Attributes:
       directory: of the run.
       config: of the run.
-      epochs: one record an epoch, in order: `epoch` (from 0), figures on the test set by their names
-        (`natural_accuracy`, `pgd_accuracy`, in [0, 1]), those of training as `train_...` and on held-out
-        images as `validation_...`.
+      epochs: one record an epoch, in order: `epoch` (from 0), those of training as `train_...` and, after
+        the epochs that were evaluated, figures on the test set by their names (`natural_accuracy`,
+        `pgd_accuracy`, in [0, 1]) and on held-out images as `validation_...`.
       finished: whether all epochs are there.
       seconds: that it took, None while unfinished.
       evaluations: checkpoint -> the columns of its evaluation.json, of whole test sets only.
@@ -43,7 +43,7 @@ class Result(NamedTuple):
 
     def figure(self, which: str, name: str) -> float | None:
         """The figure `name` of the epoch that `which` means, None where there is none."""
-        record = selection.choose(which, self.epochs)
+        record = selection.choose(which, [e for e in self.epochs if "pgd_accuracy" in e])
         return record.get(name) if record else None
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
@@ -57,8 +57,9 @@ class Result(NamedTuple):
         return sum(values) / len(values) if values else None
 
 
-def _epochs(directory: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl with a test accuracy, the splits of an epoch in one."""
+def _epochs(directory: pathlib.Path, config) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl, the splits of an epoch in one, without an epoch half written."""
+    every = config.get("evaluation", {}).get("every", 1)
     epochs: dict[int, dict] = {}
     for record in read_metrics(directory):
         merged = epochs.setdefault(record["epoch"], {"epoch": record["epoch"]})
@@ -68,7 +69,12 @@ def _epochs(directory: pathlib.Path) -> list[dict[str, Any]]:
             for name, value in record.items()
             if name not in ("epoch", "step", "split")
         }
-    return [record for _, record in sorted(epochs.items()) if "pgd_accuracy" in record]
+    due = lambda epoch: (epoch + 1) % every == 0 or epoch + 1 == config.epochs
+    return [
+        record
+        for epoch, record in sorted(epochs.items())
+        if "pgd_accuracy" in record or not due(epoch)
+    ]
 
 
 def _evaluations(directory: pathlib.Path, epochs: list[dict]) -> dict[str, dict]:
@@ -99,7 +105,7 @@ def read_result(directory: pathlib.Path) -> Result:
         config = json.loads((directory / workdir.CONFIG).read_text(encoding="utf-8"))
         config = ml_collections.ConfigDict(config)
         _ = config.data.name, config.threat.norm, config.threat.epsilon, int(config.seed)
-        epochs = _epochs(directory)
+        epochs = _epochs(directory, config)
         evaluations = _evaluations(directory, epochs)
         columns = {which: content["columns"] for which, content in evaluations.items()}
         _ = [column["accuracy"] for run in columns.values() for column in run.values()]
@@ -110,7 +116,7 @@ def read_result(directory: pathlib.Path) -> Result:
         raise InputError(
             f"{directory}: its files are not those of a run ({type(error).__name__})"
         ) from None
-    if not epochs:
-        raise InputError(f"{directory} holds no run with metrics: {FILE} has no epoch")
+    if not any("pgd_accuracy" in epoch for epoch in epochs):
+        raise InputError(f"{directory} holds no run with metrics: {FILE} has no epoch with a test")
     finished = seconds is not None and epochs[-1]["epoch"] + 1 >= config.epochs
     return Result(directory, config, epochs, finished, seconds, columns, examples)

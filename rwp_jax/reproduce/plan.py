@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
     @property
     def epochs_done(self) -> int:
-        return len({r["epoch"] for r in read_metrics(self.directory) if r["split"] == "test"})
+        return len({r["epoch"] for r in read_metrics(self.directory) if r["split"] == "train"})
 
 
 class Override(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 
 from rwp_jax.data import sources
 from rwp_jax.errors import InputError
+from tests.small import write_two_classes
 
 REAL_IMAGES = os.environ.get("RWP_JAX_TEST_DATA")  # a directory with cifar10_lossless.npz
 
@@ -103,6 +104,29 @@ def test_real_cifar10_images():
     data = sources.load("npz", str(pathlib.Path(REAL_IMAGES) / "cifar10_lossless.npz"))
     assert data.x_train.shape[1:] == (32, 32, 3) and data.num_classes == 10
     assert 110 < data.x_train.mean() < 130
+
+
+def test_few_digits_train_and_all_others_test():
+    """The same choice every time, of every class, and no image on both sides."""
+    data, again = (sources.load("digits", train_examples=300) for _ in range(2))
+    assert (len(data.y_train), len(data.y_test)) == (300, 1497)
+    assert set(np.bincount(data.y_train)) <= {29, 30, 31}
+    np.testing.assert_array_equal(data.x_train, again.x_train)
+    whole = sources.load("digits")
+    as_rows = lambda *images: sorted(map(bytes, np.concatenate(images)))
+    assert as_rows(data.x_train, data.x_test) == as_rows(whole.x_train, whole.x_test)
+    parts = sources.load("digits", train_examples=300, validation_examples=100)
+    assert as_rows(parts.x_train, parts.x_validation) == as_rows(data.x_train)
+    with pytest.raises(InputError, match=r"config.data.train_examples=1797 must be .*\[10, 1787\]"):
+        sources.load("digits", train_examples=1797)
+
+
+def test_few_images_of_a_file_train_on_the_same_test_set(tmp_path):
+    path = write_two_classes(tmp_path / "data.npz", train=50, test=20)
+    whole, few = sources.load("npz", path), sources.load("npz", path, train_examples=12)
+    assert np.bincount(few.y_train).tolist() == [6, 6]
+    assert set(map(bytes, few.x_train)) < set(map(bytes, whole.x_train))
+    np.testing.assert_array_equal(few.x_test, whole.x_test)
 
 
 def test_held_out_images_are_a_stratified_part_of_the_training_set():

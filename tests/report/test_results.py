@@ -35,6 +35,23 @@ def test_an_unfinished_run_counts_its_whole_epochs(tmp_path):
     assert not result.finished and result.seconds is None and len(result.epochs) == 2
 
 
+def test_epochs_without_an_evaluation_count_and_are_never_chosen(tmp_path):
+    config = digits_at.get_config()
+    config.evaluation.every = 2
+    directory = write_run(tmp_path / "run", config, [0.5, 0.3, 0.6, 0.2, 0.1])
+    records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    for record, k in zip(records, range(5), strict=True):
+        if k % 2 == 0 and k != 4:
+            record |= {"split": "train", "perturbation_steps": k}
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (directory / "metrics.jsonl").write_text(lines)
+    result = read_result(directory)
+    assert result.finished and len(result.epochs) == 5
+    assert result.figure("best", "epoch") == 1 and result.figure("last", "pgd_accuracy") == 0.1
+    assert result.curve("pgd_accuracy") == ([2, 4, 5], [0.3, 0.2, 0.1])
+    assert result.mean("train_perturbation_steps") == 1
+
+
 def test_evaluations_of_part_of_the_test_set_or_another_epoch_are_left_out(tmp_path):
     directory = write_run(tmp_path / "run", digits_at.get_config(), [0.3])
     write_evaluation(directory, "best", {"natural": 0.5})
