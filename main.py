@@ -123,9 +123,15 @@ EXPERIMENT = flags.DEFINE_string(
     "experiment", "", f"reproduce: what of the paper, one of {', '.join(EXPERIMENTS)}."
 )
 SCALE = flags.DEFINE_string(
-    "scale", "digits", "reproduce: digits (minutes on a CPU), or cifar10 (as in the paper)."
+    "scale",
+    "digits",
+    "reproduce: digits (minutes a run on a CPU), short (minutes on an H100), or cifar10 (as in the paper).",
 )
-SEEDS = flags.DEFINE_integer("seeds", 1, "reproduce: how many runs of every setting, from seed 0.")
+SEEDS = flags.DEFINE_integer(
+    "seeds",
+    None,
+    "reproduce: runs of every setting, from seed 0; by default 5 for overfitting and gamma, else 1.",
+)
 LIST = flags.DEFINE_bool("list", False, "reproduce: only print the runs, their state and cost.")
 ONLY = flags.DEFINE_string(
     "only",

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rwp_jax import workdir
 from rwp_jax.errors import InputError
 from rwp_jax.report import summary
-from rwp_jax.report.figures import draw_learning_curves
-from rwp_jax.report.page import Section, write_page
+from rwp_jax.report.curves import draw_learning_curves
+from rwp_jax.report.page import Picture, Section, write_page
 from rwp_jax.report.published import choose_published, read_published
 from rwp_jax.report.results import Result, read_result
 from rwp_jax.report.table import as_text, write_csv
@@ -83,7 +83,7 @@ def compare(
     output.mkdir(parents=True, exist_ok=True)
     groups = _group(results)
     picture = output / PICTURE
-    draw_learning_curves(groups, published, "Learning curves", picture)
+    caption = draw_learning_curves(groups, published, "Learning curves", picture)
     tables = [summary.summary_table(groups)]
     evaluations = summary.evaluation_table(groups)
     tables += [evaluations] if evaluations else []
@@ -92,7 +92,10 @@ def compare(
         remarks.append(f"Not finished: {', '.join(unfinished)}.")
     runs = f"Runs: {', '.join(map(str, distinct.values()))}."
     write_page(
-        output / PAGE, "Runs compared", [runs, *remarks], [Section("Runs", [picture], tables)]
+        output / PAGE,
+        "Runs compared",
+        [runs, *remarks],
+        [Section("Runs", [Picture(picture, caption)], tables)],
     )
     for name, table in zip(("accuracies", "attacks"), tables, strict=False):
         write_csv(table, output / f"{name}.csv")

@@ -15,7 +15,7 @@ import numpy as np
 from rwp_jax import experiment
 from rwp_jax.data import files, sources
 from rwp_jax.data.pipeline import Mixture, make_mixture
-from rwp_jax.data.sizes import NAMED, SVHN_EXTRA, DataSize
+from rwp_jax.data.sizes import NAMED, DataSize, images_to_choose_from, size_of_named
 from rwp_jax.errors import InputError
 from rwp_jax.experiment import weight_perturbation_of
 from rwp_jax.models.classifier import make_classifier
@@ -42,22 +42,11 @@ def data_size(config) -> DataSize:
 
     Training examples are those with and without a label, without what is held out.
     """
-    name = config.data.name
-    if name in NAMED:
-        size, kept = NAMED[name], config.data.train_examples
-        if kept and name == "digits":  # the others are tested on
-            size = size._replace(test=_divisible(config) - kept)
-        train = kept or size.train + (SVHN_EXTRA if config.data.svhn_extra else 0)
-        return size._replace(train=train - config.data.validation_examples)
+    if config.data.name in NAMED:
+        return size_of_named(config.data)
     path = pathlib.Path(config.data.path)
     changed = path.stat().st_mtime_ns if path.is_file() else 0
     return _size_of_file(config.data.to_json(), changed)
-
-
-def _divisible(config) -> int:
-    """Images that config.data.train_examples are chosen from, in a data set that has a name."""
-    size, name = NAMED[config.data.name], config.data.name
-    return size.train + size.test * (name == "digits") + SVHN_EXTRA * config.data.svhn_extra
 
 
 @functools.cache
@@ -144,7 +133,7 @@ def check(config) -> None:
     kept, held = config.data.train_examples, config.data.validation_examples
     if kept and config.data.name in NAMED:
         classes = NAMED[config.data.name].num_classes
-        high = _divisible(config) - classes
+        high = images_to_choose_from(config.data) - classes
         if not classes <= kept <= high:
             raise InputError(
                 f"config.data.train_examples={kept} must be 0 or in [{classes}, {high}]"

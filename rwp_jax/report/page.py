@@ -32,10 +32,13 @@ _TEMPLATE = """<!doctype html>
   th, td { padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #e2e2e2; white-space: nowrap; }
   th:first-child, td:first-child { text-align: left; padding-left: 0; }
   thead th { border-bottom: 2px solid #888; vertical-align: bottom; white-space: normal; }
-  img { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
+  figure { margin: .6rem 0; max-width: 30rem; break-inside: avoid; }
+  img { max-width: 100%; height: auto; display: block; }
+  figcaption { color: #555; font-size: .9rem; }
   footer { margin-top: 3rem; padding-top: .5rem; border-top: 1px solid #ccc; color: #555; }
   @media print { body { margin: 0; max-width: none; font-size: 10pt; } h2 { break-after: avoid; }
-                 table, img { break-inside: avoid; } .scroll { overflow: visible; } }
+                 figure { max-width: 11cm; } tr { break-inside: avoid; } .scroll { overflow: visible; }
+                 table { font-size: 7.5pt; } th, td { padding: .1rem .35rem; white-space: normal; } }
 </style>
 </head>
 <body>
@@ -45,9 +48,11 @@ _TEMPLATE = """<!doctype html>
 {% for section in sections %}<section>
 {% if section.heading != title %}<h2>{{ section.heading }}</h2>
 {% endif %}{% for picture in section.pictures -%}
-<img alt="{{ section.heading }}" src="data:image/png;base64,{{ encoded(picture) }}">
+<figure><img alt="{{ section.heading }}" src="data:image/png;base64,{{ encoded(picture.path) }}">
+<figcaption>{{ picture.caption }}</figcaption></figure>
 {% endfor %}
-{% for table in section.tables %}<div class="scroll"><table>
+{% for paragraph in section.findings %}<p>{{ paragraph }}</p>
+{% endfor %}{% for table in section.tables %}<div class="scroll"><table>
 {% if table.title %}<caption>{{ table.title }}</caption>
 {% endif -%}
 <thead><tr>{% for cell in table.header %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
@@ -65,12 +70,20 @@ _TEMPLATE = """<!doctype html>
 """
 
 
+class Picture(NamedTuple):
+    """A PNG file and the sentence below it."""
+
+    path: pathlib.Path
+    caption: str
+
+
 class Section(NamedTuple):
-    """A heading, unless it is the page's, with pictures (paths of PNG files) and tables below it."""
+    """A heading, unless it is the page's, with pictures, sentences and tables below it."""
 
     heading: str
-    pictures: Sequence[pathlib.Path] = ()
+    pictures: Sequence[Picture] = ()
     tables: Sequence[Table] = ()
+    findings: Sequence[str] = ()
 
 
 def write_page(

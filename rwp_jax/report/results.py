@@ -5,8 +5,10 @@ import pathlib
 from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
 
 from rwp_jax import selection, workdir
+from rwp_jax.data.sizes import NAMED, size_of_named
 from rwp_jax.errors import InputError
 from rwp_jax.metrics import FILE, read_metrics
 from rwp_jax.robustness import DIRECTORY, JSON
@@ -29,6 +31,7 @@ class Result(NamedTuple):
         `pgd_accuracy`, in [0, 1]) and on held-out images as `validation_...`.
       finished: whether all epochs are there.
       seconds: that it took, None while unfinished.
+      test_images: that accuracies after epochs are of, None where that is not known any more.
       evaluations: checkpoint -> the columns of its evaluation.json, of whole test sets only.
       test_examples: images of the evaluations, None where there is none.
     """
@@ -38,6 +41,7 @@ class Result(NamedTuple):
     epochs: list[dict[str, Any]]
     finished: bool
     seconds: float | None
+    test_images: int | None
     evaluations: dict[str, dict[str, dict]]
     test_examples: int | None
 
@@ -75,6 +79,17 @@ def _epochs(directory: pathlib.Path, config) -> list[dict[str, Any]]:
         for epoch, record in sorted(epochs.items())
         if "pgd_accuracy" in record or not due(epoch)
     ]
+
+
+def _test_images(config) -> int | None:
+    """Images of the test set, None where its file is gone."""
+    if config.data.name in NAMED:
+        return size_of_named(config.data).test
+    try:
+        with np.load(config.data.path) as arrays:
+            return len(arrays["y_test"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _evaluations(directory: pathlib.Path, epochs: list[dict]) -> dict[str, dict]:
@@ -119,4 +134,6 @@ def read_result(directory: pathlib.Path) -> Result:
     if not any("pgd_accuracy" in epoch for epoch in epochs):
         raise InputError(f"{directory} holds no run with metrics: {FILE} has no epoch with a test")
     finished = seconds is not None and epochs[-1]["epoch"] + 1 >= config.epochs
-    return Result(directory, config, epochs, finished, seconds, columns, examples)
+    return Result(
+        directory, config, epochs, finished, seconds, _test_images(config), columns, examples
+    )

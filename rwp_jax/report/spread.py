@@ -1,28 +1,58 @@
-"""Means over seeds, as the paper prints them."""
+"""Means over seeds, with their 95% intervals."""
 
 import statistics
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from scipy.stats import t as student
+
+from rwp_jax.intervals import wilson
+
 
 class Spread(NamedTuple):
-    """Mean and sample standard deviation of `count` values; the deviation of one value is None."""
+    """The mean of values that differ in the seed alone.
+
+    Attributes:
+      mean: of them.
+      std: their sample standard deviation, None for one value.
+      count: how many there are.
+      low: lower end of the mean's 95% interval, None where there is none.
+      high: its upper end.
+    """
 
     mean: float
     std: float | None
     count: int
+    low: float | None = None
+    high: float | None = None
 
-    def percent(self) -> str:
-        """An accuracy in [0, 1] as the paper prints it: 58.55±0.50."""
-        deviation = "" if self.std is None else f"±{100 * self.std:.2f}"
-        return f"{100 * self.mean:.2f}{deviation}"
+    def scaled(self, unit: float) -> "Spread":
+        """The same in another, positive unit."""
+        values = (v if v is None else unit * v for v in (self.mean, self.std, self.low, self.high))
+        mean, std, low, high = values
+        return Spread(mean, std, self.count, low, high)
+
+    def percent(self, signed: bool = False) -> str:
+        """A share as 58.55 [57.93, 59.17] in %, a difference of shares with its sign."""
+        sign = "+" if signed else ""
+        number = lambda value: f"{100 * value:{sign}.2f}".replace("-", "−")
+        interval = "" if self.low is None else f" [{number(self.low)}, {number(self.high)}]"
+        return f"{number(self.mean)}{interval}"
 
 
-def spread(values: Iterable[float | None]) -> Spread | None:
-    """Mean and deviation over runs, those without a value left out; None where no value is left."""
+def spread(values: Iterable[float | None], examples: int | None = None) -> Spread | None:
+    """Mean and deviation over runs, those without a value left out; None where no value is left.
+
+    The interval is Student's over runs: it holds for other seeds on the same data. One value has an
+    interval only where it is a share of `examples` (Wilson's): it holds for other images, not other seeds.
+    """
     known = [value for value in values if value is not None]
     if not known:
         return None
-    return Spread(
-        statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known)
-    )
+    mean = statistics.fmean(known)
+    if len(known) == 1:
+        interval = wilson(round(mean * examples), examples) if examples else (None, None)
+        return Spread(mean, None, 1, *interval)
+    std = statistics.stdev(known)
+    half = float(student.ppf(0.975, len(known) - 1)) * std / len(known) ** 0.5
+    return Spread(mean, std, len(known), mean - half, mean + half)

@@ -10,6 +10,10 @@ from rwp_jax.robustness import COLUMNS
 
 Groups = dict[str, Sequence[Result]]  # name -> runs that differ in the seed alone
 
+INTERVALS = (
+    "Brackets: 95% intervals, Student's over seeds, or Wilson's over test images where there is but one "
+    "seed."
+)
 CHOSEN_BY = {  # which epoch: what is said of how it was chosen
     "best": "best on the test set, as in the paper",
     "best_by_validation": "best on held-out training images",
@@ -22,7 +26,16 @@ CHOSEN_BY = {  # which epoch: what is said of how it was chosen
 def accuracy(results: Sequence[Result], which: str, name: str) -> Spread | None:
     """A test accuracy of the epoch `which`, such as `pgd_accuracy`, over runs."""
     prefix = "ema_" if which.endswith("_ema") else ""
-    return spread(result.figure(which, prefix + name) for result in results)
+    examples = results[0].test_images if results else None
+    return spread((result.figure(which, prefix + name) for result in results), examples)
+
+
+def fall(results: Sequence[Result]) -> Spread | None:
+    """By how much PGD accuracy falls from the best epoch to the last: robust overfitting."""
+    pairs = [
+        [result.figure(which, "pgd_accuracy") for which in ("best", "last")] for result in results
+    ]
+    return spread(best - last for best, last in pairs if None not in (best, last))
 
 
 def gap(results: Sequence[Result]) -> Spread | None:
@@ -65,6 +78,7 @@ def summary_table(groups: Groups) -> Table:
             columns[f"{which.replace('_', ' ')}: {title}"] = (
                 lambda results, which=which, name=name: cell(accuracy(results, which, name))
             )
+    columns["best − last: PGD"] = lambda results: cell(fall(results))
     columns["last: PGD, training − test"] = lambda results: cell(gap(results))
     columns["mean k"] = lambda results: (
         f"{value.mean:.2f}" if (value := mean_steps(results)) else MISSING
@@ -76,7 +90,7 @@ def summary_table(groups: Groups) -> Table:
     header, rows = _without_empty_columns(["run", *columns], rows)
     shown = [w for w in CHOSEN_BY if any(h.startswith(w.replace("_", " ") + ":") for h in header)]
     explained = "; ".join(f"{which.replace('_', ' ')}: {CHOSEN_BY[which]}" for which in shown)
-    note = f"Test accuracy in %; {explained}. k: steps of weight ascent, mean over training."
+    note = f"Test accuracy in %; {explained}. {INTERVALS} k: steps of weight ascent, mean over training."
     return Table("Accuracy of the chosen epochs", header, rows, note)
 
 
@@ -85,20 +99,24 @@ def evaluation_table(groups: Groups) -> Table | None:
     rows = []
     for name, results in groups.items():
         for which in CHOSEN_BY:
-            evaluations = [r.evaluations[which] for r in results if which in r.evaluations]
-            if evaluations:
-                rows.append([f"{name}, {which.replace('_', ' ')}", *columns_of(evaluations)])
+            if any(which in result.evaluations for result in results):
+                rows.append([f"{name}, {which.replace('_', ' ')}", *columns_of(results, which)])
     if not rows:
         return None
     examples = {r.test_examples for results in groups.values() for r in results if r.test_examples}
-    note = f"Accuracy in % on {' or '.join(map(str, sorted(examples)))} test images."
+    note = f"Accuracy in % on {' or '.join(map(str, sorted(examples)))} test images. {INTERVALS}"
     return Table("The attacks of Table 2", ["run, checkpoint", *COLUMNS.values()], rows, note)
 
 
-def columns_of(evaluations: Sequence[dict]) -> list[str]:
-    """Cells of the columns of Table 2, over runs."""
-    accuracies = lambda name: [e[name]["accuracy"] if name in e else None for e in evaluations]
-    return [cell(spread(accuracies(name))) for name in COLUMNS]
+def columns_of(results: Sequence[Result], which: str) -> list[str]:
+    """Cells of the columns of Table 2 for a checkpoint, over the runs in which it was evaluated."""
+    evaluated = [result for result in results if which in result.evaluations]
+    cells = []
+    for name in COLUMNS:
+        columns = [result.evaluations[which].get(name) for result in evaluated]
+        shares = [column["accuracy"] if column else None for column in columns]
+        cells.append(cell(spread(shares, evaluated[0].test_examples)))
+    return cells
 
 
 def standard_error(test_examples: int) -> str:

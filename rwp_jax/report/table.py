@@ -3,6 +3,7 @@
 import csv
 import io
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -39,17 +40,24 @@ def as_text(table: Table) -> str:
     )
 
 
+# 58.55, 58.55±0.50 as the paper prints it, 58.55 [57.93, 59.17] with an interval
+_FIGURE = re.compile(
+    r"(?P<figure>[-+−]?[\d.]+)(?:±(?P<std>[\d.]+))?(?: \[(?P<low>\S+), (?P<high>\S+)\])?"
+)
+
+
 def _numbers(name: str, cells: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """A column of the table as columns of one number a cell: a deviation has its own, and so have both
-    sides of `best / last`; what is missing is empty."""
-    head, comma, last = name.rpartition(", ")
-    names = last.split(" / ")
-    both = [cell.split(" / ") if len(names) > 1 else [cell] for cell in cells]
-    for i, part in enumerate(names):
-        sides = ["" if len(sides) <= i or sides[i] == MISSING else sides[i] for sides in both]
-        yield (head + comma + part, *(side.partition("±")[0] for side in sides))
-        if any("±" in side for side in sides):
-            yield (f"{head}{comma}{part}, std", *(side.partition("±")[2] for side in sides))
+    """A column of the table as columns of one number a cell: the deviation and the ends of the interval
+    have their own; what is missing is empty, and what is no figure stays."""
+    matches = [_FIGURE.fullmatch(cell) for cell in cells]
+    ascii_minus = lambda number: number.replace("−", "-")
+    figure = lambda cell, match: ascii_minus(match["figure"]) if match else cell
+    pairs = list(zip(cells, matches, strict=True))
+    yield (name, *("" if cell == MISSING else figure(cell, match) for cell, match in pairs))
+    for part in ("std", "low", "high"):
+        if any(match and match[part] for match in matches):
+            numbers = ((match and match[part]) or "" for match in matches)
+            yield (f"{name}, {part}", *map(ascii_minus, numbers))
 
 
 def write_csv(table: Table, path: pathlib.Path) -> None:

@@ -9,17 +9,15 @@ from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.hardware.plan import short
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.report import summary
-from rwp_jax.report.page import write_page
 from rwp_jax.report.results import read_result
-from rwp_jax.report.table import MISSING, Table, as_text, write_csv
+from rwp_jax.report.table import MISSING, Table, as_text
 from rwp_jax.reproduce import plan
-from rwp_jax.reproduce.experiments import SCALES, Experiment, make_experiment
+from rwp_jax.reproduce.experiments import SCALES, make_experiment
 from rwp_jax.reproduce.hours import check_runs, device_hours
-from rwp_jax.reproduce.layout import lay_out
+from rwp_jax.reproduce.output import write_report
 from rwp_jax.reproduce.plan import Run
 
-PAGE, FINISHED = "report.html", "finished"
+FINISHED = "finished"
 
 
 def reproduce(
@@ -28,7 +26,7 @@ def reproduce(
     directory: pathlib.Path,
     load_config: Callable,
     *,
-    seeds: int = 1,
+    seeds: int | None = None,
     overrides: Sequence[str] = (),
     only: str = "",
     show_plan: bool = False,
@@ -39,11 +37,11 @@ def reproduce(
 
     Args:
       name: of the experiment, see `experiments.EXPERIMENTS`.
-      scale: `digits` or `cifar10`.
+      scale: a name of `experiments.SCALES`.
       directory: gets runs/NAME for every run, which experiments share, and EXPERIMENT_SCALE/ with
         report.html, CSV and PNG.
       load_config: name of a config, such as `cifar10_at:l2`, -> the config.
-      seeds: how many runs of every setting, from seed 0.
+      seeds: how many runs of every setting, from seed 0; None for the experiment's own number.
       overrides: [PATTERN:]KEY=VALUE, set in the configs of all runs or those whose names match.
       only: shell patterns of the runs to do now, comma-separated; empty for all.
       show_plan: only print the runs, their state and what they cost.
@@ -94,7 +92,7 @@ def reproduce(
         except workdir.InUse as error:
             print(f"{run.name} is left to another process: {error}", flush=True)
     if any(run.finished for run in runs):
-        _write_report(wanted, runs, directory / f"{name}_{scale}", overrides)
+        write_report(wanted, runs, directory / f"{name}_{scale}", overrides)
     elif not diverged:
         print(f"no run of {name} is finished yet: the same command writes the report once one is")
     if diverged:
@@ -207,43 +205,3 @@ def _duration(seconds: float | None) -> str:
         return MISSING
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _by_setting(trained) -> dict:
-    """(group, label) -> results."""
-    settings: dict[tuple, list] = {}
-    for point, result in trained:
-        settings.setdefault((point.group, point.label), []).append(result)
-    return settings
-
-
-def _write_report(
-    wanted: Experiment, runs: Sequence[Run], output: pathlib.Path, overrides: Sequence[str]
-) -> None:
-    """Writes report.html, CSV and PNG of the runs that are finished."""
-    trained = [(run.point, read_result(run.directory)) for run in runs if run.finished]
-    output.mkdir(parents=True, exist_ok=True)
-    section = lay_out(wanted, trained, output / f"{wanted.name}.png")
-    (table,) = section.tables
-    write_csv(table, output / f"{wanted.name}.csv")
-    seeds = len({run.config.seed for run in runs})
-    counts = {len(members) for members in _by_setting(trained).values()}
-    epochs = sorted({len(result.epochs) for _, result in trained})
-    tests = sorted({cost.data_size(run.config).test for run in runs})
-    introduction = [
-        f"At the scale of {SCALES[wanted.scale].described}: {len(trained)} of {len(runs)} runs are "
-        f"finished, {' or '.join(map(str, sorted(counts)))} of a setting"
-        + (", mean ± sample standard deviation." if seeds > 1 else "."),
-        f"Trained for {' or '.join(map(str, epochs))} epochs."
-        + (f" Set by --override: {', '.join(overrides)}." if overrides else ""),
-        *(f"{summary.standard_error(count)}." for count in tests),
-    ]
-    if wanted.finding:
-        introduction.append(f"The paper's finding: {wanted.finding}.")
-    write_page(output / PAGE, wanted.title, introduction, [section])
-    print(as_text(table))
-    print(table.note)
-    print(
-        f"wrote {output / PAGE}, {wanted.name}.csv"
-        + (f", {wanted.name}.png" * bool(section.pictures))
-    )

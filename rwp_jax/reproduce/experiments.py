@@ -1,4 +1,4 @@
-"""Which runs each table and figure of the paper is made of."""
+"""Which runs each table and figure is made of: the paper's, and two that test what it claims."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from rwp_jax.errors import InputError
 
 METHODS = {"": "none", "-AWP": "awp", "-RWP": "rwp"}
+_MANY = 5  # seeds, for what only intervals can show
 REFERENCE = ("reference",)  # group of a sweep's points that are drawn as lines across it
 
 
@@ -24,6 +25,11 @@ class Point(NamedTuple):
     changes: dict[str, Any]
     group: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Of its row in the tables of a figure."""
+        return ", ".join([self.label, *self.group]) if self.group != REFERENCE else self.label
+
 
 class Experiment(NamedTuple):
     """A table or figure.
@@ -32,11 +38,13 @@ class Experiment(NamedTuple):
       name: `table1`, ...
       scale: a name of SCALES.
       title: what it shows.
-      layout: `table1`, `table2`, `curves` or `sweep`.
+      layout: `table1`, `table2`, `curves`, `sweep` or `gamma`.
       points: all that is trained for it.
       axis: of a sweep: the setting that it goes over.
       second: of a sweep: what its lower panel shows, a name of `layout.SECOND`.
       finding: what the paper found there, "" where its figures stand beside ours.
+      pairs: names of points whose difference is of interest, the first of which is to be better.
+      seeds: how many runs of every point unless another number is asked for.
     """
 
     name: str
@@ -47,13 +55,17 @@ class Experiment(NamedTuple):
     axis: str = ""
     second: str = ""
     finding: str = ""
+    pairs: tuple[tuple[str, str], ...] = ()
+    seeds: int = 1
 
 
 class Scale(NamedTuple):
-    """The size at which the paper is repeated; the figures and Table 2 are on the data set of its name.
+    """The size at which the paper is repeated.
 
     Attributes:
       described: data sets and networks in words.
+      prefix: of the configs of the figures and Table 2.
+      threats: threat models of Table 1.
       datasets: prefix of the configs of each data set of Table 1 -> `config.data.name`.
       changes: in every run at this scale.
       wide: changes in Table 2's AT runs.
@@ -63,6 +75,8 @@ class Scale(NamedTuple):
     """
 
     described: str
+    prefix: str
+    threats: tuple[str, ...]
     datasets: dict[str, str]
     changes: dict[str, Any]
     wide: dict[str, Any]
@@ -75,6 +89,8 @@ _INF = float("inf")
 SCALES = {
     "digits": Scale(
         described="scikit-learn's 8x8 digits, wrn-10-1",
+        prefix="digits",
+        threats=("l_inf", "l_2"),
         datasets={"digits": "digits"},
         changes={"data.validation_examples": 144},  # a tenth of the training set
         wide={},
@@ -84,6 +100,8 @@ SCALES = {
     ),
     "cifar10": Scale(
         described="the paper's data sets and networks",
+        prefix="cifar10",
+        threats=("l_inf", "l_2"),
         datasets={"svhn": "svhn_cropped", "cifar10": "cifar10", "cifar100": "cifar100"},
         changes={},
         wide={"model.name": "wrn-34-10"},
@@ -92,6 +110,14 @@ SCALES = {
         k2s=tuple(range(1, 11)),
     ),
 }
+# A fifth of the paper's epochs: a run is to be a slice of 8 minutes on an H100.
+SCALES["short"] = SCALES["cifar10"]._replace(
+    described="CIFAR-10, PreActResNet-18, 40 epochs in bfloat16",
+    threats=("l_inf",),
+    datasets={"cifar10": "cifar10"},
+    changes={"epochs": 40, "dtype": "bfloat16", "evaluation.every": 4},
+    wide={},
+)
 
 
 def _point(label: str, config: str, method: str, group=(), **changes) -> Point:
@@ -103,7 +129,7 @@ def _point(label: str, config: str, method: str, group=(), **changes) -> Point:
 
 def _at(scale: str, label: str, method: str, group=(), **changes) -> Point:
     """AT in the figures, all in L_inf."""
-    return _point(label, f"{scale}_at", method, group, **changes)
+    return _point(label, f"{SCALES[scale].prefix}_at", method, group, **changes)
 
 
 def _references(scale: str) -> tuple[Point, Point]:
@@ -114,6 +140,7 @@ def _table1(scale: str) -> Experiment:
     points = (
         _point(f"AT{suffix}", f"{prefix}_at{argument}", method, (threat, dataset))
         for threat, argument in (("l_inf", ""), ("l_2", ":l2"))
+        if threat in SCALES[scale].threats
         for prefix, dataset in SCALES[scale].datasets.items()
         for suffix, method in METHODS.items()
     )
@@ -123,7 +150,7 @@ def _table1(scale: str) -> Experiment:
 
 def _table2(scale: str) -> Experiment:
     points = [
-        _point(f"{objective.upper()}{suffix}", f"{scale}_{objective}", method)
+        _point(f"{objective.upper()}{suffix}", f"{SCALES[scale].prefix}_{objective}", method)
         for objective in ("at", "trades", "rst")
         for suffix, method in METHODS.items()
     ]
@@ -143,7 +170,7 @@ def _fig1b(scale: str) -> Experiment:
     multiples = {"1/8": 1 / 8, "1/4": 1 / 4, "1/2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}
     points = [_at(scale, label, "awp", gamma=0.01 * by) for label, by in multiples.items()]
     points = (_at(scale, "0", "none"), *points)
-    title = "Figure 1(b): AWP over the size of the weight perturbation"
+    title = "Figure 1(b): AWP over gamma"
     axis = "gamma, in multiples of 0.01"
     finding = (
         "a larger perturbation narrows the gap between training and test, and costs robustness"
@@ -157,12 +184,13 @@ def _fig1c(scale: str) -> Experiment:
         for low, high in SCALES[scale].lsc_ranges
     ]
     points = (*points, *_references(scale))
-    title = "Figure 1(c): AWP on the adversarial examples whose loss lies in a range"
+    title = "Figure 1(c): AWP on losses in a range"
     axis = "range of the loss"
     finding = (
         "perturbing on small losses removes robust overfitting, on large ones it is not needed"
     )
-    return Experiment("fig1c", scale, title, "sweep", points, axis, "gap", finding)
+    pairs = tuple((point.label, "AT") for point in points if point.group != REFERENCE)
+    return Experiment("fig1c", scale, title, "sweep", points, axis, "gap", finding, pairs)
 
 
 def _fig2a(scale: str) -> Experiment:
@@ -175,16 +203,44 @@ def _fig2a(scale: str) -> Experiment:
 
 def _fig2b(scale: str) -> Experiment:
     points = tuple(_at(scale, f"{k2}", "rwp", steps=k2) for k2 in SCALES[scale].k2s)
-    title = "Figure 2(b): RWP over K2, the most steps of weight ascent"
+    title = "Figure 2(b): RWP over K2"
     finding = "robust accuracy rises with K2 and is flat from 7 on"
     return Experiment("fig2b", scale, title, "sweep", points, "K2", "steps", finding)
+
+
+_METHODS_COMPARED = (("AT-RWP", "AT"), ("AT-RWP", "AT-AWP"), ("AT-AWP", "AT"))
 
 
 def _fig2c(scale: str) -> Experiment:
     points = tuple(_at(scale, f"AT{suffix}", method) for suffix, method in METHODS.items())
     title = "Figure 2(c): learning curves of AT, AT-AWP and AT-RWP"
     finding = "RWP's best is above AWP's and AT's, and its last epoch hardly below its best"
-    return Experiment("fig2c", scale, title, "curves", points, finding=finding)
+    return Experiment(
+        "fig2c", scale, title, "curves", points, finding=finding, pairs=_METHODS_COMPARED
+    )
+
+
+def _overfitting(scale: str) -> Experiment:
+    title = "Robust overfitting and its cure: AT, AT-AWP and AT-RWP"
+    return _fig2c(scale)._replace(name="overfitting", title=title, seeds=_MANY)
+
+
+def _gamma(scale: str) -> Experiment:
+    points = [_at(scale, "AT", "none", ("0",))]
+    for multiple, by in {"1/2": 1 / 2, "1": 1, "2": 2, "4": 4, "8": 8}.items():
+        for suffix, method in (("-AWP", "awp"), ("-RWP", "rwp")):
+            points.append(_at(scale, f"AT{suffix}", method, (multiple,), gamma=0.01 * by))
+    pairs = [
+        (f"AT-RWP, {multiple}", other)
+        for (multiple,) in dict.fromkeys(point.group for point in points[1:])
+        for other in (f"AT-AWP, {multiple}", "AT, 0")
+    ]
+    title = "AT-AWP and AT-RWP over gamma"
+    axis = "gamma, in multiples of 0.01"
+    finding = "a large perturbation on all examples costs robustness (Figure 1(b)); RWP is not drawn there"
+    return Experiment(
+        "gamma", scale, title, "gamma", tuple(points), axis, "", finding, tuple(pairs), _MANY
+    )
 
 
 EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {
@@ -196,6 +252,8 @@ EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {
     "fig2a": _fig2a,
     "fig2b": _fig2b,
     "fig2c": _fig2c,
+    "overfitting": _overfitting,
+    "gamma": _gamma,
 }
 
 

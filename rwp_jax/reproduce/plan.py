@@ -101,8 +101,11 @@ def _make_run(
     defaults = workdir.flatten(config.to_dict())
     # What equals the default is not named, so that experiments share runs.
     changes = {key: value for key, value in point.changes.items() if defaults[key] != value}
+    scale = SCALES[experiment.scale]
     name = _run_name(point.config, changes, seed)
-    changes |= SCALES[experiment.scale].changes
+    if experiment.scale != scale.prefix:  # another scale has configs of these names
+        name = f"{experiment.scale}_{name}"
+    changes |= scale.changes
     for override in overrides:
         if override.key not in defaults or override.key == "seed":
             hint = "--seeds sets it" if override.key == "seed" else hint_at(override.key, defaults)
@@ -118,7 +121,7 @@ def _make_run(
 
 def make_plan(
     experiment: Experiment,
-    seeds: int,
+    seeds: int | None,
     overrides: list[Override],
     directory: pathlib.Path,
     load_config: Callable[[str], ml_collections.ConfigDict],
@@ -127,7 +130,7 @@ def make_plan(
 
     Args:
       experiment: see `experiments.make_experiment`.
-      seeds: how many, from 0.
+      seeds: how many, from 0; None for the experiment's own number.
       overrides: see `parse_override`.
       directory: of the runs and reports.
       load_config: name of a config, such as `cifar10_at:l2`, -> the config.
@@ -135,6 +138,7 @@ def make_plan(
     Raises:
       InputError: for an override that does not fit.
     """
+    seeds = experiment.seeds if seeds is None else seeds
     if seeds < 1:
         raise InputError(f"--seeds={seeds} must be at least 1")
     runs = [

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rwp_jax import robustness, self_training, workdir
 from rwp_jax.errors import InputError
@@ -13,7 +14,7 @@ from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.report import paper
 from rwp_jax.reproduce.command import reproduce
 from rwp_jax.reproduce.experiments import make_experiment
-from rwp_jax.reproduce.plan import make_plan
+from rwp_jax.reproduce.plan import make_plan, parse_override
 from rwp_jax.robustness import COLUMNS
 from tests.small import write_evaluation, write_run, write_two_classes
 
@@ -47,6 +48,10 @@ def with_std(row, name):
     return f"{row[name]}±{row[f'{name}, std']}"
 
 
+def with_interval(row, name):
+    return tuple(float(row[f"{name}{end}"]) for end in ("", ", low", ", high"))
+
+
 def read_csv(path):
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
@@ -56,7 +61,8 @@ def read_csv(path):
 def test_trains_what_is_missing_and_reports_it(small, tmp_path, capsys, monkeypatch):
     reproduce("fig2c", "digits", tmp_path, load_config, overrides=small, only="*_at_seed0,*awp*")
     report = tmp_path / "fig2c_digits"
-    assert {path.name for path in report.iterdir()} == {"report.html", "fig2c.csv", "fig2c.png"}
+    csv_names = {"fig2c.csv", "fig2c_differences.csv"}
+    assert {path.name for path in report.iterdir()} == {"report.html", "fig2c.png", *csv_names}
     assert list(read_csv(report / "fig2c.csv")) == ["AT", "AT-AWP"]
     assert "2 of 3 runs are finished" in (report / "report.html").read_text()
     capsys.readouterr()
@@ -130,7 +136,9 @@ def write_runs(name, path, seeds=2):
 
 
 def percent(values):
-    return f"{100 * np.mean(values):.2f}±{100 * np.std(values, ddof=1):.2f}"
+    """Mean of two values and Student's 95% interval, in %."""
+    mean, half = 100 * np.mean(values), 12.7062 * 100 * np.std(values, ddof=1) / 2**0.5
+    return pytest.approx((mean, mean - half, mean + half), abs=0.01)
 
 
 @pytest.fixture
@@ -143,13 +151,12 @@ def test_table_1(tmp_path, epochs_of_three):
     reproduce("table1", "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three)
     rows = read_csv(tmp_path / "table1_digits/table1.csv")
     assert len(rows) == 6
-    row, runs = rows["L_2, AT-RWP"], found[("l_2", "digits"), "AT-RWP"]
-    best, last = percent([max(pgd) for pgd in runs]), percent([pgd[-1] for pgd in runs])
-    assert with_std(row, "digits: ours, best") == best
-    assert with_std(row, "digits: ours, last") == last
-    assert with_std(row, "paper, CIFAR-10, best") == "74.47±0.14"
-    assert with_std(row, "paper, CIFAR-10, last") == "73.84±0.27"
-    assert float(row["digits: ours, best by validation, std"]) > 0
+    row, runs = rows["L_2, digits, AT-RWP"], found[("l_2", "digits"), "AT-RWP"]
+    assert with_interval(row, "best") == percent([max(pgd) for pgd in runs])
+    assert with_interval(row, "last") == percent([pgd[-1] for pgd in runs])
+    assert with_std(row, "paper: best") == "74.47±0.14"
+    assert with_std(row, "paper: last") == "73.84±0.27"
+    assert float(row["best by validation, low"]) < float(row["best by validation, high"])
 
 
 def test_table_2(tmp_path, epochs_of_three):
@@ -163,21 +170,53 @@ def test_table_2(tmp_path, epochs_of_three):
         for which in ("best", "best_by_validation"):
             ours = rows[f"{method}, ours, {which.replace('_', ' ')}"]
             values = [columns["autoattack"] for columns in found[which, method]]
-            assert with_std(ours, "AutoAttack") == percent(values)
+            assert with_interval(ours, "AutoAttack") == percent(values)
 
 
-@pytest.mark.parametrize("name", ["fig1a", "fig1b", "fig1c", "fig2a", "fig2b"])
+@pytest.mark.parametrize(
+    "name", ["fig1a", "fig1b", "fig1c", "fig2a", "fig2b", "overfitting", "gamma"]
+)
 def test_the_other_figures(name, tmp_path, epochs_of_three):
     found = write_runs(name, tmp_path)
     reproduce(name, "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three)
     report = tmp_path / f"{name}_digits"
     assert (report / f"{name}.png").stat().st_size > 10_000
     rows = read_csv(report / f"{name}.csv")
-    points = [key for key in found if key[0] not in ("best", "best_by_validation")]
+    points = make_experiment(name, "digits").points
     assert len(rows) == len(points)
-    for group, label in points:
-        expected = percent([max(pgd) for pgd in found[group, label]])
-        assert with_std(rows[label], "best: PGD") == expected
+    for point in points:
+        expected = percent([max(pgd) for pgd in found[point.group, point.label]])
+        assert with_interval(rows[point.name], "best: PGD") == expected
+
+
+def test_differences_are_paired_over_seeds(tmp_path, epochs_of_three):
+    """Five seeds unless another number is asked for."""
+    found = write_runs("overfitting", tmp_path, seeds=None)
+    reproduce("overfitting", "digits", tmp_path, load_config, overrides=epochs_of_three)
+    report = tmp_path / "overfitting_digits"
+    row = read_csv(report / "overfitting_differences.csv")["AT-RWP − AT"]
+    rwp, at = (np.array([pgd[-1] for pgd in found[(), name]]) for name in ("AT-RWP", "AT"))
+    interval = stats.ttest_rel(rwp, at).confidence_interval(0.95)
+    expected = 100 * np.array([(rwp - at).mean(), *interval])
+    assert with_interval(row, "last: PGD") == pytest.approx(tuple(expected), abs=0.01)
+    assert row["seeds above, last: PGD"] == f"{(rwp > at).sum()} of 5"
+    page = (report / "report.html").read_text()
+    assert "15 of 15 runs are finished, 5 of a setting." in page
+    assert "points above AT" in page or "points below AT" in page
+
+
+def test_the_short_scale_has_the_rows_of_l_inf(tmp_path, epochs_of_three):
+    overrides = ["dtype=float32"]  # bfloat16 and these tests' float64 exclude each other
+    settings = list(map(parse_override, overrides))
+    plan = make_plan(make_experiment("table1", "short"), 1, settings, tmp_path, load_config)
+    names = ["cifar10_at", "cifar10_at_awp", "cifar10_at_rwp"]
+    assert [run.name for run in plan] == [f"short_{name}_seed0" for name in names]
+    assert {run.config.epochs for run in plan} == {40}
+    for run in plan:
+        write_run(run.directory, run.config, [0.3] * 40)
+    reproduce("table1", "short", tmp_path, load_config, overrides=overrides)
+    rows = read_csv(tmp_path / "table1_short/table1.csv")
+    assert list(rows) == [f"L_inf, CIFAR-10, AT{suffix}" for suffix in ("", "-AWP", "-RWP")]
 
 
 def test_bad_input_comes_before_any_training(small, tmp_path, monkeypatch):

@@ -1,0 +1,116 @@
+"""Learning curves of several runs in one picture."""
+
+import pathlib
+from collections.abc import Sequence
+
+from rwp_jax.report import style
+from rwp_jax.report.published import PublishedCurve
+from rwp_jax.report.results import Result
+from rwp_jax.report.setting import setting
+from rwp_jax.report.spread import Spread, spread
+
+_PANELS = {"pgd_accuracy": "PGD accuracy (%)", "natural_accuracy": "natural accuracy (%)"}
+
+
+def mean_curve(results: Sequence[Result], name: str) -> dict[int, Spread]:
+    """Epoch (from 1) -> figure `name` over runs, at the epochs at which all have it."""
+    curves = [dict(zip(*result.curve(name), strict=True)) for result in results]
+    epochs = sorted(set.intersection(*map(set, curves)))
+    examples = results[0].test_images if not name.startswith("train_") else None
+    return {epoch: spread([curve[epoch] for curve in curves], examples) for epoch in epochs}
+
+
+def drops(result: Result) -> list[int]:
+    """After which epochs the learning rate falls to a half or less."""
+    epochs, rates = result.curve("train_learning_rate")
+    pairs = zip(epochs, rates, rates[1:], strict=False)
+    return [epoch for epoch, before, after in pairs if after <= before / 2]
+
+
+def _draw(axes, curve: dict[int, Spread], index: int, label: str | None, training: bool) -> list:
+    """One mean with its band; returns the values drawn, in %, without those of the first third."""
+    epochs, points = list(curve), list(curve.values())
+    means = [100 * point.mean for point in points]
+    look = {"ls": (0, (4, 2)), "lw": 0.8} if training else {"marker": style.marker(index)}
+    every = max(1, len(epochs) // 8)
+    axes.plot(epochs, means, color=style.colour(index), label=label, markevery=every, **look)
+    if not training and points and points[0].low is not None:
+        low, high = ([100 * getattr(point, end) for point in points] for end in ("low", "high"))
+        axes.fill_between(epochs, low, high, color=style.colour(index), alpha=0.18, lw=0)
+        style.mark_best(axes, epochs, means, index, below=index % 2 == 1)
+        means = [*low, *high]
+        epochs = epochs * 2
+    # Accuracies climb from chance: an axis that held these would hide what is to be compared.
+    late = max(epochs, default=0) / 3
+    return [mean for epoch, mean in zip(epochs, means, strict=True) if epoch > late]
+
+
+def draw_learning_curves(
+    groups: dict[str, Sequence[Result]],
+    published: Sequence[PublishedCurve],
+    title: str,
+    path: pathlib.Path,
+) -> str:
+    """Draws PGD accuracy over epochs, and natural accuracy below it, runs of a group as one mean.
+
+    Test accuracies are solid, with their 95% intervals as bands and their best ringed; training ones,
+    where they were measured, are dashed, published ones dotted, for the epochs that the runs have.
+
+    Args:
+      groups: name -> runs that differ in the seed alone.
+      published: see `published.choose_published`.
+      title: over the picture.
+      path: of the PNG file to write.
+
+    Returns:
+      A caption.
+    """
+    results = [result for members in groups.values() for result in members]
+    falls = sorted({epoch for result in results for epoch in drops(result)})
+    with style.panels(path, 2.6, 2.0, sharex=True) as (figure, both):
+        last = max(result.epochs[-1]["epoch"] + 1 for result in results)
+        for axes, (name, heading) in zip(both, _PANELS.items(), strict=True):
+            shown = []
+            for index, (label, members) in enumerate(groups.items()):
+                shown += _draw(axes, mean_curve(members, name), index, label, False)
+                shown += _draw(axes, mean_curve(members, f"train_{name}"), index, None, True)
+            for index, curve in enumerate(published, len(groups)):
+                values = curve.robust if name == "pgd_accuracy" else curve.natural
+                until = sum(epoch <= last for epoch in curve.epochs)
+                values = [100 * value for value in values[:until]]
+                label = f"published: {curve.name}"
+                look = {"color": style.colour(index), "marker": style.marker(index)}
+                axes.plot(
+                    curve.epochs[:until], values, ":", label=label, markevery=20, ms=2.5, **look
+                )
+                shown += values[until // 3 :]
+            for epoch in falls if len(falls) <= 4 else ():
+                axes.axvline(epoch, color=style.GREY, ls=(0, (1, 2)), lw=0.8, zorder=0)
+            axes.set(ylabel=heading)
+            style.show_percent(axes, shown)
+        both[-1].set(xlabel="epoch")
+        lines = [("test", "-"), ("training", (0, (4, 2)))]
+        dashed = any(mean_curve(m, "train_pgd_accuracy") for m in groups.values())
+        extra = [
+            style.plt.Line2D([], [], color=style.GREY, ls=ls, label=label, lw=1)
+            for label, ls in lines[: 1 + dashed]
+        ]
+        style.title(figure, title, setting(results))
+        style.legend(figure, both[0], extra, columns=3)
+    return _caption(results, falls, bool(published))
+
+
+def _caption(results: Sequence[Result], falls: Sequence[int], published: bool) -> str:
+    seeds = len({result.config.seed for result in results})
+    bands = f"over {seeds} seeds" if seeds > 1 else "over test images, of one seed"
+    parts = [
+        "Accuracy on test images (solid) over epochs, with 95% intervals "
+        f"{bands} as bands and the best epoch of each mean ringed"
+    ]
+    if 0 < len(falls) <= 4:
+        parts.append(
+            f"the learning rate falls after epoch{'s' * (len(falls) > 1)} {' and '.join(map(str, falls))}"
+        )
+    if published:
+        parts.append("published curves are dotted")
+    return "; ".join(parts) + "."

@@ -1,0 +1,42 @@
+"""The setting that runs have in common, in words, for titles of pictures."""
+
+from collections.abc import Sequence
+
+from rwp_jax.report.results import Result
+
+DATASETS = {
+    "digits": "digits",
+    "npz": "images of a file",
+    "svhn_cropped": "SVHN",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+}
+_NETWORKS = {"preactresnet18": "PreActResNet-18"}
+_NORMS = {"l_inf": "L∞", "l_2": "L2"}
+
+
+def _radius(threat) -> str:
+    text, pixels = f"{threat.epsilon:.4g}", 255 * threat.epsilon
+    if float(text) != threat.epsilon and abs(pixels - round(pixels)) < 1e-6:
+        text = f"{round(pixels)}/255"
+    return f"{_NORMS.get(threat.norm, threat.norm)} ε = {text}"
+
+
+def _images(config) -> str:
+    kept = config.data.get("train_examples", 0) or config.data.get("labeled_examples", 0)
+    name = DATASETS.get(config.data.name, config.data.name)
+    return f"{name}, {kept:,} training images" if kept else name
+
+
+def setting(results: Sequence[Result]) -> str:
+    """What all runs have in common of data, network, threat model, epochs, and how many seeds there are."""
+    parts = (
+        lambda r: _images(r.config),
+        lambda r: _NETWORKS.get(r.config.model.name, r.config.model.name.upper()),
+        lambda r: _radius(r.config.threat),
+        lambda r: f"{len(r.epochs)} epochs",
+    )
+    values = [{part(result) for result in results} for part in parts]
+    seeds = len({result.config.seed for result in results})
+    words = [value.pop() for value in values if len(value) == 1]
+    return ", ".join([*words, f"{seeds} seed{'s' * (seeds != 1)}"])

@@ -1,0 +1,113 @@
+"""How pictures look: as wide as a column of a paper, legible there and in grey."""
+
+import contextlib
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
+from matplotlib.patheffects import withStroke  # noqa: E402
+
+from rwp_jax.atomic import partial_of  # noqa: E402
+
+WIDTH = 3.5  # inches
+LEAST_SPAN = 10  # points of accuracy that an axis shows at least: less would show noise
+GREY = "0.45"
+# Okabe and Ito's colours, which differ for the colour-blind, in an order in which greys differ too.
+COLOURS = ("#0072B2", "#E69F00", "#B22222", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "figure.titlesize": 8,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "axes.linewidth": 0.6,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "errorbar.capsize": 2,
+    "savefig.dpi": 300,
+}
+
+
+@contextlib.contextmanager
+def panels(path: pathlib.Path, *heights: float, **keywords) -> Iterator[tuple]:
+    """A figure of panels below one another, written as PNG at the end.
+
+    Args:
+      path: of the file.
+      heights: of the panels, in inches.
+      keywords: of `plt.subplots`.
+
+    Yields:
+      The figure and a list of its axes.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            len(heights),
+            figsize=(WIDTH, sum(heights)),
+            height_ratios=heights,
+            layout="constrained",
+            squeeze=False,
+            **keywords,
+        )
+        try:
+            yield figure, list(axes[:, 0])
+            partial = partial_of(path)
+            figure.savefig(partial, format="png")
+            partial.replace(path)
+        finally:
+            plt.close(figure)
+
+
+def colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]
+
+
+def marker(index: int) -> str:
+    return MARKERS[index % len(MARKERS)]
+
+
+def mark_best(axes, x: Sequence[float], values: Sequence[float], index: int, below: bool) -> None:
+    """Rings the largest of the values of a line and writes it beside."""
+    best = max(range(len(values)), key=lambda i: (values[i] == values[i], values[i]))  # NaN last
+    axes.plot(x[best], values[best], "o", ms=8, mfc="none", mec=colour(index))
+    text = axes.annotate(
+        f"{values[best]:.1f}",
+        (x[best], values[best]),
+        (0, -13 if below else 6),
+        textcoords="offset points",
+        ha="center",
+        zorder=5,
+    )
+    text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
+def title(figure, text: str, settings: str) -> None:
+    """What the picture shows, and in a second line in which setting."""
+    figure.suptitle("\n".join(filter(None, [text, settings])), wrap=True)
+
+
+def legend(figure, axes, extra: Sequence = (), columns: int = 2) -> None:
+    """Below all panels: what the axes drew with a label, then `extra` handles."""
+    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = [*handles, *extra], [*labels, *(handle.get_label() for handle in extra)]
+    if max(map(len, labels), default=0) > 30:
+        columns = 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def show_percent(axes, values: Iterable[float]) -> None:
+    """Sets limits that hold the values, in %, and LEAST_SPAN points at least, within 0 and 100."""
+    values = list(values)
+    if not values:
+        return
+    low, high = min(values), max(values)
+    middle, half = (low + high) / 2, max(0.55 * (high - low), LEAST_SPAN / 2)
+    low, high = middle - half, middle + half
+    shift = max(0, -low) - max(0, high - 100) if half <= 50 else 0
+    axes.set_ylim(low + shift, high + shift)

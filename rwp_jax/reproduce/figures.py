@@ -1,0 +1,111 @@
+"""The paper's figures from the runs of an experiment, with what their settings differ in."""
+
+import pathlib
+
+from rwp_jax.report import summary
+from rwp_jax.report.curves import draw_learning_curves
+from rwp_jax.report.differences import Pair, difference_table, verdicts
+from rwp_jax.report.page import Picture, Section
+from rwp_jax.report.setting import setting
+from rwp_jax.report.sweep import Line, Sweep, draw_sweep
+from rwp_jax.reproduce.experiments import REFERENCE, Experiment
+from rwp_jax.reproduce.trained import Trained, groups_of, results_of
+
+SECOND = {  # lower panel of a sweep: its heading, its values, their unit
+    "gap": ("gap (points)", summary.gap, 100),  # PGD, training − test, last epoch
+    "steps": ("mean steps k", summary.mean_steps, 1),
+}
+_SELECTIONS = {
+    "best": "best (on the test set)",
+    "best_by_validation": "best by validation",
+    "last": "last",
+}
+
+
+def _compared(experiment: Experiment, trained: Trained) -> tuple[list, list[str]]:
+    """The table of differences, if any seeds can be compared, and what it says."""
+    named = groups_of(experiment, trained)
+    pairs = [
+        Pair(ours, other, named[ours], named[other])
+        for ours, other in experiment.pairs
+        if ours in named and other in named
+    ]
+    table = difference_table(pairs)
+    return [table] if table.rows else [], verdicts(pairs)
+
+
+def curves(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Section:
+    """Learning curves."""
+    groups = groups_of(experiment, trained)
+    caption = draw_learning_curves(groups, [], experiment.title, picture)
+    differences, said = _compared(experiment, trained)
+    tables = [summary.summary_table(groups), *differences]
+    return Section(experiment.title, [Picture(picture, caption)], tables, said)
+
+
+def sweep(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Section:
+    """Best and last over a setting, AT and AWP as lines across."""
+    points = [point for point in experiment.points if point.group != REFERENCE]
+    at = [results_of(trained, point.label, point.group) for point in points]
+    heading, measure, unit = SECOND[experiment.second]
+    lower = [(value := measure(results)) and value.scaled(unit) for results in at]
+    lines = [
+        Line(
+            title,
+            [summary.accuracy(r, which, "pgd_accuracy") for r in at],
+            index,
+            dashed=which == "best_by_validation",
+            marked=which == "best",
+        )
+        for index, (which, title) in zip((0, 4, 2), _SELECTIONS.items(), strict=True)
+    ]
+    references = []
+    for index, point in enumerate((p for p in experiment.points if p.group == REFERENCE), 5):
+        results = results_of(trained, point.label, REFERENCE)
+        for which in ("best", "last") if results else ():
+            value = summary.accuracy(results, which, "pgd_accuracy")
+            references.append(Line(f"{point.label}, {which}", [value], index, which == "best"))
+    drawn = Sweep(
+        experiment.axis,
+        [point.label for point in points],
+        [line for line in lines if any(line.values)],
+        references,
+        (heading, [Line("", lower, 3)]),
+    )
+    words = setting([result for _, result in trained])
+    caption = draw_sweep(drawn, experiment.title, words, picture)
+    return _with_tables(experiment, trained, Picture(picture, caption))
+
+
+def gamma(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Section:
+    """AWP and RWP over gamma: PGD accuracy, and natural accuracy below it."""
+    multiples = list(
+        dict.fromkeys(multiple for point in experiment.points for multiple in point.group)
+    )
+    plain = results_of(trained, "AT", experiment.points[0].group)
+
+    def line(method: str, which: str, name: str) -> Line:
+        at = [plain, *(results_of(trained, method, (multiple,)) for multiple in multiples[1:])]
+        values = [summary.accuracy(results, which, name) for results in at]
+        index, last = ("AT-AWP", "AT-RWP").index(method) + 1, which == "last"
+        return Line(f"{method}, {which}", values, index, dashed=not last, marked=last)
+
+    methods = ("AT-AWP", "AT-RWP")
+    drawn = Sweep(
+        experiment.axis,
+        multiples,
+        [line(method, which, "pgd_accuracy") for which in ("last", "best") for method in methods],
+        [],
+        ("natural, last (%)", [line(method, "last", "natural_accuracy") for method in methods]),
+        percent=True,
+    )
+    words = setting([result for _, result in trained])
+    caption = draw_sweep(drawn, experiment.title, words, picture)
+    return _with_tables(experiment, trained, Picture(picture, caption))
+
+
+def _with_tables(experiment: Experiment, trained: Trained, picture: Picture) -> Section:
+    table = summary.summary_table(groups_of(experiment, trained))
+    table = table._replace(header=[experiment.axis, *table.header[1:]])
+    differences, said = _compared(experiment, trained)
+    return Section(experiment.title, [picture], [table, *differences], said)

@@ -1,0 +1,60 @@
+"""What an experiment leaves: a page, tables and a picture."""
+
+import pathlib
+from collections.abc import Sequence
+
+from rwp_jax import cost
+from rwp_jax.report import summary
+from rwp_jax.report.page import write_page
+from rwp_jax.report.results import read_result
+from rwp_jax.report.table import as_text, write_csv
+from rwp_jax.reproduce.experiments import SCALES, Experiment
+from rwp_jax.reproduce.layout import lay_out
+from rwp_jax.reproduce.plan import Run
+
+PAGE = "report.html"
+
+
+def _by_setting(trained) -> dict:
+    """(group, label) -> results."""
+    settings: dict[tuple, list] = {}
+    for point, result in trained:
+        settings.setdefault((point.group, point.label), []).append(result)
+    return settings
+
+
+def write_report(
+    wanted: Experiment, runs: Sequence[Run], output: pathlib.Path, overrides: Sequence[str]
+) -> None:
+    """Writes report.html, CSV and PNG of the runs that are finished, and prints the tables.
+
+    Args:
+      wanted: the experiment.
+      runs: all of its runs.
+      output: directory to write to.
+      overrides: that the runs were given.
+    """
+    trained = [(run.point, read_result(run.directory)) for run in runs if run.finished]
+    output.mkdir(parents=True, exist_ok=True)
+    section = lay_out(wanted, trained, output / f"{wanted.name}.png")
+    names = [f"{wanted.name}.csv", f"{wanted.name}_differences.csv"][: len(section.tables)]
+    for table, csv_name in zip(section.tables, names, strict=True):
+        write_csv(table, output / csv_name)
+    counts = {len(members) for members in _by_setting(trained).values()}
+    epochs = sorted({len(result.epochs) for _, result in trained})
+    tests = sorted({cost.data_size(run.config).test for run in runs})
+    introduction = [
+        f"At the scale of {SCALES[wanted.scale].described}: {len(trained)} of {len(runs)} runs are "
+        f"finished, {' or '.join(map(str, sorted(counts)))} of a setting.",
+        f"Trained for {' or '.join(map(str, epochs))} epochs."
+        + (f" Set by --override: {', '.join(overrides)}." if overrides else ""),
+        *(f"{summary.standard_error(count)}." for count in tests),
+    ]
+    if wanted.finding:
+        introduction.append(f"The paper's finding: {wanted.finding}.")
+    write_page(output / PAGE, wanted.title, introduction, [section])
+    for table in section.tables:
+        print(as_text(table))
+        print(table.note)
+    names += [picture.path.name for picture in section.pictures]
+    print(*section.findings, f"wrote {output / PAGE}, {', '.join(names)}", sep="\n")

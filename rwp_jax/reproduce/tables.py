@@ -1,0 +1,80 @@
+"""The paper's Tables 1 and 2, ours beside them."""
+
+import pathlib
+
+from rwp_jax.report import paper, summary
+from rwp_jax.report.page import Section
+from rwp_jax.report.setting import DATASETS
+from rwp_jax.report.table import Table
+from rwp_jax.reproduce.experiments import METHODS, SCALES, Experiment
+from rwp_jax.reproduce.trained import Trained, results_of
+from rwp_jax.robustness import COLUMNS
+
+THREATS = {"l_inf": "L_inf", "l_2": "L_2"}
+_SELECTIONS = ("best", "last", "best_by_validation")
+
+
+def table1(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Section:
+    """A row for each threat model, data set and method."""
+    held_out = any(r.figure("best_by_validation", "epoch") is not None for _, r in trained)
+    selections = _SELECTIONS if held_out else _SELECTIONS[:2]
+    scale = SCALES[experiment.scale]
+    substitutes = sorted(
+        {DATASETS[name] for name in scale.datasets.values() if name not in _IN_PAPER}
+    )
+    rows = []
+    for threat in scale.threats:
+        for name in scale.datasets.values():
+            published = name if name in _IN_PAPER else "cifar10"
+            for suffix in METHODS:
+                results = results_of(trained, f"AT{suffix}", (threat, name))
+                ours = [
+                    summary.cell(summary.accuracy(results, which, "pgd_accuracy"))
+                    for which in selections
+                ]
+                best, last = paper.TABLE_1[threat, f"AT{suffix}"][published]
+                row = [
+                    f"{THREATS[threat]}, {DATASETS[name]}, AT{suffix}",
+                    ours[0],
+                    best,
+                    ours[1],
+                    last,
+                ]
+                rows.append([*row, *ours[2:]])
+    header = ["threat model, data set, method", "best", "paper: best", "last", "paper: last"]
+    header += ["best by validation"] * held_out
+    steps = " and ".join(sorted({f"PGD-{r.config.evaluation.steps}" for _, r in trained}))
+    instead = f", on CIFAR-10 beside {', '.join(substitutes)}" if substitutes else ""
+    note = (
+        f"{steps} accuracy in %. {summary.INTERVALS} The paper's: PGD-20, PreActResNet-18{instead}, mean ± "
+        "standard deviation. Best: the best epoch on the test set, as in the paper; best by validation: "
+        "chosen on held-out training images."
+    )
+    return Section(experiment.title, tables=[Table("Robust test accuracy", header, rows, note)])
+
+
+_IN_PAPER = paper.TABLE_1["l_inf", "AT"]
+
+
+def table2(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Section:
+    """A row for each objective, method and checkpoint, and the paper's."""
+    rows = []
+    for method, published in paper.TABLE_2.items():
+        results = results_of(trained, method)
+        for which in ("best", "best_by_validation"):
+            if any(which in result.evaluations for result in results):
+                cells = summary.columns_of(results, which)
+                rows.append([f"{method}, ours, {which.replace('_', ' ')}", *cells])
+        rows.append([f"{method}, paper, best", *published])
+    epsilons: dict[str, list[str]] = {}
+    for point, result in trained:
+        methods = epsilons.setdefault(f"{result.config.threat.epsilon:.4g}", [])
+        methods += [point.label] if point.label not in methods else []
+    attacked = "; ".join(f"{', '.join(m)}: epsilon {value}" for value, m in epsilons.items())
+    note = (
+        f"Accuracy in %. {summary.INTERVALS} Best is the best epoch on the test set, as in the paper; best "
+        f"by validation is chosen on held-out training images. Ours are attacked within their training's "
+        f"ball ({attacked}), the paper's, on CIFAR-10 with WRN-34-10 (RST: WRN-28-10), within 8/255."
+    )
+    table = Table("Natural and robust test accuracy", ["defense", *COLUMNS.values()], rows, note)
+    return Section(experiment.title, tables=[table])

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import digits_at
+from rwp_jax.report import style
+from rwp_jax.report.curves import draw_learning_curves, drops, mean_curve
+from rwp_jax.report.published import PublishedCurve
+from rwp_jax.report.results import read_result
+from tests.small import write_run
+
+
+def pixels(path, colour: str) -> np.ndarray:
+    """Rows and columns [N, 2] of the pixels of a colour, #RRGGBB."""
+    picture = np.asarray(Image.open(path).convert("RGB"), int)
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.argwhere(np.abs(picture - wanted).max(-1) < 12)
+
+
+def make_results(path, *curves, **splits):
+    """Runs of seeds 0, 1, ... with these PGD accuracies."""
+    results = []
+    for seed, curve in enumerate(curves):
+        config = digits_at.get_config()
+        config.seed = seed
+        results.append(read_result(write_run(path / f"run{seed}", config, curve, **splits)))
+    return results
+
+
+def test_published_curves_end_where_the_runs_do(tmp_path):
+    published = PublishedCurve(
+        "x", "cifar10", "linf", list(range(1, 201)), [0.5] * 200, [0.3] * 200
+    )
+    path = tmp_path / "curves.png"
+    results = make_results(tmp_path, [0.2, 0.4, 0.6])
+    caption = draw_learning_curves({"ours": results}, [published], "title", path)
+    ours, theirs = (pixels(path, style.COLOURS[i]) for i in (0, 1))
+    assert len(ours) > 200 and len(theirs) > 50
+    assert abs(int(ours[:, 1].max()) - int(theirs[:, 1].max())) < 40
+    assert "published curves are dotted" in caption
+
+
+def test_the_band_is_the_interval_over_seeds(tmp_path):
+    results = make_results(tmp_path, [0.2, 0.4], [0.3, 0.4], [0.4, 0.4])
+    curve = mean_curve(results, "pgd_accuracy")
+    half = 4.302652729911275 * 0.1 / 3**0.5  # Student's t of 2 degrees of freedom, 97.5%
+    assert curve[1][3:] == pytest.approx((0.3 - half, 0.3 + half))
+    assert curve[2] == pytest.approx((0.4, 0.0, 3, 0.4, 0.4))
+
+
+def test_one_seed_has_the_interval_of_its_test_images(tmp_path):
+    (result,) = make_results(tmp_path, [0.25], train_pgd_accuracy=[0.5])
+    value = mean_curve([result], "pgd_accuracy")[1]
+    assert value.low == pytest.approx(0.208, abs=1e-3) and value.high == pytest.approx(0.297, 1e-2)
+    assert mean_curve([result], "train_pgd_accuracy")[1].low is None
+
+
+def test_drops_of_the_learning_rate_are_found(tmp_path):
+    rates = [0.1, 0.1, 0.01, 0.01, 0.001]
+    (result,) = make_results(tmp_path, [0.2] * 5, train_learning_rate=rates)
+    assert drops(result) == [2, 4]
+    caption = draw_learning_curves({"AT": [result]}, [], "title", tmp_path / "curves.png")
+    assert "the learning rate falls after epochs 2 and 4" in caption
+
+
+@pytest.mark.parametrize(
+    ("values", "limits"),
+    [
+        ([15.3, 15.8], (10.55, 20.55)),
+        ([40.0, 80.0], (38.0, 82.0)),
+        ([99.0, 100.0], (90.0, 100.0)),
+        ([0.0, 1.0], (0.0, 10.0)),
+        ([0.0, 100.0], (-5.0, 105.0)),
+        ([], (0.0, 1.0)),
+    ],
+)
+def test_axes_do_not_zoom_into_noise(values, limits, tmp_path):
+    with style.panels(tmp_path / "x.png", 2.0) as (_, (axes,)):
+        style.show_percent(axes, values)
+        assert axes.get_ylim() == pytest.approx(limits)
+
+
+def test_nothing_is_left_of_a_picture_that_fails(tmp_path):
+    with pytest.raises(KeyError), style.panels(tmp_path / "x.png", 2.0):
+        raise KeyError
+    assert not any(tmp_path.iterdir())
