@@ -7,6 +7,7 @@
     python main.py --mode export_torch --workdir DIR --output FILE
     python main.py --mode reproduce --experiment fig2a --scale digits --workdir DIR [--list]
     python main.py --mode report --workdirs DIR,DIR [--curves FILE]
+    python main.py --mode explain --workdir DIR [--workdirs DIR,DIR] [--checkpoint last] [--examples N]
     python main.py --mode plan --config FILE --target h100 [--devices 8]
 
 Every key is explained in configs/default.py. A run that was interrupted continues when the same
@@ -38,6 +39,7 @@ from rwp_jax import (
 )
 from rwp_jax.command_line import Mode, check_flags, parse_flags
 from rwp_jax.errors import InputError, first_line
+from rwp_jax.explain.command import explain
 from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.hardware.plan import print_plan
 from rwp_jax.hardware.topology import ACCEPTED
@@ -55,7 +57,7 @@ WORKDIR = flags.DEFINE_string(
 MODE = flags.DEFINE_string(
     "mode",
     "train",
-    "train, evaluate, pseudo_label, import_torch, export_torch, reproduce, report or plan.",
+    "train, evaluate, pseudo_label, import_torch, export_torch, reproduce, report, explain or plan.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 PROFILE = flags.DEFINE_string(
@@ -75,7 +77,7 @@ CONNECT_SECONDS = flags.DEFINE_integer(
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "evaluate, pseudo_label, export_torch: the run's checkpoint: best (by the test set, as in the "
+    "evaluate, explain, pseudo_label, export_torch: the run's checkpoint: best (by the test set, as in the "
     "paper), best_by_validation, last, or best_ema and last_ema for averaged weights; by default last to "
     "label, best otherwise.",
 )
@@ -85,7 +87,9 @@ ATTACKS = flags.DEFINE_string(
     "evaluate: which columns of the paper's Table 2, comma-separated.",
 )
 EXAMPLES = flags.DEFINE_integer(
-    "examples", 0, "evaluate: so many test images, the first ones; 0: all."
+    "examples",
+    0,
+    "evaluate: so many test images, the first ones; 0: all. explain: so many training images; 0: 256.",
 )
 SAVE_IMAGES = flags.DEFINE_bool(
     "save_images", False, "evaluate: keep attacked images in evaluation.npz."
@@ -151,7 +155,11 @@ TARGET = flags.DEFINE_string(
 DEVICES = flags.DEFINE_integer(
     "devices", None, "With --target: how many; by default one GPU, or all of a TPU slice."
 )
-WORKDIRS = flags.DEFINE_list("workdirs", [], "report: directories of runs, comma-separated.")
+WORKDIRS = flags.DEFINE_list(
+    "workdirs",
+    [],
+    "report: directories of runs, comma-separated. explain: runs whose landscapes to draw beside.",
+)
 CURVES = flags.DEFINE_string(
     "curves", "", "report: a CSV file of published learning curves to draw besides."
 )
@@ -235,10 +243,21 @@ def plan() -> None:
     print_plan(CONFIG.value, TARGET.value, DEVICES.value)
 
 
-def report() -> None:
+def workdirs() -> list[pathlib.Path]:
     if not all(WORKDIRS.value):
         raise InputError(f"--workdirs={','.join(WORKDIRS.value)}: an entry between commas is empty")
-    directories = [pathlib.Path(name) for name in WORKDIRS.value]
+    return [pathlib.Path(name) for name in WORKDIRS.value]
+
+
+def explain_run() -> None:
+    directory, which = pathlib.Path(WORKDIR.value), CHECKPOINT.value or "best"
+    if finished_run.read_config(directory).dtype != "float64":
+        prefer_eigen()
+    explain(directory, workdirs(), which, EXAMPLES.value)
+
+
+def report() -> None:
+    directories = workdirs()
     curves = pathlib.Path(CURVES.value) if CURVES.value else None
     output = pathlib.Path(WORKDIR.value or "runs/report")
     comparison.compare(directories, output, curves, ONLY.value)
@@ -279,6 +298,7 @@ MODES = {
         takes={"experiment", "scale", "seeds", "list", "only", "override", "target", "devices"},
         needs=("experiment", "workdir"),
     ),
+    "explain": Mode(explain_run, takes={"checkpoint", "examples", "workdirs"}, needs=("workdir",)),
     "report": Mode(report, takes={"workdirs", "curves", "only"}, needs=("workdirs",)),
     "plan": Mode(plan, takes={"config", "target", "devices"}, needs=("target",)),
 }

@@ -9,12 +9,14 @@ from rwp_jax import workdir
 from rwp_jax.errors import InputError
 from rwp_jax.report import summary
 from rwp_jax.report.curves import draw_learning_curves
-from rwp_jax.report.page import Picture, Section, write_page
+from rwp_jax.report.explained import explained
+from rwp_jax.report.gate import draw_gate, perturbs
+from rwp_jax.report.page import PAGE, Picture, Section, write_page
 from rwp_jax.report.published import choose_published, read_published
 from rwp_jax.report.results import Result, read_result
 from rwp_jax.report.table import as_text, write_csv
 
-PAGE, PICTURE = "report.html", "learning_curves.png"
+PICTURE, GATE = "learning_curves.png", "gate.png"
 
 
 def _same_but_seed(result: Result) -> str:
@@ -83,7 +85,13 @@ def compare(
     output.mkdir(parents=True, exist_ok=True)
     groups = _group(results)
     picture = output / PICTURE
-    caption = draw_learning_curves(groups, published, "Learning curves", picture)
+    pictures = [
+        Picture(picture, draw_learning_curves(groups, published, "Learning curves", picture))
+    ]
+    perturbed = {name: members for name, members in groups.items() if all(map(perturbs, members))}
+    if perturbed:
+        caption = draw_gate(perturbed, "The gate in training", output / GATE)
+        pictures.append(Picture(output / GATE, caption))
     tables = [summary.summary_table(groups)]
     evaluations = summary.evaluation_table(groups)
     tables += [evaluations] if evaluations else []
@@ -91,12 +99,8 @@ def compare(
     if unfinished:
         remarks.append(f"Not finished: {', '.join(unfinished)}.")
     runs = f"Runs: {', '.join(map(str, distinct.values()))}."
-    write_page(
-        output / PAGE,
-        "Runs compared",
-        [runs, *remarks],
-        [Section("Runs", [Picture(picture, caption)], tables)],
-    )
+    sections = [Section("Runs", pictures, tables), *explained(results)]
+    write_page(output / PAGE, "Runs compared", [runs, *remarks], sections)
     for name, table in zip(("accuracies", "attacks"), tables, strict=False):
         write_csv(table, output / f"{name}.csv")
         print(as_text(table))

@@ -84,8 +84,11 @@ def _max_steps(recipe: Recipe, step):
     return jnp.where(step >= recipe.perturb_from_step, recipe.perturbation.steps, 0)
 
 
-def _attack(recipe: Recipe, state: TrainState, x, y, start, axis_name):
-    """The perturbation of x, and the running statistics after the attack's forwards."""
+def attack_batch(recipe: Recipe, state: TrainState, x, y, start, axis_name):
+    """The training attack's perturbation of x, and the running statistics after its forwards.
+
+    Args: as those of `attack_and_update`.
+    """
     objective, attack = recipe.objective, recipe.attack
     if objective.attack_loss is None:
         return jnp.zeros_like(x), state.batch_stats
@@ -127,7 +130,7 @@ def attack_and_update(
     Returns:
       The state after the step, the attack's perturbation of x, and the perturbation of the weights.
     """
-    delta, batch_stats = _attack(recipe, state, x, y, start, axis_name)
+    delta, batch_stats = attack_batch(recipe, state, x, y, start, axis_name)
     batch = Batch(x, x + delta, y, weight, _labelled_share(y, axis_name))
     perturbed = perturb_and_differentiate(
         lambda params: recipe.objective.per_example(recipe.classifier.train, params, batch),

@@ -11,6 +11,8 @@ from rwp_jax import __version__
 from rwp_jax.atomic import write_text
 from rwp_jax.report.table import Table
 
+PAGE = "report.html"
+
 _TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>

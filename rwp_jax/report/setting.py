@@ -29,7 +29,7 @@ def _images(config) -> str:
 
 
 def setting(results: Sequence[Result]) -> str:
-    """What all runs have in common of data, network, threat model, epochs, and how many seeds there are."""
+    """What runs have in common of data, network, threat model and epochs, and how many seeds they are."""
     parts = (
         lambda r: _images(r.config),
         lambda r: _NETWORKS.get(r.config.model.name, r.config.model.name.upper()),
@@ -37,6 +37,8 @@ def setting(results: Sequence[Result]) -> str:
         lambda r: f"{len(r.epochs)} epochs",
     )
     values = [{part(result) for result in results} for part in parts]
-    seeds = len({result.config.seed for result in results})
     words = [value.pop() for value in values if len(value) == 1]
-    return ", ".join([*words, f"{seeds} seed{'s' * (seeds != 1)}"])
+    if len(results) > 1:
+        seeds = len({result.config.seed for result in results})
+        words.append(f"{seeds} seed{'s' * (seeds != 1)}")
+    return ", ".join(words)

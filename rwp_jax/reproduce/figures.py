@@ -5,6 +5,7 @@ import pathlib
 from rwp_jax.report import summary
 from rwp_jax.report.curves import draw_learning_curves
 from rwp_jax.report.differences import Pair, difference_table, verdicts
+from rwp_jax.report.gate import draw_gate, perturbs
 from rwp_jax.report.page import Picture, Section
 from rwp_jax.report.setting import setting
 from rwp_jax.report.sweep import Line, Sweep, draw_sweep
@@ -40,7 +41,12 @@ def curves(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> S
     caption = draw_learning_curves(groups, [], experiment.title, picture)
     differences, said = _compared(experiment, trained)
     tables = [summary.summary_table(groups), *differences]
-    return Section(experiment.title, [Picture(picture, caption)], tables, said)
+    pictures = [Picture(picture, caption)]
+    perturbed = {name: members for name, members in groups.items() if all(map(perturbs, members))}
+    if perturbed:
+        path = picture.with_name(f"{picture.stem}_gate.png")
+        pictures.append(Picture(path, draw_gate(perturbed, "The gate in training", path)))
+    return Section(experiment.title, pictures, tables, said)
 
 
 def sweep(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Section:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 from rwp_jax import cost
 from rwp_jax.report import summary
-from rwp_jax.report.page import write_page
+from rwp_jax.report.explained import explained
+from rwp_jax.report.page import PAGE, write_page
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import as_text, write_csv
 from rwp_jax.reproduce.experiments import SCALES, Experiment
 from rwp_jax.reproduce.layout import lay_out
 from rwp_jax.reproduce.plan import Run
-
-PAGE = "report.html"
 
 
 def _by_setting(trained) -> dict:
@@ -52,7 +51,8 @@ def write_report(
     ]
     if wanted.finding:
         introduction.append(f"The paper's finding: {wanted.finding}.")
-    write_page(output / PAGE, wanted.title, introduction, [section])
+    sections = [section, *explained([result for _, result in trained])]
+    write_page(output / PAGE, wanted.title, introduction, sections)
     for table in section.tables:
         print(as_text(table))
         print(table.note)

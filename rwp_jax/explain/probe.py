@@ -1,0 +1,88 @@
+"""A run's network on some of its training images, attacked and judged as in training."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rwp_jax import experiment
+from rwp_jax.errors import InputError
+from rwp_jax.finished_run import load_run
+from rwp_jax.objectives import Batch
+from rwp_jax.train_step import TrainState, attack_batch
+
+
+class Probe(NamedTuple):
+    """A network and N training images of its run, as one batch.
+
+    Attributes:
+      config: of the run.
+      epoch: after which the network was saved, from 0.
+      params: w.
+      num_classes: that it tells apart.
+      attacked: params -> x' [N, H, W, C], the training attack from the same random starts every time.
+      per_example: (params, x') -> (loss [N], Aux) in training mode, normalised by this batch.
+      losses: (params, direction, distance) -> [N], what the gate looks at, of images attacked against
+        params + distance * direction and judged there.
+    """
+
+    config: Any
+    epoch: int
+    params: Any
+    num_classes: int
+    attacked: Callable
+    per_example: Callable
+    losses: Callable
+
+
+def make_probe(directory: pathlib.Path, which: str, examples: int) -> Probe:
+    """Loads a run's checkpoint and its training images, a fixed choice.
+
+    Args:
+      directory: of the run.
+      which: checkpoint, see `selection.WHICH`.
+      examples: N; all training images where there are fewer.
+
+    Raises:
+      InputError: where the directory holds no run, the run no such checkpoint, or its data are gone.
+    """
+    run = load_run(directory, which)
+    config = run.config
+    try:
+        experiment.check_values(config, devices=1)
+        data = experiment.load_data(config)
+        recipe = experiment.build(config, run.num_classes, steps_per_epoch=1).recipe
+    except (AttributeError, KeyError) as error:
+        raise InputError(
+            f"--workdir={directory}: its config.json lacks a key that training needs ({error.args[0]})"
+        ) from None
+    chosen = np.random.default_rng(0).permutation(len(data.y_train))[:examples]
+    recipe = recipe._replace(classifier=run.classifier)  # one device: no axis to share moments over
+    params, batch_stats = jax.device_get((run.params, run.batch_stats))
+    dtype = jax.tree.leaves(params)[0].dtype
+    x, y = data.x_train[chosen].astype(dtype) / 255, data.y_train[chosen]
+
+    def attacked(params):
+        keys = jax.random.split(jax.random.key(config.seed), len(x))
+        start = recipe.threat_model.sample(keys, x)
+        state = TrainState(0, params, batch_stats, None)
+        return x + attack_batch(recipe, state, x, y, start, None)[0]
+
+    def per_example(params, x_adv):
+        return recipe.objective.per_example(recipe.classifier.train, params, Batch(x, x_adv, y))
+
+    @jax.jit
+    def losses(params, direction, distance):
+        moved = jax.tree.map(lambda w, d: w + distance.astype(w.dtype) * d, params, direction)
+        return per_example(moved, attacked(moved))[1].gate_loss
+
+    return Probe(config, run.epoch, params, run.num_classes, attacked, per_example, losses)
+
+
+def gate_losses(probe: Probe) -> np.ndarray:
+    """[N] losses at w that the weight perturbation's gate looks at, of adversarial examples against w."""
+    nowhere = jax.tree.map(np.zeros_like, probe.params)
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(probe.losses(probe.params, nowhere, np.float64(0)))

@@ -1,0 +1,59 @@
+"""What the Loss Stationary Condition did in training: how many losses it let through, how many steps."""
+
+import pathlib
+from collections.abc import Sequence
+
+from rwp_jax.report import style
+from rwp_jax.report.results import Result
+from rwp_jax.report.setting import setting
+from rwp_jax.report.spread import spread
+
+
+def perturbs(result: Result) -> bool:
+    """Whether a run perturbs weights at all."""
+    return result.config.weight_perturbation.name != "none" and bool(
+        result.mean("train_perturbation_steps")
+    )
+
+
+def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Path) -> str:
+    """Draws the share of examples whose gate is open, and k below it, over epochs; returns a caption.
+
+    Args:
+      groups: name -> runs that differ in the seed alone, all of which perturb.
+      title: over the picture.
+      path: of the PNG file to write.
+    """
+    results = [result for members in groups.values() for result in members]
+    with style.panels(path, 1.8, 1.6, sharex=True) as (figure, (upper, lower)):
+        for index, (label, members) in enumerate(groups.items()):
+            share = [_shares(result) for result in members]
+            steps = [dict(zip(*r.curve("train_perturbation_steps"), strict=True)) for r in members]
+            for axes, curves, unit in ((upper, share, 100), (lower, steps, 1)):
+                epochs = sorted(set.intersection(*map(set, curves)))
+                values = [spread([curve[e] for curve in curves]).scaled(unit) for e in epochs]
+                look = {"color": style.colour(index), "marker": style.marker(index)}
+                every = max(1, len(epochs) // 8)
+                axes.plot(epochs, [v.mean for v in values], label=label, markevery=every, **look)
+                if values and values[0].low is not None:
+                    low, high = [v.low for v in values], [v.high for v in values]
+                    axes.fill_between(
+                        epochs, low, high, color=style.colour(index), alpha=0.18, lw=0
+                    )
+        most = max(result.config.weight_perturbation.steps for result in results)
+        upper.set(ylabel="gate open (%)", ylim=(-3, 103))
+        lower.set(ylabel="steps k", xlabel="epoch", ylim=(-0.03 * most, 1.08 * most))
+        style.title(figure, title, setting(results))
+        style.legend(figure, upper, columns=3)
+    return (
+        "Share of the adversarial examples whose loss at w is below c_min (AWP has no such bound: all), "
+        "and k, the steps of weight ascent taken, each the mean over an epoch's training steps."
+    )
+
+
+def _shares(result: Result) -> dict[int, float]:
+    """Epoch -> share of a batch whose gate is open before the first step, in [0, 1]."""
+    epochs, open_gates = result.curve("train_gate_open")
+    return {
+        e: count / result.config.batch_size for e, count in zip(epochs, open_gates, strict=True)
+    }
