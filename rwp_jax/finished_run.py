@@ -1,4 +1,4 @@
-"""The network that a run trained, from its directory."""
+"""The network that a run trained, from its directory or the zoo."""
 
 import json
 import pathlib
@@ -12,6 +12,7 @@ from rwp_jax.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import Classifier, channels_and_classes, make_classifier
 from rwp_jax.selection import WHICH
+from rwp_jax.zoo import store
 
 
 class FinishedRun(NamedTuple):
@@ -40,6 +41,11 @@ class FinishedRun(NamedTuple):
 
 def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
     """Reads the config of a run; raises InputError where the directory holds none."""
+    if str(directory).startswith(store.PREFIX):
+        raise InputError(
+            f"--workdir={directory} is a network of the zoo, which has no directory to write to: "
+            "load_run takes it, and so does --mode=pseudo_label"
+        )
     try:
         config = ml_collections.ConfigDict(json.loads((directory / workdir.CONFIG).read_text()))
         _ = config.dtype, config.model.name, config.model.mean, config.model.std
@@ -70,22 +76,28 @@ def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: l
         )
 
 
-def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
-    """Loads a checkpoint of a run, finished or not; see `selection.WHICH`.
+def load_run(directory: pathlib.Path | str, which: str = "best") -> FinishedRun:
+    """Loads a checkpoint of a run, finished or not, or a network of the zoo.
 
     Predictions are in float32, in float64 where the run was.
 
+    Args:
+      directory: of the run; or `zoo:NAME`, of which there is one checkpoint, whatever `which` says.
+      which: one of `selection.WHICH`.
+
     Raises:
-      InputError: where the directory holds no run or the run no checkpoint.
+      InputError: where the directory holds no run or the run no checkpoint; for a name that is not in the
+        zoo.
     """
     if which not in WHICH:
         raise InputError(f"--checkpoint={which} must be one of {', '.join(WHICH)}")
+    if str(directory).startswith(store.PREFIX):
+        return _from_zoo(str(directory))
+    directory = pathlib.Path(directory)
     config = read_config(directory)
-    dtype, model = config.dtype, config.model
-    network = {"name": model.name, "mean": model.mean, "std": model.std}
     if not (directory / DIRECTORY).is_dir():
         raise InputError(f"--workdir={directory} holds a run without checkpoints")
-    if dtype == "float64":
+    if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     checkpoints = Checkpoints(directory)
     record = checkpoints.find(which)
@@ -101,13 +113,23 @@ def load_run(directory: pathlib.Path, which: str = "best") -> FinishedRun:
     saved = checkpoints.load(record)
     checkpoints.close()
     weights = saved["ema"] if which.endswith("_ema") else saved
+    return _finished_run(config, record["epoch"], weights, saved)
 
-    channels, num_classes = channels_and_classes(saved["params"])
-    verdicts = "float64" if dtype == "float64" else "float32"
-    classifier = make_classifier(**network, num_classes=num_classes, dtype=verdicts)
+
+def _finished_run(config, epoch: int, weights: dict, saved: dict) -> FinishedRun:
+    """The network of a config with these `params` and `batch_stats`."""
+    channels, num_classes = channels_and_classes(weights["params"])
+    model, dtype = config.model, "float64" if config.dtype == "float64" else "float32"
+    classifier = make_classifier(
+        model.name, num_classes, tuple(model.mean), tuple(model.std), dtype=dtype
+    )
     params, batch_stats = parallel.replicate_on_this_host(
         (weights["params"], weights["batch_stats"])
     )
-    return FinishedRun(
-        config, record["epoch"], classifier, params, batch_stats, channels, num_classes, saved
-    )
+    return FinishedRun(config, epoch, classifier, params, batch_stats, channels, num_classes, saved)
+
+
+def _from_zoo(name: str) -> FinishedRun:
+    card = store.read_card(name)
+    network = store.read_network(card)
+    return _finished_run(ml_collections.ConfigDict(card.config), card.epoch, network, network)

@@ -1,0 +1,108 @@
+"""Lists the zoo, or adds a run's network to it.
+
+    python -m rwp_jax.zoo
+    python -m rwp_jax.zoo add --workdir RUN --name NAME --recipe COMMAND [--checkpoint last] [--seeds 0,1]
+
+A run must have been evaluated under every attack first: `main.py --mode evaluate --workdir RUN`.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+
+import jax
+
+from rwp_jax import __version__
+from rwp_jax.errors import InputError
+from rwp_jax.finished_run import load_run
+from rwp_jax.report.results import read_result
+from rwp_jax.report.setting import setting
+from rwp_jax.report.table import MISSING, Table, as_text
+from rwp_jax.robustness import COLUMNS
+from rwp_jax.zoo import store
+
+
+def show() -> None:
+    """Prints a row for each network."""
+    rows = []
+    for name in store.names():
+        card = store.read_card(name)
+        accuracies = [
+            f"{100 * card.accuracy[column]['accuracy']:.2f}" if column in card.accuracy else MISSING
+            for column in COLUMNS
+        ]
+        size = f"{card.file['bytes'] / 1e6:.1f} MB" if card.file["packaged"] else "card alone"
+        rows.append([store.PREFIX + name, card.data, str(card.test_images), *accuracies, size])
+    header = ["network", "data", "test images", *COLUMNS.values(), "file"]
+    print(as_text(Table("", header, rows)))
+
+
+def add(arguments: argparse.Namespace) -> None:
+    """Writes the network of a run, with a card."""
+    if not re.fullmatch(r"[a-z0-9_.-]+", arguments.name):
+        raise InputError(
+            f"--name={arguments.name} must be of small letters, digits, and _ . - between them"
+        )
+    directory, which = pathlib.Path(arguments.workdir), arguments.checkpoint
+    run, result = load_run(directory, which), read_result(directory)
+    columns = result.evaluations.get(which, {})
+    missing = [name for name in COLUMNS if name not in columns]
+    if missing:
+        raise InputError(
+            f"--workdir={directory}: {which} was not evaluated under {', '.join(missing)} on the whole "
+            f"test set: main.py --mode evaluate --workdir {directory} --checkpoint {which} does it"
+        )
+    try:
+        seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds={arguments.seeds} must be numbers, comma-separated") from None
+    params, batch_stats = jax.device_get((run.params, run.batch_stats))
+    card = store.write(
+        store.Card(
+            name=arguments.name,
+            recipe=arguments.recipe,
+            config=json.loads(run.config.to_json()),
+            data=setting([result]),
+            epoch=run.epoch,
+            checkpoint=which,
+            seeds=seeds,
+            test_images=result.test_examples,
+            accuracy={
+                name: {k: columns[name][k] for k in ("accuracy", "interval_95")} for name in COLUMNS
+            },
+            file={"packaged": not arguments.card_only},
+            version=__version__,
+        ),
+        {"params": params, "batch_stats": batch_stats},
+    )
+    print(f"{store.PREFIX}{card.name}: {card.file['bytes']:,} bytes, SHA-256 {card.file['sha256']}")
+
+
+def main(argv: list[str]) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rwp_jax.zoo", description=__doc__.splitlines()[0]
+    )
+    adding = parser.add_subparsers(dest="command").add_parser("add")
+    for flag, what in (
+        ("--workdir", "the run"),
+        ("--name", "of the network in the zoo"),
+        ("--recipe", "the command that trains it"),
+    ):
+        adding.add_argument(flag, required=True, help=what)
+    adding.add_argument("--checkpoint", default="last", help="of the run")
+    adding.add_argument("--seeds", default="0", help="of the experiment that it is from")
+    adding.add_argument("--card_only", action="store_true", help="write no network")
+    arguments = parser.parse_args(argv)
+    try:
+        add(arguments) if arguments.command == "add" else show()
+    except InputError as error:
+        print(f"rwp_jax.zoo: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

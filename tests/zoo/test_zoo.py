@@ -1,0 +1,124 @@
+"""What the zoo promises: the networks that its cards describe, and no others."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import digits_at_rwp
+from rwp_jax import robustness, trainer
+from rwp_jax.data import sources
+from rwp_jax.errors import InputError
+from rwp_jax.finished_run import load_run, read_config
+from rwp_jax.zoo import __main__ as command
+from rwp_jax.zoo import store
+from tests.small import shrink, write_evaluation, write_two_classes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two epochs, evaluated in every column."""
+    path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 50, 20)
+    directory = tmp_path_factory.mktemp("run") / "run"
+    trainer.train(shrink(digits_at_rwp.get_config(), **{"data.path": path}), directory)
+    accuracies = dict.fromkeys(robustness.COLUMNS, 0.5)
+    write_evaluation(directory, "last", accuracies, examples=20, epoch=1)
+    evaluation = directory / "evaluation/last/evaluation.json"
+    content = json.loads(evaluation.read_text())
+    for column in content["columns"].values():
+        column["interval_95"] = [0.3, 0.7]
+    evaluation.write_text(json.dumps(content))
+    return directory
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "NETWORKS", tmp_path)
+    return tmp_path
+
+
+def add(run, *arguments):
+    flags = ["--workdir", str(run), "--name", "tiny", "--recipe", "python main.py --config tiny.py"]
+    return command.main(["add", *flags, *arguments])
+
+
+def test_a_network_comes_back_as_it_was(run, empty, capsys):
+    assert add(run, "--seeds", "0,1") == 0
+    original, copy = load_run(run, "last"), load_run("zoo:tiny")
+    assert copy.config.to_dict() == original.config.to_dict() and copy.epoch == 1
+    for a, b in zip(
+        *(jax.tree.leaves((r.params, r.batch_stats)) for r in (original, copy)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    images = np.full((2, 8, 8, 1), 0.5)
+    logits = [r.classifier.eval(r.params, r.batch_stats, images) for r in (original, copy)]
+    np.testing.assert_array_equal(*logits)
+    card = store.read_card("tiny")
+    assert card.seeds == [0, 1] and card.test_images == 20 and len(card.accuracy) == 6
+    assert command.main([]) == 0
+    listed = capsys.readouterr().out.splitlines()[-1]
+    assert listed.startswith("zoo:tiny") and listed.count("50.00") == 6
+
+
+def test_a_file_that_is_not_the_cards_is_refused(run, empty):
+    add(run)
+    path = empty / "tiny.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="tiny.safetensors is missing or damaged"):
+        load_run("zoo:tiny")
+
+
+def test_a_card_alone_says_how_to_train_the_network(run, empty):
+    add(run, "--card_only")
+    assert not (empty / "tiny.safetensors").exists()
+    with pytest.raises(
+        InputError, match="is a card alone, .* `python main.py --config tiny.py` trains"
+    ):
+        load_run("zoo:tiny")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--checkpoint", "best_ema"], "--checkpoint=best_ema"),
+        (["--checkpoint", "best"], "best was not evaluated under natural, fgsm"),
+        (["--seeds", "zero"], "--seeds=zero must be numbers"),
+        (["--name", "../x"], "--name=../x must be of small letters"),
+    ],
+)
+def test_bad_input(arguments, message, run, empty, capsys):
+    assert add(run, *arguments) == 2
+    assert message in capsys.readouterr().err and not any(empty.iterdir())
+
+
+def test_the_package_stays_small(run, empty, monkeypatch, capsys):
+    monkeypatch.setattr(store, "LARGEST", 1000)
+    assert add(run) == 2
+    assert "may have 1,000; --card_only keeps the card alone" in capsys.readouterr().err
+    assert not any(empty.iterdir())
+
+
+def test_unknown_names(empty):
+    with pytest.raises(InputError, match="^zoo:resnet is not in the zoo; there are none$"):
+        load_run("zoo:resnet")
+    with pytest.raises(InputError, match="zoo:x is a network of the zoo, which has no directory"):
+        read_config("zoo:x")
+
+
+def test_the_networks_fit_in_the_package():
+    assert sum(path.stat().st_size for path in store.NETWORKS.glob("*.safetensors")) < store.LARGEST
+
+
+@pytest.mark.parametrize("name", store.names())
+def test_a_network_is_as_good_as_its_card_says(name):
+    card = store.read_card(name)
+    if not card.file["packaged"]:
+        pytest.skip("a card alone")
+    run = load_run(f"zoo:{name}")
+    data = sources.load(**run.config.data.to_dict())
+    logits = run.classifier.eval(run.params, run.batch_stats, data.x_test.astype(np.float32) / 255)
+    assert np.mean(np.argmax(logits, -1) == data.y_test) == card.accuracy["natural"]["accuracy"]
+    assert card.test_images == len(data.y_test)
