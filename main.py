@@ -136,6 +136,9 @@ SEEDS = flags.DEFINE_integer(
     None,
     "reproduce: runs of every setting, from seed 0; by default 5 for overfitting and gamma, else 1.",
 )
+JOBS = flags.DEFINE_integer(
+    "jobs", 1, "reproduce: how many runs to train at a time, on CPUs, each on cores of its own."
+)
 LIST = flags.DEFINE_bool("list", False, "reproduce: only print the runs, their state and cost.")
 ONLY = flags.DEFINE_string(
     "only",
@@ -234,6 +237,7 @@ def reproduce_paper() -> None:
         show_plan=LIST.value,
         target=TARGET.value,
         devices=DEVICES.value,
+        jobs=JOBS.value,
     )
 
 
@@ -295,7 +299,17 @@ MODES = {
     ),
     "reproduce": Mode(
         reproduce_paper,
-        takes={"experiment", "scale", "seeds", "list", "only", "override", "target", "devices"},
+        takes={
+            "experiment",
+            "scale",
+            "seeds",
+            "jobs",
+            "list",
+            "only",
+            "override",
+            "target",
+            "devices",
+        },
         needs=("experiment", "workdir"),
     ),
     "explain": Mode(explain_run, takes={"checkpoint", "examples", "workdirs"}, needs=("workdir",)),

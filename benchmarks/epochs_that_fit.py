@@ -1,7 +1,7 @@
 """How many epochs of AT, AT-AWP and AT-RWP fit into a time, one after the other, by measured steps.
 
     python -m benchmarks.epochs_that_fit --step_time STEP_TIME.json --seconds 300 [--least 4]
-        [--test_examples 2000]
+        [--test_examples 2000] [--every 4]
 
 STEP_TIME.json is what `benchmarks.step_time --evaluation --json` wrote: a step's time is a line through
 its k. AT-RWP is taken to need K2 steps of weight ascent in every training step. Printed is a multiple of 4,
@@ -27,6 +27,7 @@ def main():
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--least", type=int, default=4)
     parser.add_argument("--test_examples", type=int, default=NAMED["cifar10"].test)
+    parser.add_argument("--every", type=int, default=1, help="epochs between evaluations")
     args = parser.parse_args()
     measured = json.loads(args.step_time.read_text())
     rows, evaluation = measured["rows"], measured.get("evaluation")
@@ -36,7 +37,8 @@ def main():
     steps = NAMED["cifar10"].train // rows[0]["batch_size"]
     batches = math.ceil(args.test_examples / evaluation["batch_size"])
     an_epoch = sum(
-        steps * (intercept + slope * k) + batches * evaluation["seconds"] for k in K.values()
+        steps * (intercept + slope * k) + batches * evaluation["seconds"] / args.every
+        for k in K.values()
     )
     left = args.seconds - len(K) * (STARTING + rows[0]["compile_seconds"])
     epochs = int(left / an_epoch)

@@ -3,14 +3,16 @@
 #
 #     benchmarks/gpu.sh check RESULTS     1 minute: the GPU, a recorded case in float64, a step in bfloat16
 #     benchmarks/gpu.sh speed RESULTS     3 minutes: steps beside PyTorch's and beside their floors
-#     benchmarks/gpu.sh train RESULTS     5 minutes: AT, AT-AWP and AT-RWP in as many epochs as fit, one picture
+#     benchmarks/gpu.sh train RESULTS     5 minutes: AT-RWP, AT and AT-AWP at the scale `short`, one picture
 #     benchmarks/gpu.sh attacks RESULTS   3 minutes: AutoAttack beside the official code
 #     benchmarks/gpu.sh options RESULTS   5 minutes: what XLA's options change
 #
 # Needs JAX for the GPU (0.10 to 0.12) and, for rivals, torch with CUDA (2.11 or newer); no
-# tensorflow-datasets. `train` needs DATA, an npz of CIFAR-10's size (x_train, y_train, x_test, y_test);
-# `attacks` needs AUTO_ATTACK, a checkout of fra31/auto-attack, and attacks RESULTS/cifar10_at_rwp, which
-# `train` leaves, or CASES, a directory of recorded runs. PYTHON chooses the interpreter, LIMIT the seconds of
+# tensorflow-datasets. `train` needs DATA, an npz of CIFAR-10's size (x_train, y_train, x_test, y_test), and
+# trains each method for as many epochs as fit, on 2,000 test images; EPOCHS=40 is the whole schedule on all of
+# them, METHODS='*_at_rwp_*' one method of it: a slice of 8 minutes (LIMIT=480) on an H100. `attacks` needs
+# AUTO_ATTACK, a checkout of fra31/auto-attack, and attacks the AT-RWP network that `train` leaves in RESULTS,
+# or CASES, a directory of recorded runs. PYTHON chooses the interpreter, LIMIT the seconds of
 # a part, and SMALL=1 a size for CPUs.
 set -euo pipefail
 declare -A minutes=([check]=1 [speed]=3 [train]=5 [attacks]=3 [options]=5)
@@ -60,13 +62,15 @@ repeats=3 lasting=1 test_images=2000 examples=256 least=4 small=()
 if [ -n "${SMALL:-}" ]; then
   model=wrn-10-1 wide=wrn-10-1 batch=16 large=32 dtype=float32 ks=0,2 rivals=float32
   repeats=1 lasting=0.1 test_images=64 examples=16 least=2
-  small=(--config.model.name=wrn-10-1 --config.attack.steps=1 --config.evaluation.steps=1)
-  small+=(--config.weight_perturbation.steps=2 --config.epoch_examples=640)
+  for change in model.name=wrn-10-1 attack.steps=1 evaluation.steps=1 weight_perturbation.steps=2 epoch_examples=640; do
+    small+=(--override $change)
+  done
 fi
 try() { # a step that fails does not end the part
   "$@" || { failed=1 && echo "benchmarks/gpu.sh: failed: $*"; }
 }
 failed=0
+short=$results/short rwp=short_cifar10_at_rwp_seed0 every=4
 step_time() { # MODEL BATCH RIVALS NAME [ARGUMENT ...]
   try $python -m benchmarks.step_time --config configs/cifar10_at_rwp.py --model "$1" --batch_sizes "$2" --dtype $dtype \
     --k $ks --rivals "$3" --repeats $repeats --seconds $lasting --json "$results/$4.json" "${@:5}"
@@ -86,29 +90,29 @@ speed) # most valuable first: ours, then the rivals, then the larger sizes
   step_time $model $large $rivals "rivals_${model}_$large"
   step_time $wide $batch $rivals "rivals_${wide}_$batch" ;;
 train)
-  timing=$results/speed_${model}_$batch.json
-  [ -s "$timing" ] || ks=0,10 step_time $model $batch "" "speed_${model}_$batch" --evaluation
-  data=$results/data.npz
-  $python - "$DATA" "$data" $test_images <<'PROGRAM'
+  data=$DATA epochs=${EPOCHS:-}
+  if [ -z "$epochs" ]; then
+    timing=$results/speed_${model}_$batch.json data=$results/data.npz
+    [ -s "$timing" ] || ks=0,10 step_time $model $batch "" "speed_${model}_$batch" --evaluation
+    $python - "$DATA" "$data" $test_images <<'PROGRAM'
 import sys
 import numpy as np
 data = dict(np.load(sys.argv[1]))
 count = int(sys.argv[3])
 np.savez(sys.argv[2], **data | {"x_test": data["x_test"][:count], "y_test": data["y_test"][:count]})
 PROGRAM
-  epochs=$($python -m benchmarks.epochs_that_fit --step_time "$timing" --seconds $((seconds - SECONDS)) --least $least \
-    --test_examples $test_images)
-  echo "$epochs epochs of each method, evaluated on $test_images test images"
-  for method in at_rwp at at_awp; do
-    try $python main.py --config configs/cifar10_$method.py --workdir "$results/cifar10_$method" \
-      --config.data.name=npz --config.data.path="$data" --config.dtype=$dtype --config.batch_size=$batch \
-      --config.evaluation.train_examples=0 "--config.epochs=$epochs" ${small[@]+"${small[@]}"}
-    runs=${runs:+$runs,}$results/cifar10_$method
-    try $python main.py --mode report --workdir "$results/report" --workdirs "$runs"
+    epochs=$($python -m benchmarks.epochs_that_fit --step_time "$timing" --seconds $((seconds - SECONDS)) \
+      --least $least --test_examples $test_images --every $every)
+  fi
+  echo "$epochs epochs of each method"
+  for method in ${METHODS:-'*_at_rwp_*' '*_at_seed*' '*_at_awp_*'}; do
+    try $python main.py --mode reproduce --experiment fig2c --scale short --workdir "$short" --only "$method" \
+      --override data.name=npz --override "data.path=$data" --override dtype=$dtype --override batch_size=$batch \
+      --override evaluation.train_examples=0 --override "epochs=$epochs" ${small[@]+"${small[@]}"}
   done ;;
 attacks)
-  if [ -d "$results/cifar10_at_rwp" ]; then
-    source=(--workdir "$results/cifar10_at_rwp" --examples $examples)
+  if [ -d "$short/runs/$rwp" ]; then
+    source=(--workdir "$short/runs/$rwp" --examples $examples)
   else
     needs CASES "a directory of recorded runs, where train has left no run in RESULTS"
     source=(--cases "$CASES" --examples $examples)

@@ -10,7 +10,7 @@ Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy 
 from configs import digits_at
 
 
-def get_config(threat: str = "linf"):
-    config = digits_at.get_config(threat)
+def get_config(setting: str = "linf"):
+    config = digits_at.get_config(setting)
     config.weight_perturbation.name = "awp"
     return config

@@ -1,4 +1,4 @@
-"""TRADES (Zhang et al., 2019) on scikit-learn's 8x8 digits.
+"""TRADES (Zhang et al., 2019) on scikit-learn's 8x8 digits, four fifths of which train.
 
     python main.py --config configs/digits_trades.py
 
@@ -10,7 +10,7 @@ from configs import digits_at
 
 
 def get_config():
-    config = digits_at.get_config()
+    config = digits_at.get_config("full")
     config.attack.variant = "trades"
     config.attack.bn = "eval"
     config.objective.name = "trades"

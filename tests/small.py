@@ -21,6 +21,9 @@ def shrink(config, **changes):
     config.batch_size = 16
     config.dtype = "float64"
     config.data.name = "npz"
+    config.data.train_examples = 0
+    config.model.name = "wrn-10-1"
+    config.evaluation.every = 1
     config.attack.steps = 2
     config.weight_perturbation.steps = 2
     config.evaluation.batch_size = 16

@@ -72,21 +72,36 @@ def difference_table(pairs: Sequence[Pair]) -> Table:
     return Table("Differences", ["difference", *_COLUMNS, "seeds above, last: PGD"], rows, note)
 
 
+_IN_FULL = 3  # differences that get a sentence each
+
+
 def verdicts(pairs: Sequence[Pair]) -> list[str]:
-    """What the last epochs say of each pair, a sentence each."""
-    found = []
-    for pair in pairs:
-        value = difference(pair)
-        if value is None or value.low is None:
-            continue
-        direction = "above" if value.mean > 0 else "below"
-        sure = "excludes" if value.low > 0 or value.high < 0 else "includes"
-        points = cell(value._replace(**_turned(value))) if value.mean < 0 else cell(value)
-        found.append(
-            f"After the last epoch {pair.ours} is {points} points {direction} {pair.other} in PGD "
-            f"accuracy: the interval {sure} zero."
-        )
-    return found
+    """What the last epochs say: a sentence for each of a few pairs, three lists for many."""
+    values = [
+        (pair, value) for pair in pairs if (value := difference(pair)) and value.low is not None
+    ]
+    if len(values) <= _IN_FULL:
+        return [_sentence(pair, value) for pair, value in values]
+    parts = {
+        "above zero": [pair.name for pair, value in values if value.low > 0],
+        "below zero": [pair.name for pair, value in values if value.high < 0],
+        "around zero": [pair.name for pair, value in values if value.low <= 0 <= value.high],
+    }
+    said = [f"{where} of {'; '.join(names)}" for where, names in parts.items() if names]
+    return [
+        f"After the last epoch the interval of the difference in PGD accuracy lies {text}."
+        for text in said
+    ]
+
+
+def _sentence(pair: Pair, value: Spread) -> str:
+    direction = "above" if value.mean > 0 else "below"
+    sure = "excludes" if value.low > 0 or value.high < 0 else "includes"
+    size = value._replace(**_turned(value)) if value.mean < 0 else value
+    return (
+        f"After the last epoch {pair.ours} is {cell(size)} points {direction} {pair.other} in PGD "
+        f"accuracy: the interval {sure} zero."
+    )
 
 
 def _turned(value: Spread) -> dict[str, float]:

@@ -59,7 +59,7 @@ _TEMPLATE = """<!doctype html>
 {% endif -%}
 <thead><tr>{% for cell in table.header %}<th scope="col">{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>
-{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ whole(cell) }}</td>{% endfor %}</tr>
 {% endfor %}</tbody>
 </table></div>
 {% if table.note %}<p class="note">{{ table.note }}</p>
@@ -98,6 +98,7 @@ def write_page(
         introduction=introduction,
         sections=sections,
         version=__version__,
+        whole=lambda cell: cell.replace(", ", ",\N{NO-BREAK SPACE}"),  # keeps an interval on a line
         encoded=lambda picture: base64.b64encode(picture.read_bytes()).decode(),
     )
     write_text(path, page)

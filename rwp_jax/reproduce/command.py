@@ -14,6 +14,7 @@ from rwp_jax.report.table import MISSING, Table, as_text
 from rwp_jax.reproduce import plan
 from rwp_jax.reproduce.experiments import SCALES, make_experiment
 from rwp_jax.reproduce.hours import check_runs, device_hours
+from rwp_jax.reproduce.jobs import check_jobs, train
 from rwp_jax.reproduce.output import write_report
 from rwp_jax.reproduce.plan import Run
 
@@ -32,6 +33,7 @@ def reproduce(
     show_plan: bool = False,
     target: str | None = None,
     devices: int | None = None,
+    jobs: int = 1,
 ) -> None:
     """Runs a table or figure of the paper; what is finished, or under way elsewhere, is left alone.
 
@@ -47,6 +49,7 @@ def reproduce(
       show_plan: only print the runs, their state and what they cost.
       target: with show_plan, hardware whose device-hours are shown; it need not be there.
       devices: of the target.
+      jobs: how many runs to train at a time, on CPUs.
 
     Raises:
       InputError: for bad input, before anything is trained.
@@ -76,15 +79,17 @@ def reproduce(
     _load_data(chosen)
     if all(run.config.dtype != "float64" for run in chosen):
         prefer_eigen()
-    diverged = []
+    check_jobs(jobs)
+    unfinished = [run for run in chosen if not run.finished]
+    diverged = train(unfinished, jobs) if jobs > 1 else []
     for number, run in enumerate(chosen, 1):
         print(
             f"[{number}/{len(chosen)}] {run.name}{': finished' if run.finished else ''}", flush=True
         )
         try:
-            if not run.finished:
+            if not run.finished and jobs == 1:
                 self_training.train(run.config, run.directory)
-            for which in _unevaluated(run, attacks):
+            for which in _unevaluated(run, attacks) if run.finished else ():
                 robustness.evaluate(run.directory, which, ",".join(attacks), 0, False)
         except NonFiniteLoss as error:
             print(f"{run.name}: {error}", flush=True)

@@ -45,6 +45,7 @@ class Experiment(NamedTuple):
       finding: what the paper found there, "" where its figures stand beside ours.
       pairs: names of points whose difference is of interest, the first of which is to be better.
       seeds: how many runs of every point unless another number is asked for.
+      changes: in every run, beside those of the scale.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Experiment(NamedTuple):
     finding: str = ""
     pairs: tuple[tuple[str, str], ...] = ()
     seeds: int = 1
+    changes: dict[str, Any] = {}
 
 
 class Scale(NamedTuple):
@@ -68,7 +70,9 @@ class Scale(NamedTuple):
       threats: threat models of Table 1.
       datasets: prefix of the configs of each data set of Table 1 -> `config.data.name`.
       changes: in every run at this scale.
-      wide: changes in Table 2's AT runs.
+      table2: changes in those of Table 2 besides.
+      table2_at: config of its AT runs.
+      wide: their network, "" for that of the config.
       lsc_ranges: of Figure 1(c), [low, high). The paper's text has no bounds: these are ours.
       c_mins: of Figure 2(a), ours but for 1.7.
       k2s: of Figure 2(b).
@@ -79,7 +83,9 @@ class Scale(NamedTuple):
     threats: tuple[str, ...]
     datasets: dict[str, str]
     changes: dict[str, Any]
-    wide: dict[str, Any]
+    table2: dict[str, Any]
+    table2_at: str
+    wide: str
     lsc_ranges: tuple[tuple[float, float], ...]
     c_mins: tuple[float, ...]
     k2s: tuple[int, ...]
@@ -88,12 +94,14 @@ class Scale(NamedTuple):
 _INF = float("inf")
 SCALES = {
     "digits": Scale(
-        described="scikit-learn's 8x8 digits, wrn-10-1",
+        described="scikit-learn's 8x8 digits",
         prefix="digits",
         threats=("l_inf", "l_2"),
         datasets={"digits": "digits"},
-        changes={"data.validation_examples": 144},  # a tenth of the training set
-        wide={},
+        changes={},
+        table2={"data.validation_examples": 144},  # a tenth of the training set
+        table2_at="digits_at:full",  # as TRADES and RST, not on a hundred images
+        wide="",
         lsc_ranges=((0.0, 0.2), (0.2, 0.5), (0.5, 1.0), (1.0, 1.7), (1.7, _INF)),
         c_mins=(0.2, 0.4, 0.7, 1.0, 1.3, 1.7, 2.2),
         k2s=(1, 2, 3, 5, 7, 10),
@@ -104,7 +112,9 @@ SCALES = {
         threats=("l_inf", "l_2"),
         datasets={"svhn": "svhn_cropped", "cifar10": "cifar10", "cifar100": "cifar100"},
         changes={},
-        wide={"model.name": "wrn-34-10"},
+        table2={},
+        table2_at="cifar10_at",
+        wide="wrn-34-10",
         lsc_ranges=((0.0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 2.0), (2.0, 2.5), (2.5, _INF)),
         c_mins=(0.5, 1.0, 1.3, 1.5, 1.7, 1.9, 2.1, 2.4),
         k2s=tuple(range(1, 11)),
@@ -116,7 +126,7 @@ SCALES["short"] = SCALES["cifar10"]._replace(
     threats=("l_inf",),
     datasets={"cifar10": "cifar10"},
     changes={"epochs": 40, "dtype": "bfloat16", "evaluation.every": 4},
-    wide={},
+    wide="",
 )
 
 
@@ -149,15 +159,18 @@ def _table1(scale: str) -> Experiment:
 
 
 def _table2(scale: str) -> Experiment:
+    size = SCALES[scale]
+    configs = {"at": size.table2_at, "trades": f"{size.prefix}_trades", "rst": f"{size.prefix}_rst"}
     points = [
-        _point(f"{objective.upper()}{suffix}", f"{SCALES[scale].prefix}_{objective}", method)
-        for objective in ("at", "trades", "rst")
+        _point(f"{objective.upper()}{suffix}", config, method)
+        for objective, config in configs.items()
         for suffix, method in METHODS.items()
     ]
-    wide = SCALES[scale].wide
-    points = [p._replace(changes=p.changes | wide) if p.config[-2:] == "at" else p for p in points]
+    if size.wide:
+        wide = lambda p: p._replace(changes=p.changes | {"model.name": size.wide})
+        points = [wide(p) if p.config == size.table2_at else p for p in points]
     title = "Table 2: AT, TRADES and RST with no weight perturbation, AWP and RWP"
-    return Experiment("table2", scale, title, "table2", tuple(points))
+    return Experiment("table2", scale, title, "table2", tuple(points), changes=size.table2)
 
 
 def _fig1a(scale: str) -> Experiment:

@@ -105,7 +105,7 @@ def _make_run(
     name = _run_name(point.config, changes, seed)
     if experiment.scale != scale.prefix:  # another scale has configs of these names
         name = f"{experiment.scale}_{name}"
-    changes |= scale.changes
+    changes |= scale.changes | experiment.changes
     for override in overrides:
         if override.key not in defaults or override.key == "seed":
             hint = "--seeds sets it" if override.key == "seed" else hint_at(override.key, defaults)

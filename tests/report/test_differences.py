@@ -32,7 +32,7 @@ def test_the_table_has_a_row_for_what_can_be_compared(pair, tmp_path):
     write_csv(table, tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="") as file:
         (figures,) = csv.DictReader(file)
-    assert float(figures["best: PGD"]) == pytest.approx(10.0)
+    assert float(figures["best: PGD"]) == pytest.approx(13.33)
     assert float(figures["best − last: PGD"]) == pytest.approx(-100 * (0.2 - 0.1) / 3, abs=0.01)
     assert float(figures["last: PGD, low"]) < 16.67 < float(figures["last: PGD, high"])
 
@@ -45,3 +45,12 @@ def test_what_is_said_follows_the_interval(pair):
     (unsure,) = verdicts([pair._replace(others=pair.results[::-1])])
     assert "includes zero" in unsure
     assert verdicts([pair._replace(results=pair.results[:1])]) == [], "one seed has no interval"
+
+
+def test_many_differences_are_sorted_by_their_intervals(pair):
+    turned = Pair("AT", "RWP", pair.others, pair.results)
+    unsure = pair._replace(others=pair.results[::-1], other="itself")
+    above, below, around = verdicts([pair, turned, unsure, unsure])
+    assert above.endswith("lies above zero of RWP − AT.")
+    assert below.endswith("lies below zero of AT − RWP.")
+    assert around.endswith("lies around zero of RWP − itself; RWP − itself.")

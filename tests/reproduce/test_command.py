@@ -3,6 +3,8 @@
 import csv
 import importlib
 import json
+import os
+import re
 
 import numpy as np
 import pytest
@@ -29,6 +31,9 @@ SMALL = (
     "dtype=float64",
     "batch_size=16",
     "data.name=npz",
+    "data.train_examples=0",
+    "model.name=wrn-10-1",
+    "evaluation.every=1",
     "data.validation_examples=16",
     "attack.steps=2",
     "evaluation.steps=2",
@@ -236,3 +241,30 @@ def test_bad_input_comes_before_any_training(small, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="--workdir=.*file"):
         reproduce("fig2c", "digits", tmp_path / "file", load_config, overrides=small)
+
+
+needs_cores = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU core")
+
+
+@needs_cores
+def test_several_runs_at_a_time(small, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    diverging = "*_awp_*:optimizer.learning_rate=1e30"
+    with pytest.raises(NonFiniteLoss, match="^digits_at_awp_seed0: the loss became"):
+        settings = [*small, diverging]
+        wanted = "*awp*,*_at_seed0"
+        reproduce("fig2c", "digits", tmp_path, load_config, overrides=settings, only=wanted, jobs=2)
+    said = capfd.readouterr().out
+    assert "digits_at_seed0: begun, 1 runs wait" in said
+    assert "digits_at_seed0: finished in" in said
+    assert re.search("digits_at_awp_seed0: .* at step ", said)
+    assert list(read_csv(tmp_path / "fig2c_digits/fig2c.csv")) == ["AT"]
+    log = (tmp_path / "runs/digits_at_seed0.log").read_text()
+    assert "epoch 2/2" in log and "Traceback" not in log
+
+
+def test_more_jobs_than_cores(small, tmp_path):
+    for jobs in (0, 1000):
+        with pytest.raises(InputError, match=f"--jobs={jobs} must be in"):
+            reproduce("fig2c", "digits", tmp_path / "w", load_config, overrides=small, jobs=jobs)
+    assert not (tmp_path / "w").exists()
