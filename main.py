@@ -164,7 +164,7 @@ WORKDIRS = flags.DEFINE_list(
     "report: directories of runs, comma-separated. explain: runs whose landscapes to draw beside.",
 )
 CURVES = flags.DEFINE_string(
-    "curves", "", "report: a CSV file of published learning curves to draw besides."
+    "curves", "", "report, reproduce: a CSV file of published learning curves to draw besides."
 )
 
 
@@ -225,6 +225,10 @@ def load_config(name: str):
     return importlib.import_module(f"configs.{module}").get_config(*filter(None, [argument]))
 
 
+def curves_file() -> pathlib.Path | None:
+    return pathlib.Path(CURVES.value) if CURVES.value else None
+
+
 def reproduce_paper() -> None:
     reproduce(
         EXPERIMENT.value,
@@ -238,6 +242,7 @@ def reproduce_paper() -> None:
         target=TARGET.value,
         devices=DEVICES.value,
         jobs=JOBS.value,
+        curves=curves_file(),
     )
 
 
@@ -262,9 +267,8 @@ def explain_run() -> None:
 
 def report() -> None:
     directories = workdirs()
-    curves = pathlib.Path(CURVES.value) if CURVES.value else None
     output = pathlib.Path(WORKDIR.value or "runs/report")
-    comparison.compare(directories, output, curves, ONLY.value)
+    comparison.compare(directories, output, curves_file(), ONLY.value)
 
 
 # Beside --mode and --workdir.
@@ -304,6 +308,7 @@ MODES = {
             "scale",
             "seeds",
             "jobs",
+            "curves",
             "list",
             "only",
             "override",

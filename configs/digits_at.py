@@ -17,7 +17,7 @@ from rwp_jax.errors import InputError
 def get_config(setting: str = "linf"):
     config = default.get_config()
     config.epochs = 150
-    config.batch_size = 20
+    config.batch_size = 16
     config.data.name = "digits"
     config.data.train_examples = 100
     config.model.name = "wrn-10-2"

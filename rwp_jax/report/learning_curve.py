@@ -2,19 +2,10 @@
 
 import pathlib
 
-import matplotlib
+from rwp_jax.report import style
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
-
-CURVES = {  # (split, figure): (label, colour, line style)
-    ("train", "natural_accuracy"): ("natural, train", "tab:blue", "--"),
-    ("test", "natural_accuracy"): ("natural, test", "tab:blue", "-"),
-    ("validation", "natural_accuracy"): ("natural, validation", "tab:blue", ":"),
-    ("train", "pgd_accuracy"): ("PGD, train", "tab:red", "--"),
-    ("test", "pgd_accuracy"): ("PGD, test", "tab:red", "-"),
-    ("validation", "pgd_accuracy"): ("PGD, validation", "tab:red", ":"),
-}
+_SPLITS = {"test": "-", "train": (0, (4, 2)), "validation": (0, (1, 1))}  # split -> its line
+_FIGURES = {"pgd_accuracy": "PGD", "natural_accuracy": "natural"}
 
 
 def draw_learning_curve(records: list[dict], title: str, path: pathlib.Path) -> None:
@@ -25,21 +16,35 @@ def draw_learning_curve(records: list[dict], title: str, path: pathlib.Path) -> 
       title: over the picture.
       path: of the file to write.
     """
-    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
-    for (split, name), (label, colour, style) in CURVES.items():
-        points = [(r["epoch"] + 1, r[name]) for r in records if r["split"] == split and name in r]
-        if points:
-            epochs, values = zip(*points, strict=True)
-            marker = "." if len(points) == 1 else None
-            percent = [100 * value for value in values]
-            axes.plot(epochs, percent, style, color=colour, label=label, marker=marker)
-    tests = [r for r in records if r["split"] == "test"]
-    if tests:
-        best = max(tests, key=lambda r: (r["pgd_accuracy"], -r["epoch"]))
-        axes.plot(best["epoch"] + 1, 100 * best["pgd_accuracy"], "o", color="tab:red", label="best")
-    axes.set(xlabel="epoch", ylabel="accuracy (%)", title=title)
-    axes.grid(alpha=0.3)
-    if axes.has_data():  # an imported run has no epochs of its own
-        axes.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    with style.panels(path, 2.6) as (figure, (axes,)):
+        shown = []
+        for index, (name, label) in zip((2, 0), _FIGURES.items(), strict=True):
+            for split, dash in _SPLITS.items():
+                points = [
+                    (r["epoch"] + 1, 100 * r[name])
+                    for r in records
+                    if r["split"] == split and name in r
+                ]
+                if not points:
+                    continue
+                epochs, values = zip(*points, strict=True)
+                look = {"color": style.colour(index), "marker": style.marker(index)}
+                every = max(1, len(epochs) // 8)
+                thin = {} if split == "test" else {"lw": 0.8, "ms": 2.5}
+                axes.plot(
+                    epochs,
+                    values,
+                    ls=dash,
+                    label=f"{label}, {split}",
+                    markevery=every,
+                    **look,
+                    **thin,
+                )
+                shown += values
+                if (split, name) == ("test", "pgd_accuracy"):
+                    style.mark_best(axes, epochs, values, index, below=False)
+        axes.set(xlabel="epoch", ylabel="accuracy (%)")
+        style.show_percent(axes, shown)
+        style.title(figure, title, "")
+        if shown:  # an imported run has no epochs of its own
+            style.legend(figure, axes)

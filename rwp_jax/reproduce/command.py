@@ -9,12 +9,14 @@ from rwp_jax.finite import NonFiniteLoss
 from rwp_jax.hardware.plan import short
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
 from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.report.published import read_published
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import MISSING, Table, as_text
 from rwp_jax.reproduce import plan
 from rwp_jax.reproduce.experiments import SCALES, make_experiment
 from rwp_jax.reproduce.hours import check_runs, device_hours
 from rwp_jax.reproduce.jobs import check_jobs, train
+from rwp_jax.reproduce.layout import CURVES
 from rwp_jax.reproduce.output import write_report
 from rwp_jax.reproduce.plan import Run
 
@@ -34,6 +36,7 @@ def reproduce(
     target: str | None = None,
     devices: int | None = None,
     jobs: int = 1,
+    curves: pathlib.Path | None = None,
 ) -> None:
     """Runs a table or figure of the paper; what is finished, or under way elsewhere, is left alone.
 
@@ -50,6 +53,7 @@ def reproduce(
       target: with show_plan, hardware whose device-hours are shown; it need not be there.
       devices: of the target.
       jobs: how many runs to train at a time, on CPUs.
+      curves: CSV file of published curves to draw beside learning curves, see `published.read_published`.
 
     Raises:
       InputError: for bad input, before anything is trained.
@@ -62,6 +66,9 @@ def reproduce(
     if show_plan:
         only_compile()
     wanted = make_experiment(name, scale)
+    if curves and wanted.layout != CURVES:
+        raise InputError(f"--curves is for learning curves, --experiment={name} has none")
+    published = read_published(curves) if curves else []
     settings = [plan.parse_override(text) for text in overrides]
     runs = plan.make_plan(wanted, seeds, settings, directory, load_config)
     chosen = plan.select(runs, only or "*")
@@ -97,7 +104,7 @@ def reproduce(
         except workdir.InUse as error:
             print(f"{run.name} is left to another process: {error}", flush=True)
     if any(run.finished for run in runs):
-        write_report(wanted, runs, directory / f"{name}_{scale}", overrides)
+        write_report(wanted, runs, directory / f"{name}_{scale}", overrides, published)
     elif not diverged:
         print(f"no run of {name} is finished yet: the same command writes the report once one is")
     if diverged:

@@ -1,12 +1,14 @@
 """The paper's figures from the runs of an experiment, with what their settings differ in."""
 
 import pathlib
+from collections.abc import Sequence
 
 from rwp_jax.report import summary
 from rwp_jax.report.curves import draw_learning_curves
 from rwp_jax.report.differences import Pair, difference_table, verdicts
 from rwp_jax.report.gate import draw_gate, perturbs
 from rwp_jax.report.page import Picture, Section
+from rwp_jax.report.published import PublishedCurve
 from rwp_jax.report.setting import setting
 from rwp_jax.report.sweep import Line, Sweep, draw_sweep
 from rwp_jax.reproduce.experiments import REFERENCE, Experiment
@@ -35,10 +37,15 @@ def _compared(experiment: Experiment, trained: Trained) -> tuple[list, list[str]
     return [table] if table.rows else [], verdicts(pairs)
 
 
-def curves(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Section:
-    """Learning curves."""
+def curves(
+    experiment: Experiment,
+    trained: Trained,
+    picture: pathlib.Path,
+    published: Sequence[PublishedCurve],
+) -> Section:
+    """Learning curves, those of others dotted."""
     groups = groups_of(experiment, trained)
-    caption = draw_learning_curves(groups, [], experiment.title, picture)
+    caption = draw_learning_curves(groups, published, experiment.title, picture)
     differences, said = _compared(experiment, trained)
     tables = [summary.summary_table(groups), *differences]
     pictures = [Picture(picture, caption)]

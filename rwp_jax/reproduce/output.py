@@ -7,6 +7,7 @@ from rwp_jax import cost
 from rwp_jax.report import summary
 from rwp_jax.report.explained import explained
 from rwp_jax.report.page import PAGE, write_page
+from rwp_jax.report.published import PublishedCurve, choose_published
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import as_text, write_csv
 from rwp_jax.reproduce.experiments import SCALES, Experiment
@@ -23,7 +24,11 @@ def _by_setting(trained) -> dict:
 
 
 def write_report(
-    wanted: Experiment, runs: Sequence[Run], output: pathlib.Path, overrides: Sequence[str]
+    wanted: Experiment,
+    runs: Sequence[Run],
+    output: pathlib.Path,
+    overrides: Sequence[str],
+    published: Sequence[PublishedCurve] = (),
 ) -> None:
     """Writes report.html, CSV and PNG of the runs that are finished, and prints the tables.
 
@@ -32,10 +37,13 @@ def write_report(
       runs: all of its runs.
       output: directory to write to.
       overrides: that the runs were given.
+      published: all curves that there are to choose from.
     """
     trained = [(run.point, read_result(run.directory)) for run in runs if run.finished]
     output.mkdir(parents=True, exist_ok=True)
-    section = lay_out(wanted, trained, output / f"{wanted.name}.png")
+    threats = {(result.config.data.name, result.config.threat.norm) for _, result in trained}
+    beside = choose_published(published, "", threats)
+    section = lay_out(wanted, trained, output / f"{wanted.name}.png", beside)
     names = [f"{wanted.name}.csv", f"{wanted.name}_differences.csv"][: len(section.tables)]
     for table, csv_name in zip(section.tables, names, strict=True):
         write_csv(table, output / csv_name)
@@ -49,6 +57,9 @@ def write_report(
         + (f" Set by --override: {', '.join(overrides)}." if overrides else ""),
         *(f"{summary.standard_error(count)}." for count in tests),
     ]
+    if published:
+        names = ", ".join(curve.name for curve in beside) or "none of the runs' data set and norm"
+        introduction.append(f"Published curves: {names}.")
     if wanted.finding:
         introduction.append(f"The paper's finding: {wanted.finding}.")
     sections = [section, *explained([result for _, result in trained])]

@@ -210,6 +210,19 @@ def test_differences_are_paired_over_seeds(tmp_path, epochs_of_three):
     assert "points above AT" in page or "points below AT" in page
 
 
+def test_published_curves_stand_beside_learning_curves_alone(tmp_path, epochs_of_three):
+    write_runs("fig1a", tmp_path, seeds=1)
+    curves = tmp_path / "curves.csv"
+    header = "source,dataset,norm,model,method,epoch,test_acc,test_robust_acc"
+    curves.write_text(f"{header}\nx,digits,linf,net,at,0,0.5,0.3\n")
+    given = {"overrides": epochs_of_three, "curves": curves}
+    reproduce("fig1a", "digits", tmp_path, load_config, **given)
+    page = (tmp_path / "fig1a_digits/report.html").read_text()
+    assert "Published curves: x-digits-linf-net-at." in page and "are dotted" in page
+    with pytest.raises(InputError, match="--curves is for learning curves, --experiment=fig2a has"):
+        reproduce("fig2a", "digits", tmp_path, load_config, **given)
+
+
 def test_the_short_scale_has_the_rows_of_l_inf(tmp_path, epochs_of_three):
     overrides = ["dtype=float32"]  # bfloat16 and these tests' float64 exclude each other
     settings = list(map(parse_override, overrides))
