@@ -6,6 +6,7 @@ other on both. A run ends with the same digits only on as many cores: sums are s
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -63,6 +64,11 @@ def train(runs: Sequence[Run], jobs: int) -> list[str]:
     share = len(cores) // jobs
     free = [cores[i * share : (i + 1) * share] for i in range(jobs)]
     waiting, working, diverged = list(reversed(runs)), {}, []
+
+    def stop(*_) -> None:
+        raise Interrupted("SIGTERM: the runs under way have saved; the same command continues")
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         while waiting or working:
             while waiting and free:
@@ -82,6 +88,7 @@ def train(runs: Sequence[Run], jobs: int) -> list[str]:
             job.process.terminate()
         for job in working.values():
             job.process.wait()
+        signal.signal(signal.SIGTERM, before)
     return diverged
 
 
@@ -97,6 +104,7 @@ def _start(run: Run, cores: Sequence[int]) -> _Job:
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
+            start_new_session=True,  # Ctrl-C is for this process, which then asks them to stop
         )
     process.stdin.write(pickle.dumps((run.config, run.directory)))
     process.stdin.close()

@@ -58,8 +58,8 @@ def write_report(
         *(f"{summary.standard_error(count)}." for count in tests),
     ]
     if published:
-        names = ", ".join(curve.name for curve in beside) or "none of the runs' data set and norm"
-        introduction.append(f"Published curves: {names}.")
+        drawn = ", ".join(curve.name for curve in beside) or "none of the runs' data set and norm"
+        introduction.append(f"Published curves: {drawn}.")
     if wanted.finding:
         introduction.append(f"The paper's finding: {wanted.finding}.")
     sections = [section, *explained([result for _, result in trained])]
