@@ -68,6 +68,10 @@ def test_fractions(argument, expected):
         ([DIGITS, "epochs=3"], "'epochs=3' is no flag"),
         (["--config=configs/cifar10_at.py:l3"], "is 'l3', must be linf or l2"),
         ([DIGITS, "--config.threat.norm=l1"], "must be one of l_inf, l_2"),
+        (["--mode=explain"], "holds no run"),
+        ([DIGITS, "--jobs=2"], "--jobs is for --mode=reproduce"),
+        (["--mode=reproduce", "--experiment=fig9"], "--experiment=fig9 must be one of table1"),
+        (["--mode=reproduce", "--experiment=gamma", "--seeds=0"], "--seeds=0 must be at least 1"),
         (["--mode=report", "--workdirs=a,,b"], "--workdirs=a,,b: an entry between commas is empty"),
     ],
 )
