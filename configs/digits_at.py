@@ -1,6 +1,6 @@
 """Adversarial training on a hundred of scikit-learn's 8x8 digits: the baseline that overfits.
 
-    python main.py --config configs/digits_at.py       # L_inf, epsilon 0.2
+    python main.py --config configs/digits_at.py       # L_inf, epsilon 0.3
     python main.py --config configs/digits_at.py:l2    # L_2, epsilon 0.8
     python main.py --config configs/digits_at.py:full  # four fifths of the digits train, L_inf
 
@@ -21,11 +21,11 @@ def get_config(setting: str = "linf"):
     config.data.name = "digits"
     config.data.train_examples = 100
     config.model.name = "wrn-10-2"
-    config.threat.epsilon = 0.2
+    config.threat.epsilon = 0.3
     config.evaluation.every = 15  # the test set is seventeen times the training set
     config.evaluation.train_examples = 100
-    config.attack.step_size = 0.05
-    config.evaluation.step_size = 0.05
+    config.attack.step_size = 0.075
+    config.evaluation.step_size = 0.075
     config.weight_perturbation.name = "none"
     config.optimizer.learning_rate = 0.1
     if setting == "l2":
@@ -38,7 +38,10 @@ def get_config(setting: str = "linf"):
         config.batch_size = 64
         config.data.train_examples = 0
         config.model.name = "wrn-10-1"
+        config.threat.epsilon = 0.2
+        config.attack.step_size = 0.05
         config.evaluation.every = 1
+        config.evaluation.step_size = 0.05
         config.evaluation.train_examples = 360
         config.optimizer.learning_rate = 0.05
     elif setting != "linf":

@@ -1,6 +1,6 @@
 """Adversarial training with adversarial weight perturbation (AWP) on scikit-learn's 8x8 digits.
 
-    python main.py --config configs/digits_at_awp.py       # L_inf, epsilon 0.2
+    python main.py --config configs/digits_at_awp.py       # L_inf, epsilon 0.3
     python main.py --config configs/digits_at_awp.py:l2    # L_2, epsilon 0.8
 
 Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy in %
