@@ -41,7 +41,7 @@ OVERRIDES = {
     "evaluation.batch_size": 120,
     "evaluation.train_examples": 0,
 }
-CONFIGS = {"at": "digits_at_rwp", "trades": "digits_trades_rwp"}
+CONFIGS = {"at": "digits_at_rwp.py:full", "trades": "digits_trades_rwp.py"}
 REFERENCE = "1x1"
 LAYOUTS = (
     REFERENCE,
@@ -62,7 +62,7 @@ def commands(config: str, layout: str, directory: pathlib.Path) -> list[list[str
     shape, _, mode = layout.partition(" ")
     processes = int(shape.split("x")[0])
     overrides = [f"--config.{key}={value}" for key, value in OVERRIDES.items()]
-    command = [sys.executable, "main.py", f"--config=configs/{config}.py", *overrides]
+    command = [sys.executable, "main.py", f"--config=configs/{config}", *overrides]
     command += [f"--config.parallel={mode or 'pmap'}", f"--workdir={directory}"]
     if processes == 1:
         return [command]

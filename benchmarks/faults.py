@@ -33,7 +33,7 @@ from rwp_jax.workdir import SUMMARY
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = (
-    "--config=configs/digits_at_rwp.py",
+    "--config=configs/digits_at_rwp.py:full",
     "--config.epochs=4",
     "--config.checkpoint_steps=3",
     "--config.attack.steps=3",

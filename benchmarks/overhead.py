@@ -1,6 +1,6 @@
 """What checkpoints, metrics and logging cost of a run.
 
-    python -m benchmarks.overhead [--config configs/digits_at_rwp.py] [--epochs 30]
+    python -m benchmarks.overhead [--config configs/digits_at_rwp.py:full] [--epochs 30]
 
 Adds up what training waits for (copies of the state, metrics.jsonl, TensorBoard, lines printed) and the
 processor time of the thread that writes checkpoints, which takes it from a run on the same cores; both as a
@@ -23,7 +23,7 @@ from rwp_jax.models.convolution import prefer_eigen
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default="configs/digits_at_rwp.py")
+    parser.add_argument("--config", default="configs/digits_at_rwp.py:full")
     parser.add_argument("--epochs", type=int, default=30)
     args = parser.parse_args()
     config = load_config(args.config)

@@ -21,7 +21,7 @@ def test_a_forward_pass_of_preactresnet18():
 
 
 def test_training_in_forward_passes():
-    config = digits_at.get_config()
+    config = digits_at.get_config("full")
     images = 1437 // 64 * 64
     evaluation = (360 + 360) * (2 + 2 * 20)
     assert cost.training_passes(config) == 30 * (images * (2 * 10 + 3) + evaluation)
@@ -31,7 +31,7 @@ def test_training_in_forward_passes():
 
 
 def test_weight_ascent_counts_at_most_k2_steps_from_its_first_epoch_on():
-    config = digits_at_rwp.get_config()
+    config = digits_at_rwp.get_config("full")
     most = cost.training_passes(config)
     assert most == cost.training_passes(config, k=10)
     config.weight_perturbation.start_epoch = 10
@@ -87,7 +87,7 @@ EXTRA_FILE = {"extra_data.path": "extra.npz"}
 )
 def test_sizes_are_those_that_the_trainer_finds(module, changes, tmp_path):
     config = module.get_config()
-    config.update_from_flattened_dict(changes)
+    config.update_from_flattened_dict({"data.train_examples": 0} | changes)
     if config.data.name == "npz":
         config.data.path = write_two_classes(tmp_path / "data.npz", 300, 40)
     if config.extra_data.path:

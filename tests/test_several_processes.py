@@ -21,7 +21,7 @@ def test_a_run_moves_from_eight_devices_to_two_processes(monkeypatch, capsys):
 
 def test_processes_that_disagree_end_before_anything_is_written(tmp_path):
     directory = tmp_path / "run"
-    commands = elastic.commands("digits_at_rwp", "2x1", directory)
+    commands = elastic.commands(elastic.CONFIGS["at"], "2x1", directory)
     commands[1].append("--config.seed=1")
     processes = elastic.start(commands, "2x1", directory)
     assert [process.wait() for process in processes] == [2, 2]
@@ -33,7 +33,7 @@ def test_processes_that_disagree_end_before_anything_is_written(tmp_path):
 
 def test_one_that_dies_takes_the_others_along(tmp_path):
     directory = tmp_path / "run"
-    commands = elastic.commands("digits_at_rwp", "2x1", directory)
+    commands = elastic.commands(elastic.CONFIGS["at"], "2x1", directory)
     long = [[*command, "--config.epochs=1000"] for command in commands]
     processes = elastic.start(long, "2x1", directory)
     elastic.wait_for_an_epoch(directory, processes[0])

@@ -138,6 +138,6 @@ def test_bad_input_leaves_nothing(runs, npz, tmp_path):
         assert "\n" not in str(error.value)
     other = shrink(digits_at.get_config(), **{"data.path": npz, "threat.epsilon": 0.1, "epochs": 1})
     trainer.train(other, tmp_path / "other")
-    with pytest.raises(InputError, match="other has config.threat.epsilon=0.1, .*at has 0.2"):
+    with pytest.raises(InputError, match="other has config.threat.epsilon=0.1, .*at has 0.3"):
         command.explain(runs / "at", [tmp_path / "other"], "last", 16)
     assert not (runs / "at/explain/last").exists()

@@ -19,7 +19,7 @@ CHIP = TPUS["v6e"]
 
 
 def small(module=digits_at_rwp, **changes):
-    config = module.get_config()
+    config = module.get_config(*["full"] * (module is digits_at_rwp))
     config.update_from_flattened_dict(
         {"batch_size": 16, "evaluation.batch_size": 16, "evaluation.steps": 3} | changes
     )
