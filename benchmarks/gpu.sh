@@ -70,7 +70,7 @@ try() { # a step that fails does not end the part
   "$@" || { failed=1 && echo "benchmarks/gpu.sh: failed: $*"; }
 }
 failed=0
-short=$results/short rwp=short_cifar10_at_rwp_seed0 every=4
+rwp=short_cifar10_at_rwp_seed0 every=4
 step_time() { # MODEL BATCH RIVALS NAME [ARGUMENT ...]
   try $python -m benchmarks.step_time --config configs/cifar10_at_rwp.py --model "$1" --batch_sizes "$2" --dtype $dtype \
     --k $ks --rivals "$3" --repeats $repeats --seconds $lasting --json "$results/$4.json" "${@:5}"
@@ -105,14 +105,16 @@ PROGRAM
       --least $least --test_examples $test_images --every $every)
   fi
   echo "$epochs epochs of each method"
+  short=$results/short_$epochs
   for method in ${METHODS:-'*_at_rwp_*' '*_at_seed*' '*_at_awp_*'}; do
     try $python main.py --mode reproduce --experiment fig2c --scale short --workdir "$short" --only "$method" \
       --override data.name=npz --override "data.path=$data" --override dtype=$dtype --override batch_size=$batch \
       --override evaluation.train_examples=0 --override "epochs=$epochs" ${small[@]+"${small[@]}"}
   done ;;
 attacks)
-  if [ -d "$short/runs/$rwp" ]; then
-    source=(--workdir "$short/runs/$rwp" --examples $examples)
+  trained=$(ls -dt "$results"/short_*/runs/$rwp 2>/dev/null | head -n 1 || true)
+  if [ -n "$trained" ]; then
+    source=(--workdir "$trained" --examples $examples)
   else
     needs CASES "a directory of recorded runs, where train has left no run in RESULTS"
     source=(--cases "$CASES" --examples $examples)

@@ -47,7 +47,8 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
             "load_run takes it, and so does --mode=pseudo_label"
         )
     try:
-        config = ml_collections.ConfigDict(json.loads((directory / workdir.CONFIG).read_text()))
+        content = json.loads((directory / workdir.CONFIG).read_text())
+        config = ml_collections.ConfigDict(workdir.completed(content))
         _ = config.dtype, config.model.name, config.model.mean, config.model.std
         _ = config.seed, config.parallel, config.data.name
         _ = config.threat.norm
@@ -103,10 +104,16 @@ def load_run(directory: pathlib.Path | str, which: str = "best") -> FinishedRun:
     record = checkpoints.find(which)
     if record is None and checkpoints.find("last"):
         lacks = "held no images out for validation" if "valid" in which else "averaged no weights"
+        if config.data.get("validation_examples") if "valid" in which else config.get("ema_decay"):
+            lacks = f"is not evaluated yet, config.evaluation.every being {config.evaluation.every}"
         raise InputError(f"--checkpoint={which}: the run in {directory} {lacks}")
     if record is None:
         why = f": {checkpoints.damages()[0]}" if checkpoints.damages() else ""
         raise InputError(f"--workdir={directory} holds a run without checkpoints{why}")
+    if "pgd_accuracy" not in record and which == "best" and config.evaluation.every > 1:
+        print(
+            f"{directory}: no epoch is evaluated yet: the newest stands in for the best", flush=True
+        )
     _check_summary(directory, which, record, checkpoints.damages())
     for why in checkpoints.damages():
         print(f"{why}: {which} is the one after epoch {record['epoch'] + 1}", flush=True)
@@ -132,4 +139,6 @@ def _finished_run(config, epoch: int, weights: dict, saved: dict) -> FinishedRun
 def _from_zoo(name: str) -> FinishedRun:
     card = store.read_card(name)
     network = store.read_network(card)
+    if card.config["dtype"] == "float64":
+        jax.config.update("jax_enable_x64", True)
     return _finished_run(ml_collections.ConfigDict(card.config), card.epoch, network, network)

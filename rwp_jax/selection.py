@@ -5,19 +5,35 @@ from typing import Any
 
 
 def _rank_by(figure: str) -> Callable[[dict], tuple]:
-    """Better accuracy ranks higher, the earlier epoch among equals; imported networks have none."""
-    return lambda record: (record.get(figure, -1.0), -record["epoch"])
+    """Better accuracy ranks higher, the earlier epoch among equals; where none has it, the newest."""
+
+    def rank(record: dict) -> tuple:
+        known = figure in record
+        return (record[figure], -record["epoch"]) if known else (-1.0, record["epoch"])
+
+    return rank
 
 
 _epoch = lambda record: record["epoch"]
+_always = lambda record: True
+_has = lambda figure: lambda record: figure in record
 
-# Figures that a record must have, and what the chosen one is the largest by. `_ema`: averaged weights.
+
+def _averages(record: dict) -> bool:
+    """Whether the run keeps averaged weights, evaluated after this epoch or not."""
+    return "ema_pgd_accuracy" in record or bool(record.get("config", {}).get("ema_decay"))
+
+
+# Which records may be meant, and what the chosen one is the largest by. `_ema`: averaged weights.
 _CHOICES = {
-    "best": ((), _rank_by("pgd_accuracy")),
-    "best_by_validation": (("validation_pgd_accuracy",), _rank_by("validation_pgd_accuracy")),
-    "best_ema": (("ema_pgd_accuracy",), _rank_by("ema_pgd_accuracy")),
-    "last": ((), _epoch),
-    "last_ema": (("ema_pgd_accuracy",), _epoch),
+    "best": (_always, _rank_by("pgd_accuracy")),
+    "best_by_validation": (
+        _has("validation_pgd_accuracy"),
+        _rank_by("validation_pgd_accuracy"),
+    ),
+    "best_ema": (_has("ema_pgd_accuracy"), _rank_by("ema_pgd_accuracy")),
+    "last": (_always, _epoch),
+    "last_ema": (_averages, _epoch),
 }
 WHICH = tuple(_CHOICES)
 
@@ -39,5 +55,5 @@ def choose(which: str, records: Iterable[dict[str, Any]]) -> dict[str, Any] | No
       records: one an epoch, with `epoch` and test accuracies in [0, 1] such as `pgd_accuracy`, those on
         held-out images and of averaged weights as `validation_...` and `ema_...`.
     """
-    figures, largest = _CHOICES[which]
-    return max(filter(lambda r: r.keys() >= set(figures), records), key=largest, default=None)
+    possible, largest = _CHOICES[which]
+    return max(filter(possible, records), key=largest, default=None)

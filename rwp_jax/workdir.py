@@ -13,8 +13,8 @@ from rwp_jax.atomic import PARTIAL
 from rwp_jax.errors import InputError
 
 FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
-# Keys that came later -> what earlier versions did, where that is not 0, empty or False.
-_LATER = {"evaluation.every": 1}
+# Keys that came later than 0.1.0 -> what it did.
+_LATER = {"evaluation.every": 1, "data.train_examples": 0}
 LISTED = 8  # differences in a message
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
 
@@ -31,6 +31,18 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
             flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         )
     return flat
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run, nested, with the keys that came later than the run."""
+    filled = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in config.items()
+    }
+    for key, value in _LATER.items():
+        section, name = key.split(".")
+        if isinstance(filled.get(section), dict):
+            filled[section].setdefault(name, value)
+    return filled
 
 
 def differences(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:

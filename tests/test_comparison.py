@@ -1,4 +1,5 @@
 import csv
+import json
 
 import pytest
 
@@ -9,7 +10,7 @@ from tests.small import write_evaluation, write_run
 
 
 def config_of_seed(seed):
-    config = digits_at.get_config()
+    config = digits_at.get_config("full")
     config.seed = seed
     return config
 
@@ -19,7 +20,7 @@ def runs(tmp_path):
     directories = [
         write_run(tmp_path / "at0", config_of_seed(0), [0.2, 0.4]),
         write_run(tmp_path / "at1", config_of_seed(1), [0.2, 0.5]),
-        write_run(tmp_path / "awp", digits_at_awp.get_config(), [0.1], finished=False),
+        write_run(tmp_path / "awp", digits_at_awp.get_config("full"), [0.1], finished=False),
     ]
     write_evaluation(directories[0], "best", {"natural": 0.5}, epoch=1)
     return directories
@@ -31,7 +32,7 @@ def test_runs_that_differ_in_the_seed_are_one_row(runs, tmp_path):
     with (output / "accuracies.csv").open(newline="") as file:
         rows = {row["run"]: row for row in csv.DictReader(file)}
     at, awp = rows["at0"], rows["awp"]
-    assert (at["best: PGD"], at["best: PGD, low"], at["seeds"]) == ("45.00", "-18.53", "2")
+    assert (at["best: PGD"], at["best: PGD, low"], at["seeds"]) == ("45.00", "0.00", "2")
     assert (awp["last: PGD"], awp["last: PGD, low"]) == ("10.00", "7.31")
     page = (output / "report.html").read_text()
     assert f"Not finished: {runs[2]}." in page and "The attacks of Table 2" in page
@@ -41,6 +42,24 @@ def test_runs_that_differ_in_the_seed_are_one_row(runs, tmp_path):
 def rows_of(output):
     with (output / "accuracies.csv").open(newline="") as file:
         return {row["run"]: row for row in csv.DictReader(file)}
+
+
+def test_runs_of_before_keys_came_are_the_same_setting(tmp_path):
+    runs = [write_run(tmp_path / f"at{seed}", config_of_seed(seed), [0.2, 0.4]) for seed in (0, 1)]
+    older = json.loads((runs[0] / "config.json").read_text())
+    older["data"]["train_examples"] = 0
+    for config, path in ((older, runs[0]), (older | {"seed": 1}, runs[1])):
+        (path / "config.json").write_text(json.dumps(config))
+    del older["data"]["train_examples"]
+    older["evaluation"]["every"] = 1
+    (runs[1] / "config.json").write_text(json.dumps(older | {"seed": 1}))
+    first = json.loads((runs[0] / "config.json").read_text())
+    del first["evaluation"]["every"]
+    (runs[0] / "config.json").write_text(json.dumps(first))
+    compare(runs, tmp_path / "report")
+    assert {name: row["seeds"] for name, row in rows_of(tmp_path / "report").items()} == {
+        "at0": "2"
+    }
 
 
 def test_what_is_one_run_counts_once_and_what_is_not_as_far_apart(runs, tmp_path, capsys):
@@ -59,8 +78,8 @@ def test_what_is_one_run_counts_once_and_what_is_not_as_far_apart(runs, tmp_path
 
 def test_directories_of_one_name_are_told_apart(tmp_path):
     runs = [
-        write_run(tmp_path / "a/run", digits_at.get_config(), [0.2]),
-        write_run(tmp_path / "b/run", digits_at_awp.get_config(), [0.3]),
+        write_run(tmp_path / "a/run", digits_at.get_config("full"), [0.2]),
+        write_run(tmp_path / "b/run", digits_at_awp.get_config("full"), [0.3]),
     ]
     compare(runs, tmp_path / "report")
     with (tmp_path / "report/accuracies.csv").open(newline="") as file:

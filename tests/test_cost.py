@@ -53,7 +53,7 @@ def test_data_sizes(tmp_path):
     config = svhn_at.get_config()
     config.data.svhn_extra = True
     assert cost.data_size(config).train == 73_257 + 531_131
-    config = digits_at.get_config()
+    config = digits_at.get_config("full")
     config.data.name = "npz"
     config.data.path = write_two_classes(tmp_path / "data.npz", 30, 20)
     config.data.validation_examples = 10
@@ -104,7 +104,7 @@ def test_sizes_are_those_that_the_trainer_finds(module, changes, tmp_path):
 
 
 def test_evaluations_are_counted():
-    config = digits_at.get_config()
+    config = digits_at.get_config("full")
     config.epochs = 7
     for every, times in ((1, 7), (2, 4), (7, 1), (8, 1)):
         config.evaluation.every = every
@@ -115,7 +115,7 @@ def test_evaluations_are_counted():
 
 
 def test_a_file_of_extra_images_that_is_not_here_counts_as_the_published_one():
-    config = digits_at.get_config()
+    config = digits_at.get_config("full")
     config.extra_data.path = "not_here.npz"
     assert cost.extra_examples(config) == 500_000
 

@@ -17,6 +17,7 @@ from rwp_jax.report.page import PAGE, Picture, Section, write_page
 from rwp_jax.report.results import Result, read_result
 from rwp_jax.report.setting import setting
 from rwp_jax.report.table import Table, write_csv
+from rwp_jax.workdir import flatten
 
 EXAMPLES = 256  # training images, unless another number is asked for
 
@@ -102,15 +103,27 @@ def _names(directories: Sequence[pathlib.Path]) -> list[str]:
     ]
 
 
+# What losses of two runs must have in common to mean the same; `data.data_dir` is only where images lie.
+_ALIKE = (
+    *(f"data.{key}" for key in ("name", "path", "train_examples", "labeled_examples")),
+    *("threat.norm", "threat.epsilon", "attack.variant", "attack.steps", "attack.step_size"),
+    *("objective.name", "objective.beta"),
+)
+
+
 def _check_alike(directories: Sequence[pathlib.Path], probes: Sequence[Probe]) -> None:
     """Raises InputError where losses of two runs would not mean the same."""
-    first = probes[0].config
+    first = flatten(probes[0].config.to_dict())
     for path, probe in zip(directories[1:], probes[1:], strict=True):
-        for key in ("data.name", "threat.norm", "threat.epsilon", "objective.name"):
-            section, name = key.split(".")
-            ours, theirs = first[section][name], probe.config[section][name]
-            if ours != theirs:
+        other = flatten(probe.config.to_dict())
+        for key in _ALIKE:
+            if first.get(key) != other.get(key):
                 raise InputError(
-                    f"--workdirs: {path} has config.{key}={theirs!r}, {directories[0]} has {ours!r}: their "
-                    "losses cannot be compared"
+                    f"--workdirs: {path} has config.{key}={other.get(key)!r}, {directories[0]} has "
+                    f"{first.get(key)!r}: their losses cannot be compared"
                 )
+        if probe.num_classes != probes[0].num_classes:
+            raise InputError(
+                f"--workdirs: {path} tells {probe.num_classes} classes apart, {directories[0]} "
+                f"{probes[0].num_classes}: their losses cannot be compared"
+            )

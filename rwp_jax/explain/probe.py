@@ -22,7 +22,8 @@ class Probe(NamedTuple):
       epoch: after which the network was saved, from 0.
       params: w.
       num_classes: that it tells apart.
-      attacked: params -> x' [N, H, W, C], the training attack from the same random starts every time.
+      attacked: params -> x' [N, H, W, C], the training attack, normalised by this batch, from the same
+        random starts every time; the images themselves where training attacks none.
       per_example: (params, x') -> (loss [N], Aux) in training mode, normalised by this batch.
       losses: (params, direction, distance) -> [N], what the gate looks at, of images attacked against
         params + distance * direction and judged there.
@@ -56,10 +57,12 @@ def make_probe(directory: pathlib.Path, which: str, examples: int) -> Probe:
         recipe = experiment.build(config, run.num_classes, steps_per_epoch=1).recipe
     except (AttributeError, KeyError) as error:
         raise InputError(
-            f"--workdir={directory}: its config.json lacks a key that training needs ({error.args[0]})"
+            f"{directory}: its config.json lacks a key that training needs ({error.args[0]})"
         ) from None
     chosen = np.random.default_rng(0).permutation(len(data.y_train))[:examples]
-    recipe = recipe._replace(classifier=run.classifier)  # one device: no axis to share moments over
+    # One device: no axis to share moments over. Running statistics are those of w, not of what lies beside.
+    attack = recipe.attack._replace(bn="batch")
+    recipe = recipe._replace(classifier=run.classifier, attack=attack)
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
     dtype = jax.tree.leaves(params)[0].dtype
     x, y = data.x_train[chosen].astype(dtype) / 255, data.y_train[chosen]

@@ -1,5 +1,6 @@
 """Learning curves of several runs in one picture."""
 
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -20,11 +21,14 @@ def mean_curve(results: Sequence[Result], name: str) -> dict[int, Spread]:
     return {epoch: spread([curve[epoch] for curve in curves], examples) for epoch in epochs}
 
 
-def drops(result: Result) -> list[int]:
-    """After which epochs the learning rate falls to a half or less."""
-    epochs, rates = result.curve("train_learning_rate")
-    pairs = zip(epochs, rates, rates[1:], strict=False)
-    return [epoch for epoch, before, after in pairs if after <= before / 2]
+def drops(result: Result) -> list[float]:
+    """After how many epochs the learning rate drops, by the run's schedule (see `optimizer`)."""
+    epochs = result.config.epochs
+    if result.config.optimizer.schedule == "piecewise":
+        return [epochs / 2, 3 * epochs / 4]
+    if result.config.optimizer.schedule == "piecewise_epoch":  # counts from 1: an epoch early
+        return [math.ceil(epochs / 2) - 1, math.ceil(3 * epochs / 4) - 1]
+    return []
 
 
 def _draw(axes, curve: dict[int, Spread], index: int, label: str | None, training: bool) -> list:
@@ -37,12 +41,16 @@ def _draw(axes, curve: dict[int, Spread], index: int, label: str | None, trainin
     if not training and points and points[0].low is not None:
         low, high = ([100 * getattr(point, end) for point in points] for end in ("low", "high"))
         axes.fill_between(epochs, low, high, color=style.colour(index), alpha=0.18, lw=0)
+    else:
+        low = high = means
+    if not training and points:
         style.mark_best(axes, epochs, means, index, below=index % 2 == 1)
-        means = [*low, *high]
-        epochs = epochs * 2
     # Accuracies climb from chance: an axis that held these would hide what is to be compared.
     late = max(epochs, default=0) / 3
-    return [mean for epoch, mean in zip(epochs, means, strict=True) if epoch > late]
+    shown = [
+        value for ends in (low, high) for e, value in zip(epochs, ends, strict=True) if e > late
+    ]
+    return shown if training or not means else [*shown, max(means)]
 
 
 def draw_learning_curves(
@@ -66,6 +74,7 @@ def draw_learning_curves(
       A caption.
     """
     results = [result for members in groups.values() for result in members]
+    counts = [len(members) for members in groups.values()]
     falls = sorted({epoch for result in results for epoch in drops(result)})
     with style.panels(path, 2.6, 2.0, sharex=True) as (figure, both):
         last = max(result.epochs[-1]["epoch"] + 1 for result in results)
@@ -95,21 +104,22 @@ def draw_learning_curves(
             style.plt.Line2D([], [], color=style.GREY, ls=ls, label=label, lw=1)
             for label, ls in lines[: 1 + dashed]
         ]
-        style.title(figure, title, setting(results))
+        style.title(figure, title, setting(results, counts))
         style.legend(figure, both[0], extra, columns=3)
-    return _caption(results, falls, bool(published))
+    return _caption(counts, falls, bool(published))
 
 
-def _caption(results: Sequence[Result], falls: Sequence[int], published: bool) -> str:
-    seeds = len({result.config.seed for result in results})
-    bands = f"over {seeds} seeds" if seeds > 1 else "over test images, of one seed"
+def _caption(counts: Sequence[int], falls: Sequence[float], published: bool) -> str:
+    kinds = ["over seeds"] * (max(counts) > 1) + ["over test images for one seed"] * (
+        min(counts) == 1
+    )
     parts = [
-        "Accuracy on test images (solid) over epochs, with 95% intervals "
-        f"{bands} as bands and the best epoch of each mean ringed"
+        f"Accuracy on test images (solid) over epochs, with 95% intervals {' or '.join(kinds)} as bands "
+        "and the best epoch of each mean ringed"
     ]
     if 0 < len(falls) <= 4:
         parts.append(
-            f"the learning rate falls after epoch{'s' * (len(falls) > 1)} {' and '.join(map(str, falls))}"
+            f"the learning rate falls after {' and '.join(f'{fall:g}' for fall in falls)} epochs"
         )
     if published:
         parts.append("published curves are dotted")

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from rwp_jax.report.results import Result
 from rwp_jax.report.spread import Spread, spread
-from rwp_jax.report.summary import cell
 from rwp_jax.report.table import MISSING, Table
 
 
@@ -19,7 +18,9 @@ class Pair(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.ours} − {self.other}"
+        return (
+            f"[{self.ours}] − [{self.other}]" if "," in self.ours else f"{self.ours} − {self.other}"
+        )
 
 
 def _last(result: Result, name: str = "pgd_accuracy") -> float | None:
@@ -66,43 +67,40 @@ def difference_table(pairs: Sequence[Pair]) -> Table:
             rows.append([pair.name, *cells, above])
     note = (
         "Points of accuracy: the mean over seeds of the difference within a seed. Brackets: its 95% "
-        "interval (Student's). best − last: how much less (−) or more (+) PGD accuracy falls after the "
-        "best epoch."
+        "interval, Student's, each for itself; it is about other seeds on these training and test images. "
+        "best − last: how much less (−) or more (+) PGD accuracy falls after the best epoch evaluated."
     )
     return Table("Differences", ["difference", *_COLUMNS, "seeds above, last: PGD"], rows, note)
 
 
-_IN_FULL = 3  # differences that get a sentence each
+_SAID = {  # column -> where it is measured, in a sentence
+    "best: PGD": "At the best epoch",
+    "last: PGD": "After the last epoch",
+    "best − last: PGD": "Between best and last",
+}
 
 
-def verdicts(pairs: Sequence[Pair]) -> list[str]:
-    """What the last epochs say: a sentence for each of a few pairs, three lists for many."""
-    values = [
-        (pair, value) for pair in pairs if (value := difference(pair)) and value.low is not None
-    ]
-    if len(values) <= _IN_FULL:
-        return [_sentence(pair, value) for pair, value in values]
-    parts = {
-        "above zero": [pair.name for pair, value in values if value.low > 0],
-        "below zero": [pair.name for pair, value in values if value.high < 0],
-        "around zero": [pair.name for pair, value in values if value.low <= 0 <= value.high],
-    }
-    said = [f"{where} of {'; '.join(names)}" for where, names in parts.items() if names]
-    return [
-        f"After the last epoch the interval of the difference in PGD accuracy lies {text}."
-        for text in said
-    ]
+def verdicts(pairs: Sequence[Pair], columns: Sequence[str] = ("last: PGD",)) -> list[str]:
+    """What the intervals say, a sentence for each column: which exclude zero, and on which side."""
+    said = []
+    for column in columns:
+        values = [
+            (pair, value)
+            for pair in pairs
+            if (value := difference(pair, column)) and value.low is not None
+        ]
+        above = [_named(pair, value) for pair, value in values if value.low > 0]
+        below = [_named(pair, value) for pair, value in values if value.high < 0]
+        unsure = [_named(pair, value) for pair, value in values if value.low <= 0 <= value.high]
+        parts = [f"above zero for {', '.join(above)}"] * bool(above)
+        parts += [f"below zero for {', '.join(below)}"] * bool(below)
+        parts += [f"on both sides of zero for {', '.join(unsure)}"] * bool(unsure)
+        if parts:
+            said.append(
+                f"{_SAID[column]} the interval of the difference is {'; it is '.join(parts)}."
+            )
+    return said
 
 
-def _sentence(pair: Pair, value: Spread) -> str:
-    direction = "above" if value.mean > 0 else "below"
-    sure = "excludes" if value.low > 0 or value.high < 0 else "includes"
-    size = value._replace(**_turned(value)) if value.mean < 0 else value
-    return (
-        f"After the last epoch {pair.ours} is {cell(size)} points {direction} {pair.other} in PGD "
-        f"accuracy: the interval {sure} zero."
-    )
-
-
-def _turned(value: Spread) -> dict[str, float]:
-    return {"mean": -value.mean, "low": -value.high, "high": -value.low}
+def _named(pair: Pair, value: Spread) -> str:
+    return f"{pair.name} ({value._replace(low=None).percent(signed=True)} points)"

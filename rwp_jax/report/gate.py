@@ -43,11 +43,12 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
         most = max(result.config.weight_perturbation.steps for result in results)
         upper.set(ylabel="gate open (%)", ylim=(-3, 103))
         lower.set(ylabel="steps k", xlabel="epoch", ylim=(-0.03 * most, 1.08 * most))
-        style.title(figure, title, setting(results))
+        style.title(figure, title, setting(results, [len(members) for members in groups.values()]))
         style.legend(figure, upper, columns=3)
     return (
-        "Share of the adversarial examples whose loss at w is below c_min (AWP has no such bound: all), "
-        "and k, the steps of weight ascent taken, each the mean over an epoch's training steps."
+        "Share of the adversarial examples that the weights are perturbed for (RWP: those with a loss "
+        "below c_min at w; AWP: all), and k, the steps of weight ascent taken; means over the training "
+        "steps of an epoch."
     )
 
 

@@ -28,7 +28,7 @@ def draw_losses(
     top = max(float(np.quantile(losses, 0.99)), 1.3 * c_min if bounded else 0.0, 1e-3)
     edges = np.linspace(0, top, _BINS + 1)
     if bounded:  # an edge at c_min, so that no bar is on both sides
-        edges = edges * c_min / edges[np.argmin(np.abs(edges - c_min))]
+        edges = edges * c_min / edges[1:][np.argmin(np.abs(edges[1:] - c_min))]
     below = losses < c_min
     with style.panels(path, 2.4) as (figure, (axes,)):
         shown = np.clip(losses, 0, edges[-1])

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import zipfile
 from typing import Any, NamedTuple
 
 import ml_collections
@@ -63,7 +64,7 @@ class Result(NamedTuple):
 
 def _epochs(directory: pathlib.Path, config) -> list[dict[str, Any]]:
     """The records of metrics.jsonl, the splits of an epoch in one, without an epoch half written."""
-    every = config.get("evaluation", {}).get("every", 1)
+    every = max(1, config.get("evaluation", {}).get("every", 1))
     epochs: dict[int, dict] = {}
     for record in read_metrics(directory):
         merged = epochs.setdefault(record["epoch"], {"epoch": record["epoch"]})
@@ -88,7 +89,7 @@ def _test_images(config) -> int | None:
     try:
         with np.load(config.data.path) as arrays:
             return len(arrays["y_test"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
@@ -118,7 +119,7 @@ def read_result(directory: pathlib.Path) -> Result:
         raise InputError(f"{directory} holds no run with metrics: there is no {lacks}")
     try:
         config = json.loads((directory / workdir.CONFIG).read_text(encoding="utf-8"))
-        config = ml_collections.ConfigDict(config)
+        config = ml_collections.ConfigDict(workdir.completed(config))
         _ = config.data.name, config.threat.norm, config.threat.epsilon, int(config.seed)
         epochs = _epochs(directory, config)
         evaluations = _evaluations(directory, epochs)
@@ -127,6 +128,7 @@ def read_result(directory: pathlib.Path) -> Result:
         summary = directory / workdir.SUMMARY
         seconds = json.loads(summary.read_text())["seconds"] if summary.exists() else None
         examples = next((content["examples"] for content in evaluations.values()), None)
+        test_images = _test_images(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{directory}: its files are not those of a run ({type(error).__name__})"
@@ -134,6 +136,4 @@ def read_result(directory: pathlib.Path) -> Result:
     if not any("pgd_accuracy" in epoch for epoch in epochs):
         raise InputError(f"{directory} holds no run with metrics: {FILE} has no epoch with a test")
     finished = seconds is not None and epochs[-1]["epoch"] + 1 >= config.epochs
-    return Result(
-        directory, config, epochs, finished, seconds, _test_images(config), columns, examples
-    )
+    return Result(directory, config, epochs, finished, seconds, test_images, columns, examples)

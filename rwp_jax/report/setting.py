@@ -1,6 +1,6 @@
 """The setting that runs have in common, in words, for titles of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rwp_jax.report.results import Result
 
@@ -23,13 +23,23 @@ def _radius(threat) -> str:
 
 
 def _images(config) -> str:
-    kept = config.data.get("train_examples", 0) or config.data.get("labeled_examples", 0)
-    name = DATASETS.get(config.data.name, config.data.name)
-    return f"{name}, {kept:,} training images" if kept else name
+    data = config.data
+    name = DATASETS.get(data.name, data.name)
+    held_out = data.get("validation_examples", 0)
+    kept = data.get("train_examples", 0)
+    words = [f"{kept - held_out:,} training images"] if kept else []
+    if data.get("labeled_examples", 0):
+        words.append(f"{data.labeled_examples:,} labels")
+    return ", ".join([name, *words])
 
 
-def setting(results: Sequence[Result]) -> str:
-    """What runs have in common of data, network, threat model and epochs, and how many seeds they are."""
+def setting(results: Sequence[Result], counts: Collection[int] = ()) -> str:
+    """What runs have in common of data, network, threat model and epochs.
+
+    Args:
+      results: of the runs.
+      counts: of seeds in each group of runs, which are named behind.
+    """
     parts = (
         lambda r: _images(r.config),
         lambda r: _NETWORKS.get(r.config.model.name, r.config.model.name.upper()),
@@ -38,7 +48,7 @@ def setting(results: Sequence[Result]) -> str:
     )
     values = [{part(result) for result in results} for part in parts]
     words = [value.pop() for value in values if len(value) == 1]
-    if len(results) > 1:
-        seeds = len({result.config.seed for result in results})
-        words.append(f"{seeds} seed{'s' * (seeds != 1)}")
+    if counts:
+        few, many = min(counts), max(counts)
+        words.append(f"{few if few == many else f'{few} to {many}'} seed{'s' * (many != 1)}")
     return ", ".join(words)

@@ -102,7 +102,7 @@ def legend(figure, axes, extra: Sequence = (), columns: int = 2) -> None:
 
 
 def show_percent(axes, values: Iterable[float]) -> None:
-    """Sets limits that hold the values, in %, and LEAST_SPAN points at least, within 0 and 100."""
+    """Sets limits that hold the values, in %, and LEAST_SPAN points at least."""
     values = list(values)
     if not values:
         return

@@ -11,14 +11,14 @@ from rwp_jax.robustness import COLUMNS
 Groups = dict[str, Sequence[Result]]  # name -> runs that differ in the seed alone
 
 INTERVALS = (
-    "Brackets: 95% intervals, Student's over seeds, or Wilson's over test images where there is but one "
-    "seed."
+    "Brackets: 95% intervals, Student's over seeds (about other seeds on these images), or Wilson's over "
+    "test images where there is but one seed (about other images)."
 )
 CHOSEN_BY = {  # which epoch: what is said of how it was chosen
-    "best": "best on the test set, as in the paper",
+    "best": "best epoch evaluated, by the test set, as in the paper",
     "best_by_validation": "best on held-out training images",
     "best_ema": "averaged weights, best on the test set",
-    "last": "last epoch",
+    "last": "last epoch evaluated",
     "last_ema": "averaged weights, last epoch",
 }
 
@@ -27,7 +27,10 @@ def accuracy(results: Sequence[Result], which: str, name: str) -> Spread | None:
     """A test accuracy of the epoch `which`, such as `pgd_accuracy`, over runs."""
     prefix = "ema_" if which.endswith("_ema") else ""
     examples = results[0].test_images if results else None
-    return spread((result.figure(which, prefix + name) for result in results), examples)
+    value = spread((result.figure(which, prefix + name) for result in results), examples)
+    if value is None or value.low is None:
+        return value
+    return value._replace(low=max(0.0, value.low), high=min(1.0, value.high))
 
 
 def fall(results: Sequence[Result]) -> Spread | None:
@@ -90,7 +93,10 @@ def summary_table(groups: Groups) -> Table:
     header, rows = _without_empty_columns(["run", *columns], rows)
     shown = [w for w in CHOSEN_BY if any(h.startswith(w.replace("_", " ") + ":") for h in header)]
     explained = "; ".join(f"{which.replace('_', ' ')}: {CHOSEN_BY[which]}" for which in shown)
-    note = f"Test accuracy in %; {explained}. {INTERVALS} k: steps of weight ascent, mean over training."
+    note = (
+        f"Test accuracy in %; {explained}. best − last is never negative: noise alone makes it positive. "
+        f"{INTERVALS} k: steps of weight ascent, mean over training."
+    )
     return Table("Accuracy of the chosen epochs", header, rows, note)
 
 

@@ -37,6 +37,7 @@ class Sweep(NamedTuple):
       accuracies: robust test accuracies, in [0, 1].
       references: settings beside the sweep, drawn as lines across it: their one value, in [0, 1].
       second: heading and lines of the lower panel, in its own unit.
+      below: what the lower panel shows, in words.
       percent: whether that is accuracy in %.
     """
 
@@ -45,6 +46,7 @@ class Sweep(NamedTuple):
     accuracies: Sequence[Line]
     references: Sequence[Line]
     second: tuple[str, Sequence[Line]]
+    below: str
     percent: bool = False
 
 
@@ -115,7 +117,8 @@ def draw_sweep(sweep: Sweep, title: str, setting: str, path: pathlib.Path) -> st
         )
         style.title(figure, title, setting)
         style.legend(figure, upper)
+    marked = " and ".join(line.label for line in sweep.accuracies if line.marked)
     return (
-        f"Accuracy under PGD on test images over {sweep.axis}, with 95% intervals and the best of each "
-        f"line ringed; below, {heading}."
+        f"Accuracy under PGD on test images over {sweep.axis}, with 95% intervals (over seeds; over test "
+        f"images for one seed) and the best value ringed ({marked}); below, {sweep.below}."
     )

@@ -63,6 +63,7 @@ def reproduce(
         raise InputError(f"--target={target} is for --list: it shows what the runs take there")
     if devices is not None and not target:
         raise InputError(f"--devices={devices} is for --target")
+    check_jobs(jobs)
     if show_plan:
         only_compile()
     wanted = make_experiment(name, scale)
@@ -86,7 +87,6 @@ def reproduce(
     _load_data(chosen)
     if all(run.config.dtype != "float64" for run in chosen):
         prefer_eigen()
-    check_jobs(jobs)
     unfinished = [run for run in chosen if not run.finished]
     diverged = train(unfinished, jobs) if jobs > 1 else []
     for number, run in enumerate(chosen, 1):

@@ -46,6 +46,7 @@ class Experiment(NamedTuple):
       pairs: names of points whose difference is of interest, the first of which is to be better.
       seeds: how many runs of every point unless another number is asked for.
       changes: in every run, beside those of the scale.
+      compared: columns of the differences of which is said what their intervals show.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Experiment(NamedTuple):
     pairs: tuple[tuple[str, str], ...] = ()
     seeds: int = 1
     changes: dict[str, Any] = {}
+    compared: tuple[str, ...] = ("last: PGD",)
 
 
 class Scale(NamedTuple):
@@ -200,10 +202,24 @@ def _fig1c(scale: str) -> Experiment:
     title = "Figure 1(c): AWP on losses in a range"
     axis = "range of the loss"
     finding = (
-        "perturbing on small losses removes robust overfitting, on large ones it is not needed"
+        "perturbing on small losses cures robust overfitting, on large ones it costs robustness"
     )
     pairs = tuple((point.label, "AT") for point in points if point.group != REFERENCE)
-    return Experiment("fig1c", scale, title, "sweep", points, axis, "gap", finding, pairs)
+    seeds = _MANY if scale == "digits" else 1
+    compared = ("best: PGD", "last: PGD", "best − last: PGD")
+    return Experiment(
+        "fig1c",
+        scale,
+        title,
+        "sweep",
+        points,
+        axis,
+        "gap",
+        finding,
+        pairs,
+        seeds,
+        compared=compared,
+    )
 
 
 def _fig2a(scale: str) -> Experiment:

@@ -14,9 +14,19 @@ from rwp_jax.report.sweep import Line, Sweep, draw_sweep
 from rwp_jax.reproduce.experiments import REFERENCE, Experiment
 from rwp_jax.reproduce.trained import Trained, groups_of, results_of
 
-SECOND = {  # lower panel of a sweep: its heading, its values, their unit
-    "gap": ("gap (points)", summary.gap, 100),  # PGD, training − test, last epoch
-    "steps": ("mean steps k", summary.mean_steps, 1),
+SECOND = {  # lower panel of a sweep: its heading, its values, their unit, what it is
+    "gap": (
+        "gap (points)",
+        summary.gap,
+        100,
+        "training minus test PGD accuracy after the last epoch",
+    ),
+    "steps": (
+        "mean steps k",
+        summary.mean_steps,
+        1,
+        "the mean steps of weight ascent in a training step",
+    ),
 }
 _SELECTIONS = {
     "best": "best (on the test set)",
@@ -34,7 +44,12 @@ def _compared(experiment: Experiment, trained: Trained) -> tuple[list, list[str]
         if ours in named and other in named
     ]
     table = difference_table(pairs)
-    return [table] if table.rows else [], verdicts(pairs)
+    return [table] if table.rows else [], verdicts(pairs, experiment.compared)
+
+
+def _setting(experiment: Experiment, trained: Trained) -> str:
+    counts = [len(results) for results in groups_of(experiment, trained).values()]
+    return setting([result for _, result in trained], counts)
 
 
 def curves(
@@ -60,7 +75,7 @@ def sweep(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Se
     """Best and last over a setting, AT and AWP as lines across."""
     points = [point for point in experiment.points if point.group != REFERENCE]
     at = [results_of(trained, point.label, point.group) for point in points]
-    heading, measure, unit = SECOND[experiment.second]
+    heading, measure, unit, below = SECOND[experiment.second]
     lower = [(value := measure(results)) and value.scaled(unit) for results in at]
     lines = [
         Line(
@@ -84,8 +99,9 @@ def sweep(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Se
         [line for line in lines if any(line.values)],
         references,
         (heading, [Line("", lower, 3)]),
+        below,
     )
-    words = setting([result for _, result in trained])
+    words = _setting(experiment, trained)
     caption = draw_sweep(drawn, experiment.title, words, picture)
     return _with_tables(experiment, trained, Picture(picture, caption))
 
@@ -110,9 +126,10 @@ def gamma(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Se
         [line(method, which, "pgd_accuracy") for which in ("last", "best") for method in methods],
         [],
         ("natural, last (%)", [line(method, "last", "natural_accuracy") for method in methods]),
+        "natural accuracy after the last epoch",
         percent=True,
     )
-    words = setting([result for _, result in trained])
+    words = _setting(experiment, trained)
     caption = draw_sweep(drawn, experiment.title, words, picture)
     return _with_tables(experiment, trained, Picture(picture, caption))
 

@@ -5,9 +5,18 @@ python -m rwp_jax.reproduce.job CORES
 
 import os
 import pickle
+import signal
 import sys
+import threading
 
-FINISHED, DIVERGED, BAD_INPUT, IN_USE = 0, 1, 2, 3  # and preemption.EXIT_CODE: exit codes
+# Exit codes, beside preemption.EXIT_CODE; Python itself ends with 1 and 2 where it fails.
+FINISHED, DIVERGED, BAD_INPUT, IN_USE = 0, 10, 11, 12
+
+
+def _end_with_parent() -> None:
+    """Asks this process to save and stop once the one that began it is gone: its end of the pipe closes."""
+    os.read(sys.stdin.fileno(), 1)  # not by sys.stdin, whose lock Python wants when it ends
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(cores: set[int]) -> int:
@@ -20,6 +29,7 @@ def main(cores: set[int]) -> int:
 
     end_on_sigterm("ended by SIGTERM")
     config, directory = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         self_training.train(config, directory)
     except NonFiniteLoss as error:

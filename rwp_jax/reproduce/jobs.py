@@ -5,8 +5,8 @@ other on both. A run ends with the same digits only on as many cores: sums are s
 """
 
 import os
+import pathlib
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 import jax
 
+import rwp_jax
 from rwp_jax.errors import InputError
-from rwp_jax.preemption import EXIT_CODE, Interrupted
-from rwp_jax.reproduce.job import DIVERGED, FINISHED, IN_USE
+from rwp_jax.preemption import EXIT_CODE, Interrupted, StopRequest
+from rwp_jax.reproduce.job import BAD_INPUT, DIVERGED, FINISHED, IN_USE
 from rwp_jax.reproduce.plan import Run
 
 _POLL = 0.2  # seconds
@@ -28,13 +29,14 @@ class _Job(NamedTuple):
     process: subprocess.Popen
     began: float
 
-    @property
-    def log(self):
-        return self.run.directory.with_suffix(".log")
-
     def last_line(self) -> str:
-        lines = self.log.read_text(errors="replace").split("\n")
+        lines = log_of(self.run).read_text(errors="replace").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+
+
+def log_of(run: Run) -> pathlib.Path:
+    """Where what a run prints is added to."""
+    return run.directory.with_name(f"{run.directory.name}.log")
 
 
 def check_jobs(jobs: int) -> None:
@@ -46,8 +48,6 @@ def check_jobs(jobs: int) -> None:
     cores = len(os.sched_getaffinity(0))
     if not 1 <= jobs <= cores:
         raise InputError(f"--jobs={jobs} must be in [1, {cores}], the number of CPU cores")
-    if jax.default_backend() != "cpu":
-        raise InputError(f"--jobs={jobs} is for CPUs: on {jax.default_backend()} it must be 1")
 
 
 def train(runs: Sequence[Run], jobs: int) -> list[str]:
@@ -57,57 +57,59 @@ def train(runs: Sequence[Run], jobs: int) -> list[str]:
       Names of the runs that diverged.
 
     Raises:
-      Interrupted: where a run was asked to stop, once all have saved.
+      Interrupted: after SIGTERM, Ctrl-C or where a run was asked to stop, once all have saved.
       InputError: where a run could not go on.
     """
+    if jax.default_backend() != "cpu":
+        raise InputError(f"--jobs={jobs} is for CPUs: on {jax.default_backend()} it must be 1")
     cores = sorted(os.sched_getaffinity(0))
     share = len(cores) // jobs
     free = [cores[i * share : (i + 1) * share] for i in range(jobs)]
-    waiting, working, diverged = list(reversed(runs)), {}, []
-
-    def stop(*_) -> None:
-        raise Interrupted("SIGTERM: the runs under way have saved; the same command continues")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        while waiting or working:
-            while waiting and free:
-                mine = tuple(free.pop(0))
-                run = waiting.pop()
-                working[mine] = _start(run, mine)
-                print(f"{run.name}: begun, {len(waiting)} runs wait", flush=True)
-            time.sleep(_POLL)
-            ended = [mine for mine, job in working.items() if job.process.poll() is not None]
-            for mine in ended:
-                job = working.pop(mine)
-                free.append(list(mine))
-                if _judge(job) == DIVERGED:
-                    diverged.append(job.run.name)
-    finally:
-        for job in working.values():
-            job.process.terminate()
-        for job in working.values():
-            job.process.wait()
-        signal.signal(signal.SIGTERM, before)
+    waiting, working, diverged = list(reversed(runs)), [], []
+    with StopRequest() as stop:
+        try:
+            while (waiting or working) and not stop.signal:
+                while waiting and free:
+                    run, mine = waiting.pop(), free.pop(0)
+                    working.append((_start(run, mine), mine))
+                    print(f"{run.name}: begun, {len(waiting)} wait", flush=True)
+                time.sleep(_POLL)
+                for job, mine in [pair for pair in working if pair[0].process.poll() is not None]:
+                    working.remove((job, mine))
+                    free.append(mine)
+                    if _judge(job) == DIVERGED:
+                        diverged.append(job.run.name)
+        finally:
+            for job, _ in working:
+                job.process.terminate()
+            codes = [job.process.wait() for job, _ in working]
+    if stop.signal:
+        saved = codes.count(EXIT_CODE)
+        raise Interrupted(
+            f"{stop.signal}: {saved} of the {len(codes)} runs under way saved, the others had ended or "
+            "lost some steps; the same command continues"
+        )
     return diverged
 
 
 def _start(run: Run, cores: Sequence[int]) -> _Job:
     run.directory.parent.mkdir(parents=True, exist_ok=True)
-    environment = dict(os.environ)
+    package = str(pathlib.Path(rwp_jax.__file__).parents[1])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     if jax.config.jax_compilation_cache_dir:
         environment["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
-    with run.directory.with_suffix(".log").open("w") as log:
+    with log_of(run).open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "rwp_jax.reproduce.job", ",".join(map(str, cores))],
-            stdin=subprocess.PIPE,
+            stdin=subprocess.PIPE,  # stays open: a run saves and ends where its end closes
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # Ctrl-C is for this process, which then asks them to stop
         )
     process.stdin.write(pickle.dumps((run.config, run.directory)))
-    process.stdin.close()
+    process.stdin.flush()
     return _Job(run, process, time.monotonic())
 
 
@@ -122,6 +124,10 @@ def _judge(job: _Job) -> int:
         print(f"{name} is left to another process: {job.last_line()}", flush=True)
     elif code == EXIT_CODE:
         raise Interrupted(f"run {name}: {job.last_line()}")
+    elif code == BAD_INPUT:
+        raise InputError(f"run {name}: {job.last_line()}")
     else:
-        raise InputError(f"run {name} ended with exit code {code}: {job.last_line()} ({job.log})")
+        raise InputError(
+            f"run {name} ended with exit code {code}: {job.last_line()} (all of it: {log_of(job.run)})"
+        )
     return code

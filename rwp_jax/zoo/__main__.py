@@ -14,7 +14,7 @@ import sys
 
 import jax
 
-from rwp_jax import __version__
+from rwp_jax import __version__, workdir
 from rwp_jax.errors import InputError
 from rwp_jax.finished_run import load_run
 from rwp_jax.report.results import read_result
@@ -54,6 +54,8 @@ def add(arguments: argparse.Namespace) -> None:
             f"--workdir={directory}: {which} was not evaluated under {', '.join(missing)} on the whole "
             f"test set: main.py --mode evaluate --workdir {directory} --checkpoint {which} does it"
         )
+    if result.figure(which, "epoch") not in (None, run.epoch):
+        raise InputError(f"--workdir={directory}: {which} is not the epoch that was evaluated")
     try:
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
     except ValueError:
@@ -73,11 +75,19 @@ def add(arguments: argparse.Namespace) -> None:
                 name: {k: columns[name][k] for k in ("accuracy", "interval_95")} for name in COLUMNS
             },
             file={"packaged": not arguments.card_only},
-            version=__version__,
+            version=_version(directory),
         ),
         {"params": params, "batch_stats": batch_stats},
     )
     print(f"{store.PREFIX}{card.name}: {card.file['bytes']:,} bytes, SHA-256 {card.file['sha256']}")
+
+
+def _version(directory: pathlib.Path) -> str:
+    """Of rwp-jax, by which a finished run was trained; this one for others."""
+    try:
+        return json.loads((directory / workdir.SUMMARY).read_text())["versions"]["rwp-jax"]
+    except (OSError, ValueError, KeyError):
+        return __version__
 
 
 def main(argv: list[str]) -> int:
@@ -98,11 +108,12 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         add(arguments) if arguments.command == "add" else show()
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"rwp_jax.zoo: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # ε and ∞ on terminals without them
     sys.exit(main(sys.argv[1:]))

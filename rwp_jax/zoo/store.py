@@ -128,6 +128,8 @@ def write(card: Card, network: dict[str, Any]) -> Card:
         partial = partial_of(_path(card.name))
         partial.write_bytes(content)
         partial.replace(_path(card.name))
+    else:
+        _path(card.name).unlink(missing_ok=True)
     write_json(
         NETWORKS / f"{card.name}.json", {k: v for k, v in card._asdict().items() if k != "name"}
     )

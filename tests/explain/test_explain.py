@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -111,6 +112,15 @@ def test_the_pictures_of_a_run_and_of_another_beside_it(runs, few_points, tmp_pa
     assert "rwp, last" in page and page.count("<figure>") == 5, (
         "curves, gate, and what was explained"
     )
+
+
+def test_runs_of_older_versions_can_be_explained(runs, tmp_path):
+    copy = tmp_path / "older"
+    shutil.copytree(runs / "at", copy)
+    config = json.loads((copy / "config.json").read_text())
+    del config["evaluation"]["every"], config["data"]["train_examples"]
+    (copy / "config.json").write_text(json.dumps(config))
+    assert make_probe(copy, "last", 16).config.evaluation.every == 1
 
 
 def test_a_run_that_perturbs_nothing_has_no_gate(runs, few_points, capsys):

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from configs import digits_at
+from rwp_jax.optimizer import make_schedule
 from rwp_jax.report import style
 from rwp_jax.report.curves import draw_learning_curves, drops, mean_curve
 from rwp_jax.report.published import PublishedCurve
@@ -21,7 +22,7 @@ def make_results(path, *curves, **splits):
     """Runs of seeds 0, 1, ... with these PGD accuracies."""
     results = []
     for seed, curve in enumerate(curves):
-        config = digits_at.get_config()
+        config = digits_at.get_config("full")
         config.seed = seed
         results.append(read_result(write_run(path / f"run{seed}", config, curve, **splits)))
     return results
@@ -55,12 +56,43 @@ def test_one_seed_has_the_interval_of_its_test_images(tmp_path):
     assert mean_curve([result], "train_pgd_accuracy")[1].low is None
 
 
-def test_drops_of_the_learning_rate_are_found(tmp_path):
-    rates = [0.1, 0.1, 0.01, 0.01, 0.001]
-    (result,) = make_results(tmp_path, [0.2] * 5, train_learning_rate=rates)
-    assert drops(result) == [2, 4]
-    caption = draw_learning_curves({"AT": [result]}, [], "title", tmp_path / "curves.png")
-    assert "the learning rate falls after epochs 2 and 4" in caption
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "expected"),
+    [
+        ("piecewise", 150, [75, 112.5]),
+        ("piecewise_epoch", 200, [99, 149]),
+        ("piecewise_epoch", 30, [14, 22]),
+        ("cosine", 30, []),
+        ("constant", 30, []),
+    ],
+)
+def test_drops_are_where_the_schedule_has_them(schedule, epochs, expected, tmp_path):
+    (result,) = make_results(tmp_path, [0.2])
+    result.config.epochs, result.config.optimizer.schedule = epochs, schedule
+    assert drops(result) == expected
+    rate = make_schedule(schedule, 1.0, epochs, 4)
+    for epoch in expected:
+        step = int(4 * epoch)  # the first that begins after so many epochs
+        assert rate(step - 2) > 5 * rate(step), "t is at the end of a step: it may drop one early"
+
+
+def test_the_caption_says_what_the_picture_shows(tmp_path):
+    several = make_results(tmp_path / "a", [0.2, 0.3], [0.3, 0.3])
+    caption = draw_learning_curves({"AT": several}, [], "title", tmp_path / "x.png")
+    assert "95% intervals over seeds as bands" in caption
+    assert "the learning rate falls after 1 and 1.5 epochs" in caption
+    (one,) = make_results(tmp_path / "b", [0.2, 0.3])
+    caption = draw_learning_curves({"AT": several, "RWP": [one]}, [], "title", tmp_path / "x.png")
+    assert "over seeds or over test images for one seed" in caption
+
+
+def test_a_best_epoch_early_in_training_is_in_the_picture(tmp_path):
+    results = make_results(tmp_path, [0.6, 0.5, 0.3, 0.3, 0.3, 0.3])
+    draw_learning_curves({"AT": results}, [], "title", tmp_path / "early.png")
+    late = make_results(tmp_path / "late", [0.3, 0.3, 0.3, 0.3, 0.5, 0.6])
+    draw_learning_curves({"AT": late}, [], "title", tmp_path / "late.png")
+    rings = [len(pixels(tmp_path / f"{name}.png", style.COLOURS[0])) for name in ("early", "late")]
+    assert min(rings) > 0.7 * max(rings)
 
 
 @pytest.mark.parametrize(

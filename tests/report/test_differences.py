@@ -37,20 +37,16 @@ def test_the_table_has_a_row_for_what_can_be_compared(pair, tmp_path):
     assert float(figures["last: PGD, low"]) < 16.67 < float(figures["last: PGD, high"])
 
 
-def test_what_is_said_follows_the_interval(pair):
-    (said,) = verdicts([pair])
-    assert "RWP is 16.67 [2.32, 31.01] points above AT" in said and "excludes zero" in said
-    (turned,) = verdicts([Pair("AT", "RWP", pair.others, pair.results)])
-    assert "AT is 16.67 [2.32, 31.01] points below RWP" in turned
-    (unsure,) = verdicts([pair._replace(others=pair.results[::-1])])
-    assert "includes zero" in unsure
-    assert verdicts([pair._replace(results=pair.results[:1])]) == [], "one seed has no interval"
-
-
-def test_many_differences_are_sorted_by_their_intervals(pair):
+def test_what_is_said_follows_the_intervals(pair):
     turned = Pair("AT", "RWP", pair.others, pair.results)
     unsure = pair._replace(others=pair.results[::-1], other="itself")
-    above, below, around = verdicts([pair, turned, unsure, unsure])
-    assert above.endswith("lies above zero of RWP − AT.")
-    assert below.endswith("lies below zero of AT − RWP.")
-    assert around.endswith("lies around zero of RWP − itself; RWP − itself.")
+    last, fall = verdicts([pair, turned, unsure], ("last: PGD", "best − last: PGD"))
+    assert last == (
+        "After the last epoch the interval of the difference is above zero for RWP − AT (+16.67 points); "
+        "it is below zero for AT − RWP (−16.67 points); "
+        "it is on both sides of zero for RWP − itself (+0.00 points)."
+    )
+    assert fall.startswith(
+        "Between best and last the interval of the difference is on both sides of"
+    )
+    assert verdicts([pair._replace(results=pair.results[:1])]) == [], "one seed has no interval"

@@ -11,7 +11,7 @@ from tests.small import write_evaluation, write_run
 def test_the_epochs_that_are_meant(tmp_path):
     directory = write_run(
         tmp_path / "run",
-        digits_at.get_config(),
+        digits_at.get_config("full"),
         pgd=[0.3, 0.5, 0.4, 0.5],
         validation_pgd_accuracy=[0.2, 0.3, 0.6, 0.1],
         train_perturbation_steps=[0, 2, 4, 6],
@@ -27,7 +27,9 @@ def test_the_epochs_that_are_meant(tmp_path):
 
 
 def test_an_unfinished_run_counts_its_whole_epochs(tmp_path):
-    directory = write_run(tmp_path / "run", digits_at.get_config(), [0.3, 0.5], finished=False)
+    directory = write_run(
+        tmp_path / "run", digits_at.get_config("full"), [0.3, 0.5], finished=False
+    )
     with (directory / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"epoch": 2, "step": 9, "split": "train", "loss": 1.0}) + "\n")
         file.write('{"epoch": 2, "st')
@@ -36,7 +38,7 @@ def test_an_unfinished_run_counts_its_whole_epochs(tmp_path):
 
 
 def test_epochs_without_an_evaluation_count_and_are_never_chosen(tmp_path):
-    config = digits_at.get_config()
+    config = digits_at.get_config("full")
     config.evaluation.every = 2
     directory = write_run(tmp_path / "run", config, [0.5, 0.3, 0.6, 0.2, 0.1])
     records = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
@@ -53,7 +55,7 @@ def test_epochs_without_an_evaluation_count_and_are_never_chosen(tmp_path):
 
 
 def test_evaluations_of_part_of_the_test_set_or_another_epoch_are_left_out(tmp_path):
-    directory = write_run(tmp_path / "run", digits_at.get_config(), [0.3])
+    directory = write_run(tmp_path / "run", digits_at.get_config("full"), [0.3])
     write_evaluation(directory, "best", {"natural": 0.5})
     write_evaluation(directory, "last_10", {"natural": 0.9}, examples=10)
     write_evaluation(directory, "best_by_validation", {"natural": 0.9})

@@ -67,5 +67,5 @@ def test_a_directory_of_another_config_is_refused(tmp_path):
     run.directory.mkdir(parents=True)
     (run.directory / "config.json").write_text(run.config.to_json())
     plan.check_directory(run)
-    with pytest.raises(InputError, match="holds a run of another config .epochs=30 there, 2 here"):
+    with pytest.raises(InputError, match="holds a run of another config .epochs=150 there, 2 here"):
         plan.check_directory(make(tmp_path, "epochs=2")[0])
