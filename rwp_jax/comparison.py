@@ -88,9 +88,8 @@ def compare(
     pictures = [
         Picture(picture, draw_learning_curves(groups, published, "Learning curves", picture))
     ]
-    perturbed = {name: members for name, members in groups.items() if all(map(perturbs, members))}
-    if perturbed:
-        caption = draw_gate(perturbed, "The gate in training", output / GATE)
+    if any(all(map(perturbs, members)) for members in groups.values()):
+        caption = draw_gate(groups, "The gate in training", output / GATE)
         pictures.append(Picture(output / GATE, caption))
     tables = [summary.summary_table(groups)]
     evaluations = summary.evaluation_table(groups)

@@ -18,7 +18,8 @@ def mean_curve(results: Sequence[Result], name: str) -> dict[int, Spread]:
     curves = [dict(zip(*result.curve(name), strict=True)) for result in results]
     epochs = sorted(set.intersection(*map(set, curves)))
     examples = results[0].test_images if not name.startswith("train_") else None
-    return {epoch: spread([curve[epoch] for curve in curves], examples) for epoch in epochs}
+    values = {epoch: spread([curve[epoch] for curve in curves], examples) for epoch in epochs}
+    return {epoch: value.within(0, 1) for epoch, value in values.items()}
 
 
 def drops(result: Result) -> list[float]:

@@ -20,18 +20,25 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
     """Draws the share of examples whose gate is open, and k below it, over epochs; returns a caption.
 
     Args:
-      groups: name -> runs that differ in the seed alone, all of which perturb.
+      groups: name -> runs that differ in the seed alone; those that perturb nothing are left out, and the
+        others have the colours that they have beside them.
       title: over the picture.
       path: of the PNG file to write.
     """
-    results = [result for members in groups.values() for result in members]
+    shown = {name: members for name, members in groups.items() if all(map(perturbs, members))}
+    results = [result for members in shown.values() for result in members]
+    counts = [len(members) for members in shown.values()]
+    most = max(result.config.weight_perturbation.steps for result in results)
     with style.panels(path, 1.8, 1.6, sharex=True) as (figure, (upper, lower)):
         for index, (label, members) in enumerate(groups.items()):
+            if label not in shown:
+                continue
             share = [_shares(result) for result in members]
             steps = [dict(zip(*r.curve("train_perturbation_steps"), strict=True)) for r in members]
-            for axes, curves, unit in ((upper, share, 100), (lower, steps, 1)):
+            for axes, curves, unit, top in ((upper, share, 100, 100), (lower, steps, 1, most)):
                 epochs = sorted(set.intersection(*map(set, curves)))
                 values = [spread([curve[e] for curve in curves]).scaled(unit) for e in epochs]
+                values = [value.within(0, top) for value in values]
                 look = {"color": style.colour(index), "marker": style.marker(index)}
                 every = max(1, len(epochs) // 8)
                 axes.plot(epochs, [v.mean for v in values], label=label, markevery=every, **look)
@@ -40,10 +47,9 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
                     axes.fill_between(
                         epochs, low, high, color=style.colour(index), alpha=0.18, lw=0
                     )
-        most = max(result.config.weight_perturbation.steps for result in results)
         upper.set(ylabel="gate open (%)", ylim=(-3, 103))
         lower.set(ylabel="steps k", xlabel="epoch", ylim=(-0.03 * most, 1.08 * most))
-        style.title(figure, title, setting(results, [len(members) for members in groups.values()]))
+        style.title(figure, title, setting(results, counts))
         style.legend(figure, upper, columns=3)
     return (
         "Share of the adversarial examples that the weights are perturbed for (RWP: those with a loss "

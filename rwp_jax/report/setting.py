@@ -27,10 +27,10 @@ def _images(config) -> str:
     name = DATASETS.get(data.name, data.name)
     held_out = data.get("validation_examples", 0)
     kept = data.get("train_examples", 0)
-    words = [f"{kept - held_out:,} training images"] if kept else []
+    words = [f"{kept - held_out:,} train"] if kept else []
     if data.get("labeled_examples", 0):
         words.append(f"{data.labeled_examples:,} labels")
-    return ", ".join([name, *words])
+    return f"{name} ({', '.join(words)})" if words else name
 
 
 def setting(results: Sequence[Result], counts: Collection[int] = ()) -> str:

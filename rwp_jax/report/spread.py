@@ -32,6 +32,12 @@ class Spread(NamedTuple):
         mean, std, low, high = values
         return Spread(mean, std, self.count, low, high)
 
+    def within(self, least: float, most: float) -> "Spread":
+        """The same with an interval that does not leave the possible values."""
+        if self.low is None:
+            return self
+        return self._replace(low=max(least, self.low), high=min(most, self.high))
+
     def percent(self, signed: bool = False) -> str:
         """A share as 58.55 [57.93, 59.17] in %, a difference of shares with its sign."""
         sign = "+" if signed else ""

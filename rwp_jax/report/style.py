@@ -15,8 +15,8 @@ from rwp_jax.atomic import partial_of  # noqa: E402
 WIDTH = 3.5  # inches
 LEAST_SPAN = 10  # points of accuracy that an axis shows at least: less would show noise
 GREY = "0.45"
-# Okabe and Ito's colours, which differ for the colour-blind, in an order in which greys differ too.
-COLOURS = ("#0072B2", "#E69F00", "#B22222", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+# The first three, AT, AWP and RWP in most pictures, are a dark, a light and a middle grey without colour.
+COLOURS = ("#0B3C6F", "#F0B429", "#C8432B", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _STYLE = {
     "font.size": 8,
@@ -89,7 +89,7 @@ def mark_best(axes, x: Sequence[float], values: Sequence[float], index: int, bel
 
 def title(figure, text: str, settings: str) -> None:
     """What the picture shows, and in a second line in which setting."""
-    figure.suptitle("\n".join(filter(None, [text, settings])), wrap=True)
+    figure.suptitle("\n".join(filter(None, [text, settings])), wrap=True, fontsize=7.5)
 
 
 def legend(figure, axes, extra: Sequence = (), columns: int = 2) -> None:

@@ -28,9 +28,7 @@ def accuracy(results: Sequence[Result], which: str, name: str) -> Spread | None:
     prefix = "ema_" if which.endswith("_ema") else ""
     examples = results[0].test_images if results else None
     value = spread((result.figure(which, prefix + name) for result in results), examples)
-    if value is None or value.low is None:
-        return value
-    return value._replace(low=max(0.0, value.low), high=min(1.0, value.high))
+    return value.within(0, 1) if value else None
 
 
 def fall(results: Sequence[Result]) -> Spread | None:

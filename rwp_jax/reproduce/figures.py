@@ -64,10 +64,9 @@ def curves(
     differences, said = _compared(experiment, trained)
     tables = [summary.summary_table(groups), *differences]
     pictures = [Picture(picture, caption)]
-    perturbed = {name: members for name, members in groups.items() if all(map(perturbs, members))}
-    if perturbed:
+    if any(all(map(perturbs, members)) for members in groups.values()):
         path = picture.with_name(f"{picture.stem}_gate.png")
-        pictures.append(Picture(path, draw_gate(perturbed, "The gate in training", path)))
+        pictures.append(Picture(path, draw_gate(groups, "The gate in training", path)))
     return Section(experiment.title, pictures, tables, said)
 
 
