@@ -7,7 +7,9 @@
 A network that can memorise its few training images, and many that it has never seen: the other 1,697 digits
 are the test set.
 
-EXPECTED_AT
+Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
+90.7 / 36.3 best, 90.7 / 35.1 last; `full`, seed 0: 97.8 / 76.4 best, 97.8 / 73.6 last. `l2` was not measured.
+Two minutes on 2 CPU cores.
 """
 
 from configs import default
