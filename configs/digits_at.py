@@ -9,7 +9,7 @@ are the test set.
 
 Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
 90.7 / 36.3 best, 90.7 / 35.1 last; `full`, seed 0: 97.8 / 76.4 best, 97.8 / 73.6 last. `l2` was not measured.
-Two minutes on 2 CPU cores.
+Four minutes of a CPU core's time.
 """
 
 from configs import default

@@ -6,7 +6,7 @@
 
 Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
 62.2 / 25.9 best, 64.5 / 25.2 last: two of the five stay at chance. `full`, seed 0: 97.8 / 74.2 best,
-97.8 / 69.7 last. `l2` was not measured. Two minutes on 2 CPU cores.
+97.8 / 69.7 last. `l2` was not measured. Four minutes of a CPU core's time.
 """
 
 from configs import digits_at
