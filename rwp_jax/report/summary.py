@@ -119,7 +119,8 @@ def columns_of(results: Sequence[Result], which: str) -> list[str]:
     for name in COLUMNS:
         columns = [result.evaluations[which].get(name) for result in evaluated]
         shares = [column["accuracy"] if column else None for column in columns]
-        cells.append(cell(spread(shares, evaluated[0].test_examples)))
+        value = spread(shares, evaluated[0].test_examples)
+        cells.append(cell(value and value.within(0, 1)))
     return cells
 
 

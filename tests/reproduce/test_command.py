@@ -144,9 +144,9 @@ def write_runs(name, path, seeds=2):
 
 
 def percent(values):
-    """Mean of two values and Student's 95% interval, in %."""
+    """Mean of two shares and Student's 95% interval within 0 and 100, in %."""
     mean, half = 100 * np.mean(values), 12.7062 * 100 * np.std(values, ddof=1) / 2**0.5
-    return pytest.approx((mean, mean - half, mean + half), abs=0.01)
+    return pytest.approx((mean, max(0, mean - half), min(100, mean + half)), abs=0.01)
 
 
 @pytest.fixture
