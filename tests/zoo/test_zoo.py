@@ -120,5 +120,7 @@ def test_a_network_is_as_good_as_its_card_says(name):
     run = load_run(f"zoo:{name}")
     data = sources.load(**run.config.data.to_dict())
     logits = run.classifier.eval(run.params, run.batch_stats, data.x_test.astype(np.float32) / 255)
-    assert np.mean(np.argmax(logits, -1) == data.y_test) == card.accuracy["natural"]["accuracy"]
     assert card.test_images == len(data.y_test)
+    right = np.sum(np.argmax(np.asarray(logits), -1) == data.y_test)
+    promised = round(card.accuracy["natural"]["accuracy"] * card.test_images)
+    assert abs(right - promised) <= 2, "other processors round otherwise"
