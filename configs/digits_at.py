@@ -8,7 +8,7 @@ A network that can memorise its few training images, and many that it has never 
 are the test set.
 
 Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
-90.7 / 36.3 best, 90.7 / 35.1 last; `full`, seed 0: 97.8 / 76.4 best, 97.8 / 73.6 last. `l2` was not measured.
+90.7 / 36.3 best, 90.7 / 35.1 last; `full`, seed 0: 97.8 / 76.4 best, 97.8 / 73.6 last. `l2`: not measured.
 Four minutes of a CPU core's time.
 """
 

@@ -1,4 +1,4 @@
-"""Adversarial training with adversarial weight perturbation (AWP) on a hundred of scikit-learn's 8x8 digits.
+"""AT with adversarial weight perturbation (AWP; Wu et al., 2020) on a hundred of scikit-learn's digits.
 
     python main.py --config configs/digits_at_awp.py       # L_inf, epsilon 0.3
     python main.py --config configs/digits_at_awp.py:l2    # L_2, epsilon 0.8

@@ -26,7 +26,7 @@ def run(tmp_path_factory):
     path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, EXAMPLES)
     changes = {"data.path": path, "threat.epsilon": 0.2, "evaluation.step_size": 0.05}
     directory = tmp_path_factory.mktemp("run") / "run"
-    trainer.train(shrink(digits_at_rwp.get_config(), **changes), directory)
+    trainer.train(shrink(digits_at_rwp.get_config("full"), **changes), directory)
     return directory
 
 

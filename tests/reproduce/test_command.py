@@ -69,8 +69,8 @@ def read_csv(path):
 def test_trains_what_is_missing_and_reports_it(small, tmp_path, capsys, monkeypatch):
     reproduce("fig2c", "digits", tmp_path, load_config, overrides=small, only="*_at_seed0,*awp*")
     report = tmp_path / "fig2c_digits"
-    csv_names = {"fig2c.csv", "fig2c_differences.csv"}
-    assert {path.name for path in report.iterdir()} == {"report.html", "fig2c.png", *csv_names}
+    written = {"fig2c.csv", "fig2c_differences.csv", "fig2c.png", "fig2c_gate.png"}
+    assert {path.name for path in report.iterdir()} == {"report.html", *written}
     assert list(read_csv(report / "fig2c.csv")) == ["AT", "AT-AWP"]
     assert "2 of 3 runs are finished" in (report / "report.html").read_text()
     capsys.readouterr()
