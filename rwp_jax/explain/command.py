@@ -53,19 +53,19 @@ def _explain(names, results: list[Result], probes: list[Probe], which: str, outp
     probe, result, words = probes[0], results[0], setting(results[:1])
     title = f"{names[0]}, {which.replace('_', ' ')} (epoch {probe.epoch + 1})"
     perturbation = probe.config.weight_perturbation
-    pictures, remarks = {}, []
+    pictures, remarks = [], []
 
     print(f"losses of {names[0]}", flush=True)
     losses = gate_losses(probe)
     path, c_min = output / "losses.png", perturbation.c_min
     caption = draw_losses(losses, c_min, perturbation.name == "rwp", title, words, path)
-    pictures["losses"] = Picture(path, caption)
+    pictures.append(Picture(path, caption))
     rows = [[str(i), f"{loss:.6g}"] for i, loss in enumerate(losses)]
     write_csv(Table("", ["example", "loss"], rows), output / "losses.csv")
 
     if perturbs(result):
         path = output / "gate.png"
-        pictures["gate"] = Picture(path, draw_gate({names[0]: [result]}, title, path))
+        pictures.append(Picture(path, draw_gate({names[0]: [result]}, title, path)))
     else:
         remarks.append(f"{names[0]} perturbs no weights: there is no gate to draw.")
 
@@ -76,7 +76,7 @@ def _explain(names, results: list[Result], probes: list[Probe], which: str, outp
             remarks.append(f"{name}: no loss is below c_min, so that RWP has no direction.")
     path = output / "landscape.png"
     caption = draw_landscape(slices, probe.num_classes, "Weight-loss landscape", path)
-    pictures["landscape"] = Picture(path, caption)
+    pictures.append(Picture(path, caption))
     write_csv(landscape_table(slices), output / "landscape.csv")
 
     share = np.mean(losses < c_min)
@@ -86,7 +86,7 @@ def _explain(names, results: list[Result], probes: list[Probe], which: str, outp
         *remarks,
     ]
     write_pictures(output, pictures)
-    write_page(output / PAGE, title, introduction, [Section(title, list(pictures.values()))])
+    write_page(output / PAGE, title, introduction, [Section(title, pictures)])
     print(*introduction, f"wrote {output / PAGE}", sep="\n")
 
 

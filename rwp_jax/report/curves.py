@@ -34,22 +34,21 @@ def drops(result: Result) -> list[float]:
 
 def _draw(axes, curve: dict[int, Spread], index: int, label: str | None, training: bool) -> list:
     """One mean with its band; returns the values drawn, in %, without those of the first third."""
-    epochs, points = list(curve), list(curve.values())
-    means = [100 * point.mean for point in points]
-    look = {"ls": (0, (4, 2)), "lw": 0.8} if training else {"marker": style.marker(index)}
-    every = max(1, len(epochs) // 8)
-    axes.plot(epochs, means, color=style.colour(index), label=label, markevery=every, **look)
-    if not training and points and points[0].low is not None:
-        low, high = ([100 * getattr(point, end) for point in points] for end in ("low", "high"))
-        axes.fill_between(epochs, low, high, color=style.colour(index), alpha=0.18, lw=0)
-    else:
-        low = high = means
+    epochs, points = list(curve), [point.scaled(100) for point in curve.values()]
+    means = [point.mean for point in points]
+    if training:  # beside the test curve, without a band of its own
+        points = [point._replace(low=None, high=None) for point in points]
+    look = {"marker": None, "ls": style.DASHED, "lw": 0.8} if training else {}
+    style.draw_mean(axes, epochs, points, index, label, **look)
     if not training and points:
         style.mark_best(axes, epochs, means, index, below=index % 2 == 1)
     # Accuracies climb from chance: an axis that held these would hide what is to be compared.
     late = max(epochs, default=0) / 3
     shown = [
-        value for ends in (low, high) for e, value in zip(epochs, ends, strict=True) if e > late
+        point.mean if end is None else end
+        for epoch, point in zip(epochs, points, strict=True)
+        if epoch > late
+        for end in (point.low, point.high)
     ]
     return shown if training or not means else [*shown, max(means)]
 
@@ -95,11 +94,11 @@ def draw_learning_curves(
                 )
                 shown += values[until // 3 :]
             for epoch in falls if len(falls) <= 4 else ():
-                axes.axvline(epoch, color=style.GREY, ls=(0, (1, 2)), lw=0.8, zorder=0)
+                axes.axvline(epoch, color=style.GREY, ls=style.DOTTED, lw=0.8, zorder=0)
             axes.set(ylabel=heading)
             style.show_percent(axes, shown)
         both[-1].set(xlabel="epoch")
-        lines = [("test", "-"), ("training", (0, (4, 2)))]
+        lines = [("test", "-"), ("training", style.DASHED)]
         dashed = any(mean_curve(m, "train_pgd_accuracy") for m in groups.values())
         extra = [
             style.plt.Line2D([], [], color=style.GREY, ls=ls, label=label, lw=1)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from rwp_jax.report.results import Result
 from rwp_jax.report.spread import Spread, spread
+from rwp_jax.report.summary import fall
 from rwp_jax.report.table import MISSING, Table
 
 
@@ -23,28 +24,16 @@ class Pair(NamedTuple):
         )
 
 
-def _last(result: Result, name: str = "pgd_accuracy") -> float | None:
-    return result.figure("last", name)
-
-
-def _best(result: Result) -> float | None:
-    return result.figure("best", "pgd_accuracy")
-
-
-def _fall(result: Result) -> float | None:
-    best, last = _best(result), _last(result)
-    return None if None in (best, last) else best - last
-
-
 _COLUMNS = {
-    "best: PGD": _best,
-    "last: PGD": _last,
-    "best − last: PGD": _fall,
-    "last: natural": lambda result: _last(result, "natural_accuracy"),
+    "best: PGD": lambda result: result.figure("best", "pgd_accuracy"),
+    "last: PGD": lambda result: result.figure("last", "pgd_accuracy"),
+    "best − last: PGD": fall,
+    "last: natural": lambda result: result.figure("last", "natural_accuracy"),
 }
 
 
-def _by_seed(pair: Pair, figure) -> list[float]:
+def _by_seed(pair: Pair, column: str) -> list[float]:
+    figure = _COLUMNS[column]
     theirs = {other.config.seed: figure(other) for other in pair.others}
     both = [(figure(result), theirs.get(result.config.seed)) for result in pair.results]
     return [ours - other for ours, other in both if None not in (ours, other)]
@@ -52,7 +41,7 @@ def _by_seed(pair: Pair, figure) -> list[float]:
 
 def difference(pair: Pair, column: str = "last: PGD") -> Spread | None:
     """Mean over the seeds that both have, in [-1, 1]."""
-    return spread(_by_seed(pair, _COLUMNS[column]))
+    return spread(_by_seed(pair, column))
 
 
 def difference_table(pairs: Sequence[Pair]) -> Table:
@@ -62,7 +51,7 @@ def difference_table(pairs: Sequence[Pair]) -> Table:
         values = [difference(pair, column) for column in _COLUMNS]
         if any(values):
             cells = [value.percent(signed=True) if value else MISSING for value in values]
-            ahead = _by_seed(pair, _last)
+            ahead = _by_seed(pair, "last: PGD")
             above = f"{sum(value > 0 for value in ahead)} of {len(ahead)}"
             rows.append([pair.name, *cells, above])
     note = (

@@ -11,9 +11,9 @@ from rwp_jax.report.results import Result
 DIRECTORY, FILE = "explain", "pictures.json"
 
 
-def write_pictures(output: pathlib.Path, pictures: dict[str, Picture]) -> None:
+def write_pictures(output: pathlib.Path, pictures: Sequence[Picture]) -> None:
     """Notes which pictures there are, with their captions."""
-    write_json(output / FILE, {p.path.name: p.caption for p in pictures.values()})
+    write_json(output / FILE, {picture.path.name: picture.caption for picture in pictures})
 
 
 def explained(results: Sequence[Result]) -> Iterator[Section]:

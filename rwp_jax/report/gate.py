@@ -39,14 +39,7 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
                 epochs = sorted(set.intersection(*map(set, curves)))
                 values = [spread([curve[e] for curve in curves]).scaled(unit) for e in epochs]
                 values = [value.within(0, top) for value in values]
-                look = {"color": style.colour(index), "marker": style.marker(index)}
-                every = max(1, len(epochs) // 8)
-                axes.plot(epochs, [v.mean for v in values], label=label, markevery=every, **look)
-                if values and values[0].low is not None:
-                    low, high = [v.low for v in values], [v.high for v in values]
-                    axes.fill_between(
-                        epochs, low, high, color=style.colour(index), alpha=0.18, lw=0
-                    )
+                style.draw_mean(axes, epochs, values, index, label)
         upper.set(ylabel="gate open (%)", ylim=(-3, 103))
         lower.set(ylabel="steps k", xlabel="epoch", ylim=(-0.03 * most, 1.08 * most))
         style.title(figure, title, setting(results, counts))

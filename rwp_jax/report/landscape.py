@@ -27,25 +27,22 @@ def draw_landscape(
     chance = math.log(num_classes)
     with style.panels(path, 2.1, 2.1) as (figure, (upper, lower)):
         for index, (name, slices) in enumerate(runs.items()):
-            look = {"color": style.colour(index), "marker": style.marker(index), "markevery": 4}
             distances, losses = slices["random"]
             points = [spread(losses[:, t]) for t in range(len(distances))]
-            upper.plot(distances, [point.mean for point in points], label=name, **look)
-            if points[0].low is not None:
-                low, high = [point.low for point in points], [point.high for point in points]
-                upper.fill_between(distances, low, high, color=look["color"], alpha=0.18, lw=0)
-            for kind, dash in (("rwp", "-"), ("awp", (0, (4, 2)))):
+            style.draw_mean(upper, distances, points, index, name, markevery=4)
+            for kind, dash in (("rwp", "-"), ("awp", style.DASHED)):
                 if kind in slices:
                     distances, losses = slices[kind]
-                    lower.plot(distances, losses[0], ls=dash, **look)
-        upper.axhline(chance, color=style.GREY, ls=(0, (1, 2)), lw=0.8)
+                    points = [spread([loss]) for loss in losses[0]]
+                    style.draw_mean(lower, distances, points, index, ls=dash, markevery=4)
+        upper.axhline(chance, color=style.GREY, ls=style.DOTTED, lw=0.8)
         for axes, along in ((upper, "random directions"), (lower, "directions of AWP and RWP")):
             axes.set(ylabel="adversarial loss", xlabel=f"distance ‖d‖/‖w‖ along {along}")
             axes.locator_params("x", nbins=5)
         upper.set_ylim(0, max(1.6 * chance, 1.1 * _at_rest(runs)))
         lower.set_ylim(0)
-        kinds = [("RWP's direction", "-"), ("AWP's direction", (0, (4, 2)))]
-        kinds.append(("guessing", (0, (1, 2))))
+        kinds = [("RWP's direction", "-"), ("AWP's direction", style.DASHED)]
+        kinds.append(("guessing", style.DOTTED))
         extra = [
             style.plt.Line2D([], [], color=style.GREY, ls=dash, lw=1, label=label)
             for label, dash in kinds

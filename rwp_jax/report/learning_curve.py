@@ -4,7 +4,7 @@ import pathlib
 
 from rwp_jax.report import style
 
-_SPLITS = {"test": "-", "train": (0, (4, 2)), "validation": (0, (1, 1))}  # split -> its line
+_SPLITS = {"test": "-", "train": style.DASHED, "validation": (0, (1, 1))}  # split -> its line
 _FIGURES = {"pgd_accuracy": "PGD", "natural_accuracy": "natural"}
 
 

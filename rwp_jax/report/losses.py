@@ -40,7 +40,7 @@ def draw_losses(
                 name = f"{label}: {part.mean():.0%}" if bounded else "all losses"
                 axes.hist(shown[part], edges, label=name, linewidth=0.3, **look)
         if bounded:
-            axes.axvline(c_min, color="black", ls=(0, (4, 2)), lw=1)
+            axes.axvline(c_min, color="black", ls=style.DASHED, lw=1)
             axes.annotate(
                 f" c_min = {c_min:g}",
                 (c_min, 1),

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from rwp_jax.intervals import wilson
 
@@ -60,5 +60,5 @@ def spread(values: Iterable[float | None], examples: int | None = None) -> Sprea
         interval = wilson(round(mean * examples), examples) if examples else (None, None)
         return Spread(mean, None, 1, *interval)
     std = statistics.stdev(known)
-    half = float(student.ppf(0.975, len(known) - 1)) * std / len(known) ** 0.5
+    half = float(stdtrit(len(known) - 1, 0.975)) * std / len(known) ** 0.5
     return Spread(mean, std, len(known), mean - half, mean + half)

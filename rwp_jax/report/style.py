@@ -15,6 +15,7 @@ from rwp_jax.atomic import partial_of  # noqa: E402
 WIDTH = 3.5  # inches
 LEAST_SPAN = 10  # points of accuracy that an axis shows at least: less would show noise
 GREY = "0.45"
+DASHED, DOTTED = (0, (4, 2)), (0, (1, 2))  # as `ls` takes them
 # The first three, AT, AWP and RWP in most pictures, are a dark, a light and a middle grey without colour.
 COLOURS = ("#0B3C6F", "#F0B429", "#C8432B", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -70,6 +71,24 @@ def colour(index: int) -> str:
 
 def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
+
+
+def draw_mean(axes, x: Sequence[float], points: Sequence, index: int, label=None, **look) -> None:
+    """Draws means with a band of their intervals.
+
+    Args:
+      axes: to draw on.
+      x: of the points.
+      points: `Spread` of each.
+      index: of colour and marker.
+      label: in the legend.
+      look: of `axes.plot`, in place of a marker at every eighth of the points.
+    """
+    look = {"marker": marker(index), "markevery": max(1, len(x) // 8)} | look
+    axes.plot(x, [point.mean for point in points], color=colour(index), label=label, **look)
+    if points and points[0].low is not None:
+        low, high = [point.low for point in points], [point.high for point in points]
+        axes.fill_between(x, low, high, color=colour(index), alpha=0.18, lw=0)
 
 
 def mark_best(axes, x: Sequence[float], values: Sequence[float], index: int, below: bool) -> None:

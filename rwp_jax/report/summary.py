@@ -31,12 +31,10 @@ def accuracy(results: Sequence[Result], which: str, name: str) -> Spread | None:
     return value.within(0, 1) if value else None
 
 
-def fall(results: Sequence[Result]) -> Spread | None:
+def fall(result: Result) -> float | None:
     """By how much PGD accuracy falls from the best epoch to the last: robust overfitting."""
-    pairs = [
-        [result.figure(which, "pgd_accuracy") for which in ("best", "last")] for result in results
-    ]
-    return spread(best - last for best, last in pairs if None not in (best, last))
+    best, last = (result.figure(which, "pgd_accuracy") for which in ("best", "last"))
+    return None if None in (best, last) else best - last
 
 
 def gap(results: Sequence[Result]) -> Spread | None:
@@ -79,7 +77,7 @@ def summary_table(groups: Groups) -> Table:
             columns[f"{which.replace('_', ' ')}: {title}"] = (
                 lambda results, which=which, name=name: cell(accuracy(results, which, name))
             )
-    columns["best − last: PGD"] = lambda results: cell(fall(results))
+    columns["best − last: PGD"] = lambda results: cell(spread(map(fall, results)))
     columns["last: PGD, training − test"] = lambda results: cell(gap(results))
     columns["mean k"] = lambda results: (
         f"{value.mean:.2f}" if (value := mean_steps(results)) else MISSING

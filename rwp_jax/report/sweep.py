@@ -71,7 +71,7 @@ def _draw(axes, line: Line, scale: float, shift: float = 0.0) -> list[float]:
         color=style.colour(line.index),
         marker=style.marker(line.index),
         mfc="white" if line.dashed else None,
-        ls=(0, (4, 2)) if line.dashed else "-",
+        ls=style.DASHED if line.dashed else "-",
         elinewidth=0.8,
         label=line.label,
     )
@@ -94,7 +94,7 @@ def draw_sweep(sweep: Sweep, title: str, setting: str, path: pathlib.Path) -> st
         for line in sweep.references:
             (value,) = line.values
             look = {"color": style.colour(line.index), "lw": 0.9}
-            dash = (0, (4, 2)) if line.dashed else "-."
+            dash = style.DASHED if line.dashed else "-."
             upper.axhline(100 * value.mean, ls=dash, label=line.label, **look)
             shown.append(100 * value.mean)
         upper.set(ylabel="PGD accuracy (%)")
