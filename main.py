@@ -25,28 +25,22 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from rwp_jax import (
-    comparison,
-    finished_run,
-    hosts,
-    parallel,
-    pseudo_label,
-    robustness,
-    roll_call,
-    self_training,
-    torch_export,
-    torch_import,
-)
-from rwp_jax.command_line import Mode, check_flags, parse_flags
+from rwp_jax.command_line.parsing import Mode, check_flags, parse_flags
+from rwp_jax.distributed import devices, processes, rendezvous
+from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
 from rwp_jax.errors import InputError, first_line
-from rwp_jax.explain.command import explain
-from rwp_jax.finite import NonFiniteLoss
+from rwp_jax.evaluation import pseudo_label, table2
+from rwp_jax.explain.explain import explain
 from rwp_jax.hardware.plan import print_plan
 from rwp_jax.hardware.topology import ACCEPTED
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.preemption import EXIT_CODE, Interrupted, end_on_sigterm
-from rwp_jax.reproduce.command import reproduce
+from rwp_jax.pytorch import export, import_
+from rwp_jax.report import side_by_side
 from rwp_jax.reproduce.experiments import EXPERIMENTS
+from rwp_jax.reproduce.reproduce import reproduce
+from rwp_jax.runs import loaded
+from rwp_jax.training import self_training
+from rwp_jax.training.divergence import NonFiniteLoss
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
 WORKDIR = flags.DEFINE_string(
@@ -72,7 +66,7 @@ COORDINATOR = flags.DEFINE_string(
 PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: how many processes.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: this one's, from 0.")
 CONNECT_SECONDS = flags.DEFINE_integer(
-    "connect_seconds", roll_call.CONNECT_SECONDS, "How long to wait for the other processes."
+    "connect_seconds", rendezvous.CONNECT_SECONDS, "How long to wait for the other processes."
 )
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
@@ -83,7 +77,7 @@ CHECKPOINT = flags.DEFINE_string(
 )
 ATTACKS = flags.DEFINE_string(
     "attacks",
-    ",".join(robustness.COLUMNS),
+    ",".join(table2.COLUMNS),
     "evaluate: which columns of the paper's Table 2, comma-separated.",
 )
 EXAMPLES = flags.DEFINE_integer(
@@ -182,7 +176,7 @@ def use_compilation_cache() -> None:
 
 
 def train() -> None:
-    roll_call.connect(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value, CONNECT_SECONDS.value)
+    rendezvous.connect(COORDINATOR.value, PROCESSES.value, PROCESS_ID.value, CONNECT_SECONDS.value)
     if CONFIG.value.dtype == "float32":
         prefer_eigen()
     directory = pathlib.Path(WORKDIR.value) if WORKDIR.value else default_workdir()
@@ -197,11 +191,11 @@ def label() -> None:
 
 def evaluate() -> None:
     directory = pathlib.Path(WORKDIR.value)
-    if finished_run.read_config(directory).dtype != "float64":
+    if loaded.read_config(directory).dtype != "float64":
         prefer_eigen()
-    parallel.split_cpu()
+    devices.split_cpu()
     which = CHECKPOINT.value or "best"
-    robustness.evaluate(directory, which, ATTACKS.value, EXAMPLES.value, SAVE_IMAGES.value)
+    table2.evaluate(directory, which, ATTACKS.value, EXAMPLES.value, SAVE_IMAGES.value)
 
 
 def optimizer_file() -> pathlib.Path | None:
@@ -210,13 +204,13 @@ def optimizer_file() -> pathlib.Path | None:
 
 def import_torch() -> None:
     directory, checkpoint = pathlib.Path(WORKDIR.value), pathlib.Path(TORCH_CHECKPOINT.value)
-    torch_import.import_torch(CONFIG.value, directory, checkpoint, optimizer_file(), EPOCH.value)
+    import_.import_torch(CONFIG.value, directory, checkpoint, optimizer_file(), EPOCH.value)
 
 
 def export_torch() -> None:
     directory, output = pathlib.Path(WORKDIR.value), pathlib.Path(OUTPUT.value)
     which = CHECKPOINT.value or "best"
-    torch_export.export_torch(directory, which, output, optimizer_file(), SUB_BLOCK1.value)
+    export.export_torch(directory, which, output, optimizer_file(), SUB_BLOCK1.value)
 
 
 def load_config(name: str):
@@ -260,7 +254,7 @@ def workdirs() -> list[pathlib.Path]:
 
 def explain_run() -> None:
     directory, which = pathlib.Path(WORKDIR.value), CHECKPOINT.value or "best"
-    if finished_run.read_config(directory).dtype != "float64":
+    if loaded.read_config(directory).dtype != "float64":
         prefer_eigen()
     explain(directory, workdirs(), which, EXAMPLES.value)
 
@@ -268,7 +262,7 @@ def explain_run() -> None:
 def report() -> None:
     directories = workdirs()
     output = pathlib.Path(WORKDIR.value or "runs/report")
-    comparison.compare(directories, output, curves_file(), ONLY.value)
+    side_by_side.compare(directories, output, curves_file(), ONLY.value)
 
 
 # Beside --mode and --workdir.
@@ -355,7 +349,7 @@ if __name__ == "__main__":
         print(f"main.py: {error}", file=sys.stderr)
         sys.exit(EXIT_CODE)
     except (jax.errors.JaxRuntimeError, ValueError) as error:  # by the moment at which it shows
-        if not hosts.lost_another(error):
+        if not processes.lost_another(error):
             raise
         print(
             f"main.py: another process ended or cannot be reached ({first_line(error)}); the same command, "

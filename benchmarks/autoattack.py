@@ -27,13 +27,13 @@ import torch
 from torch import nn
 
 from benchmarks.torch_networks import Network
-from rwp_jax import parallel
 from rwp_jax.attacks.autoattack import autoattack
+from rwp_jax.distributed import devices
+from rwp_jax.evaluation.store import load_subject
+from rwp_jax.evaluation.table2 import AUTOATTACK_NORMS
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.parity.autoattack import EPSILON, MEAN, STD, load_network, read_arrays
-from rwp_jax.robustness import AUTOATTACK_NORMS
-from rwp_jax.torch_export import own_entries
-from rwp_jax.verdicts import load_subject
+from rwp_jax.pytorch.export import own_entries
 
 
 class Victim(NamedTuple):
@@ -174,7 +174,7 @@ def main():
         parser.error(f"--reference={args.reference} is no checkout of auto-attack")
     sys.path.insert(0, str(args.reference))
     prefer_eigen()
-    parallel.split_cpu()
+    devices.split_cpu()
     torch.set_num_threads(os.cpu_count())
 
     victim = victim_of_run(args.workdir) if args.workdir else victim_of_cases(args.cases)

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from benchmarks.recipe import rwp_recipe
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.train_step import TrainingSet, init_state, make_train_step
+from rwp_jax.training.train_step import TrainingSet, init_state, make_train_step
 
 
 def trace_step(model: str, batch_size: int):

@@ -20,9 +20,9 @@ import sys
 import jax
 
 from benchmarks.step_time import load_config
-from rwp_jax.cost import PUBLISHED_EXTRA
 from rwp_jax.errors import InputError
 from rwp_jax.hardware import report
+from rwp_jax.hardware.cost import PUBLISHED_EXTRA
 from rwp_jax.hardware.programs import PROGRAMS, compile_programs
 from rwp_jax.hardware.topology import ACCEPTED, find_hardware, only_compile
 

@@ -22,11 +22,11 @@ import time
 import jax
 import numpy as np
 
-from rwp_jax.checkpoint import Checkpoints
-from rwp_jax.metrics import FILE
+from rwp_jax.distributed.preemption import EXIT_CODE
 from rwp_jax.patterns import matches
-from rwp_jax.preemption import EXIT_CODE
-from rwp_jax.workdir import SUMMARY
+from rwp_jax.runs.checkpoint import Checkpoints
+from rwp_jax.runs.layout import SUMMARY
+from rwp_jax.runs.metrics import FILE
 
 ROOT = pathlib.Path(__file__).parents[1]
 OVERRIDES = {

@@ -25,11 +25,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rwp_jax.checkpoint import DIRECTORY, Checkpoints
+from rwp_jax.distributed.preemption import EXIT_CODE
 from rwp_jax.errors import InputError
-from rwp_jax.metrics import FILE
-from rwp_jax.preemption import EXIT_CODE
-from rwp_jax.workdir import SUMMARY
+from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
+from rwp_jax.runs.layout import SUMMARY
+from rwp_jax.runs.metrics import FILE
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = (

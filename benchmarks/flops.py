@@ -18,8 +18,8 @@ from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.objectives import Batch, make_objective
-from rwp_jax.weight_perturbation import make_weight_perturbation, perturb_and_differentiate
+from rwp_jax.training.objectives import Batch, make_objective
+from rwp_jax.training.weight_perturbation import make_weight_perturbation, perturb_and_differentiate
 
 
 def flops(function, *arguments) -> float:

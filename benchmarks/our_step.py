@@ -9,14 +9,15 @@ import time
 import jax
 import numpy as np
 
-from rwp_jax import experiment, parallel
-from rwp_jax.cost import data_size
 from rwp_jax.data.augment import make_augment
-from rwp_jax.evaluate import PRECISION
+from rwp_jax.distributed import devices
+from rwp_jax.evaluation.accuracy import PRECISION
 from rwp_jax.hardware import counts
+from rwp_jax.hardware.cost import data_size
 from rwp_jax.hardware.datasheets import chip_of
-from rwp_jax.train_step import TrainingSet, init_state, make_train_step
-from rwp_jax.weight_perturbation import make_weight_perturbation
+from rwp_jax.training import experiment
+from rwp_jax.training.train_step import TrainingSet, init_state, make_train_step
+from rwp_jax.training.weight_perturbation import make_weight_perturbation
 
 
 def made_up(config, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +30,7 @@ def made_up(config, count: int) -> tuple[np.ndarray, np.ndarray]:
 class Compiled:
     """A program compiled for the devices there are."""
 
-    def __init__(self, mapped: parallel.Mapped, arguments, name: str):
+    def __init__(self, mapped: devices.Mapped, arguments, name: str):
         begin = time.perf_counter()
         self._program = mapped.lower(*arguments).compile()
         self.call = mapped.using(self._program)
@@ -70,15 +71,15 @@ class OurStep:
         def step(state, data, indices, key, k):
             at_k = recipe._replace(perturbation=wide_open._replace(steps=k), perturb_from_step=0)
             rate = lambda _: config.optimizer.learning_rate
-            return make_train_step(at_k, augment, rate, parallel.AXIS)(state, data, indices, key)
+            return make_train_step(at_k, augment, rate, devices.AXIS)(state, data, indices, key)
 
         split = (False, False, True, False, False)
-        mapped = parallel.data_parallel(step, split, "shard_map", donate=(0,))
+        mapped = devices.data_parallel(step, split, "shard_map", donate=(0,))
         images, labels = made_up(config, batch_size)
         data = TrainingSet(images, labels, np.ones(batch_size, np.float32))
-        self._data, self._key = parallel.replicate((data, jax.random.key(1)))
+        self._data, self._key = devices.replicate((data, jax.random.key(1)))
         state = init_state(recipe, jax.random.key(0), size.image_shape)
-        self._state = parallel.replicate(state)
+        self._state = devices.replicate(state)
         self._indices = np.random.default_rng(0).permutation(batch_size).astype(np.int32)
         arguments = self._state, self._data, self._indices, self._key, np.int32(0)
         self._compiled = Compiled(mapped, arguments, "train")
@@ -113,7 +114,7 @@ class OurEvaluation:
         parts = experiment.build(config, size.num_classes, 1)
         network = parts.recipe.classifier.init(jax.random.key(0), size.image_shape)
         count = config.evaluation.batch_size
-        fixed = parallel.replicate((*network, *made_up(config, count), jax.random.key(1)))
+        fixed = devices.replicate((*network, *made_up(config, count), jax.random.key(1)))
         self._arguments = *fixed, np.arange(count, dtype=np.int32), np.ones(count, bool)
         with jax.default_matmul_precision(PRECISION):
             self._compiled = Compiled(parts.count_correct, self._arguments, "evaluate")

@@ -15,10 +15,11 @@ import tempfile
 import time
 
 from benchmarks.step_time import load_config
-from rwp_jax import hosts, trainer
-from rwp_jax.checkpoint import Checkpoints
-from rwp_jax.metrics import MetricsWriter
+from rwp_jax.distributed import processes
 from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.runs.checkpoint import Checkpoints
+from rwp_jax.runs.metrics import MetricsWriter
+from rwp_jax.training import trainer
 
 
 def main():
@@ -52,7 +53,7 @@ def main():
     trainer.epoch_indices = epoch_indices
     Checkpoints.save = timed("copies of the state", Checkpoints.save, time.perf_counter)
     MetricsWriter.write = timed("metrics", MetricsWriter.write, time.perf_counter)
-    hosts.say = timed("lines", hosts.say, time.perf_counter)
+    processes.say = timed("lines", processes.say, time.perf_counter)
     Checkpoints._write = timed("writing thread", Checkpoints._write, time.thread_time)
     with tempfile.TemporaryDirectory() as directory:
         trainer.train(config, pathlib.Path(directory) / "run")

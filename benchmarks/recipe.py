@@ -2,10 +2,10 @@
 
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.models.classifier import make_classifier
-from rwp_jax.objectives import make_objective
-from rwp_jax.optimizer import make_sgd
-from rwp_jax.train_step import Attack, Recipe
-from rwp_jax.weight_perturbation import make_weight_perturbation
+from rwp_jax.training.objectives import make_objective
+from rwp_jax.training.optimizer import make_sgd
+from rwp_jax.training.train_step import Attack, Recipe
+from rwp_jax.training.weight_perturbation import make_weight_perturbation
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2471, 0.2435, 0.2616)

@@ -17,9 +17,9 @@ import jax
 import numpy as np
 
 from benchmarks.recipe import rwp_recipe
-from rwp_jax import parallel
-from rwp_jax.checkpoint import Checkpoints
-from rwp_jax.train_step import init_state
+from rwp_jax.distributed import devices
+from rwp_jax.runs.checkpoint import Checkpoints
+from rwp_jax.training.train_step import init_state
 
 
 def main():
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     state = init_state(rwp_recipe(args.model, 1.7), jax.random.key(0), (32, 32, 3))
-    state = jax.block_until_ready(parallel.replicate(state))
+    state = jax.block_until_ready(devices.replicate(state))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     rows = []
     with tempfile.TemporaryDirectory() as directory:

@@ -16,8 +16,8 @@ import pathlib
 import numpy as np
 
 from benchmarks.step_time import load_config
-from rwp_jax.cost import data_size
-from rwp_jax.metrics import read_metrics
+from rwp_jax.hardware.cost import data_size
+from rwp_jax.runs.metrics import read_metrics
 
 
 def phases(run: pathlib.Path) -> list[tuple[float, float, int]]:

@@ -28,10 +28,10 @@ from ml_collections import config_flags
 
 from benchmarks import products
 from benchmarks.our_step import OurEvaluation, OurStep
-from rwp_jax.atomic import write_json
-from rwp_jax.command_line import one_line
-from rwp_jax.cost import data_size, forward_flops, passes_of_a_step
+from rwp_jax.command_line.parsing import one_line
 from rwp_jax.errors import InputError
+from rwp_jax.files import write_json
+from rwp_jax.hardware.cost import data_size, forward_flops, passes_of_a_step
 from rwp_jax.models.convolution import prefer_eigen
 
 

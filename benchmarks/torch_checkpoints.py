@@ -25,11 +25,11 @@ import torch
 
 from configs import cifar10_at, cifar10_rst, cifar10_trades
 from rwp_jax.errors import InputError
-from rwp_jax.finished_run import load_run
 from rwp_jax.parity.live.checkout import AT, RST, TRADES, Checkout, read_checkout
 from rwp_jax.patterns import matches
-from rwp_jax.torch_export import export_torch
-from rwp_jax.torch_import import import_torch
+from rwp_jax.pytorch.export import export_torch
+from rwp_jax.pytorch.import_ import import_torch
+from rwp_jax.runs.loaded import load_run
 
 TOLERANCE = 1e-12  # of logits in float64
 DTYPES = ("float32", "float64")  # in this order: float64 stays switched on

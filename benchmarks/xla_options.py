@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-from rwp_jax.atomic import write_json
+from rwp_jax.files import write_json
 
 COMMAND_BUFFERS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION"
 OPTIONS = {

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 import configs
-from rwp_jax import experiment
+from rwp_jax.training import experiment
 
 NAMES = sorted(p.stem for p in pathlib.Path(configs.__file__).parent.glob("[!_]*.py"))
 PERTURBATIONS = {"": "none", "_awp": "awp", "_rwp": "rwp"}

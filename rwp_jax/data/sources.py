@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from rwp_jax.data import files
+from rwp_jax.data import readers
 from rwp_jax.data.sizes import NAMED
 from rwp_jax.errors import InputError, first_line
 
@@ -78,7 +78,7 @@ def load(
     if name == "digits":
         data = _digits(train_examples)
     elif name == "npz":
-        x_train, y_train, x_test, y_test = files.read_npz(path)
+        x_train, y_train, x_test, y_test = readers.read_npz(path)
         data = Dataset(x_train, y_train, x_test, y_test, max(int(y_train.max()) + 1, 2))
     elif name in _TFDS:
         data = _tfds(name, data_dir, ("train", "extra") if svhn_extra else ("train",))

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rwp_jax import experiment
 from rwp_jax.errors import InputError
-from rwp_jax.finished_run import load_run
-from rwp_jax.objectives import Batch
-from rwp_jax.train_step import TrainState, attack_batch
+from rwp_jax.runs.loaded import load_run
+from rwp_jax.training import experiment
+from rwp_jax.training.objectives import Batch
+from rwp_jax.training.train_step import TrainState, attack_batch
 
 
 class Probe(NamedTuple):
@@ -43,7 +43,7 @@ def make_probe(directory: pathlib.Path, which: str, examples: int) -> Probe:
 
     Args:
       directory: of the run.
-      which: checkpoint, see `selection.WHICH`.
+      which: checkpoint, see `resume_point.WHICH`.
       examples: N; all training images where there are fewer.
 
     Raises:

@@ -9,10 +9,8 @@ from typing import NamedTuple
 
 import jax
 
-from rwp_jax import cost, experiment
 from rwp_jax.data.sizes import DataSize
-from rwp_jax.experiment import weight_perturbation_of
-from rwp_jax.hardware import counts
+from rwp_jax.hardware import cost, counts
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.programs import (
     CompiledProgram,
@@ -22,7 +20,9 @@ from rwp_jax.hardware.programs import (
     does_not_fit,
 )
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
-from rwp_jax.self_training import teacher_config
+from rwp_jax.training import experiment
+from rwp_jax.training.experiment import weight_perturbation_of
+from rwp_jax.training.self_training import teacher_config
 
 # What JAX takes of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
 PREALLOCATED = 0.75

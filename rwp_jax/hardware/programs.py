@@ -10,21 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax import cost, experiment
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.packing import default_batch_size
 from rwp_jax.attacks.autoattack.slots import map_programs
 from rwp_jax.attacks.autoattack.suite import VERSIONS
-from rwp_jax.cost import data_size, mixture_of, training_examples
 from rwp_jax.errors import InputError, first_line
-from rwp_jax.evaluate import PRECISION
-from rwp_jax.hardware import counts
+from rwp_jax.evaluation.accuracy import PRECISION
+from rwp_jax.evaluation.table2 import AUTOATTACK_NORMS
+from rwp_jax.hardware import cost, counts
+from rwp_jax.hardware.cost import data_size, mixture_of, training_examples
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.hardware.topology import Hardware
 from rwp_jax.models.classifier import make_classifier
-from rwp_jax.robustness import AUTOATTACK_NORMS
-from rwp_jax.train_step import TrainingSet, init_state
+from rwp_jax.training import experiment
+from rwp_jax.training.train_step import TrainingSet, init_state
 
 PROGRAMS = ("train", "evaluate", "autoattack")
 # Of TPUs: "Ran out of memory in memory space hbm. Used 21.40G of 15.75G hbm" and "Ran out of memory on HBM,

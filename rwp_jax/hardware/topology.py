@@ -17,10 +17,10 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
+from rwp_jax.distributed.devices import mesh_of
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.hardware.datasheets import GPUS, TPUS, Datasheet
 from rwp_jax.hardware.quiet import quiet_compiler
-from rwp_jax.parallel import mesh_of
 
 ACCEPTED = (
     f"{', '.join(GPUS)}, or a TPU slice: v5e:AxB, v6e:AxB, v4:AxBxC or v5p:AxBxC, such as v5e:2x2"

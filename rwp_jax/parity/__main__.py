@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from rwp_jax.errors import InputError
 from rwp_jax.parity import autoattack
+from rwp_jax.parity.agreement import Row, compare, guarded, table
 from rwp_jax.parity.case import read_case, read_settings
 from rwp_jax.parity.cases import RUNNERS, kind_of
-from rwp_jax.parity.compare import Row, compare, guarded, table
 from rwp_jax.patterns import matches
 
 TOLERANCE = 1e-10
@@ -60,11 +60,11 @@ def run_cases(directory: pathlib.Path, only: str) -> int:
 
 def run_live(args) -> int:
     """Prints the comparison with a checkout and returns how many settings failed; raises InputError."""
-    from rwp_jax.parity.live import command  # needs PyTorch, which nothing else here does
+    from rwp_jax.parity.live.run import run as run_live
 
     chosen = lambda names: select(names, args.only)
     device = args.device or "cpu"
-    return command.run(args.reference, device, args.steps, args.output, chosen, TOLERANCE)
+    return run_live(args.reference, device, args.steps, args.output, chosen, TOLERANCE)
 
 
 def main(argv=None) -> int:

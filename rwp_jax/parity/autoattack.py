@@ -17,8 +17,8 @@ from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
 from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
-from rwp_jax.parity.compare import Row, guarded
-from rwp_jax.torch_interop import from_state_dict
+from rwp_jax.parity.agreement import Row, guarded
+from rwp_jax.pytorch.state_dict import from_state_dict
 
 EPSILON = {"Linf": 8 / 255, "L2": 0.5}
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

@@ -14,12 +14,12 @@ from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.errors import InputError
 from rwp_jax.losses import carlini_wagner, cross_entropy
 from rwp_jax.models.layers import fold_moments
-from rwp_jax.objectives import Batch, make_objective
 from rwp_jax.parity.case import Case
-from rwp_jax.parity.setting import Network, make_network, make_recipe
-from rwp_jax.torch_interop import to_state_dict
-from rwp_jax.train_step import TrainState, attack_and_update
-from rwp_jax.weight_perturbation import (
+from rwp_jax.parity.recipe import Network, make_network, make_recipe
+from rwp_jax.pytorch.state_dict import to_state_dict
+from rwp_jax.training.objectives import Batch, make_objective
+from rwp_jax.training.train_step import TrainState, attack_and_update
+from rwp_jax.training.weight_perturbation import (
     is_perturbed,
     make_weight_perturbation,
     perturb_and_differentiate,

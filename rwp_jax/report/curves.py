@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rwp_jax.report import style
 from rwp_jax.report.published import PublishedCurve
 from rwp_jax.report.results import Result
-from rwp_jax.report.setting import setting
 from rwp_jax.report.spread import Spread, spread
+from rwp_jax.report.titles import setting
 
 _PANELS = {"pgd_accuracy": "PGD accuracy (%)", "natural_accuracy": "natural accuracy (%)"}
 

@@ -4,7 +4,7 @@ import json
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from rwp_jax.atomic import write_json
+from rwp_jax.files import write_json
 from rwp_jax.report.page import Picture, Section
 from rwp_jax.report.results import Result
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from rwp_jax.report import style
 from rwp_jax.report.results import Result
-from rwp_jax.report.setting import setting
 from rwp_jax.report.spread import spread
+from rwp_jax.report.titles import setting
 
 
 def perturbs(result: Result) -> bool:

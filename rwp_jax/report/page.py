@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jinja2
 
 from rwp_jax import __version__
-from rwp_jax.atomic import write_text
+from rwp_jax.files import write_text
 from rwp_jax.report.table import Table
 
 PAGE = "report.html"

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from rwp_jax import selection, workdir
 from rwp_jax.data.sizes import NAMED, size_of_named
 from rwp_jax.errors import InputError
-from rwp_jax.metrics import FILE, read_metrics
-from rwp_jax.robustness import DIRECTORY, JSON
+from rwp_jax.evaluation.table2 import DIRECTORY, JSON
+from rwp_jax.runs import layout, selection
+from rwp_jax.runs.metrics import FILE, read_metrics
 
 SPLITS = {
     "test": "",
@@ -114,18 +114,18 @@ def read_result(directory: pathlib.Path) -> Result:
     Raises:
       InputError: where it holds no run, no epoch of it, or files that are not those of a run.
     """
-    if not (directory / workdir.CONFIG).is_file() or not (directory / FILE).is_file():
-        lacks = FILE if (directory / workdir.CONFIG).is_file() else workdir.CONFIG
+    if not (directory / layout.CONFIG).is_file() or not (directory / FILE).is_file():
+        lacks = FILE if (directory / layout.CONFIG).is_file() else layout.CONFIG
         raise InputError(f"{directory} holds no run with metrics: there is no {lacks}")
     try:
-        config = json.loads((directory / workdir.CONFIG).read_text(encoding="utf-8"))
-        config = ml_collections.ConfigDict(workdir.completed(config))
+        config = json.loads((directory / layout.CONFIG).read_text(encoding="utf-8"))
+        config = ml_collections.ConfigDict(layout.completed(config))
         _ = config.data.name, config.threat.norm, config.threat.epsilon, int(config.seed)
         epochs = _epochs(directory, config)
         evaluations = _evaluations(directory, epochs)
         columns = {which: content["columns"] for which, content in evaluations.items()}
         _ = [column["accuracy"] for run in columns.values() for column in run.values()]
-        summary = directory / workdir.SUMMARY
+        summary = directory / layout.SUMMARY
         seconds = json.loads(summary.read_text())["seconds"] if summary.exists() else None
         examples = next((content["examples"] for content in evaluations.values()), None)
         test_images = _test_images(config)

@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
 from matplotlib.patheffects import withStroke  # noqa: E402
 
-from rwp_jax.atomic import partial_of  # noqa: E402
+from rwp_jax.files import partial_of
 
 WIDTH = 3.5  # inches
 LEAST_SPAN = 10  # points of accuracy that an axis shows at least: less would show noise

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rwp_jax.atomic import write_text
+from rwp_jax.files import write_text
 
 MISSING = "–"
 

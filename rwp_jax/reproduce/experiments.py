@@ -41,7 +41,7 @@ class Experiment(NamedTuple):
       layout: `table1`, `table2`, `curves`, `sweep` or `gamma`.
       points: all that is trained for it.
       axis: of a sweep: the setting that it goes over.
-      second: of a sweep: what its lower panel shows, a name of `layout.SECOND`.
+      second: of a sweep: what its lower panel shows, a name of `presentation.SECOND`.
       finding: what the paper found there, "" where its figures stand beside ours.
       pairs: names of points whose difference is of interest, the first of which is to be better.
       seeds: how many runs of every point unless another number is asked for.

@@ -9,8 +9,8 @@ from rwp_jax.report.differences import Pair, difference_table, verdicts
 from rwp_jax.report.gate import draw_gate, perturbs
 from rwp_jax.report.page import Picture, Section
 from rwp_jax.report.published import PublishedCurve
-from rwp_jax.report.setting import setting
 from rwp_jax.report.sweep import Line, Sweep, draw_sweep
+from rwp_jax.report.titles import setting
 from rwp_jax.reproduce.experiments import REFERENCE, Experiment
 from rwp_jax.reproduce.trained import Trained, groups_of, results_of
 

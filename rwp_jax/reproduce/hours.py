@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rwp_jax.errors import InputError
 from rwp_jax.hardware.plan import Plan, check, make_plan
 from rwp_jax.hardware.topology import Hardware
-from rwp_jax.reproduce.plan import Run
-from rwp_jax.workdir import flatten
+from rwp_jax.reproduce.run_list import Run
+from rwp_jax.runs.layout import flatten
 
 # Numbers inside a compiled step that do not change what it costs.
 _CONSTANTS = (

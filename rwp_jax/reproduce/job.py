@@ -22,10 +22,11 @@ def _end_with_parent() -> None:
 def main(cores: set[int]) -> int:
     """Trains on these cores; returns the exit code."""
     os.sched_setaffinity(0, cores)  # before JAX counts them
-    from rwp_jax import self_training, workdir
+    from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
     from rwp_jax.errors import InputError
-    from rwp_jax.finite import NonFiniteLoss
-    from rwp_jax.preemption import EXIT_CODE, Interrupted, end_on_sigterm
+    from rwp_jax.runs import layout
+    from rwp_jax.training import self_training
+    from rwp_jax.training.divergence import NonFiniteLoss
 
     end_on_sigterm("ended by SIGTERM")
     config, directory = pickle.load(sys.stdin.buffer)
@@ -35,7 +36,7 @@ def main(cores: set[int]) -> int:
     except NonFiniteLoss as error:
         print(error)
         return DIVERGED
-    except workdir.InUse as error:
+    except layout.InUse as error:
         print(error)
         return IN_USE
     except (InputError, OSError) as error:

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import jax
 
 import rwp_jax
+from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, StopRequest
 from rwp_jax.errors import InputError
-from rwp_jax.preemption import EXIT_CODE, Interrupted, StopRequest
 from rwp_jax.reproduce.job import BAD_INPUT, DIVERGED, FINISHED, IN_USE
-from rwp_jax.reproduce.plan import Run
+from rwp_jax.reproduce.run_list import Run
 
 _POLL = 0.2  # seconds
 

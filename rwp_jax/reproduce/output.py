@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Sequence
 
-from rwp_jax import cost
+from rwp_jax.hardware import cost
 from rwp_jax.report import summary
 from rwp_jax.report.explained import explained
 from rwp_jax.report.page import PAGE, write_page
@@ -11,8 +11,8 @@ from rwp_jax.report.published import PublishedCurve, choose_published
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import as_text, write_csv
 from rwp_jax.reproduce.experiments import SCALES, Experiment
-from rwp_jax.reproduce.layout import lay_out
-from rwp_jax.reproduce.plan import Run
+from rwp_jax.reproduce.presentation import lay_out
+from rwp_jax.reproduce.run_list import Run
 
 
 def _by_setting(trained) -> dict:

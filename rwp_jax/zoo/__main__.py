@@ -14,27 +14,27 @@ import sys
 
 import jax
 
-from rwp_jax import __version__, workdir
+from rwp_jax import __version__
 from rwp_jax.errors import InputError
-from rwp_jax.finished_run import load_run
+from rwp_jax.evaluation.table2 import COLUMNS
 from rwp_jax.report.results import read_result
-from rwp_jax.report.setting import setting
 from rwp_jax.report.table import MISSING, Table, as_text
-from rwp_jax.robustness import COLUMNS
-from rwp_jax.zoo import store
+from rwp_jax.report.titles import setting
+from rwp_jax.runs import layout, zoo
+from rwp_jax.runs.loaded import load_run
 
 
 def show() -> None:
     """Prints a row for each network."""
     rows = []
-    for name in store.names():
-        card = store.read_card(name)
+    for name in zoo.names():
+        card = zoo.read_card(name)
         accuracies = [
             f"{100 * card.accuracy[column]['accuracy']:.2f}" if column in card.accuracy else MISSING
             for column in COLUMNS
         ]
         size = f"{card.file['bytes'] / 1e6:.1f} MB" if card.file["packaged"] else "card alone"
-        rows.append([store.PREFIX + name, card.data, str(card.test_images), *accuracies, size])
+        rows.append([zoo.PREFIX + name, card.data, str(card.test_images), *accuracies, size])
     header = ["network", "data", "test images", *COLUMNS.values(), "file"]
     print(as_text(Table("", header, rows)))
 
@@ -61,8 +61,8 @@ def add(arguments: argparse.Namespace) -> None:
     except ValueError:
         raise InputError(f"--seeds={arguments.seeds} must be numbers, comma-separated") from None
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
-    card = store.write(
-        store.Card(
+    card = zoo.write(
+        zoo.Card(
             name=arguments.name,
             recipe=arguments.recipe,
             config=json.loads(run.config.to_json()),
@@ -79,13 +79,13 @@ def add(arguments: argparse.Namespace) -> None:
         ),
         {"params": params, "batch_stats": batch_stats},
     )
-    print(f"{store.PREFIX}{card.name}: {card.file['bytes']:,} bytes, SHA-256 {card.file['sha256']}")
+    print(f"{zoo.PREFIX}{card.name}: {card.file['bytes']:,} bytes, SHA-256 {card.file['sha256']}")
 
 
 def _version(directory: pathlib.Path) -> str:
     """Of rwp-jax, by which a finished run was trained; this one for others."""
     try:
-        return json.loads((directory / workdir.SUMMARY).read_text())["versions"]["rwp-jax"]
+        return json.loads((directory / layout.SUMMARY).read_text())["versions"]["rwp-jax"]
     except (OSError, ValueError, KeyError):
         return __version__
 

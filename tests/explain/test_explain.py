@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from configs import digits_at, digits_at_rwp
-from rwp_jax import trainer
-from rwp_jax.comparison import compare
 from rwp_jax.errors import InputError
-from rwp_jax.explain import command
+from rwp_jax.explain import explain
 from rwp_jax.explain import landscape as landscapes
 from rwp_jax.explain.landscape import adversarial_direction, landscape, random_direction
 from rwp_jax.explain.probe import gate_losses, make_probe
-from rwp_jax.weight_perturbation import is_perturbed, perturbed_norm
+from rwp_jax.report.side_by_side import compare
+from rwp_jax.training import trainer
+from rwp_jax.training.weight_perturbation import is_perturbed, perturbed_norm
 from tests.small import shrink, write_two_classes
 
 
@@ -92,7 +92,7 @@ def test_where_no_loss_is_below_c_min_rwp_has_no_direction(probe, few_points):
 
 
 def test_the_pictures_of_a_run_and_of_another_beside_it(runs, few_points, tmp_path, capsys):
-    command.explain(runs / "rwp", [runs / "at"], "last", 16)
+    explain.explain(runs / "rwp", [runs / "at"], "last", 16)
     printed = capsys.readouterr().out
     assert "on 16 training images" in printed and "are below c_min = 1.7" in printed
     output = runs / "rwp/explain/last"
@@ -124,7 +124,7 @@ def test_runs_of_older_versions_can_be_explained(runs, tmp_path):
 
 
 def test_a_run_that_perturbs_nothing_has_no_gate(runs, few_points, capsys):
-    command.explain(runs / "at", [], "best", 16)
+    explain.explain(runs / "at", [], "best", 16)
     assert "at perturbs no weights: there is no gate to draw." in capsys.readouterr().out
     assert not (runs / "at/explain/best/gate.png").exists()
 
@@ -144,10 +144,10 @@ def test_bad_input_leaves_nothing(runs, npz, tmp_path):
         (runs / "at", [runs / "at"], "last", 0, "--workdirs: .*at is given twice"),
     ):
         with pytest.raises(InputError, match=message) as error:
-            command.explain(directory, others, which, examples)
+            explain.explain(directory, others, which, examples)
         assert "\n" not in str(error.value)
     other = shrink(digits_at.get_config(), **{"data.path": npz, "threat.epsilon": 0.1, "epochs": 1})
     trainer.train(other, tmp_path / "other")
     with pytest.raises(InputError, match="other has config.threat.epsilon=0.1, .*at has 0.3"):
-        command.explain(runs / "at", [tmp_path / "other"], "last", 16)
+        explain.explain(runs / "at", [tmp_path / "other"], "last", 16)
     assert not (runs / "at/explain/last").exists()

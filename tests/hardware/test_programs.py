@@ -6,14 +6,14 @@ import jax
 import pytest
 
 from configs import digits_at_rwp, digits_rst_rwp, digits_trades_rwp
-from rwp_jax.cost import forward_flops
+from rwp_jax.distributed.devices import mesh_of
 from rwp_jax.errors import InputError
 from rwp_jax.hardware import counts, plan, programs, report
+from rwp_jax.hardware.cost import forward_flops
 from rwp_jax.hardware.counts import seconds
 from rwp_jax.hardware.datasheets import TPUS
 from rwp_jax.hardware.programs import DoesNotFit, compile_programs
 from rwp_jax.hardware.topology import Hardware
-from rwp_jax.parallel import mesh_of
 
 CHIP = TPUS["v6e"]
 

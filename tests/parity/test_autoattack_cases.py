@@ -14,7 +14,7 @@ from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.parity import autoattack as parity
 from rwp_jax.parity.__main__ import main
-from rwp_jax.torch_interop import to_state_dict
+from rwp_jax.pytorch.state_dict import to_state_dict
 
 COUNT = 6
 SHORT = (ApgdCE(steps=2), ApgdT(steps=2, targets=1), FabT(steps=2, targets=1), Square(queries=10))

@@ -97,7 +97,7 @@ def test_what_upstream_cannot_run(reference, small_images, capsys):
 @pytest.mark.parametrize("name", ["trades_awp_l_2", "rst_awp_l_inf", "rst_none_l_inf"])
 def test_their_side_alone(reference, small_images, name):
     pytest.importorskip("torch")
-    from rwp_jax.parity.live.theirs import their_steps
+    from rwp_jax.parity.live.torch_side import their_steps
 
     objective, perturbation, norm = name.split("_", 2)
     setting = Setting(objective, perturbation, "wrn-10-1", norm, 2)
@@ -142,7 +142,7 @@ def test_an_error_in_code_that_should_run_is_a_failure(reference, small_images, 
 
 def test_float32_is_float32(small_images):
     """Also where a test has jax_enable_x64 on."""
-    from rwp_jax.parity.live.ours import our_steps
+    from rwp_jax.parity.live.jax_side import our_steps
 
     setting = Setting("at", "rwp", "wrn-10-1", "l_2", 1)
     for dtype in ("float32", "float64"):
@@ -241,7 +241,7 @@ def test_distances():
 
 def compared(**changes):
     pytest.importorskip("torch")
-    from rwp_jax.parity.live.comparison import Compared, Line
+    from rwp_jax.parity.live.both_sides import Compared, Line
 
     line = Line("v", "1.25", "1.25", 2e-12, "3 conv1.weight, step 2", [1e-4, 2e-3], [1e-4, 3e-3])
     setting = Setting("at", "rwp", "wrn-10-1", "l_inf", 2)
@@ -256,11 +256,11 @@ def test_tables_say_the_same():
     good = compared()
     bad, nan = compared(error=2e-10), compared(error=float("nan"))
     assert not good.failed and bad.failed and nan.failed
-    from rwp_jax.parity.live import tables
+    from rwp_jax.parity.live import render
 
-    text = tables.text(bad, 3).splitlines()
+    text = render.text(bad, 3).splitlines()
     assert text[0] == "at_rwp_wrn-10-1_l_inf: 2 steps of 8 images"
-    header = tables.text_header(3)
+    header = render.text_header(3)
     for column in ("upstream", "float64"):
         end = header.index(column) + len(column)
         assert text[1][end - 1] != " " and text[1][end] == " ", (
@@ -269,10 +269,10 @@ def test_tables_say_the_same():
     row = ["v", "1.25", "1.25", "2e-10", "1e-04 2e-03", "1e-04 3e-03"]
     assert text[1].split("  ")[-1] == "FAIL: 3 conv1.weight, step 2"
     assert text[2] == "float32 in step 1, attack delta by step: 5e-08 2e-02"
-    assert f"| {' | '.join(row)} | FAIL: 3 conv1.weight, step 2 |" in tables.markdown(
+    assert f"| {' | '.join(row)} | FAIL: 3 conv1.weight, step 2 |" in render.markdown(
         [bad], "about"
     )
-    first, second = tables.sections([good, bad])
+    first, second = render.sections([good, bad])
     assert first.tables[0].rows[0][-1] == "pass"
     assert second.tables[0].rows[0][-1] == "FAIL: 3 conv1.weight, step 2"
 

@@ -8,9 +8,9 @@ import pytest
 from rwp_jax.errors import InputError
 from rwp_jax.parity import __main__ as command
 from rwp_jax.parity import inputs
+from rwp_jax.parity.agreement import Row, compare, relative_error, table
 from rwp_jax.parity.case import read_settings
 from rwp_jax.parity.cases import RUNNERS, digest, kind_of
-from rwp_jax.parity.compare import Row, compare, relative_error, table
 
 CASES = pathlib.Path(__file__).parents[1] / "fixtures" / "parity"
 SETTINGS = read_settings(CASES)

@@ -3,11 +3,11 @@ import pytest
 from PIL import Image
 
 from configs import digits_at
-from rwp_jax.optimizer import make_schedule
 from rwp_jax.report import style
 from rwp_jax.report.curves import draw_learning_curves, drops, mean_curve
 from rwp_jax.report.published import PublishedCurve
 from rwp_jax.report.results import read_result
+from rwp_jax.training.optimizer import make_schedule
 from tests.small import write_run
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from rwp_jax.errors import InputError
 from rwp_jax.reproduce.experiments import EXPERIMENTS, SCALES, make_experiment
-from rwp_jax.reproduce.plan import make_plan
+from rwp_jax.reproduce.run_list import make_plan
 
 
 def load_config(name):

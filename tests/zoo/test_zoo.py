@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from configs import digits_at_rwp
-from rwp_jax import robustness, trainer
 from rwp_jax.data import sources
 from rwp_jax.errors import InputError
-from rwp_jax.finished_run import load_run, read_config
+from rwp_jax.evaluation import table2
+from rwp_jax.runs import zoo
+from rwp_jax.runs.loaded import load_run, read_config
+from rwp_jax.training import trainer
 from rwp_jax.zoo import __main__ as command
-from rwp_jax.zoo import store
 from tests.small import shrink, write_evaluation, write_two_classes
 
 
@@ -22,7 +23,7 @@ def run(tmp_path_factory):
     path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 50, 20)
     directory = tmp_path_factory.mktemp("run") / "run"
     trainer.train(shrink(digits_at_rwp.get_config(), **{"data.path": path}), directory)
-    accuracies = dict.fromkeys(robustness.COLUMNS, 0.5)
+    accuracies = dict.fromkeys(table2.COLUMNS, 0.5)
     write_evaluation(directory, "last", accuracies, examples=20, epoch=1)
     evaluation = directory / "evaluation/last/evaluation.json"
     content = json.loads(evaluation.read_text())
@@ -34,7 +35,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "NETWORKS", tmp_path)
+    monkeypatch.setattr(zoo, "NETWORKS", tmp_path)
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def test_a_network_comes_back_as_it_was(run, empty, capsys):
     images = np.full((2, 8, 8, 1), 0.5)
     logits = [r.classifier.eval(r.params, r.batch_stats, images) for r in (original, copy)]
     np.testing.assert_array_equal(*logits)
-    card = store.read_card("tiny")
+    card = zoo.read_card("tiny")
     assert card.seeds == [0, 1] and card.test_images == 20 and len(card.accuracy) == 6
     assert command.main([]) == 0
     listed = capsys.readouterr().out.splitlines()[-1]
@@ -95,7 +96,7 @@ def test_bad_input(arguments, message, run, empty, capsys):
 
 
 def test_the_package_stays_small(run, empty, monkeypatch, capsys):
-    monkeypatch.setattr(store, "LARGEST", 1000)
+    monkeypatch.setattr(zoo, "LARGEST", 1000)
     assert add(run) == 2
     assert "may have 1,000; --card_only keeps the card alone" in capsys.readouterr().err
     assert not any(empty.iterdir())
@@ -109,12 +110,12 @@ def test_unknown_names(empty):
 
 
 def test_the_networks_fit_in_the_package():
-    assert sum(path.stat().st_size for path in store.NETWORKS.glob("*.safetensors")) < store.LARGEST
+    assert sum(path.stat().st_size for path in zoo.NETWORKS.glob("*.safetensors")) < zoo.LARGEST
 
 
-@pytest.mark.parametrize("name", store.names())
+@pytest.mark.parametrize("name", zoo.names())
 def test_a_network_is_as_good_as_its_card_says(name):
-    card = store.read_card(name)
+    card = zoo.read_card(name)
     if not card.file["packaged"]:
         pytest.skip("a card alone")
     run = load_run(f"zoo:{name}")

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rwp_jax import parallel
 from rwp_jax.attacks.autoattack import checks, packing
 from rwp_jax.attacks.autoattack.ball import check_inside, into_ball
 from rwp_jax.attacks.autoattack.model import Model, make_model
 from rwp_jax.attacks.autoattack.slots import compile_attack
 from rwp_jax.attacks.autoattack.state import Record, identity
 from rwp_jax.attacks.autoattack.suite import ATTACKS, Attack, attacks_of, check_norm
+from rwp_jax.distributed import devices
 from rwp_jax.errors import InputError
 
 
@@ -81,7 +81,7 @@ def _make_classify(model: Model, key, size: int) -> Callable:
     def forward(weights, key, images):
         return model.apply(weights, images, key)
 
-    mapped = parallel.over_examples(forward, (False, False, True))
+    mapped = devices.over_examples(forward, (False, False, True))
 
     def classify(images, call=0):
         logits = []

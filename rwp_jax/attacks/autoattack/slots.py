@@ -10,10 +10,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from rwp_jax import parallel
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.search import Job, Outcome, pick
 from rwp_jax.attacks.autoattack.suite import Attack
+from rwp_jax.distributed import devices
 
 TICKS = 100  # iterations on the devices before the host is heard of again
 
@@ -99,10 +99,10 @@ def map_programs(
         return attack.search(norm, epsilon, image_shape).outcome(slots.job, slots.state)
 
     return Programs(
-        parallel.over_examples(begin, (False, False) + (True,) * 6, mesh),
-        parallel.over_examples(merge, (True,) * 4, mesh),
-        parallel.over_examples(advance, (False,) * 4 + (True,), mesh),
-        parallel.over_examples(outcome, (False, True), mesh),
+        devices.over_examples(begin, (False, False) + (True,) * 6, mesh),
+        devices.over_examples(merge, (True,) * 4, mesh),
+        devices.over_examples(advance, (False,) * 4 + (True,), mesh),
+        devices.over_examples(outcome, (False, True), mesh),
     )
 
 

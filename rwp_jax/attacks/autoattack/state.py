@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rwp_jax.atomic import write_npz
 from rwp_jax.errors import InputError
+from rwp_jax.files import write_npz
 
 SAVE_SECONDS = 60  # between two saves in the middle of an attack
 SNAPSHOT = "snapshot_"

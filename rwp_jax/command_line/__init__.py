@@ -1,0 +1,1 @@
+"""Flags and modes of main.py."""

@@ -1,0 +1,152 @@
+"""What absl and ml_collections leave to do on a command line: modes, fractions, messages of one line."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
+
+from absl import flags
+
+from rwp_jax.errors import InputError
+from rwp_jax.hints import hint_at
+from rwp_jax.runs.layout import flatten
+
+CONFIG_FILE = re.compile(r"--?config(?:=(.*))?")
+OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
+FRACTION = re.compile(r"(-?(?:\d+\.?\d*|\.\d+))/(\d+\.?\d*|\.\d+)")
+
+
+def fractions_to_decimals(argv: list[str], known: dict) -> list[str]:
+    """--config.threat.epsilon=8/255 (or with a space) as the decimal that ml_collections parses.
+
+    `known` maps the config's dotted keys to values; only those that are floats are touched.
+    """
+    decimals = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        name, equals, value = argument.rpartition("=")
+        match, override = FRACTION.fullmatch(value), OVERRIDE.fullmatch(name or before)
+        if match and float(match[2]) and override and isinstance(known.get(override[1]), float):
+            value = repr(float(match[1]) / float(match[2]))
+        decimals.append(name + equals + value)
+    return decimals
+
+
+def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments without --config.KEY=VALUE (or --config.KEY VALUE), and the KEYs."""
+    others, keys = [], []
+    value_follows = False
+    for argument in argv:
+        match = OVERRIDE.match(argument)
+        if match:
+            keys.append(match[1])
+        elif not value_follows or argument.startswith("-"):
+            others.append(argument)
+        value_follows = bool(match) and "=" not in argument
+    return others, keys
+
+
+def check_config_file(argv: list[str]) -> None:
+    """Raises InputError where --config names no Python file: ml_collections' messages are long."""
+    for argument, after in zip(argv, [*argv[1:], ""], strict=True):
+        match = CONFIG_FILE.fullmatch(argument)
+        if match:
+            path = (after if match[1] is None else match[1]).partition(":")[0]
+            if not path.endswith(".py") or not os.path.isfile(path):
+                raise InputError(
+                    f"--config={path} is no config file: name one, such as configs/digits_at_rwp.py"
+                )
+
+
+class Mode(NamedTuple):
+    """What --mode chooses.
+
+    Attributes:
+      run: called when the flags are parsed.
+      takes: names of flags that other modes may refuse.
+      needs: names of flags that must be given.
+    """
+
+    run: Callable[[], None]
+    takes: Collection[str]
+    needs: Collection[str] = ()
+
+
+def _check_keys(keys: list[str], known: Mapping) -> None:
+    """Raises InputError for a KEY of --config.KEY that the config lacks."""
+    unknown = next((key for key in keys if key not in known), None)
+    if not unknown:
+        return
+    raise InputError(f"--config.{unknown}: no such key; {hint_at(unknown, known, '--config.')}")
+
+
+def one_line(error: Exception) -> str:
+    """What is wrong, of a message of absl, ml_collections or a config file."""
+    # A config that cannot be loaded is explained at the end of a long message.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = lines[-1] if lines else type(error).__name__
+    if "get_config() takes 0 positional arguments" in line:
+        line = "--config: this file takes nothing after ':'"
+    return line.removeprefix("rwp_jax.errors.InputError: ")
+
+
+def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
+    """Parses the command line into absl's flags, --mode and --config among them.
+
+    Args:
+      argv: of the program, its name first.
+      modes: what --mode may be.
+
+    Returns:
+      What is left of argv: the program's name.
+
+    Raises:
+      InputError: for whatever is wrong with it.
+    """
+    others, keys = split_overrides(argv)
+    values = flags.FLAGS
+    try:
+        # ml_collections takes the names of overrides from sys.argv. First without any, which loads
+        # the config, so that their keys can be checked.
+        check_config_file(others)
+        sys.argv = others
+        rest = values(others)
+        mode, config = values["mode"].value, values["config"].value
+        if mode not in modes:
+            raise InputError(f"--mode={mode} must be one of {', '.join(modes)}")
+        if "config" in modes[mode].takes and config is None:
+            stray = f"{rest[1]!r} is no flag; " if len(rest) > 1 else ""
+            raise InputError(
+                f"{stray}--config is missing: name a file, as in --config configs/digits_at_rwp.py"
+            )
+        if keys and config is None:
+            raise InputError(
+                f"--config.{keys[0]} is not for --mode={mode}: the run in --workdir has its own"
+            )
+        known = flatten(config.to_dict()) if config else {}
+        _check_keys(keys, known)
+        sys.argv = fractions_to_decimals(argv, known)
+        rest = values(sys.argv)
+    except InputError:
+        raise
+    except Exception as error:  # absl, ml_collections and config files raise many kinds
+        raise InputError(one_line(error)) from None
+    if len(rest) > 1:
+        raise InputError(f"{rest[1]!r} is no flag: overrides look like --config.epochs=10")
+    return rest
+
+
+def check_flags(mode: str, modes: Mapping[str, Mode]) -> None:
+    """Raises InputError for a flag of another mode, or one that this mode misses."""
+    takes = {name: set(other.takes) for name, other in modes.items()}
+    for name in sorted(set().union(*takes.values()) - takes[mode]):
+        if flags.FLAGS[name].present:
+            if name == "config":
+                raise InputError(
+                    f"--config is not for --mode={mode}: the run in --workdir has its own"
+                )
+            theirs = " and ".join(f"--mode={other}" for other in modes if name in takes[other])
+            raise InputError(f"--{name} is for {theirs}")
+    for name in modes[mode].needs:
+        if not flags.FLAGS[name].value:
+            raise InputError(f"--{name} is missing: --mode={mode} needs it")

@@ -1,0 +1,1 @@
+"""Devices, processes, and how they find, tell and stop each other."""

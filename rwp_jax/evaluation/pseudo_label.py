@@ -1,0 +1,76 @@
+"""Pseudo-labels: what a trained network says about images without labels."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rwp_jax.data import readers, sources
+from rwp_jax.data.order import padded_batches
+from rwp_jax.distributed import devices
+from rwp_jax.errors import InputError
+from rwp_jax.files import check_free, write_npz
+from rwp_jax.runs.loaded import FinishedRun, load_run
+
+BATCH_PER_DEVICE = 128
+
+
+def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels int32 [N] and confidences float32 [N] (the largest softmax) of images uint8 [N, H, W, C]."""
+    batch_size = BATCH_PER_DEVICE * jax.local_device_count()
+
+    def label(params, batch_stats, x):
+        dtype = jax.tree.leaves(params)[0].dtype
+        probabilities = jax.nn.softmax(
+            run.classifier.eval(params, batch_stats, x.astype(dtype) / 255)
+        )
+        return jnp.argmax(probabilities, -1), jnp.max(probabilities, -1)
+
+    mapped = devices.over_examples(label, (False, False, True))
+    labels, confidences = [], []
+    for indices, mask in padded_batches(len(images), batch_size):
+        with jax.default_matmul_precision("highest"):
+            batch = jax.device_get(mapped(run.params, run.batch_stats, images[indices]))
+        labels.append(batch[0][mask])
+        confidences.append(batch[1][mask])
+    return np.concatenate(labels).astype(np.int32), np.concatenate(confidences).astype(np.float32)
+
+
+def write(path: pathlib.Path, images, labels, confidences) -> None:
+    """Writes what `readers.read_extra` reads, and the confidences."""
+    arrays = {readers.IMAGES: images, readers.LABELS: labels, readers.CONFIDENCES: confidences}
+    write_npz(path, arrays, compressed=True)
+
+
+def pseudo_label(workdir: pathlib.Path, unlabeled: str, output: pathlib.Path, which: str) -> None:
+    """Labels images by the network of a run: the first stage of RST.
+
+    Args:
+      workdir: of the run.
+      unlabeled: npz with `data` uint8 [N, H, W, C]; empty for the training images whose labels the
+        run's config.data.labeled_examples left out.
+      output: npz to write, for config.extra_data.path.
+      which: checkpoint `best` or `last`.
+
+    Raises:
+      InputError: where there is no such run, no image to label or something in the place of `output`.
+    """
+    check_free("--output", output)
+    images = readers.read_images(unlabeled) if unlabeled else None
+    run = load_run(workdir, which)
+    if images is None:
+        images = sources.load(**run.config.data.to_dict()).x_extra
+    if images is None:
+        raise InputError(f"--unlabeled is missing, and {workdir} was trained on all of its labels")
+    if images.shape[-1] != run.channels:
+        raise InputError(
+            f"--unlabeled={unlabeled}: images are {images.shape}, must have {run.channels} channels"
+        )
+    labels, confidences = predict(run, images)
+    write(output, images, labels, confidences)
+    counts = np.bincount(labels, minlength=run.num_classes)
+    print(
+        f"labelled {len(labels)} images by {workdir} after epoch {run.epoch + 1}: mean confidence "
+        f"{confidences.mean():.3f}, {counts.min()} to {counts.max()} images a class; wrote {output}"
+    )

@@ -1,0 +1,129 @@
+"""`main.py --mode explain`: pictures that say why a run turned out as it did."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from rwp_jax.errors import InputError
+from rwp_jax.explain.landscape import landscape
+from rwp_jax.explain.probe import Probe, gate_losses, make_probe
+from rwp_jax.report.explained import DIRECTORY, write_pictures
+from rwp_jax.report.gate import draw_gate, perturbs
+from rwp_jax.report.landscape_plot import draw_landscape, landscape_table
+from rwp_jax.report.loss_histogram import draw_losses
+from rwp_jax.report.page import PAGE, Picture, Section, write_page
+from rwp_jax.report.results import Result, read_result
+from rwp_jax.report.table import Table, write_csv
+from rwp_jax.report.titles import setting
+from rwp_jax.runs import layout
+from rwp_jax.runs.layout import flatten
+
+EXAMPLES = 256  # training images, unless another number is asked for
+
+
+def explain(
+    directory: pathlib.Path, others: Sequence[pathlib.Path], which: str, examples: int
+) -> None:
+    """Draws a run's losses, its gate over training, and its weight-loss landscape beside others'.
+
+    Args:
+      directory: of the run; pictures go to `explain/WHICH` in it, with report.html and CSV.
+      others: runs whose landscapes are drawn in the same picture.
+      which: checkpoint of all of them, see `resume_point.WHICH`.
+      examples: training images, a fixed choice; 0 for 256.
+
+    Raises:
+      InputError: for a directory without a run, a run without the checkpoint or the metrics, networks of
+        other classes or threat models, before anything is attacked.
+    """
+    if examples < 0:
+        raise InputError(f"--examples={examples} must be at least 1, or 0 for {EXAMPLES}")
+    directories = [directory, *others]
+    names = _names(directories)
+    results = [read_result(path) for path in directories]
+    probes = [make_probe(path, which, examples or EXAMPLES) for path in directories]
+    _check_alike(directories, probes)
+    output = directory / DIRECTORY / which
+    with layout.lock(output):
+        _explain(names, results, probes, which, output)
+
+
+def _explain(names, results: list[Result], probes: list[Probe], which: str, output) -> None:
+    probe, result, words = probes[0], results[0], setting(results[:1])
+    title = f"{names[0]}, {which.replace('_', ' ')} (epoch {probe.epoch + 1})"
+    perturbation = probe.config.weight_perturbation
+    pictures, remarks = [], []
+
+    print(f"losses of {names[0]}", flush=True)
+    losses = gate_losses(probe)
+    path, c_min = output / "losses.png", perturbation.c_min
+    caption = draw_losses(losses, c_min, perturbation.name == "rwp", title, words, path)
+    pictures.append(Picture(path, caption))
+    rows = [[str(i), f"{loss:.6g}"] for i, loss in enumerate(losses)]
+    write_csv(Table("", ["example", "loss"], rows), output / "losses.csv")
+
+    if perturbs(result):
+        path = output / "gate.png"
+        pictures.append(Picture(path, draw_gate({names[0]: [result]}, title, path)))
+    else:
+        remarks.append(f"{names[0]} perturbs no weights: there is no gate to draw.")
+
+    slices = {}
+    for name, each in zip(names, probes, strict=True):
+        slices[name] = landscape(each, lambda what, name=name: print(f"{name}: {what}", flush=True))
+        if "rwp" not in slices[name]:
+            remarks.append(f"{name}: no loss is below c_min, so that RWP has no direction.")
+    path = output / "landscape.png"
+    caption = draw_landscape(slices, probe.num_classes, "Weight-loss landscape", path)
+    pictures.append(Picture(path, caption))
+    write_csv(landscape_table(slices), output / "landscape.csv")
+
+    share = np.mean(losses < c_min)
+    introduction = [
+        f"{title}: on {len(losses):,} training images {share:.1%} of the adversarial losses are below "
+        f"c_min = {c_min:g}; their mean is {losses.mean():.3f}.",
+        *remarks,
+    ]
+    write_pictures(output, pictures)
+    write_page(output / PAGE, title, introduction, [Section(title, pictures)])
+    print(*introduction, f"wrote {output / PAGE}", sep="\n")
+
+
+def _names(directories: Sequence[pathlib.Path]) -> list[str]:
+    """Names of the runs, whole paths where names are equal; InputError where a run is given twice."""
+    resolved = [path.resolve() for path in directories]
+    for path, where in zip(directories, resolved, strict=True):
+        if resolved.count(where) > 1:
+            raise InputError(f"--workdirs: {path} is given twice")
+    names = [where.name for where in resolved]
+    return [
+        name if names.count(name) == 1 else str(path)
+        for name, path in zip(names, directories, strict=True)
+    ]
+
+
+# What losses of two runs must have in common to mean the same; `data.data_dir` is only where images lie.
+_ALIKE = (
+    *(f"data.{key}" for key in ("name", "path", "train_examples", "labeled_examples")),
+    *("threat.norm", "threat.epsilon", "attack.variant", "attack.steps", "attack.step_size"),
+    *("objective.name", "objective.beta"),
+)
+
+
+def _check_alike(directories: Sequence[pathlib.Path], probes: Sequence[Probe]) -> None:
+    """Raises InputError where losses of two runs would not mean the same."""
+    first = flatten(probes[0].config.to_dict())
+    for path, probe in zip(directories[1:], probes[1:], strict=True):
+        other = flatten(probe.config.to_dict())
+        for key in _ALIKE:
+            if first.get(key) != other.get(key):
+                raise InputError(
+                    f"--workdirs: {path} has config.{key}={other.get(key)!r}, {directories[0]} has "
+                    f"{first.get(key)!r}: their losses cannot be compared"
+                )
+        if probe.num_classes != probes[0].num_classes:
+            raise InputError(
+                f"--workdirs: {path} tells {probe.num_classes} classes apart, {directories[0]} "
+                f"{probes[0].num_classes}: their losses cannot be compared"
+            )

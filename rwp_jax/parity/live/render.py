@@ -1,0 +1,117 @@
+"""The comparison as text, Markdown and HTML, all from the same cells."""
+
+from collections.abc import Iterable
+
+from rwp_jax.parity.live.both_sides import Compared, Line, outside
+from rwp_jax.parity.live.setting import IMAGES
+from rwp_jax.parity.live.trace import QUANTITIES
+from rwp_jax.report.page import Section
+from rwp_jax.report.table import Table
+
+COLUMNS = ("quantity", "upstream", "ours", "float64", "float32 by step", "upstream's own", "result")
+FIGURES = range(1, 6)  # columns of figures, to the right
+WIDTHS = (18, 19, 19, 7)  # of the first columns in text; counts of a gate need 19
+LEGEND = (
+    "upstream, ours: float64, in the last step: the loss, the examples below c_min, or the L_2 norm.",
+    "float64: largest relative error of any array, after any step of attack, ascent and training.",
+    "float32 by step: |ours - upstream| / |upstream| after each training step, both in float32.",
+    "upstream's own: the same of upstream in float32 and upstream in float64, which is its own rounding.",
+    "Where float64 agrees, float32 shows rounding: small until a sign, ReLU or gate falls the other way.",
+    "Below each table: float32 inside the first training step, after each step of attack and ascent.",
+)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0e}" if value else "0"
+
+
+def _numbers(values: list[float]) -> str:
+    return " ".join(_number(value) for value in values)
+
+
+def _result(line: Line, compared: Compared) -> str:
+    if compared.stopped:
+        return "FAIL" if compared.failed else "-"
+    return f"FAIL: {line.worst}" if outside(line, compared.tolerance) else "pass"
+
+
+def cells(compared: Compared) -> list[tuple[str, ...]]:
+    """One tuple a line of the setting, in the order of COLUMNS."""
+    return [
+        (
+            QUANTITIES[line.quantity],
+            line.theirs or "-",
+            line.ours or "-",
+            "-" if compared.stopped else _number(line.error),
+            _numbers(line.drift) or "-",
+            _numbers(line.rounding) or "-",
+            _result(line, compared),
+        )
+        for line in compared.lines
+    ]
+
+
+def heading(compared: Compared) -> str:
+    steps = compared.setting.steps
+    return f"{compared.setting.name}: {steps} step{'s'[: steps > 1]} of {IMAGES} images"
+
+
+def stopped(compared: Compared) -> str:
+    """What is said of a setting that the authors' code cannot run, "" of others."""
+    return f"upstream stops: {compared.stopped}" if compared.stopped else ""
+
+
+def growth(compared: Compared) -> list[str]:
+    """How float32 drifts apart inside the first training step, a line for each of delta and v."""
+    return [
+        f"float32 in step 1, {QUANTITIES[quantity]} by step: {_numbers(values)}"
+        for quantity, values in compared.growth.items()
+    ]
+
+
+def _text_line(line: tuple[str, ...], steps: int) -> str:
+    widths = (*WIDTHS, *[max(6 * steps, len(COLUMNS[4]))] * 2)
+    aligned = (
+        cell.rjust(width) if i in FIGURES else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(line, widths, strict=False))
+    )
+    return "  ".join((*aligned, line[-1])).rstrip()
+
+
+def text_header(steps: int) -> str:
+    """The columns' names; `steps`: the most training steps of any setting."""
+    return _text_line(COLUMNS, steps)
+
+
+def text(compared: Compared, steps: int) -> str:
+    """A setting's block under `text_header(steps)`."""
+    lines = [heading(compared), *filter(None, [stopped(compared)])]
+    lines += [_text_line(line, steps) for line in cells(compared)]
+    return "\n".join(lines + growth(compared))
+
+
+def markdown(results: Iterable[Compared], about: str) -> str:
+    """A document with a table for each setting."""
+    row = lambda line: "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+    rule = row([("---:" if i in FIGURES else "---") for i in range(len(COLUMNS))])
+    parts = [f"# Parity with upstream\n\n{about}\n\n" + "\n".join(f"- {line}" for line in LEGEND)]
+    for compared in results:
+        block = [f"## {heading(compared)}", ""]
+        if compared.stopped:
+            block += [f"`{stopped(compared)}`", ""]
+        block += [row(COLUMNS), rule, *map(row, cells(compared))]
+        parts.append("\n\n".join(["\n".join(block), *growth(compared)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(results: Iterable[Compared]) -> list[Section]:
+    """A section of a page for each setting."""
+    return [
+        Section(
+            heading(compared),
+            tables=[
+                Table(stopped(compared), COLUMNS, cells(compared), "; ".join(growth(compared)))
+            ],
+        )
+        for compared in results
+    ]

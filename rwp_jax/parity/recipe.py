@@ -1,0 +1,65 @@
+"""From the settings of a case to its network and its training step."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.models.classifier import Classifier, make_classifier
+from rwp_jax.parity import inputs
+from rwp_jax.pytorch.state_dict import from_state_dict
+from rwp_jax.training.objectives import make_objective
+from rwp_jax.training.optimizer import make_sgd
+from rwp_jax.training.train_step import Attack, Recipe
+from rwp_jax.training.weight_perturbation import make_weight_perturbation
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+
+
+class Network(NamedTuple):
+    classifier: Classifier
+    params: Any
+    batch_stats: Any
+
+
+def make_network(
+    settings: dict, image_shape: tuple[int, int, int], num_classes: int, dtype: str = "float64"
+) -> Network:
+    """The network of settings["model"] with weights drawn from settings["seed"]."""
+    model, seed = settings["model"], settings.get("seed", 0)
+    mean, std = (MEAN, STD) if settings.get("normalize", True) else ((), ())
+    classifier = make_classifier(model, num_classes, mean, std, dtype=dtype)
+    templates = jax.eval_shape(lambda key: classifier.init(key, image_shape), jax.random.key(0))
+    entry = lambda name, shape: inputs.tensor(name, shape, seed)
+    params, batch_stats = (
+        from_state_dict(model, tree, entry, collection)
+        for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
+    )
+    return Network(classifier, params, batch_stats)
+
+
+def make_recipe(
+    settings: dict, classifier: Classifier, objective: str, perturbation: str
+) -> Recipe:
+    """The training step of the script of `objective`: at, trades or rst."""
+    variant, step_size = "madry", settings["alpha"]
+    if objective != "at":
+        variant = "trades"
+        if settings["norm"] == "l_2":
+            step_size = 2 * settings["eps"] / settings["pgd_steps"]
+    return Recipe(
+        classifier,
+        make_objective(objective, beta=settings.get("beta", 0.0)),
+        make_threat_model(settings["norm"], settings["eps"], variant),
+        Attack(settings["pgd_steps"], step_size, settings["bn_attack"]),
+        make_weight_perturbation(
+            perturbation, settings["gamma"], settings["rwp_steps"], settings["c_min"]
+        ),
+        0,
+        make_sgd(
+            settings["lr"],
+            settings["momentum"],
+            settings["weight_decay"],
+            settings.get("nesterov", False),
+        ),
+    )

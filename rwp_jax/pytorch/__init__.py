@@ -1,0 +1,1 @@
+"""PyTorch checkpoints become runs, and back."""

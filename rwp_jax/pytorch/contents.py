@@ -1,0 +1,176 @@
+"""A PyTorch checkpoint of this family of networks, told apart into what a run of ours has and the rest."""
+
+import itertools
+import json
+import os
+import pathlib
+import re
+import zipfile
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from rwp_jax.errors import InputError
+from rwp_jax.files import write_npz
+from rwp_jax.pytorch.state_dict import to_state_dict
+
+ASIDE = "torch_aside.npz"  # in the workdir of an imported run
+_FORM = "_form"
+_SUB_BLOCK = (
+    "sub_block1."  # a copy of block1 that RST's and the original TRADES's networks never use
+)
+_NORMALIZATION = {"mean": ("mean", "mu"), "std": ("std", "sigma")}
+_LISTED = 5  # differences in a message
+
+
+class Parts(NamedTuple):
+    """A state dict.
+
+    Attributes:
+      network: name -> array of what the network computes with, by the names of its own class.
+      mean: of the normalisation inside the checkpoint, one number a channel; () without.
+      std: likewise.
+      aside: by its full name, what no network of ours has: counters, `sub_block1`, the normalisation.
+      order: all full names, in the file's order.
+      prefix: of the network's entries in the file, such as `module.`.
+      nested: key under which the file has the state dict, or "".
+    """
+
+    network: dict[str, np.ndarray]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    aside: dict[str, np.ndarray]
+    order: list[str]
+    prefix: str
+    nested: str
+
+
+def split(entries: dict[str, np.ndarray], nested: str = "") -> Parts:
+    """Tells the parts apart; `entries` are in PyTorch's names and layout."""
+    # Wrappers put their name before the network's entries; blocks have a conv1 too.
+    stems = [re.fullmatch(r"((?!.*(?:layer|block)\d).*?)conv1\.weight", name) for name in entries]
+    shared = os.path.commonprefix(list(entries)).rpartition(".")
+    prefix = min((stem[1] for stem in stems if stem), key=len, default=shared[0] + shared[1])
+    stem = entries.get(f"{prefix}conv1.weight")
+    channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 0
+    network, aside, normalization = {}, {}, {"mean": (), "std": ()}
+    for name, value in entries.items():
+        own = name.removeprefix(prefix)
+        leaf = name.rpartition(".")[2]
+        kind = next((kind for kind, names in _NORMALIZATION.items() if leaf in names), None)
+        if kind and value.size == channels:
+            normalization[kind] = tuple(value.ravel().tolist())
+            aside[name] = value
+        elif leaf == "num_batches_tracked" or own.startswith(_SUB_BLOCK):
+            aside[name] = value
+        else:
+            network[own] = value
+    return Parts(
+        network, **normalization, aside=aside, order=list(entries), prefix=prefix, nested=nested
+    )
+
+
+def recognize(network: dict[str, np.ndarray]) -> str | None:
+    """The name of the nearest network of ours, None where none is near."""
+    blocks = [re.match(r"block1\.layer\.(\d+)\.conv2\.weight", name) for name in network]
+    count = max((int(block[1]) + 1 for block in blocks if block), default=0)
+    if count:
+        width = network["block1.layer.0.conv2.weight"].shape[0]
+        return f"wrn-{6 * count + 4}-{max(width // 16, 1)}"
+    return "preactresnet18" if any(name.startswith("layer1.0.") for name in network) else None
+
+
+def check_fit(path: pathlib.Path, parts: Parts, model_name: str, templates: dict) -> None:
+    """Raises InputError unless names and shapes are those of a network, and all numbers finite.
+
+    Args:
+      path: of the checkpoint.
+      parts: of the checkpoint.
+      model_name: `preactresnet18` or `wrn-D-W`.
+      templates: the network's `params` and `batch_stats`, arrays or ShapeDtypeStructs.
+    """
+    wanted = {}
+    for collection, tree in templates.items():
+        empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.bool_), tree)
+        shapes = to_state_dict(model_name, empty, collection)
+        wanted |= {name: value.shape for name, value in shapes.items()}
+    there = {name: value.shape for name, value in parts.network.items()}
+    kinds = (
+        [f"{name} is missing" for name in wanted if name not in there],
+        [f"{name} is not known" for name in there if name not in wanted],
+        [
+            f"{name} is {list(there[name])}, must be {list(shape)}"
+            for name, shape in wanted.items()
+            if name in there and there[name] != shape
+        ],
+    )
+    # In turn, so that the first few show some of each.
+    differences = [d for turn in itertools.zip_longest(*kinds) for d in turn if d]
+    if differences:
+        nearest = recognize(parts.network)
+        hint = f" (nearest known: {nearest})" if nearest else " (no network we know is near)"
+        hint = "" if nearest == model_name else hint
+        if len(differences) > _LISTED:
+            differences[_LISTED:] = [f"and {len(differences) - _LISTED} more"]
+        raise InputError(f"{path} is no {model_name}{hint}: {'; '.join(differences)}")
+    dtype = jax.tree.leaves(templates)[0].dtype
+    for name, value in parts.network.items():
+        check_finite(path, name, value, dtype)
+        if name.endswith(".running_var") and (value < 0).any():
+            raise InputError(f"{path}: {name} has negative entries")
+
+
+def check_finite(path: pathlib.Path, name: str, value: np.ndarray, dtype) -> None:
+    """Raises InputError unless all entries are finite numbers in the dtype that they are to have."""
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(value.astype(dtype)).all()
+    if not finite:
+        raise InputError(f"{path}: {name} has entries that are no finite numbers in {dtype}")
+
+
+def num_classes_of(parts: Parts) -> int:
+    """Width of the last layer's bias; 10 where there is none, which `check_fit` then says."""
+    biases = [parts.network[name] for name in ("linear.bias", "fc.bias") if name in parts.network]
+    return len(biases[0]) if biases and biases[0].ndim == 1 else 10
+
+
+def parameter_names(names: list[str]) -> list[str]:
+    """Of the names of a state dict, in its order, those of parameters: PyTorch's optimisers count them."""
+    buffers = {"running_mean", "running_var", "num_batches_tracked", "mean", "std", "mu", "sigma"}
+    return [name for name in names if name.rpartition(".")[2] not in buffers]
+
+
+def save_aside(directory: pathlib.Path, parts: Parts) -> None:
+    """Keeps what an export needs to write the same entries again."""
+    form = {"order": parts.order, "prefix": parts.prefix, "nested": parts.nested}
+    write_npz(directory / ASIDE, parts.aside | {_FORM: np.array(json.dumps(form))})
+
+
+def load_aside(directory: pathlib.Path) -> Parts | None:
+    """What `save_aside` kept, with an empty network; None where the run was not imported."""
+    path = directory / ASIDE
+    if not path.exists():
+        return None
+    try:
+        with np.load(path) as file:
+            aside = {name: file[name] for name in file.files}
+        return Parts({}, (), (), aside=aside, **json.loads(str(aside.pop(_FORM))))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        raise InputError(
+            f"{path} is damaged: with it moved away, a plain state dict is exported"
+        ) from None
+
+
+_TOP = ("conv1", "block1", "sub_block1", "block2", "block3")
+_TOP += ("layer1", "layer2", "layer3", "layer4", "bn", "bn1", "linear", "fc")
+_MODULES = ("bn1", "conv1", "bn2", "conv2", "shortcut", "convShortcut")
+_LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def registration_order(name: str) -> tuple[int, ...]:
+    """Sorts entries as the authors' classes register them, which is the order of `parameters()`."""
+    top, *inner, leaf = name.split(".")
+    block = [int(part) for part in inner if part.isdigit()][:1]
+    modules = [_MODULES.index(part) for part in inner if part in _MODULES]
+    return _TOP.index(top), *block, *modules, _LEAVES.index(leaf)

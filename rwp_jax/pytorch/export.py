@@ -1,0 +1,136 @@
+"""From a checkpoint of a run to files that PyTorch's own classes of these networks load."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from rwp_jax.errors import InputError
+from rwp_jax.files import check_free
+from rwp_jax.pytorch import contents, files
+from rwp_jax.pytorch.contents import Parts
+from rwp_jax.pytorch.state_dict import to_state_dict
+from rwp_jax.runs.loaded import FinishedRun, load_run
+from rwp_jax.training.optimizer import make_schedule
+
+
+def own_entries(run: FinishedRun) -> dict[str, np.ndarray]:
+    """Entries that the classes of these networks have without any wrapper, in their order."""
+    name = run.config.model.name
+    params, batch_stats = jax.device_get((run.params, run.batch_stats))
+    entries = dict(to_state_dict(name, params))
+    entries |= to_state_dict(name, batch_stats, "batch_stats")
+    steps = np.array(run.saved["step"], np.int64)
+    norms = [entry.rpartition(".")[0] for entry in entries if entry.endswith(".running_var")]
+    entries |= {f"{norm}.num_batches_tracked": steps for norm in norms}
+    return {entry: entries[entry] for entry in sorted(entries, key=contents.registration_order)}
+
+
+def _with_sub_block(entries: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Puts a copy of block1 behind it, where there is none."""
+    first, copy = f"{prefix}block1.", f"{prefix}sub_block1."
+    block = {n: value for n, value in entries.items() if n.startswith(first)}
+    if not block:
+        raise InputError("--sub_block1 is for WideResNets: this network has no block1")
+    if any(n.startswith(copy) for n in entries):
+        return entries
+    whole = {}
+    for n, value in entries.items():
+        whole[n] = value
+        if n == list(block)[-1]:
+            whole |= {copy + b.removeprefix(first): v for b, v in block.items()}
+    return whole
+
+
+def _state_dict(run: FinishedRun, form: Parts | None, sub_block1: bool) -> dict[str, np.ndarray]:
+    entries, prefix = own_entries(run), ""
+    if form:  # as the checkpoint that the run was imported from
+        prefix = form.prefix
+        named = {prefix + name: value for name, value in entries.items()} | form.aside
+        entries = {name: named[name] for name in form.order}
+    return _with_sub_block(entries, prefix) if sub_block1 else entries
+
+
+def _trace(opt_state):
+    """The momentum in a saved optimiser's state, nested lists and dicts; None where there is none."""
+    if isinstance(opt_state, dict):
+        return opt_state.get("trace")
+    inner = opt_state if isinstance(opt_state, list) else []
+    return next((found for found in map(_trace, inner) if found is not None), None)
+
+
+def _optimizer(run: FinishedRun, names: list[str], prefix: str) -> dict[str, Any]:
+    """The state dict of a torch.optim.SGD over the parameters `names`."""
+    config = run.config.optimizer
+    trace = _trace(run.saved["opt_state"])
+    momentum = dict(to_state_dict(run.config.model.name, trace)) if trace else {}
+    by_index = {i: momentum.get(name.removeprefix(prefix)) for i, name in enumerate(names)}
+    steps, epochs = int(run.saved["step"]), run.epoch + 1
+    schedule = make_schedule(
+        config.schedule, config.learning_rate, run.config.epochs, steps // epochs
+    )
+    group = {
+        "lr": float(schedule(steps - 1)),
+        "momentum": config.momentum,
+        "dampening": 0,
+        "weight_decay": config.weight_decay,
+        "nesterov": config.nesterov,
+        "maximize": False,
+        "foreach": None,
+        "differentiable": False,
+        "fused": None,
+        "params": list(range(len(names))),
+    }
+    state = {i: {"momentum_buffer": b} for i, b in by_index.items() if b is not None}
+    return {"state": state, "param_groups": [group]}
+
+
+def export_torch(
+    directory: pathlib.Path,
+    which: str,
+    output: pathlib.Path,
+    optimizer: pathlib.Path | None = None,
+    sub_block1: bool = False,
+) -> None:
+    """Writes the network of a run as a PyTorch state dict.
+
+    A run that was imported gets back the names, order, wrapper and further entries of the checkpoint it
+    came from; others the names of the authors' classes, with the number of steps as
+    `num_batches_tracked`, which PyTorch does not read.
+
+    Args:
+      directory: of the run.
+      which: checkpoint `best` or `last`.
+      output: file to write, of torch.save, or safetensors by its name.
+      optimizer: file for the state of torch.optim.SGD, its learning rate being the last step's.
+      sub_block1: whether to add the copy of block1 that RST's and the original TRADES's classes never use.
+
+    Raises:
+      InputError: for bad input, before anything is written.
+    """
+    check_free("--output", output)
+    if optimizer:
+        check_free("--torch_optimizer", optimizer)
+    if optimizer and optimizer.suffix == files.SAFETENSORS:
+        raise InputError(
+            f"--torch_optimizer={optimizer}: safetensors holds no state of an optimiser"
+        )
+    if optimizer and optimizer.resolve() == output.resolve():
+        raise InputError(f"--output={output} and --torch_optimizer must be two files")
+    if optimizer and which.endswith("_ema"):
+        raise InputError(
+            f"--torch_optimizer is for the trained weights, --checkpoint={which} are averaged ones"
+        )
+    run, form = load_run(directory, which), contents.load_aside(directory)
+    entries = _state_dict(run, form, sub_block1)
+    nested = form.nested if form and output.suffix != files.SAFETENSORS else ""
+    files.write(output, {nested: entries} if nested else entries)
+    if optimizer:
+        prefix = form.prefix if form else ""
+        names = contents.parameter_names(list(entries))
+        files.write(optimizer, _optimizer(run, names, prefix))
+    print(
+        f"exported {directory} after epoch {run.epoch + 1}: {len(entries)} entries of "
+        f"{run.config.model.name}; wrote {' and '.join(map(str, filter(None, [output, optimizer])))}"
+    )

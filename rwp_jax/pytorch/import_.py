@@ -1,0 +1,168 @@
+"""From a PyTorch checkpoint to a run that can be evaluated, reported on and continued."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from rwp_jax.data.sources import Dataset
+from rwp_jax.distributed import devices
+from rwp_jax.errors import InputError
+from rwp_jax.files import write_json
+from rwp_jax.pytorch import contents, files
+from rwp_jax.pytorch.contents import Parts
+from rwp_jax.pytorch.state_dict import from_state_dict
+from rwp_jax.runs import identity, layout
+from rwp_jax.runs.checkpoint import Checkpoints
+from rwp_jax.training import experiment
+from rwp_jax.training.train_step import TrainState, init_state
+from rwp_jax.training.weight_averaging import Average
+
+
+def _template(config, num_classes: int, channels: int, steps_per_epoch: int) -> TrainState:
+    """The state of such a run, as ShapeDtypeStructs."""
+    recipe = experiment.build(config, num_classes, steps_per_epoch).recipe
+    image_shape = (32, 32, channels)  # of no consequence: the last pooling is over all positions
+    return jax.eval_shape(lambda key: init_state(recipe, key, image_shape), jax.random.key(0))
+
+
+def _with_normalization(config, parts: Parts, path: pathlib.Path):
+    """The config whose network normalises as the checkpoint does."""
+    if bool(parts.mean) != bool(parts.std):
+        raise InputError(f"{path} has a mean or a standard deviation of pixels, but not both")
+    if not parts.mean:
+        return config
+    if not (np.isfinite([*parts.mean, *parts.std]).all() and min(parts.std) > 0):
+        raise InputError(
+            f"{path} normalises pixels by mean {parts.mean}, which must be finite, and standard deviation "
+            f"{parts.std}, which must be finite and positive"
+        )
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.model.mean, config.model.std = parts.mean, parts.std
+    return config
+
+
+def _momentum(path: pathlib.Path, checkpoint: pathlib.Path, parts: Parts, model_name: str, params):
+    """The momentum of SGD for `params` (ShapeDtypeStructs), from the file of the checkpoint's optimiser."""
+    buffers = files.momenta(path, files.read_optimizer(path))
+    own = lambda name: name.removeprefix(parts.prefix)
+    names = contents.parameter_names(parts.order)
+    if checkpoint.suffix == files.SAFETENSORS:  # its entries are in alphabetical order
+        names = sorted(names, key=lambda name: contents.registration_order(own(name)))
+    if len(buffers) != len(names):
+        raise InputError(
+            f"{path} has momentum for {len(buffers)} parameters, the checkpoint has {len(names)}"
+        )
+    by_name = {own(name): b for name, b in zip(names, buffers, strict=True)}
+
+    def entry(name, shape):
+        value = by_name[name]
+        if value is None:  # a parameter that was never updated
+            return np.zeros(shape)
+        if value.shape != shape:
+            raise InputError(
+                f"{path}: the momentum of {name} is {list(value.shape)}, must be {list(shape)}"
+            )
+        dtype = jax.tree.leaves(params)[0].dtype
+        contents.check_finite(path, f"the momentum of {name}", value, dtype)
+        return value
+
+    return from_state_dict(model_name, params, entry)
+
+
+def _data(config, checkpoint: pathlib.Path, channels: int, num_classes: int) -> Dataset:
+    """What training is to go on with; raises InputError where the network does not fit."""
+    experiment.check_config(config)
+    data = experiment.load_data(config)
+    experiment.check_sizes(config, data)
+    if (channels, num_classes) != (data.x_train.shape[-1], data.num_classes):
+        raise InputError(
+            f"{checkpoint} is for images of {channels} channels and {num_classes} classes, the data "
+            f"have {data.x_train.shape[-1]} and {data.num_classes}"
+        )
+    return data
+
+
+def import_torch(
+    config,
+    directory: pathlib.Path,
+    checkpoint: pathlib.Path,
+    optimizer: pathlib.Path | None = None,
+    epoch: int = 0,
+) -> None:
+    """Makes a run out of a PyTorch checkpoint.
+
+    Args:
+      config: of the run; its normalisation gives way to that inside the checkpoint.
+      directory: of the run, empty or missing.
+      checkpoint: state dict, see `files.read_state_dict`.
+      optimizer: state dict of its torch.optim.SGD; without, momentum is zero.
+      epoch: epochs that the network was trained for; 0: all of the config's, so that nothing is left.
+
+    Raises:
+      InputError: for bad input, before anything is written.
+    """
+    entries, nested = files.read_state_dict(checkpoint)
+    parts = contents.split(entries, nested)
+    config = _with_normalization(config, parts, checkpoint)
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    experiment.check_values(config)
+    if not 0 <= epoch <= config.epochs:
+        raise InputError(
+            f"--epoch={epoch} must be in [1, config.epochs={config.epochs}], or 0 for the last"
+        )
+    epoch = epoch or config.epochs
+    plain_config = json.loads(config.to_json())
+    if layout.check(directory, plain_config, resume=True):
+        raise InputError(f"--workdir={directory} holds a run already: choose an empty directory")
+
+    name, num_classes = config.model.name, contents.num_classes_of(parts)
+    stem = parts.network.get("conv1.weight", np.empty((0, 3, 0, 0)))
+    channels = stem.shape[1] if stem.ndim == 4 else 3
+    # How many steps those epochs were, which the data say, matters only where more are to come.
+    data = _data(config, checkpoint, channels, num_classes) if epoch < config.epochs else None
+    steps = experiment.mixture_of(config, data).steps if data else 1
+    like = _template(config, num_classes, channels, steps)
+    collections = {"params": like.params, "batch_stats": like.batch_stats}
+    contents.check_fit(checkpoint, parts, name, collections)
+
+    params, batch_stats = (
+        from_state_dict(name, tree, lambda entry, _: parts.network[entry], collection)
+        for collection, tree in collections.items()
+    )
+    zeros = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype)
+    opt_state = jax.tree.map(zeros, like.opt_state)
+    opt_state = optax.tree.set(opt_state, count=jnp.int32(epoch * steps))
+    momentum = "zero"
+    if optimizer and not config.optimizer.momentum:
+        raise InputError("--torch_optimizer has momentum, config.optimizer.momentum=0")
+    if optimizer:
+        trace = _momentum(optimizer, checkpoint, parts, name, like.params)
+        moved = any(buffer.any() for buffer in jax.tree.leaves(trace))
+        momentum = f"as in {optimizer}" if moved else f"zero, as {optimizer} has none"
+        opt_state = optax.tree.set(opt_state, trace=trace)
+    ema = jax.tree.map(np.copy, Average(params, batch_stats)) if config.ema_decay else None
+    state = TrainState(jnp.int32(epoch * steps), params, batch_stats, opt_state, ema)
+
+    directory.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(directory)
+    record = {"step": epoch * steps, "epoch": epoch - 1, "seconds": 0.0, "metrics": []}
+    checkpoints.save(devices.replicate(state), record | identity.marks(plain_config, data))
+    checkpoints.close()
+    # The config last: what a kill leaves without it is no run, which would train from the beginning.
+    contents.save_aside(directory, parts)
+    write_json(directory / layout.CONFIG, plain_config)
+    mean, std = (
+        ", ".join(f"{value:.6g}" for value in values) for values in (parts.mean, parts.std)
+    )
+    normalization = f", pixels normalised by mean {mean} and deviation {std}" if mean else ""
+    print(
+        f"imported {checkpoint} as {name} of {num_classes} classes after epoch {epoch} of "
+        f"{config.epochs}{normalization}; momentum {momentum}; "
+        f"{len(parts.aside)} entries kept aside; wrote {directory}"
+    )

@@ -1,0 +1,106 @@
+"""`main.py --mode report`: any runs side by side, published learning curves beside them."""
+
+import collections
+import json
+import pathlib
+from collections.abc import Sequence
+
+from rwp_jax.errors import InputError
+from rwp_jax.report import summary
+from rwp_jax.report.curves import draw_learning_curves
+from rwp_jax.report.explained import explained
+from rwp_jax.report.gate import draw_gate, perturbs
+from rwp_jax.report.page import PAGE, Picture, Section, write_page
+from rwp_jax.report.published import choose_published, read_published
+from rwp_jax.report.results import Result, read_result
+from rwp_jax.report.table import as_text, write_csv
+from rwp_jax.runs import layout
+
+PICTURE, GATE = "learning_curves.png", "gate.png"
+
+
+def _same_but_seed(result: Result) -> str:
+    """Equal for runs whose configs differ in the seed alone, if both are finished or as far."""
+    config = result.config.copy_and_resolve_references().to_dict()
+    for key in {"seed", *layout.FREE}:
+        config.pop(key, None)
+    return json.dumps([config, len(result.epochs)], sort_keys=True)
+
+
+def _group(results: Sequence[Result]) -> summary.Groups:
+    """Runs that differ in the seed alone together, by the directory of the first."""
+    groups: dict[tuple, list[Result]] = {}
+    for result in results:
+        same = [r for key, r in groups.items() if key[0] == _same_but_seed(result)]
+        # A second run of a seed says nothing about other seeds: a row of its own.
+        again = sum(result.config.seed in [r.config.seed for r in members] for members in same)
+        groups.setdefault((_same_but_seed(result), again), []).append(result)
+    firsts = [members[0] for members in groups.values()]
+    names = [first.directory.name for first in firsts]
+    return {
+        name if names.count(name) == 1 and name else str(first.directory): members
+        for name, first, members in zip(names, firsts, groups.values(), strict=True)
+    }
+
+
+def compare(
+    directories: Sequence[pathlib.Path],
+    output: pathlib.Path,
+    curves: pathlib.Path | None = None,
+    only: str = "",
+) -> None:
+    """Writes report.html, CSV and PNG that compare runs, finished or not.
+
+    Args:
+      directories: of the runs.
+      output: directory to write to.
+      curves: CSV file of published curves, see `published.read_published`.
+      only: which of them, patterns of their names; empty for those of the runs' data sets and norms.
+
+    Raises:
+      InputError: for a directory without metrics, or a file that does not fit.
+    """
+    if only and not curves:
+        raise InputError(f"--only={only} chooses published curves: --curves is missing")
+    distinct = {directory.resolve(): directory for directory in directories}
+    times = collections.Counter(directory.resolve() for directory in directories)
+    again = [str(directory) for path, directory in distinct.items() if times[path] > 1]
+    remarks = [f"Given more than once, shown once: {', '.join(again)}."] if again else []
+    results = [read_result(directory) for directory in distinct.values()]
+    published = []
+    if curves:
+        threats = {(r.config.data.name, r.config.threat.norm) for r in results}
+        published = choose_published(read_published(curves), only, threats)
+        if published:
+            names = ", ".join(curve.name for curve in published)
+            remarks.append(
+                f"Published curves, from {curves}, for as many epochs as the runs have: {names}."
+            )
+        else:
+            remarks.append(
+                f"No curve of {curves} is of the runs' data sets and norms: --only=PATTERN chooses some."
+            )
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--workdir={output} is a file, must be a directory")
+    output.mkdir(parents=True, exist_ok=True)
+    groups = _group(results)
+    picture = output / PICTURE
+    pictures = [
+        Picture(picture, draw_learning_curves(groups, published, "Learning curves", picture))
+    ]
+    if any(all(map(perturbs, members)) for members in groups.values()):
+        caption = draw_gate(groups, "The gate in training", output / GATE)
+        pictures.append(Picture(output / GATE, caption))
+    tables = [summary.summary_table(groups)]
+    evaluations = summary.evaluation_table(groups)
+    tables += [evaluations] if evaluations else []
+    unfinished = [str(r.directory) for r in results if not r.finished]
+    if unfinished:
+        remarks.append(f"Not finished: {', '.join(unfinished)}.")
+    runs = f"Runs: {', '.join(map(str, distinct.values()))}."
+    sections = [Section("Runs", pictures, tables), *explained(results)]
+    write_page(output / PAGE, "Runs compared", [runs, *remarks], sections)
+    for name, table in zip(("accuracies", "attacks"), tables, strict=False):
+        write_csv(table, output / f"{name}.csv")
+        print(as_text(table))
+    print(*remarks, f"wrote {output / PAGE}", sep="\n")

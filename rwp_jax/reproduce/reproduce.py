@@ -1,0 +1,222 @@
+"""`main.py --mode reproduce`: trains and evaluates what is missing, then writes the report."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+from rwp_jax.errors import InputError
+from rwp_jax.evaluation import table2
+from rwp_jax.hardware import cost
+from rwp_jax.hardware.plan import short
+from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
+from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.report.published import read_published
+from rwp_jax.report.results import read_result
+from rwp_jax.report.table import MISSING, Table, as_text
+from rwp_jax.reproduce import run_list
+from rwp_jax.reproduce.experiments import SCALES, make_experiment
+from rwp_jax.reproduce.hours import check_runs, device_hours
+from rwp_jax.reproduce.jobs import check_jobs, train
+from rwp_jax.reproduce.output import write_report
+from rwp_jax.reproduce.presentation import CURVES
+from rwp_jax.reproduce.run_list import Run
+from rwp_jax.runs import layout
+from rwp_jax.training import experiment, self_training
+from rwp_jax.training.divergence import NonFiniteLoss
+
+FINISHED = "finished"
+
+
+def reproduce(
+    name: str,
+    scale: str,
+    directory: pathlib.Path,
+    load_config: Callable,
+    *,
+    seeds: int | None = None,
+    overrides: Sequence[str] = (),
+    only: str = "",
+    show_plan: bool = False,
+    target: str | None = None,
+    devices: int | None = None,
+    jobs: int = 1,
+    curves: pathlib.Path | None = None,
+) -> None:
+    """Runs a table or figure of the paper; what is finished, or under way elsewhere, is left alone.
+
+    Args:
+      name: of the experiment, see `experiments.EXPERIMENTS`.
+      scale: a name of `experiments.SCALES`.
+      directory: gets runs/NAME for every run, which experiments share, and EXPERIMENT_SCALE/ with
+        report.html, CSV and PNG.
+      load_config: name of a config, such as `cifar10_at:l2`, -> the config.
+      seeds: how many runs of every setting, from seed 0; None for the experiment's own number.
+      overrides: [PATTERN:]KEY=VALUE, set in the configs of all runs or those whose names match.
+      only: shell patterns of the runs to do now, comma-separated; empty for all.
+      show_plan: only print the runs, their state and what they cost.
+      target: with show_plan, hardware whose device-hours are shown; it need not be there.
+      devices: of the target.
+      jobs: how many runs to train at a time, on CPUs.
+      curves: CSV file of published curves to draw beside learning curves, see `published.read_published`.
+
+    Raises:
+      InputError: for bad input, before anything is trained.
+      NonFiniteLoss: at the end, where runs diverged; the report leaves them out.
+    """
+    if target and not show_plan:
+        raise InputError(f"--target={target} is for --list: it shows what the runs take there")
+    if devices is not None and not target:
+        raise InputError(f"--devices={devices} is for --target")
+    check_jobs(jobs)
+    if show_plan:
+        only_compile()
+    wanted = make_experiment(name, scale)
+    if curves and wanted.layout != CURVES:
+        raise InputError(f"--curves is for learning curves, --experiment={name} has none")
+    published = read_published(curves) if curves else []
+    settings = [run_list.parse_override(text) for text in overrides]
+    runs = run_list.make_plan(wanted, seeds, settings, directory, load_config)
+    chosen = run_list.select(runs, only or "*")
+    attacks = tuple(table2.COLUMNS) if wanted.layout == "table2" else ()
+    _check(chosen, runs)
+    if show_plan:
+        hardware = find_hardware(target, devices) if target else None
+        if hardware:
+            check_runs(chosen, hardware)
+        print(f"{wanted.title}, {SCALES[scale].described}")
+        table = _plan_table(chosen, attacks, hardware)
+        print(as_text(table))
+        print(table.note)
+        return
+    _load_data(chosen)
+    if all(run.config.dtype != "float64" for run in chosen):
+        prefer_eigen()
+    unfinished = [run for run in chosen if not run.finished]
+    diverged = train(unfinished, jobs) if jobs > 1 else []
+    for number, run in enumerate(chosen, 1):
+        print(
+            f"[{number}/{len(chosen)}] {run.name}{': finished' if run.finished else ''}", flush=True
+        )
+        try:
+            if not run.finished and jobs == 1:
+                self_training.train(run.config, run.directory)
+            for which in _unevaluated(run, attacks) if run.finished else ():
+                table2.evaluate(run.directory, which, ",".join(attacks), 0, False)
+        except NonFiniteLoss as error:
+            print(f"{run.name}: {error}", flush=True)
+            diverged.append(run.name)
+        except layout.InUse as error:
+            print(f"{run.name} is left to another process: {error}", flush=True)
+    if any(run.finished for run in runs):
+        write_report(wanted, runs, directory / f"{name}_{scale}", overrides, published)
+    elif not diverged:
+        print(f"no run of {name} is finished yet: the same command writes the report once one is")
+    if diverged:
+        raise NonFiniteLoss(
+            f"{', '.join(diverged)}: the loss became non-finite; the report leaves them out"
+        )
+
+
+def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
+    """Checks the chosen runs' configs and all runs' directories; raises InputError."""
+    for run in chosen:
+        try:
+            experiment.check_config(run.config)
+        except InputError as error:
+            hint = "--override=PATTERN:KEY=VALUE sets keys, --only chooses runs"
+            raise InputError(f"run {run.name}: {error} ({hint})") from None
+    for run in runs:  # the report shows all that are finished: they must be of these settings
+        try:
+            run_list.check_directory(run)
+        except InputError as error:
+            raise InputError(f"run {run.name}: {error} (or other --override)") from None
+
+
+def _load_data(runs: Sequence[Run]) -> None:
+    """Raises InputError for a data set that is missing or does not fit: now, not after hours."""
+    unfinished = {
+        run.config.data.to_json() + run.config.extra_data.to_json(): run.config
+        for run in runs
+        if not run.finished
+    }
+    for config in unfinished.values():
+        experiment.check_sizes(config, experiment.load_data(config))
+
+
+def _to_evaluate(run: Run, attacks: Sequence[str]) -> list[str]:
+    """Checkpoints that are to have columns of Table 2."""
+    wanted = ["best"] + ["best_by_validation"] * bool(run.config.data.validation_examples)
+    return wanted if attacks else []
+
+
+def _unevaluated(run: Run, attacks: Sequence[str]) -> list[str]:
+    """Those of a trained run that miss some."""
+    if not attacks:
+        return []
+    there = read_result(run.directory).evaluations
+    return [w for w in _to_evaluate(run, attacks) if not there.get(w, {}).keys() >= set(attacks)]
+
+
+def _state(run: Run, attacks: Sequence[str]) -> str:
+    if run.finished:
+        return "trained, to evaluate" if _unevaluated(run, attacks) else FINISHED
+    done = run.epochs_done
+    return f"epoch {done} of {run.config.epochs}" if done else "to do"
+
+
+def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardware | None) -> Table:
+    """The runs with what is left of them: device-hours at least on the hardware, time at most here.
+
+    At most is with every gate open for all steps and no image broken early. It is known once a run of the
+    same network is finished, by whose operations a second it is reckoned. At least leaves out the columns
+    of Table 2.
+    """
+    hours = device_hours(runs, hardware) if hardware else [(0.0, 0.0)] * len(runs)
+    rates = _rates(runs)
+    rows, total, known = [], 0.0, True
+    least = [0.0, 0.0]
+    for run, floors in zip(runs, hours, strict=True):
+        left, state = _flops_left(run, attacks), _state(run, attacks)
+        least = [a + b for a, b in zip(least, floors, strict=True)]
+        rate = rates.get(run.config.model.name)
+        seconds = left / rate if rate else (None if left else 0.0)
+        total, known = total + (seconds or 0.0), known and seconds is not None
+        rows.append([run.name, state, *map(short, floors), _duration(seconds)])
+    rows.append(["together", "", *map(short, least), _duration(total if known else None)])
+    header = ["run", "state", "device-hours at least, k = 0", "k = K2", "time left at most"]
+    if not hardware:
+        rows = [[*row[:2], row[-1]] for row in rows]
+        return Table("", [*header[:2], header[-1]], rows, "--target h100 adds device-hours there")
+    note = f"device-hours: floors on {hardware.devices} x {hardware.chip.name}, Table 2's attacks left out"
+    return Table("", header, rows, note)
+
+
+def _flops_left(run: Run, attacks: tuple[str, ...]) -> float:
+    """Operations that a run still takes, at most."""
+    config = run.config
+    evaluation = cost.evaluation_flops(config, attacks)
+    if run.finished:
+        return evaluation * len(_unevaluated(run, attacks))
+    left = cost.training_flops(config) * (1 - run.epochs_done / config.epochs)
+    if not run.epochs_done:  # RST's first stage comes before
+        left += cost.teacher_flops(config)
+    return left + evaluation * len(_to_evaluate(run, attacks))
+
+
+def _rates(runs: Sequence[Run]) -> dict[str, float]:
+    """Network -> operations a second in its finished runs, with the steps k that they took."""
+    operations: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for run in (run for run in runs if run.finished):
+        result = read_result(run.directory)
+        k = result.mean("train_perturbation_steps")
+        model = run.config.model.name
+        operations[model] = operations.get(model, 0) + cost.training_flops(run.config, k)
+        seconds[model] = seconds.get(model, 0) + result.seconds
+    return {model: operations[model] / seconds[model] for model in operations if seconds[model]}
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return MISSING
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,131 @@
+"""A run's directory: which run it holds, and the files beside checkpoints and metrics."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from rwp_jax.files import PARTIAL
+from rwp_jax.errors import InputError
+
+FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
+# Keys that came later than 0.1.0 -> what it did.
+_LATER = {"evaluation.every": 1, "data.train_examples": 0}
+LISTED = 8  # differences in a message
+CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
+
+
+class InUse(InputError):
+    """Another live process works in the directory; the message names it."""
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in config.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run, nested, with the keys that came later than the run."""
+    filled = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in config.items()
+    }
+    for key, value in _LATER.items():
+        section, name = key.split(".")
+        if isinstance(filled.get(section), dict):
+            filled[section].setdefault(name, value)
+    return filled
+
+
+def differences(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What two flat configs differ in that changes a run's results, the first few of it."""
+    # A key that came later than the run, and is off, changes nothing in it.
+    later = {key: _LATER.get(key, type(value)()) for key, value in wanted.items()}
+    held = {key: off for key, off in later.items() if off == wanted[key]} | held
+    found = [
+        f"{key}={held.get(key, 'missing')!r} there, {wanted.get(key, 'missing')!r} here"
+        for key in sorted((held.keys() | wanted.keys()) - FREE)
+        if held.get(key, "missing") != wanted.get(key, "missing")
+    ]
+    return found if len(found) <= LISTED else [*found[:LISTED], f"and {len(found) - LISTED} more"]
+
+
+def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
+    """Tells whether the directory holds a run of this config, touching nothing.
+
+    Args:
+      workdir: may be missing.
+      config: as nested dicts of JSON values.
+      resume: whether continuing a run is wanted.
+
+    Returns:
+      True if there is a run to continue, False if the directory is free.
+
+    Raises:
+      InputError: if it holds a run of another config, anything that is no run, or a run although
+        `resume` is false; or if it cannot be written to.
+    """
+    try:
+        if workdir.is_symlink() and not workdir.exists():
+            raise InputError(f"--workdir={workdir} is a link to a directory that does not exist")
+        existing = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
+        if not existing.is_dir():
+            raise InputError(f"--workdir={workdir}: {existing} is a file, must be a directory")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise InputError(f"--workdir={workdir}: no permission to write in {existing}")
+        # A kill in the first moment of a run may leave an unfinished file, which is nothing to keep.
+        leftover = lambda path: path.suffix == PARTIAL or path.name == LOCK
+        if existing != workdir or all(map(leftover, workdir.iterdir())):
+            return False
+    except OSError as error:
+        raise InputError(f"--workdir={workdir}: {error.strerror}") from None
+    path = workdir / CONFIG
+    try:
+        held = flatten(json.loads(path.read_text()))
+    except (OSError, ValueError, AttributeError):
+        raise InputError(
+            f"--workdir={workdir} holds files but no readable {CONFIG}: choose an empty directory"
+        ) from None
+    different = differences(held, flatten(json.loads(json.dumps(config))))
+    if different:
+        raise InputError(
+            f"--workdir={workdir} holds a run of another config ({'; '.join(different)}): "
+            "choose another directory"
+        )
+    if not resume:
+        raise InputError(
+            f"--workdir={workdir} holds a run of this config and --noresume was given: "
+            "choose another directory, or let it resume"
+        )
+    return True
+
+
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes and claims the directory; the claim ends with this process too, however that ends.
+
+    Raises:
+      InUse: where another live process has claimed it. File systems without locks are not protected.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise InUse(f"--workdir={workdir} is in use by {owner}") from None
+        except OSError:  # no locks here
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

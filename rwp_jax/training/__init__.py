@@ -1,0 +1,1 @@
+"""From a config to a trained network: attack, weight perturbation, update, epoch loop."""

@@ -1,0 +1,42 @@
+"""Stopping where training leaves the numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rwp_jax.distributed import processes
+from rwp_jax.runs.checkpoint import Checkpoints
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss stopped being a number; the message names the step and the last good checkpoint."""
+
+
+@jax.jit
+def _all_finite(tree):
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def check_finite(
+    steps: list[dict], state, epoch: int, steps_per_epoch: int, checkpoints: Checkpoints
+) -> None:
+    """Raises NonFiniteLoss for steps whose losses, or what the last update left, are no numbers."""
+    finite = np.isfinite([step["loss"] for step in steps])
+    finite[-1] &= bool(_all_finite((state.params, state.batch_stats)))
+    if finite.all():
+        return
+    first = int(np.argmin(finite))
+    loss, rate = steps[first]["loss"], steps[first]["learning_rate"]
+    good = processes.by_first(checkpoints.newest)
+    checkpoints.close()
+    what = "the weights are not finite" if np.isfinite(loss) else f"the loss is {loss}"
+    where = (
+        f"the last good checkpoint is {checkpoints.path(good['step'])}, after step {good['step']} in epoch "
+        f"{good['epoch'] + 1}"
+        if good
+        else "there is no checkpoint yet"
+    )
+    raise NonFiniteLoss(
+        f"{what} at step {epoch * steps_per_epoch + first} (epoch {epoch + 1}), learning rate {rate:g}; "
+        f"{where}"
+    )

@@ -1,0 +1,301 @@
+"""From a config to the parts of a run, with every value checked before anything is compiled."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from rwp_jax.attacks.pgd import BN_MODES
+from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.data import readers, sources
+from rwp_jax.data.augment import make_augment
+from rwp_jax.data.order import Mixture, make_mixture
+from rwp_jax.data.sources import Dataset
+from rwp_jax.distributed.devices import AXIS, Mapped, check_batch_size, data_parallel
+from rwp_jax.errors import InputError
+from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
+from rwp_jax.models.classifier import make_classifier
+from rwp_jax.runs.layout import flatten
+from rwp_jax.training.objectives import Objective, make_objective
+from rwp_jax.training.optimizer import make_schedule, make_sgd
+from rwp_jax.training.train_step import Attack, Recipe, TrainingSet, make_train_step
+from rwp_jax.training.weight_perturbation import WeightPerturbation, make_weight_perturbation
+
+GRADIENT_DTYPES = ("", "bfloat16")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_MOST_STEPS = 2**28  # schedules count quarters of training in int32
+
+
+class Experiment(NamedTuple):
+    """The parts of a run.
+
+    Attributes:
+      recipe: what a training step is made of.
+      train_step: (state, TrainingSet, indices of this host, key, asked) -> (state, metrics, stop). `asked`,
+        from `devices.per_device`, says whether this host was asked to stop; `stop`, whether any was.
+      count_correct: the program of an evaluation, see `accuracy.make_count_correct`.
+      evaluate: see `accuracy.make_evaluation`.
+    """
+
+    recipe: Recipe
+    train_step: Mapped
+    count_correct: Mapped
+    evaluate: Callable
+
+
+def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) -> None:
+    """Raises InputError unless the number under the dotted key satisfies `holds` (NaN never does)."""
+    value = config
+    for part in key.split("."):
+        value = value[part]
+    if math.isnan(value) or not holds(value):
+        raise InputError(f"config.{key}={value} must be {accepted}")
+
+
+def check_numbers(config) -> None:
+    """Checks what no part checks for itself; raises InputError."""
+    for key, value in flatten(config.to_dict()).items():
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        if any(isinstance(n, float) and _FLOAT32_MAX < abs(n) < math.inf for n in numbers):
+            raise InputError(
+                f"config.{key}={value} must be within {_FLOAT32_MAX:.3g}, as float32 is"
+            )
+    whole = lambda low: lambda value: low <= value < 2**31
+    for key in ("epochs", "evaluation.every"):
+        _require(config, key, "at least 1 and below 2^31", whole(1))
+    for key in (
+        "seed",
+        "epoch_examples",
+        "checkpoint_steps",
+        "attack.steps",
+        "data.train_examples",
+        "data.validation_examples",
+        "data.labeled_examples",
+        "self_training.epochs",
+        "evaluation.steps",
+        "evaluation.train_examples",
+        "weight_perturbation.steps",
+        "weight_perturbation.start_epoch",
+    ):
+        _require(config, key, "at least 0 and below 2^31", whole(0))
+    for key in (
+        "attack.step_size",
+        "evaluation.step_size",
+        "optimizer.weight_decay",
+        "extra_data.weight",
+    ):
+        _require(config, key, "in [0, inf)", lambda value: 0 <= value < math.inf)
+    _require(
+        config,
+        "extra_data.unlabeled_fraction",
+        "in [0, 1), so that labelled examples are left in a batch, or -1 for one pool",
+        lambda fraction: 0 <= fraction < 1 or fraction == -1,
+    )
+    _require(config, "optimizer.learning_rate", "in (0, inf)", lambda lr: 0 < lr < math.inf)
+    for key in ("optimizer.momentum", "ema_decay"):
+        _require(config, key, "in [0, 1)", lambda value: 0 <= value < 1)
+    if config.optimizer.nesterov and not config.optimizer.momentum:
+        raise InputError("config.optimizer.nesterov=True needs config.optimizer.momentum > 0")
+    for key in ("mean", "std"):
+        if not all(isinstance(value, int | float) for value in config.model[key]):
+            raise InputError(f"config.model.{key}={config.model[key]!r} must be a tuple of numbers")
+    if config.attack.bn not in BN_MODES:
+        raise InputError(
+            f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(BN_MODES)}"
+        )
+
+
+def check_precision(config) -> None:
+    """Checks that the dtypes go together; raises InputError."""
+    if config.gradient_dtype not in GRADIENT_DTYPES:
+        raise InputError(
+            f"config.gradient_dtype={config.gradient_dtype!r} must be '' (their own) or 'bfloat16'"
+        )
+    if config.dtype == "float64" and config.gradient_dtype:
+        raise InputError(
+            "config.dtype='float64' and config.gradient_dtype='bfloat16' exclude each other: one is for "
+            "exact numbers, the other for speed"
+        )
+    if config.dtype == "bfloat16" and jax.config.jax_enable_x64:
+        raise InputError(
+            "config.dtype='bfloat16' and JAX_ENABLE_X64 exclude each other: unset the one, or choose "
+            "config.dtype='float64'"
+        )
+
+
+def _objective(config) -> Objective:
+    return make_objective(**config.objective.to_dict())
+
+
+def load_data(config) -> Dataset:
+    """Loads the data set, with extra data where there is any."""
+    path = config.extra_data.path
+    extra = readers.read_extra(path) if path else None  # first: the data set may be a long download
+    data = sources.load(**config.data.to_dict())
+    return sources.with_extra(data, path, *extra, config.extra_data.use_labels) if extra else data
+
+
+def _usable_extra(config, dataset: Dataset) -> np.ndarray:
+    """Which of the extra examples the objective has a loss for, as indices."""
+    if dataset.x_extra is None or not config.extra_data.unlabeled_fraction:
+        return np.arange(0)
+    return np.flatnonzero(_objective(config).uses_unlabelled | (dataset.y_extra >= 0))
+
+
+def mixture_of(config, dataset: Dataset) -> Mixture:
+    """How the batches of an epoch are made of the data set."""
+    return make_mixture(
+        len(dataset.x_train),
+        config.batch_size,
+        len(_usable_extra(config, dataset)),
+        config.extra_data.unlabeled_fraction,
+        config.epoch_examples,
+    )
+
+
+def training_set(config, dataset: Dataset) -> TrainingSet:
+    """The training examples, extra ones last with weight lambda, as arrays of the host."""
+    usable = _usable_extra(config, dataset)
+    counts = (len(dataset.y_train), len(usable))
+    weights = np.repeat(np.float32([1, config.extra_data.weight]), counts)
+    if not len(usable):
+        return TrainingSet(dataset.x_train, dataset.y_train, weights)
+    return TrainingSet(
+        np.concatenate([dataset.x_train, dataset.x_extra[usable]]),
+        np.concatenate([dataset.y_train, dataset.y_extra[usable]]),
+        weights,
+    )
+
+
+def check_sizes(config, dataset: Dataset) -> None:
+    """Checks what depends on the data; raises InputError."""
+    mixture, has_extra = mixture_of(config, dataset), dataset.x_extra is not None
+    check_shapes(config, mixture, has_extra, dataset.x_train.shape[1:])
+
+
+def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) -> None:
+    """The same for data of which only sizes are known; raises InputError."""
+    if config.batch_size - mixture.extra_per_batch > mixture.num_examples:
+        raise InputError(
+            f"config.batch_size={config.batch_size} is larger than the training set of "
+            f"{mixture.num_examples} images"
+        )
+    if config.epochs * mixture.steps > _MOST_STEPS:
+        raise InputError(
+            f"config.epochs={config.epochs} of {mixture.steps} steps make more than {_MOST_STEPS} steps"
+        )
+    objective = _objective(config)
+    fraction = config.extra_data.unlabeled_fraction
+    wanted = has_extra and (fraction > 0 or objective.needs_extra_data)
+    if wanted and fraction >= 0 and not int(fraction * config.batch_size):
+        raise InputError(
+            f"config.extra_data.unlabeled_fraction={fraction} of config.batch_size="
+            f"{config.batch_size} is less than one extra example a batch"
+        )
+    height, width, channels = image_shape
+    mean, std = (tuple(config.model[key]) for key in ("mean", "std"))
+    if len(mean) != len(std) or len(mean) not in (0, channels):
+        raise InputError(
+            f"config.model.mean={mean} and std={std} must have one entry for each of the images' "
+            f"{channels} channels, or both be ()"
+        )
+    if not all(0 < value < math.inf for value in std) or not all(map(math.isfinite, mean)):
+        raise InputError(f"config.model.mean={mean} must be finite and std={std} positive")
+    if config.augment.padding >= min(height, width):
+        raise InputError(
+            f"config.augment.padding={config.augment.padding} must be smaller than the images, "
+            f"{height}x{width}"
+        )
+
+
+def check_values(config, devices: int | None = None) -> None:
+    """Checks what a network needs that is not to be trained; raises InputError.
+
+    `devices` are those that a batch is split over, all there are by default.
+    """
+    check_numbers(config)
+    check_precision(config)
+    for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):
+        check_batch_size(f"config.{key}", section.batch_size, devices)
+    build(config, num_classes=2, steps_per_epoch=1)
+
+
+def check_config(config, devices: int | None = None) -> None:
+    """Checks all that training needs and that can be known before data are read; raises InputError."""
+    check_values(config, devices)
+    has_extra_data = config.extra_data.path or config.data.labeled_examples
+    if _objective(config).needs_extra_data and not has_extra_data:
+        raise InputError(
+            f"config.objective.name={config.objective.name!r} needs extra data: give its file as "
+            "config.extra_data.path, or keep only config.data.labeled_examples of the labels"
+        )
+
+
+def weight_perturbation_of(config) -> WeightPerturbation:
+    """The config's; raises InputError for values that it refuses."""
+    perturbation = config.weight_perturbation.to_dict()
+    del perturbation["start_epoch"]  # what the step asks for, not what it is
+    return make_weight_perturbation(**perturbation)
+
+
+def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None) -> Experiment:
+    """Builds the parts, compiling nothing; raises InputError for values that a part refuses.
+
+    `mesh` has other devices, to compile for; by default the parts run on all there are.
+    """
+    network = {
+        "name": config.model.name,
+        "num_classes": num_classes,
+        "mean": config.model.mean,
+        "std": config.model.std,
+    }
+    threat_model = make_threat_model(config.threat.norm, config.threat.epsilon)
+    schedule = make_schedule(
+        config.optimizer.schedule, config.optimizer.learning_rate, config.epochs, steps_per_epoch
+    )
+    moments_over = None if config.model.per_device_batch_norm else AXIS
+    recipe = Recipe(
+        make_classifier(**network, dtype=config.dtype, axis_name=moments_over),
+        _objective(config),
+        make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant),
+        Attack(config.attack.steps, config.attack.step_size, config.attack.bn),
+        weight_perturbation_of(config),
+        min(config.weight_perturbation.start_epoch, config.epochs) * steps_per_epoch,
+        make_sgd(
+            schedule,
+            config.optimizer.momentum,
+            config.optimizer.weight_decay,
+            config.optimizer.nesterov,
+        ),
+        config.ema_decay,
+        config.gradient_dtype,
+        config.model.per_device_batch_norm,
+    )
+    augment = make_augment(**config.augment.to_dict())
+    step = make_train_step(recipe, augment, schedule, AXIS)
+
+    def step_and_agree(state, data, indices, key, asked):
+        # Within the step, so that all hosts hear it after the same one, and nobody waits for it.
+        return *step(state, data, indices, key), lax.pmax(asked[0].astype(int), AXIS)
+
+    train_step = data_parallel(
+        step_and_agree, (False, False, True, False, True), config.parallel, (0,), mesh
+    )
+    # Verdicts are float32 even where training computes in bfloat16.
+    dtype = "float64" if config.dtype == "float64" else "float32"
+    batch_size = config.evaluation.batch_size
+    count_correct = make_count_correct(
+        make_classifier(**network, dtype=dtype),
+        threat_model,
+        steps=config.evaluation.steps,
+        step_size=config.evaluation.step_size,
+        batch_size=batch_size,
+        mode=config.parallel,
+        mesh=mesh,
+    )
+    evaluate = make_evaluation(count_correct, batch_size)
+    return Experiment(recipe, train_step, count_correct, evaluate)

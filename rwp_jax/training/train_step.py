@@ -1,0 +1,211 @@
+"""One training step: attack the input, then perturb the weights and update at the perturbed weights."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.threat_model import ThreatModel
+from rwp_jax.models.classifier import Classifier
+from rwp_jax.models.layers import fold_moments
+from rwp_jax.training.objectives import Batch, Objective
+from rwp_jax.training.weight_averaging import Average, averaged
+from rwp_jax.training.weight_perturbation import (
+    Perturbed,
+    WeightPerturbation,
+    perturb_and_differentiate,
+    perturbed_norm,
+)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that a step changes; the same on every device."""
+
+    step: jnp.ndarray
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Average | None = None
+
+
+class TrainingSet(NamedTuple):
+    """All training examples, on every device: images uint8 [N, H, W, C], labels int32 [N], -1 for none,
+    and the weight of each example's loss, float [N]."""
+
+    images: jnp.ndarray
+    labels: jnp.ndarray
+    weights: jnp.ndarray
+
+
+class Attack(NamedTuple):
+    """The attack of the training step: K1 steps of step_size, BN mode `train`, `batch` or `eval`."""
+
+    steps: int
+    step_size: float
+    bn: str
+
+
+class Recipe(NamedTuple):
+    """What a training step is made of.
+
+    `perturb_from_step` is the first step that perturbs weights; `ema_decay` that of the averaged weights,
+    0 for none; `gradient_dtype` that of gradients while they are summed over devices, "" for their own;
+    `per_device_batch_norm` says that the classifier's moments are each device's own.
+    """
+
+    classifier: Classifier
+    objective: Objective
+    threat_model: ThreatModel
+    attack: Attack
+    perturbation: WeightPerturbation
+    perturb_from_step: int
+    optimizer: optax.GradientTransformation
+    ema_decay: float = 0.0
+    gradient_dtype: str = ""
+    per_device_batch_norm: bool = False
+
+
+def init_state(recipe: Recipe, key, image_shape: tuple[int, int, int]) -> TrainState:
+    """Fresh state for images [H, W, C]."""
+    params, batch_stats = recipe.classifier.init(key, image_shape)
+    opt_state = recipe.optimizer.init(params)
+    # Copies: a step may reuse the buffers of the state it gets.
+    ema = jax.tree.map(jnp.copy, Average(params, batch_stats)) if recipe.ema_decay else None
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, ema)
+
+
+def _max_steps(recipe: Recipe, step):
+    """K2 from the first step that perturbs on, 0 before."""
+    return jnp.where(step >= recipe.perturb_from_step, recipe.perturbation.steps, 0)
+
+
+def attack_batch(recipe: Recipe, state: TrainState, x, y, start, axis_name):
+    """The training attack's perturbation of x, and the running statistics after its forwards.
+
+    Args: as those of `attack_and_update`.
+    """
+    objective, attack = recipe.objective, recipe.attack
+    if objective.attack_loss is None:
+        return jnp.zeros_like(x), state.batch_stats
+    forward = forward_in_mode(recipe.classifier, state.params, attack.bn)
+    devices = lax.axis_size(axis_name) if axis_name else 1
+    return pgd(
+        forward,
+        objective.attack_loss(lambda images: forward(images, state.batch_stats)[0], x, y),
+        recipe.threat_model,
+        x,
+        start,
+        state.batch_stats,
+        step_size=attack.step_size,
+        steps=attack.steps,
+        global_batch_size=len(x) * devices,
+    )
+
+
+def _labelled_share(y, axis_name):
+    """Fraction of the global batch whose label is not -1."""
+    share = jnp.mean(y >= 0, dtype=jnp.result_type(float))
+    return lax.pmean(share, axis_name) if axis_name else share
+
+
+def attack_and_update(
+    recipe: Recipe, state: TrainState, x, y, start, axis_name: str | None = None, weight=1.0
+) -> tuple[TrainState, Any, Perturbed]:
+    """A step on given images, labels and random starts (Algorithm 1 of the paper).
+
+    Args:
+      recipe: see there.
+      state: before the step.
+      x: this device's clean images [B, H, W, C] in [0, 1].
+      y: their labels [B], -1 for "no label".
+      start: first perturbation of the attack, as x.
+      axis_name: mapped axis over which the batch is split, None on a single device.
+      weight: of each example's loss, [B] or one number.
+
+    Returns:
+      The state after the step, the attack's perturbation of x, and the perturbation of the weights.
+    """
+    delta, batch_stats = attack_batch(recipe, state, x, y, start, axis_name)
+    batch = Batch(x, x + delta, y, weight, _labelled_share(y, axis_name))
+    perturbed = perturb_and_differentiate(
+        lambda params: recipe.objective.per_example(recipe.classifier.train, params, batch),
+        state.params,
+        recipe.perturbation,
+        max_steps=_max_steps(recipe, state.step),
+        axis_name=axis_name,
+        gradient_dtype=recipe.gradient_dtype,
+    )
+
+    if recipe.objective.attack_loss and recipe.attack.bn == "train":
+        # The reference's attack scores its final delta by one more forward: that of the loop at v = 0.
+        batch_stats = fold_moments(batch_stats, perturbed.aux_unperturbed.moments[0])
+    for moments in perturbed.aux.moments:
+        batch_stats = fold_moments(batch_stats, moments)
+    if axis_name and recipe.per_device_batch_norm:
+        batch_stats = lax.pmean(batch_stats, axis_name)
+
+    # SGD at w + v (weight decay acts on w + v too); leaving v out of the sum restores w.
+    w_plus_v = jax.tree.map(jnp.add, state.params, perturbed.v)
+    updates, opt_state = recipe.optimizer.update(perturbed.gradient, state.opt_state, w_plus_v)
+    params = optax.apply_updates(state.params, updates)
+    ema = state.ema
+    if recipe.ema_decay:
+        ema = averaged(ema, params, batch_stats, recipe.ema_decay, state.step)
+    return TrainState(state.step + 1, params, batch_stats, opt_state, ema), delta, perturbed
+
+
+def make_train_step(
+    recipe: Recipe, augment: Callable, learning_rate: Callable, axis_name: str | None = None
+) -> Callable:
+    """Makes the step that the trainer maps over devices.
+
+    Args:
+      recipe: see there.
+      augment: (keys [B], images uint8 [B, H, W, C]) -> images of the same kind.
+      learning_rate: step -> learning rate, for the metrics.
+      axis_name: mapped axis over which the batch is split, None on a single device.
+
+    Returns:
+      (state, TrainingSet, indices, key) -> (state, metrics): indices [B] are this device's part of the
+      batch, key is the run's. All randomness is drawn per example from (key, step, position in the
+      global batch), so that it does not depend on the number of devices. Metrics are scalars over the
+      global batch.
+    """
+
+    def train_step(state, data, indices, key):
+        batch_size = len(indices)
+        position = jnp.arange(batch_size)
+        if axis_name:
+            position += lax.axis_index(axis_name) * batch_size
+        step_key = jax.random.fold_in(key, state.step)
+        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(step_key, i)))(position)
+
+        dtype = jax.tree.leaves(state.params)[0].dtype
+        x = augment(keys[:, 0], data.images[indices]).astype(dtype) / 255
+        start = recipe.threat_model.sample(keys[:, 1], x)
+        y, weight = data.labels[indices], data.weights[indices].astype(dtype)
+        new_state, _, perturbed = attack_and_update(recipe, state, x, y, start, axis_name, weight)
+
+        def mean(values):
+            local = jnp.mean(values.astype(dtype))  # devices hold equal parts of the batch
+            return lax.pmean(local, axis_name) if axis_name else local
+
+        aux, labelled = perturbed.aux_unperturbed, _labelled_share(y, axis_name)
+        metrics = {
+            "loss": mean(perturbed.loss),
+            **{name: mean(values) for name, values in perturbed.aux.terms.items()},
+            recipe.objective.accuracy: mean(aux.correct) / jnp.where(labelled > 0, labelled, 1),
+            # Where no step may be taken, no gate is asked.
+            "gate_open": jnp.where(_max_steps(recipe, state.step) > 0, perturbed.gate_open, 0),
+            "perturbation_steps": perturbed.steps,
+            "perturbation_norm": perturbed_norm(perturbed.v) / perturbed_norm(state.params),
+            "learning_rate": learning_rate(state.step),
+        }
+        return new_state, metrics
+
+    return train_step

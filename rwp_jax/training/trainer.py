@@ -1,0 +1,293 @@
+"""The training loop, straight down the page."""
+
+import collections
+import contextlib
+import importlib.metadata
+import itertools
+import json
+import math
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from rwp_jax import __version__
+from rwp_jax.data.order import epoch_indices
+from rwp_jax.data.sources import Dataset
+from rwp_jax.distributed import devices, processes
+from rwp_jax.distributed.preemption import Interrupted, StopRequest
+from rwp_jax.files import write_json
+from rwp_jax.report.learning_curve import draw_learning_curve
+from rwp_jax.runs import identity, layout
+from rwp_jax.runs.checkpoint import Checkpoints
+from rwp_jax.runs.metrics import MetricsWriter
+from rwp_jax.runs.resume_point import Position, within_epoch
+from rwp_jax.runs.selection import WHICH
+from rwp_jax.training import experiment
+from rwp_jax.training.divergence import check_finite
+from rwp_jax.training.profiling import Profile, check_directory
+from rwp_jax.training.train_step import init_state
+
+LEARNING_CURVE = "learning_curve.png"
+IN_FLIGHT = 3  # steps queued on the device, the running one included
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def train(
+    config,
+    directory: pathlib.Path,
+    resume: bool = True,
+    data: Dataset | None = None,
+    profile: pathlib.Path | None = None,
+) -> dict:
+    """Trains as the config says, continuing the run that the directory may hold.
+
+    Args:
+      config: ConfigDict with the keys of configs/default.py.
+      directory: of the run; gets config.json, metrics.jsonl, TensorBoard events, checkpoints/,
+        summary.json and learning_curve.png.
+      resume: whether a run of the same config that is there already may be continued.
+      data: to train on; by default what the config names.
+      profile: directory for a trace of some steps, see `profiling`; None for none.
+
+    Returns:
+      The content of summary.json.
+
+    Raises:
+      InputError: for bad input, before anything is compiled or written.
+      NonFiniteLoss: see `divergence`.
+      Interrupted: after SIGTERM or SIGINT, once the state is saved.
+    """
+    # Check everything that can be wrong.
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    plain_config = json.loads(config.to_json())
+    processes.check_equal("the config", layout.flatten(plain_config))
+    experiment.check_config(config)
+    if profile:
+        processes.by_first(lambda: check_directory(profile))
+    resuming = processes.by_first(lambda: layout.check(directory, plain_config, resume))
+    if data is None:
+        data = processes.together(lambda: experiment.load_data(config))
+    marks = identity.marks(plain_config, data)
+    processes.check_equal("the data", marks["data"])
+    experiment.check_sizes(config, data)
+    with contextlib.ExitStack() as held:
+        processes.by_first(lambda: held.enter_context(layout.lock(directory)))
+        checkpoints = held.enter_context(contextlib.closing(Checkpoints(directory)))
+        trace = held.enter_context(Profile(profile if processes.is_first() else None))
+        stop = held.enter_context(StopRequest())
+        processes.by_first(lambda: identity.check_records(directory, checkpoints.records(), marks))
+        if processes.is_first() and not resuming:
+            write_json(directory / layout.CONFIG, plain_config)
+        return _train(config, directory, data, marks, checkpoints, stop, trace)
+
+
+def _train(
+    config,
+    directory: pathlib.Path,
+    data: Dataset,
+    marks: dict[str, Any],
+    checkpoints: Checkpoints,
+    stop: StopRequest,
+    trace: Profile,
+) -> dict:
+    """Continues the run in the directory, from the beginning where it has no checkpoint."""
+    # Set up the run.
+    mixture = experiment.mixture_of(config, data)
+    parts = experiment.build(config, data.num_classes, mixture.steps)
+    init_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 3)
+    # Hosts of different kinds may draw weights that differ in a last bit.
+    state = processes.broadcast(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
+    saved = _restore(checkpoints, state)
+    if not saved:
+        processes.by_first(lambda: identity.check_not_lost(directory))
+    position = Position.after(saved[1]) if saved else Position()
+    state = devices.replicate(saved[0] if saved else state)
+    if saved:
+        processes.say(f"resuming {position.described(config.epochs)} in {directory}")
+    started = time.monotonic() - position.seconds
+    training_set = devices.replicate(experiment.training_set(config, data))
+    if data.x_extra is not None:
+        used = len(training_set.labels) - len(data.y_train)
+        processes.say(
+            f"{used} of {len(data.x_extra)} extra images are used beside {len(data.y_train)}"
+        )
+    evaluated = {"test": (data.x_test, data.y_test)}
+    if data.x_validation is not None:
+        evaluated["validation"] = data.x_validation, data.y_validation
+    if config.evaluation.train_examples:  # at random: files may be sorted by class
+        part = np.random.default_rng(0).permutation(len(data.y_train))
+        part = part[: config.evaluation.train_examples]
+        evaluated["train"] = data.x_train[part], data.y_train[part]
+    evaluated = devices.replicate(evaluated)
+    step_key, evaluation_key = devices.replicate((step_key, evaluation_key))
+    this_host = jax.process_index(), jax.process_count()
+    writer = MetricsWriter(directory, position.metrics, position.epoch)
+
+    def save_within(epoch: int, state, steps) -> dict:
+        """Saves inside an epoch, after those of its steps; returns the checkpoint's record."""
+        check_finite(steps, state, epoch, mixture.steps, checkpoints)
+        record = {
+            "step": epoch * mixture.steps + len(steps),
+            "epoch": epoch,
+            "seconds": time.monotonic() - started,
+            "within_epoch": within_epoch(steps),
+            "metrics": list(writer.records),
+            **marks,
+        }
+        if processes.is_first():
+            checkpoints.save(state, record)
+        return record
+
+    for epoch in range(position.epoch, config.epochs):
+        # Train for an epoch; metrics stay on the device until its end, or until a save.
+        steps = list(position.steps) if epoch == position.epoch else []
+        order = epoch_indices(mixture, config.seed, epoch, *this_host)
+        order = itertools.islice(order, len(steps), None)
+        answers = collections.deque(maxlen=IN_FLIGHT)
+        for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}", len(steps)):
+            asked = devices.per_device(stop.signal is not None)
+            with trace.step(state):
+                state, metrics, answer = parts.train_step(
+                    state, training_set, indices, step_key, asked
+                )
+            steps.append(metrics)
+            answers.append(answer)
+            # Steps are queued without waiting, but only so many that the progress shown is true.
+            stopping = stop.asked(answers[0])
+            step = epoch * mixture.steps + len(steps)
+            due = config.checkpoint_steps and step % config.checkpoint_steps == 0
+            if stopping or (due and len(steps) < mixture.steps):
+                steps = jax.device_get(steps)
+                record = save_within(epoch, state, steps)
+                if stopping:
+                    _stop(stop, checkpoints, record)
+        steps = jax.device_get(steps)
+        check_finite(steps, state, epoch, mixture.steps, checkpoints)
+
+        # Evaluate on the whole test set, and on part of the training set for the learning curve.
+        figures = {}
+        due = (epoch + 1) % config.evaluation.every == 0 or epoch + 1 == config.epochs
+        for split, images_and_labels in evaluated.items() if due else ():
+            if stop.asked_anywhere():
+                _stop(stop, checkpoints, save_within(epoch, state, steps))
+            figures[split] = _evaluate(parts, state, *images_and_labels, evaluation_key)
+        train_figures = {
+            name: float(np.stack([step[name] for step in steps]).mean()) for name in steps[0]
+        }
+        train_figures["learning_rate"] = float(steps[-1]["learning_rate"])
+        train_figures |= figures.pop("train", {})
+
+        # Write down and save.
+        step = (epoch + 1) * mixture.steps
+        seconds = time.monotonic() - started
+        writer.write(epoch, step, "train", train_figures)
+        for split, values in figures.items():
+            writer.write(epoch, step, split, values)
+        test_figures, held_figures = figures.get("test", {}), figures.get("validation", {})
+        held_figures = {f"validation_{name}": value for name, value in held_figures.items()}
+        record = {"step": step, "epoch": epoch, "seconds": seconds, "metrics": list(writer.records)}
+        record |= test_figures | held_figures | marks
+        if processes.is_first():
+            checkpoints.save(state, record)
+        accuracy = parts.recipe.objective.accuracy
+        line = _line(epoch, config, accuracy, train_figures, test_figures, seconds)
+        processes.say(line)
+        if epoch + 1 < config.epochs and stop.asked_anywhere():
+            _stop(stop, checkpoints, record)
+
+    # Sum up.
+    writer.close()
+    records = processes.by_first(lambda: {which: checkpoints.find(which) for which in WHICH})
+    chosen = {which: _summary_record(record) for which, record in records.items() if record}
+    summary = {
+        **chosen,
+        "seconds": round(records["last"]["seconds"], 1),
+        "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind},
+        "versions": {"rwp-jax": __version__, "python": sys.version.split()[0]}
+        | {package: importlib.metadata.version(package) for package in PACKAGES},
+    }
+    checkpoints.close()
+    if processes.is_first():
+        write_json(directory / layout.SUMMARY, summary)
+        draw_learning_curve(writer.records, directory.name, directory / LEARNING_CURVE)
+    for which, record in chosen.items():
+        figures = "imported, not evaluated"
+        prefix = "ema_" if which.endswith("_ema") else ""
+        if "pgd_accuracy" in record:
+            figures = (
+                f"natural {record[f'{prefix}natural_accuracy']:.2%}, "
+                f"PGD-{config.evaluation.steps} {record[f'{prefix}pgd_accuracy']:.2%}"
+            )
+        processes.say(f"{which}: epoch {record['epoch'] + 1}, {figures}")
+    processes.say(f"wrote {directory / layout.SUMMARY} and {directory / LEARNING_CURVE}")
+    return summary
+
+
+def _evaluate(parts: experiment.Experiment, state, x, y, key) -> dict[str, float]:
+    """Accuracies of the weights and, where they are averaged, of the average as `ema_...`."""
+    figures = parts.evaluate(state.params, state.batch_stats, x, y, key)
+    if state.ema is None:
+        return figures
+    average = parts.evaluate(state.ema.params, state.ema.batch_stats, x, y, key)
+    return figures | {f"ema_{name}": value for name, value in average.items()}
+
+
+def _progress(iterable, total: int, description: str, done: int):
+    """A progress bar on a terminal, nothing elsewhere."""
+    hidden = not (processes.is_first() and sys.stderr.isatty())
+    return tqdm(
+        iterable, description, total, leave=False, unit="step", disable=hidden, initial=done
+    )
+
+
+def _restore(checkpoints: Checkpoints, like) -> tuple[Any, dict] | None:
+    """The newest sound checkpoint, as the first process finds it; see `Checkpoints.restore_newest`."""
+    state = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+
+    def read() -> dict | None:
+        nonlocal state
+        state, record = checkpoints.restore_newest(like) or (state, None)
+        return record
+
+    record = processes.by_first(read)
+    return None if record is None else (processes.broadcast(state), record)
+
+
+def _stop(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:
+    """Raises Interrupted, once everything is written."""
+    processes.by_first(checkpoints.close)
+    raise Interrupted(
+        f"{stop.signal or 'signal to another process'}: saved {checkpoints.path(record['step'])}, after "
+        f"step {record['step']} in epoch {record['epoch'] + 1}; the same command continues"
+    )
+
+
+def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: float) -> str:
+    """What is printed after an epoch; `accuracy` is the objective's figure of the training batches, `test`
+    is empty where nothing was evaluated."""
+    minutes, rest = divmod(math.floor(seconds), 60)
+    test = (
+        f"test natural {test['natural_accuracy']:6.2%}  "
+        f"PGD-{config.evaluation.steps} {test['pgd_accuracy']:6.2%}  |  "
+        if test
+        else ""
+    )
+    return (
+        f"epoch {epoch + 1:{len(str(config.epochs))}}/{config.epochs}  "
+        f"loss {train['loss']:.3f}  {accuracy.removesuffix('_accuracy')} {train[accuracy]:6.2%}  |  "
+        f"{test}gate {train['gate_open']:.1f}/{config.batch_size}  "
+        f"k {train['perturbation_steps']:.1f}  "
+        f"|v|/|w| {train['perturbation_norm']:.4f}  lr {train['learning_rate']:.4g}  "
+        f"{minutes}:{rest:02}"
+    )
+
+
+def _summary_record(record: dict) -> dict:
+    left_out = ("seconds", "step", "metrics", "digests", "files", "config", "data")
+    return {key: value for key, value in record.items() if key not in left_out}

@@ -1,0 +1,115 @@
+"""The command line, from outside."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import main
+from rwp_jax.command_line.parsing import fractions_to_decimals
+
+ROOT = pathlib.Path(main.__file__).parent
+DIGITS = "--config=configs/digits_at_rwp.py"
+
+
+def run(*arguments, code=None):
+    command = [sys.executable, *(["-c", code] if code else ["main.py"]), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--config.threat.epsilon=8/255", f"--config.threat.epsilon={8 / 255!r}"),
+        ("--config.threat.epsilon=0.5", "--config.threat.epsilon=0.5"),
+        ("--config.threat.epsilon=.5/255", f"--config.threat.epsilon={0.5 / 255!r}"),
+        ("--config.threat.epsilon=8/0", "--config.threat.epsilon=8/0"),
+        ("--config.data.path=/a/8/255", "--config.data.path=/a/8/255"),
+        ("--config.threat.epsilon 16/255", f"--config.threat.epsilon {16 / 255!r}"),
+        ("--config.data.path=8/255", "--config.data.path=8/255"),
+        ("--workdir=8/255", "--workdir=8/255"),
+        ("--workdir 8/255", "--workdir 8/255"),
+    ],
+)
+def test_fractions(argument, expected):
+    known = {"threat.epsilon": 0.1, "data.path": ""}
+    ours = fractions_to_decimals(["main.py", *argument.split()], known)
+    assert ours == ["main.py", *expected.split()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/missing.py"], "configs/missing.py"),
+        (
+            [DIGITS, "--config.threat.epsilom=0.1"],
+            "--config.threat.epsilom: no such key; did you mean --config.threat.epsilon?",
+        ),
+        (["--config=configs"], "--config=configs is no config file"),
+        ([DIGITS[9:]], "'configs/digits_at_rwp.py' is no flag; --config is missing"),
+        (["--config=configs/digits_trades.py:l2"], "this file takes nothing after ':'"),
+        ([DIGITS, "--config.threat=3"], "--config.threat: no such key; it is a section"),
+        ([DIGITS, "--mode=evaluation"], "--mode=evaluation must be one of train, evaluate"),
+        (["--mode=pseudo_label"], "--output is missing"),
+        (["--mode=pseudo_label", "--output=a.npz", DIGITS], "--config is not for"),
+        ([DIGITS, "--output=a.npz"], "--output is for --mode=pseudo_label"),
+        ([DIGITS, "--attacks=natural"], "--attacks is for --mode=evaluate"),
+        ([DIGITS, "--checkpoint=last"], "--checkpoint is for --mode=evaluate and --mode=pseudo"),
+        (["--mode=evaluate", "--output=a.npz"], "--output is for --mode=pseudo_label"),
+        (["--mode=evaluate", DIGITS], "--config is not for --mode=evaluate"),
+        (["--mode=evaluate"], "holds no run"),
+        (["--mode=pseudo_label", "--output=a.npz"], "holds no run"),
+        ([DIGITS, "--config.nothing=1"], "--config.nothing: no such key; configs/default.py has"),
+        ([DIGITS, "--config.epochs=many"], "--config.epochs=many"),
+        ([DIGITS, "--config.epochs", "2.5"], "--config.epochs=2.5"),
+        ([DIGITS, "--epochs=3"], "epochs"),
+        ([DIGITS, "epochs=3"], "'epochs=3' is no flag"),
+        (["--config=configs/cifar10_at.py:l3"], "is 'l3', must be linf or l2"),
+        ([DIGITS, "--config.threat.norm=l1"], "must be one of l_inf, l_2"),
+        (["--mode=explain"], "holds no run"),
+        ([DIGITS, "--jobs=2"], "--jobs is for --mode=reproduce"),
+        (["--mode=reproduce", "--experiment=fig9"], "--experiment=fig9 must be one of table1"),
+        (["--mode=reproduce", "--experiment=gamma", "--seeds=0"], "--seeds=0 must be at least 1"),
+        (["--mode=report", "--workdirs=a,,b"], "--workdirs=a,,b: an entry between commas is empty"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    result = run(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 2, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("main.py: ") and message in lines[0], lines
+    assert not result.stdout and not (tmp_path / "run").exists()
+
+
+def test_the_cifar10_configs_are_the_papers():
+    code = """
+import importlib
+for name in ("at", "at_awp", "at_rwp"):
+    module = importlib.import_module(f"configs.cifar10_{name}")
+    for threat in ("linf", "l2"):
+        c = module.get_config(threat)
+        wp = c.weight_perturbation
+        print(c.epochs, c.batch_size, c.threat.norm, round(c.threat.epsilon * 255),
+              round(c.attack.step_size * 255), c.attack.steps, c.attack.bn, wp.name, wp.gamma,
+              wp.steps, wp.c_min, c.optimizer.learning_rate, c.optimizer.weight_decay)
+"""
+    result = run(code=code)
+    expected = [
+        f"200 128 {threat} 10 train {wp} 0.01 10 1.7 0.1 0.0005"
+        for wp in ("none", "awp", "rwp")
+        for threat in ("l_inf 8 2", "l_2 128 15")
+    ]
+    assert result.stdout.splitlines() == expected, result.stderr
+
+
+def test_nothing_but_tfds_needs_tensorflow():
+    code = """
+import sys
+import main, rwp_jax.parity.__main__
+from rwp_jax.data import sources
+sources.load("digits")
+print([m for m in sys.modules if m.split(".")[0] in ("tensorflow", "tensorflow_datasets")])
+"""
+    assert run(code=code).stdout.strip() == "[]"

@@ -1,0 +1,179 @@
+"""Evaluate mode on a run of two epochs."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import digits_at_rwp
+from rwp_jax.attacks.autoattack import suite
+from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.errors import InputError
+from rwp_jax.evaluation import store, table2
+from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
+from rwp_jax.evaluation.store import load_subject
+from rwp_jax.intervals import wilson
+from rwp_jax.runs.loaded import load_run
+from rwp_jax.training import trainer
+from tests.small import shrink, write_two_classes
+
+EXAMPLES = 40
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on 40 test images, of two classes that are close at this epsilon."""
+    path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, EXAMPLES)
+    changes = {"data.path": path, "threat.epsilon": 0.2, "evaluation.step_size": 0.05}
+    directory = tmp_path_factory.mktemp("run") / "run"
+    trainer.train(shrink(digits_at_rwp.get_config("full"), **changes), directory)
+    return directory
+
+
+def test_a_network_of_more_classes_than_the_data_is_remarked_on(run, monkeypatch, capsys):
+    wider = load_run(run, "last")._replace(num_classes=10)
+    monkeypatch.setattr(store, "load_run", lambda *_: wider)
+    load_subject(run, "last", 0)
+    assert "tells 10 classes apart, the data set npz has only 2" in capsys.readouterr().out
+
+
+@pytest.fixture(autouse=True)
+def short_attacks(monkeypatch):
+    short = (suite.ApgdCE(steps=5), suite.Square(queries=50))
+    monkeypatch.setitem(suite.VERSIONS, "standard", short)
+
+
+def evaluate(run, attacks="natural,fgsm,pgd20,autoattack", examples=0, which="last", images=False):
+    table2.evaluate(run, which, attacks, examples, images)
+    output = run / "evaluation" / (f"{which}_{examples}" if examples else which)
+    with np.load(output / table2.NPZ) as arrays:
+        return json.loads((output / table2.JSON).read_text()), dict(arrays)
+
+
+def test_the_columns(run, capsys):
+    summary, arrays = evaluate(run, images=True)
+    printed = capsys.readouterr().out
+    assert summary["examples"] == EXAMPLES and summary["epsilon"] == 0.2 and summary["epoch"] == 1
+    accuracy = {name: column["accuracy"] for name, column in summary["columns"].items()}
+    assert accuracy["natural"] > accuracy["pgd20"] >= accuracy["autoattack"]
+    for name, column in summary["columns"].items():
+        correct = arrays[f"correct_{name}"]
+        assert correct.shape == (EXAMPLES,) and set(correct) <= {0, 1}
+        assert column["correct"] == correct.sum()
+        low, high = column["interval_95"]
+        assert 0 <= low <= column["accuracy"] <= high <= 1
+    header, row = printed.splitlines()[1:3]
+    assert header.split() == ["natural", "FGSM", "PGD-20", "AutoAttack"]
+    assert row.split()[3] == f"{100 * accuracy['natural']:.2f}"
+
+    # The verdicts are those of the images kept, and these are inside.
+    subject = load_subject(run, "last", 0)
+    network = subject.run
+    x = subject.images / 255
+    for name in ("fgsm", "pgd20", "autoattack"):
+        x_adv = arrays[f"x_adv_{name}"]
+        assert np.abs(x_adv - x).max() <= 0.2 + 1e-6 and x_adv.min() >= 0 and x_adv.max() <= 1
+        logits = network.classifier.eval(network.params, network.batch_stats, x_adv)
+        right = np.asarray(logits).argmax(-1) == subject.labels
+        np.testing.assert_array_equal(right, arrays[f"correct_{name}"])
+
+
+def test_pgd20_is_the_attack_of_the_epoch(run):
+    """From the same key, the evaluation after an epoch finds the same."""
+    summary, _ = evaluate(run, "natural,pgd20")
+    network, subject = load_run(run, "last"), load_subject(run, "last", 0)
+    count_correct = make_count_correct(
+        network.classifier,
+        make_threat_model("l_inf", 0.2),
+        steps=20,
+        step_size=0.05,
+        batch_size=16,
+        mode="pmap",
+    )
+    ours = make_evaluation(count_correct, 16)
+    state = network.params, network.batch_stats
+    figures = ours(*state, subject.images, subject.labels, jax.random.key(network.config.seed))
+    assert figures["natural_accuracy"] == summary["columns"]["natural"]["accuracy"]
+    assert figures["pgd_accuracy"] == summary["columns"]["pgd20"]["accuracy"]
+
+
+def test_the_first_examples(run):
+    whole, some = (evaluate(run, "pgd20", examples)[1] for examples in (0, 10))
+    np.testing.assert_array_equal(some["correct_pgd20"], whole["correct_pgd20"][:10])
+
+
+def test_goes_on_after_a_kill(run, monkeypatch):
+    monkeypatch.setattr(table2, "SAVE_SECONDS", 0)
+    make_attack, calls = table2.make_attack, []
+
+    def killed_after(batches):
+        def make(*arguments):
+            attack = make_attack(*arguments)
+
+            def call(indices):
+                if len(calls) == batches:
+                    raise KeyboardInterrupt
+                calls.append(indices)
+                return attack(indices)
+
+            return call
+
+        return make
+
+    monkeypatch.setattr(table2, "make_attack", killed_after(2))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run, "cw", which="best")
+    monkeypatch.setattr(table2, "make_attack", killed_after(10))
+    _, arrays = evaluate(run, "cw", which="best")
+    seen = np.concatenate(calls)
+    assert len(calls) == 3 and set(seen) == set(range(EXAMPLES)), "16, 16, 8 images and padding"
+    assert len(set(seen[:32])) == 32 and not set(seen[32:]) & set(seen[:32])
+    evaluate(run, "cw", which="best")
+    assert len(calls) == 3, "nothing is done twice"
+
+
+def test_the_evaluation_of_something_else_is_refused(run):
+    evaluate(run, "natural")
+    path = run / "evaluation" / "last" / table2.NPZ
+    with np.load(path) as arrays:
+        held = dict(arrays)
+    before = path.read_bytes()
+    np.savez(path, **held | {"identity": np.array("of another network")})
+    with pytest.raises(InputError, match="evaluation of another network, data set or threat model"):
+        evaluate(run, "natural")
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="is no evaluation"):
+        evaluate(run, "natural")
+    path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "about"),
+    [
+        ({"attacks": "natural,pgd10"}, "--attacks: 'pgd10' must be one of natural, fgsm, pgd20"),
+        ({"attacks": ""}, "--attacks: '' must be one of"),
+        ({"examples": -1}, "--examples=-1 must be positive"),
+        ({"examples": 41}, "--examples=41: there are only 40 test images"),
+        ({"which": "first"}, "--checkpoint=first must be one of best, best_by"),
+    ],
+)
+def test_refusals(run, arguments, about):
+    with pytest.raises(InputError, match=about):
+        evaluate(run, **arguments)
+
+
+@pytest.mark.parametrize("value", ['"x"', "null", "[1]"])
+def test_a_config_edited_by_hand_is_refused_in_one_line(value, run, tmp_path):
+    config = json.loads((run / "config.json").read_text())
+    config["threat"]["epsilon"] = json.loads(value)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="holds no run: no readable config.json, or keys are miss"):
+        evaluate(tmp_path)
+
+
+def test_wilson():
+    """Values of R's binom.confint(method = "wilson")."""
+    np.testing.assert_allclose(wilson(8, 10), (0.4901625, 0.9433178), atol=1e-6)
+    np.testing.assert_allclose(wilson(0, 10), (0.0, 0.2775328), atol=1e-6)
+    np.testing.assert_allclose(wilson(10, 10)[1], 1)

@@ -1,0 +1,312 @@
+"""From a command to a report."""
+
+import csv
+import importlib
+import json
+import os
+import re
+import types
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted
+from rwp_jax.errors import InputError
+from rwp_jax.evaluation import table2
+from rwp_jax.evaluation.table2 import COLUMNS
+from rwp_jax.report import paper
+from rwp_jax.reproduce import jobs
+from rwp_jax.reproduce.experiments import make_experiment
+from rwp_jax.reproduce.reproduce import reproduce
+from rwp_jax.reproduce.run_list import make_plan, parse_override
+from rwp_jax.runs import layout
+from rwp_jax.training import self_training
+from rwp_jax.training.divergence import NonFiniteLoss
+from tests.small import write_evaluation, write_run, write_two_classes
+
+
+def load_config(name):
+    module, _, argument = name.partition(":")
+    return importlib.import_module(f"configs.{module}").get_config(*filter(None, [argument]))
+
+
+SMALL = (
+    "epochs=2",
+    "dtype=float64",
+    "batch_size=16",
+    "data.name=npz",
+    "data.train_examples=0",
+    "model.name=wrn-10-1",
+    "evaluation.every=1",
+    "data.validation_examples=16",
+    "attack.steps=2",
+    "evaluation.steps=2",
+    "evaluation.batch_size=16",
+    "evaluation.train_examples=10",
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Overrides that make a run two epochs of two steps on two easy classes."""
+    path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", train=50, test=20)
+    return [*SMALL, f"data.path={path}"]
+
+
+def with_std(row, name):
+    return f"{row[name]}±{row[f'{name}, std']}"
+
+
+def with_interval(row, name):
+    return tuple(float(row[f"{name}{end}"]) for end in ("", ", low", ", high"))
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    return {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+
+def test_trains_what_is_missing_and_reports_it(small, tmp_path, capsys, monkeypatch):
+    reproduce("fig2c", "digits", tmp_path, load_config, overrides=small, only="*_at_seed0,*awp*")
+    report = tmp_path / "fig2c_digits"
+    written = {"fig2c.csv", "fig2c_differences.csv", "fig2c.png", "fig2c_gate.png"}
+    assert {path.name for path in report.iterdir()} == {"report.html", *written}
+    assert list(read_csv(report / "fig2c.csv")) == ["AT", "AT-AWP"]
+    assert "2 of 3 runs are finished" in (report / "report.html").read_text()
+    capsys.readouterr()
+
+    reproduce("fig2c", "digits", tmp_path, load_config, overrides=small, show_plan=True)
+    lines = capsys.readouterr().out.splitlines()
+    states = {line.split()[0]: line for line in lines[2:]}
+    assert " finished " in states["digits_at_seed0"] and " to do " in states["digits_at_rwp_seed0"]
+    assert "min" in states["digits_at_rwp_seed0"], "finished runs tell how long the others take"
+
+    trained = []
+    train = self_training.train
+    monkeypatch.setattr(self_training, "train", lambda *a: trained.append(a[1].name) or train(*a))
+    reproduce("fig2c", "digits", tmp_path, load_config, overrides=small)
+    assert trained == ["digits_at_rwp_seed0"], "finished runs are not trained again"
+    rows = read_csv(report / "fig2c.csv")
+    summary = json.loads((tmp_path / "runs/digits_at_rwp_seed0/summary.json").read_text())
+    for which in ("best", "best_by_validation", "last"):
+        expected = f"{100 * summary[which]['pgd_accuracy']:.2f}"
+        assert rows["AT-RWP"][f"{which.replace('_', ' ')}: PGD"] == expected
+
+
+def test_a_run_that_diverges_does_not_end_the_others(small, tmp_path):
+    diverging = "*_awp_*:optimizer.learning_rate=1e30"
+    with pytest.raises(NonFiniteLoss, match="^digits_at_awp_seed0: the loss became"):
+        reproduce("fig2c", "digits", tmp_path, load_config, overrides=[*small, diverging])
+    assert list(read_csv(tmp_path / "fig2c_digits/fig2c.csv")) == ["AT", "AT-RWP"]
+
+
+def test_finished_runs_of_other_settings_are_refused(tmp_path):
+    write_runs("fig2c", tmp_path, seeds=1)  # of three epochs
+    with pytest.raises(InputError, match="digits_at_seed0 holds a run of another config .epochs=3"):
+        reproduce("fig2c", "digits", tmp_path, load_config, only="*rwp*")
+
+
+def test_table_2_evaluates_what_is_missing(tmp_path, monkeypatch):
+    write_runs("table2", tmp_path, seeds=1)
+    missing = tmp_path / "runs/digits_trades_awp_seed0/evaluation/best_by_validation"
+    (missing / "evaluation.json").unlink()
+    called = []
+    monkeypatch.setattr(table2, "evaluate", lambda *arguments: called.append(arguments))
+    reproduce("table2", "digits", tmp_path, load_config, overrides=["epochs=3"])
+    columns = ",".join(COLUMNS)
+    assert called == [(missing.parents[1], "best_by_validation", columns, 0, False)]
+
+
+def test_a_run_of_another_process_is_left_to_it(small, tmp_path, capsys):
+    with layout.lock(tmp_path / "runs/digits_at_seed0"):
+        reproduce("fig1a", "digits", tmp_path, load_config, overrides=small)
+    said = capsys.readouterr().out
+    assert "digits_at_seed0 is left to another process" in said
+    assert "no run of fig1a is finished yet" in said and not (tmp_path / "fig1a_digits").exists()
+
+
+def write_runs(name, path, seeds=2):
+    """All runs of an experiment as if trained, with random figures; returns them by label."""
+    rng = np.random.default_rng(0)
+    found = {}
+    for run in make_plan(make_experiment(name, "digits"), seeds, [], path, load_config):
+        pgd, validation, train = rng.uniform(0.2, 0.8, (3, 3))
+        epochs = {"best": int(pgd.argmax()), "best_by_validation": int(validation.argmax())}
+        splits = {"validation_pgd_accuracy": validation, "train_pgd_accuracy": train}
+        splits["train_perturbation_steps"] = rng.uniform(0, 10, 3)
+        write_run(run.directory, run.config, pgd, **splits)
+        for which in ("best", "best_by_validation"):
+            columns = dict(zip(COLUMNS, rng.uniform(0.2, 0.8, len(COLUMNS)), strict=True))
+            write_evaluation(run.directory, which, columns, epoch=epochs[which])
+            found.setdefault((which, run.point.label), []).append(columns)
+        found.setdefault((run.point.group, run.point.label), []).append(pgd)
+    return found
+
+
+def percent(values):
+    """Mean of two shares and Student's 95% interval within 0 and 100, in %."""
+    mean, half = 100 * np.mean(values), 12.7062 * 100 * np.std(values, ddof=1) / 2**0.5
+    return pytest.approx((mean, max(0, mean - half), min(100, mean + half)), abs=0.01)
+
+
+@pytest.fixture
+def epochs_of_three():
+    return ["epochs=3"]
+
+
+def test_table_1(tmp_path, epochs_of_three):
+    found = write_runs("table1", tmp_path)
+    reproduce("table1", "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three)
+    rows = read_csv(tmp_path / "table1_digits/table1.csv")
+    assert len(rows) == 6
+    row, runs = rows["L_2, digits, AT-RWP"], found[("l_2", "digits"), "AT-RWP"]
+    assert with_interval(row, "best") == percent([max(pgd) for pgd in runs])
+    assert with_interval(row, "last") == percent([pgd[-1] for pgd in runs])
+    assert with_std(row, "paper: best") == "74.47±0.14"
+    assert with_std(row, "paper: last") == "73.84±0.27"
+    assert float(row["best by validation, low"]) < float(row["best by validation, high"])
+
+
+def test_table_2(tmp_path, epochs_of_three):
+    found = write_runs("table2", tmp_path)
+    reproduce("table2", "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three)
+    rows = read_csv(tmp_path / "table2_digits/table2.csv")
+    assert len(rows) == 27
+    for method, published in paper.TABLE_2.items():
+        theirs = rows[f"{method}, paper, best"]
+        assert [with_std(theirs, title) for title in COLUMNS.values()] == list(published)
+        for which in ("best", "best_by_validation"):
+            ours = rows[f"{method}, ours, {which.replace('_', ' ')}"]
+            values = [columns["autoattack"] for columns in found[which, method]]
+            assert with_interval(ours, "AutoAttack") == percent(values)
+
+
+@pytest.mark.parametrize(
+    "name", ["fig1a", "fig1b", "fig1c", "fig2a", "fig2b", "overfitting", "gamma"]
+)
+def test_the_other_figures(name, tmp_path, epochs_of_three):
+    found = write_runs(name, tmp_path)
+    reproduce(name, "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three)
+    report = tmp_path / f"{name}_digits"
+    assert (report / f"{name}.png").stat().st_size > 10_000
+    rows = read_csv(report / f"{name}.csv")
+    points = make_experiment(name, "digits").points
+    assert len(rows) == len(points)
+    for point in points:
+        expected = percent([max(pgd) for pgd in found[point.group, point.label]])
+        assert with_interval(rows[point.name], "best: PGD") == expected
+
+
+def test_differences_are_paired_over_seeds(tmp_path, epochs_of_three):
+    """Five seeds unless another number is asked for."""
+    found = write_runs("overfitting", tmp_path, seeds=None)
+    reproduce("overfitting", "digits", tmp_path, load_config, overrides=epochs_of_three)
+    report = tmp_path / "overfitting_digits"
+    row = read_csv(report / "overfitting_differences.csv")["AT-RWP − AT"]
+    rwp, at = (np.array([pgd[-1] for pgd in found[(), name]]) for name in ("AT-RWP", "AT"))
+    interval = stats.ttest_rel(rwp, at).confidence_interval(0.95)
+    expected = 100 * np.array([(rwp - at).mean(), *interval])
+    assert with_interval(row, "last: PGD") == pytest.approx(tuple(expected), abs=0.01)
+    assert row["seeds above, last: PGD"] == f"{(rwp > at).sum()} of 5"
+    page = (report / "report.html").read_text()
+    assert "15 of 15 runs are finished, 5 of a setting." in page
+    assert "After the last epoch the interval of the difference is" in page
+
+
+def test_published_curves_stand_beside_learning_curves_alone(tmp_path, epochs_of_three):
+    write_runs("fig1a", tmp_path, seeds=1)
+    curves = tmp_path / "curves.csv"
+    header = "source,dataset,norm,model,method,epoch,test_acc,test_robust_acc"
+    curves.write_text(f"{header}\nx,digits,linf,net,at,0,0.5,0.3\n")
+    given = {"overrides": epochs_of_three, "curves": curves}
+    reproduce("fig1a", "digits", tmp_path, load_config, **given)
+    page = (tmp_path / "fig1a_digits/report.html").read_text()
+    assert "Published curves: x-digits-linf-net-at." in page and "are dotted" in page
+    with pytest.raises(InputError, match="--curves is for learning curves, --experiment=fig2a has"):
+        reproduce("fig2a", "digits", tmp_path, load_config, **given)
+
+
+def test_the_short_scale_has_the_rows_of_l_inf(tmp_path, epochs_of_three):
+    overrides = ["dtype=float32"]  # bfloat16 and these tests' float64 exclude each other
+    settings = list(map(parse_override, overrides))
+    plan = make_plan(make_experiment("table1", "short"), 1, settings, tmp_path, load_config)
+    names = ["cifar10_at", "cifar10_at_awp", "cifar10_at_rwp"]
+    assert [run.name for run in plan] == [f"short_{name}_seed0" for name in names]
+    assert {run.config.epochs for run in plan} == {40}
+    for run in plan:
+        write_run(run.directory, run.config, [0.3] * 40)
+    reproduce("table1", "short", tmp_path, load_config, overrides=overrides)
+    rows = read_csv(tmp_path / "table1_short/table1.csv")
+    assert list(rows) == [f"L_inf, CIFAR-10, AT{suffix}" for suffix in ("", "-AWP", "-RWP")]
+
+
+def test_bad_input_comes_before_any_training(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(self_training, "train", lambda *_: pytest.fail("trained"))
+    for overrides, message in (
+        (["*rwp*:weight_perturbation.gamma=-1"], "run digits_at_rwp_seed0: config.weight_pert"),
+        (["data.path=missing.npz", "data.name=npz"], "missing.npz"),
+        (["epochs=0"], "run digits_at_seed0: config.epochs=0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            reproduce("fig2c", "digits", tmp_path / "w", load_config, overrides=overrides)
+    assert not (tmp_path / "w").exists()
+    with pytest.raises(
+        InputError, match="run cifar10_rst_seed0: config.objective.name='rst' needs"
+    ):
+        reproduce("table2", "cifar10", tmp_path / "w", load_config)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="--workdir=.*file"):
+        reproduce("fig2c", "digits", tmp_path / "file", load_config, overrides=small)
+
+
+needs_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one CPU core")
+
+
+@needs_cores
+def test_several_runs_at_a_time(small, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    diverging = "*_awp_*:optimizer.learning_rate=1e30"
+    with pytest.raises(NonFiniteLoss, match="^digits_at_awp_seed0: the loss became"):
+        settings = [*small, diverging]
+        wanted = "*awp*,*_at_seed0"
+        reproduce("fig2c", "digits", tmp_path, load_config, overrides=settings, only=wanted, jobs=2)
+    said = capfd.readouterr().out
+    assert "digits_at_seed0: begun, 1 wait" in said
+    assert "digits_at_seed0: finished in" in said
+    assert re.search("digits_at_awp_seed0: .* at step ", said)
+    assert list(read_csv(tmp_path / "fig2c_digits/fig2c.csv")) == ["AT"]
+    log = (tmp_path / "runs/digits_at_seed0.log").read_text()
+    assert "epoch 2/2" in log and "Traceback" not in log
+
+
+def test_more_jobs_than_cores(small, tmp_path):
+    for count in (0, 1000):
+        with pytest.raises(InputError, match=f"--jobs={count} must be in"):
+            reproduce("fig2c", "digits", tmp_path / "w", load_config, overrides=small, jobs=count)
+    assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "raised", "message"),
+    [
+        (
+            1,
+            InputError,
+            "run digits_at_gamma0.02_seed0 ended with exit code 1: MemoryError .all of it",
+        ),
+        (-9, InputError, "ended with exit code -9"),
+        (jobs.BAD_INPUT, InputError, "run digits_at_gamma0.02_seed0: MemoryError$"),
+        (EXIT_CODE, Interrupted, "run digits_at_gamma0.02_seed0: MemoryError"),
+    ],
+)
+def test_a_run_that_crashes_is_no_run_that_diverged(code, raised, message, tmp_path):
+    (run, *_) = make_plan(make_experiment("fig1a", "digits"), 1, [], tmp_path, load_config)
+    run = run._replace(name="digits_at_gamma0.02_seed0")
+    run = run._replace(directory=tmp_path / run.name)
+    assert jobs.log_of(run).name == "digits_at_gamma0.02_seed0.log"
+    jobs.log_of(run).write_text("Traceback\nMemoryError\n\n")
+    job = jobs._Job(run, types.SimpleNamespace(returncode=code), began=0.0)
+    with pytest.raises(raised, match=message):
+        jobs._judge(job)

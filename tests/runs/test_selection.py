@@ -1,0 +1,35 @@
+from rwp_jax.runs.selection import WHICH, choose
+
+RECORDS = [
+    {"epoch": 0, "pgd_accuracy": 0.5, "validation_pgd_accuracy": 0.1},
+    {"epoch": 1, "pgd_accuracy": 0.5, "validation_pgd_accuracy": 0.4},
+    {"epoch": 2, "pgd_accuracy": 0.3, "validation_pgd_accuracy": 0.4},
+]
+
+
+def test_the_earlier_of_equals():
+    chosen = {which: choose(which, RECORDS) for which in WHICH}
+    epochs = {which: record and record["epoch"] for which, record in chosen.items()}
+    expected = {"best": 0, "best_by_validation": 1, "last": 2, "best_ema": None, "last_ema": None}
+    assert epochs == expected
+
+
+def test_imported_networks_have_no_figures():
+    imported = {"epoch": 9}
+    assert choose("best", [imported]) == choose("last", [imported]) == imported
+    assert choose("best", [imported, RECORDS[2]]) == RECORDS[2]
+    assert choose("last", []) is None
+
+
+def test_before_the_first_evaluation_the_newest_stands_in():
+    records = [{"epoch": epoch, "config": {"ema_decay": 0.9}} for epoch in range(3)]
+    assert choose("best", records)["epoch"] == 2
+    assert choose("last_ema", records)["epoch"] == 2
+    assert choose("best_ema", records) is None
+    assert choose("best", [*records, {"epoch": 1, "pgd_accuracy": 0.0}])["epoch"] == 1
+
+
+def test_the_last_average_is_of_the_last_epoch_though_it_was_not_evaluated():
+    records = [{"epoch": 0, "ema_pgd_accuracy": 0.5}, {"epoch": 1, "config": {"ema_decay": 0.9}}]
+    assert choose("last_ema", records)["epoch"] == 1
+    assert choose("best_ema", records)["epoch"] == 0

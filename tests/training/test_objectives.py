@@ -1,0 +1,143 @@
+"""Objectives against their formulas in NumPy, on a linear network without BatchNorm."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from scipy.stats import entropy
+
+from rwp_jax.errors import InputError
+from rwp_jax.training import objectives
+from rwp_jax.training.objectives import Batch, make_objective
+
+RNG = np.random.default_rng(0)
+PARAMS = RNG.standard_normal((6, 4))
+X, X_ADV = RNG.standard_normal((2, 10, 6))
+Y = np.arange(10) % 4
+MISSING = np.where(np.arange(10) < 3, -1, Y)
+
+
+def train(params, images):
+    return images @ params, images.mean()  # the moments, to tell the passes apart
+
+
+def probabilities(images):
+    return np.exp(log_softmax(images @ PARAMS, -1))
+
+
+def cross_entropies(images, labels):
+    """[10], 0 for label -1."""
+    losses = -np.log(probabilities(images)[np.arange(10), labels])
+    return np.where(labels >= 0, losses, 0)
+
+
+KL = np.array([entropy(p, q) for p, q in zip(probabilities(X), probabilities(X_ADV), strict=True)])
+
+
+def compute(name, batch, **settings):
+    return make_objective(name, **settings).per_example(train, jnp.asarray(PARAMS), batch)
+
+
+@pytest.mark.parametrize(("name", "images"), [("natural", X), ("at", X_ADV)])
+def test_classification(name, images):
+    loss, aux = compute(name, Batch(X, X_ADV, Y))
+    np.testing.assert_allclose(loss, cross_entropies(images, Y), rtol=1e-12)
+    np.testing.assert_allclose(aux.gate_loss, loss, rtol=1e-12)
+    assert aux.moments == (images.mean(),) and aux.terms == {}
+    np.testing.assert_array_equal(aux.correct, (images @ PARAMS).argmax(-1) == Y)
+
+
+@pytest.mark.parametrize(("name", "folds"), [("trades", 2), ("rst", 1)])
+def test_trades(name, folds):
+    loss, aux = compute(name, Batch(X, X_ADV, Y), beta=6.0)
+    natural = cross_entropies(X, Y)
+    np.testing.assert_allclose(loss, natural + 6 * KL, rtol=1e-12)
+    np.testing.assert_allclose(aux.gate_loss, natural + 6 * KL, rtol=1e-12)
+    np.testing.assert_allclose(aux.terms["natural_loss"], natural, rtol=1e-12)
+    np.testing.assert_allclose(aux.terms["robust_loss"], KL, rtol=1e-12)
+    assert aux.moments == (X_ADV.mean(), *[X.mean()] * folds)
+    np.testing.assert_array_equal(aux.correct, (X_ADV @ PARAMS).argmax(-1) == Y)
+
+
+def test_unlabelled_examples():
+    """Cross-entropy averaged over 7 labelled examples, entropy over 3 others, KL over all 10."""
+    weight = np.linspace(0.5, 2, 10)
+    batch = Batch(X, X_ADV, MISSING, weight, labelled_share=0.7)
+    loss, aux = compute("rst", batch, beta=6.0, entropy_weight=0.5)
+    natural = cross_entropies(X, MISSING)
+    unlabelled = np.where(MISSING < 0, entropy(probabilities(X), axis=-1), 0)
+    expected = weight * (natural / 0.7 + 6 * KL + 0.5 * unlabelled / 0.3)
+    np.testing.assert_allclose(loss, expected, rtol=1e-12)
+    plain = compute("rst", batch._replace(weight=1.0), beta=6.0, entropy_weight=0.5)[0]
+    means = natural[3:].mean() + 6 * KL.mean() + 0.5 * unlabelled[:3].mean()
+    np.testing.assert_allclose(plain.mean(), means, rtol=1e-12)
+    # The gate sees each example's own loss, without any of the weights.
+    np.testing.assert_allclose(aux.gate_loss, natural + 6 * KL + 0.5 * unlabelled, rtol=1e-12)
+    assert not aux.correct[:3].any()
+
+
+def test_a_batch_without_labels_has_a_finite_loss():
+    loss, _ = compute("rst", Batch(X, X_ADV, np.full(10, -1), 1.0, 0.0), beta=6.0)
+    np.testing.assert_allclose(loss, 6 * KL, rtol=1e-12)
+
+
+def test_gradients_flow_through_the_clean_logits_of_the_kl():
+    batch = Batch(X, X_ADV, Y)
+    per_example = make_objective("trades", beta=6.0).per_example
+    total = lambda params: per_example(train, params, batch)[0].mean()
+    gradient = jax.grad(total)(jnp.asarray(PARAMS))
+    step = 1e-6 * RNG.standard_normal(PARAMS.shape)
+    difference = (total(PARAMS + step) - total(PARAMS - step)) / 2
+    np.testing.assert_allclose((gradient * step).sum(), difference, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["trades", "rst"])
+def test_the_attack_maximises_the_kl_from_fixed_clean_logits(name):
+    calls = []
+
+    def forward(images):
+        calls.append(images)
+        return images @ PARAMS
+
+    loss = make_objective(name, beta=6.0).attack_loss(forward, X, Y)
+    for _ in range(3):
+        np.testing.assert_allclose(loss(X_ADV @ PARAMS), KL, rtol=1e-12)
+    assert len(calls) == 1, "the clean forward is shared by all attack steps"
+
+
+def test_the_attack_of_at_is_the_cross_entropy():
+    assert make_objective("natural").attack_loss is None
+    loss = make_objective("at").attack_loss(None, X, MISSING)
+    np.testing.assert_allclose(loss(X_ADV @ PARAMS), cross_entropies(X_ADV, MISSING), rtol=1e-12)
+
+
+def test_the_readmes_example_of_an_objective_works(monkeypatch):
+    """MART's loss (Wang et al., 2020), against its formula."""
+    readme = (pathlib.Path(objectives.__file__).parents[2] / "README.md").read_text()
+    code = re.search(r"```python\n(def mart.*?)```", readme, re.DOTALL)[1]
+    namespace = {**vars(objectives), "jax": jax}
+    exec(code, namespace)
+    monkeypatch.setitem(objectives.OBJECTIVES, "mart", namespace["mart"])
+    loss, aux = compute("mart", Batch(X, X_ADV, Y), beta=5.0)
+    p, q = probabilities(X), probabilities(X_ADV)
+    others = np.where(np.eye(4)[Y] > 0, 0, q).max(1)
+    robust = -np.log(q[np.arange(10), Y]) - np.log(1 - others)
+    np.testing.assert_allclose(loss, robust + 5 * KL * (1 - p[np.arange(10), Y]), rtol=1e-9)
+    np.testing.assert_allclose(aux.terms["robust_loss"], robust, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "mart"}, "config.objective.name='mart' must be one of natural, at, trades, rst"),
+        ({"name": "trades", "beta": -0.1}, r"config.objective.beta=-0.1 must be in \[0, inf\)"),
+        ({"name": "rst", "entropy_weight": float("nan")}, "entropy_weight=nan must be in"),
+    ],
+)
+def test_refusals(settings, message):
+    with pytest.raises(InputError, match=message):
+        make_objective(**settings)
