@@ -19,7 +19,7 @@ import sys
 
 import jax
 
-from benchmarks.step_time import load_config
+from rwp_jax.command_line.config_file import load_config
 from rwp_jax.errors import InputError
 from rwp_jax.hardware import report
 from rwp_jax.hardware.cost import PUBLISHED_EXTRA

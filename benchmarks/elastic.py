@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from rwp_jax.distributed.preemption import EXIT_CODE
-from rwp_jax.patterns import matches
+from rwp_jax.names import matches
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.layout import SUMMARY
 from rwp_jax.runs.metrics import FILE

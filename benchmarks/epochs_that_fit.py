@@ -15,7 +15,7 @@ import pathlib
 
 import numpy as np
 
-from rwp_jax.data.sizes import NAMED
+from rwp_jax.data.sources import NAMED
 
 K = {"AT": 0, "AT-AWP": 1, "AT-RWP": 10}
 STARTING = 20.0  # seconds until a run compiles, and after it ends

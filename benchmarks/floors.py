@@ -12,7 +12,7 @@ of the evaluation, which differs in the images' normalisation at most.
 import argparse
 import sys
 
-from benchmarks.step_time import load_config
+from rwp_jax.command_line.config_file import load_config
 from rwp_jax.errors import InputError
 from rwp_jax.hardware.datasheets import GIB, GPUS
 from rwp_jax.hardware.plan import Plan, check, make_plan

@@ -14,7 +14,7 @@ import pathlib
 import tempfile
 import time
 
-from benchmarks.step_time import load_config
+from rwp_jax.command_line.config_file import load_config
 from rwp_jax.distributed import processes
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.runs.checkpoint import Checkpoints

@@ -4,7 +4,7 @@ from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.training.objectives import make_objective
 from rwp_jax.training.optimizer import make_sgd
-from rwp_jax.training.train_step import Attack, Recipe
+from rwp_jax.training.train_step import PGDSettings, Recipe
 from rwp_jax.training.weight_perturbation import make_weight_perturbation
 
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -19,7 +19,7 @@ def rwp_recipe(model: str, c_min: float, objective: str = "at") -> Recipe:
         make_classifier(model, 10, MEAN, STD),
         make_objective(objective, beta=BETA),
         make_threat_model("l_inf", EPSILON, variant),
-        Attack(K1, STEP_SIZE, bn),
+        PGDSettings(K1, STEP_SIZE, bn),
         make_weight_perturbation("rwp", GAMMA, K2, c_min),
         0,
         make_sgd(0.1, 0.9, 5e-4),

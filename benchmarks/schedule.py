@@ -15,7 +15,7 @@ import pathlib
 
 import numpy as np
 
-from benchmarks.step_time import load_config
+from rwp_jax.command_line.config_file import load_config
 from rwp_jax.hardware.cost import data_size
 from rwp_jax.runs.metrics import read_metrics
 

@@ -24,12 +24,10 @@ import time
 from collections.abc import Iterator
 
 import jax
-from ml_collections import config_flags
 
 from benchmarks import products
 from benchmarks.our_step import OurEvaluation, OurStep
-from rwp_jax.command_line.parsing import one_line
-from rwp_jax.errors import InputError
+from rwp_jax.command_line.config_file import load_config
 from rwp_jax.files import write_json
 from rwp_jax.hardware.cost import data_size, forward_flops, passes_of_a_step
 from rwp_jax.models.convolution import prefer_eigen
@@ -149,20 +147,6 @@ def line(row: dict, product: float) -> str:
             f"({rival['ratio_min']:.2f}-{rival['ratio_max']:.2f}), {gigabytes(rival['peak_bytes'])} GB"
         )
     return text
-
-
-def load_config(path: str):
-    """The config of configs/NAME.py or configs/NAME.py:ARGUMENT; raises InputError where there is none."""
-    file = path.partition(":")[0]
-    if not (file.endswith(".py") and pathlib.Path(file).is_file()):
-        raise InputError(
-            f"--config={path} is no config file: name one, such as configs/cifar10_at_rwp.py"
-        )
-    try:
-        return config_flags.config_flags.ConfigFileFlagParser("config", None).parse(path)
-    except Exception as error:  # of the file, or of ml_collections, in many lines
-        reason = one_line(error).removeprefix("--config: ")
-        raise InputError(f"--config={path}: {reason}") from None
 
 
 def heading(packages: tuple[str, ...]) -> dict:

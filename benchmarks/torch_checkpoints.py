@@ -23,10 +23,10 @@ import jax
 import numpy as np
 import torch
 
-from configs import cifar10_at, cifar10_rst, cifar10_trades
+from rwp_jax.configs import cifar10_at, cifar10_rst, cifar10_trades
 from rwp_jax.errors import InputError
+from rwp_jax.names import matches
 from rwp_jax.parity.live.checkout import AT, RST, TRADES, Checkout, read_checkout
-from rwp_jax.patterns import matches
 from rwp_jax.pytorch.export import export_torch
 from rwp_jax.pytorch.import_ import import_torch
 from rwp_jax.runs.loaded import load_run

@@ -1,0 +1,1 @@
+"""One file for each experiment, all starting from default.py."""

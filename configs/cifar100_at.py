@@ -7,7 +7,7 @@ Expected (Yu et al., 2022, Table 1, PreActResNet-18, PGD-20 accuracy in %, best 
 L_inf 27.79 / 20.95, L_2 40.95 / 36.24.
 """
 
-from configs import cifar10_at
+from rwp_jax.configs import cifar10_at
 
 
 def get_config(threat: str = "linf"):

@@ -7,7 +7,7 @@ Expected (Yu et al., 2022, Table 1, PreActResNet-18, PGD-20 accuracy in %, best 
 L_inf 30.89 / 30.48, L_2 45.63 / 44.98.
 """
 
-from configs import cifar100_at
+from rwp_jax.configs import cifar100_at
 
 
 def get_config(threat: str = "linf"):

@@ -8,7 +8,7 @@ L_inf 52.32 / 45.08, L_2 69.40 / 66.02.
 Table 2's row is `--config.model.name=wrn-34-10`: 86.52 natural, 55.47 PGD-20, best.
 """
 
-from configs import default
+from rwp_jax.configs import default
 from rwp_jax.errors import InputError
 
 

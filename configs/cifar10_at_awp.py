@@ -8,7 +8,7 @@ L_inf 55.54 / 54.64, L_2 72.72 / 72.48.
 Table 2's row is `--config.model.name=wrn-34-10`: 85.67 natural, 58.57 PGD-20, best.
 """
 
-from configs import cifar10_at
+from rwp_jax.configs import cifar10_at
 
 
 def get_config(threat: str = "linf"):

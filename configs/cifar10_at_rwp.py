@@ -8,7 +8,7 @@ L_inf 58.55 / 58.01, L_2 74.47 / 73.84.
 Table 2's row is `--config.model.name=wrn-34-10`: 86.86 natural, 62.87 PGD-20, best.
 """
 
-from configs import cifar10_at
+from rwp_jax.configs import cifar10_at
 
 
 def get_config(threat: str = "linf"):

@@ -6,7 +6,7 @@
 U.npz holds the images as `data`, uint8 [N, 32, 32, 3]. No paper's figures belong to these settings.
 """
 
-from configs import cifar10_at
+from rwp_jax.configs import cifar10_at
 
 
 def get_config():

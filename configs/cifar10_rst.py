@@ -10,7 +10,7 @@ FGSM 70.08, PGD-20 62.40, PGD-100 62.08, C&W_inf 61.14, AutoAttack 59.71.
 Training and its own evaluation use the RST script's epsilon 0.031, the table 8/255.
 """
 
-from configs import cifar10_trades
+from rwp_jax.configs import cifar10_trades
 
 
 def get_config():

@@ -7,7 +7,7 @@ FGSM 68.00, PGD-20 63.67, PGD-100 63.50, C&W_inf 60.55, AutoAttack 59.80.
 The rest is as in cifar10_rst.py.
 """
 
-from configs import cifar10_rst
+from rwp_jax.configs import cifar10_rst
 
 
 def get_config():

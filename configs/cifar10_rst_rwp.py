@@ -7,7 +7,7 @@ FGSM 69.71, PGD-20 64.11, PGD-100 63.92, C&W_inf 62.03, AutoAttack 60.36.
 The rest is as in cifar10_rst.py.
 """
 
-from configs import cifar10_rst
+from rwp_jax.configs import cifar10_rst
 
 
 def get_config():

@@ -8,7 +8,7 @@ FGSM 61.20, PGD-20 56.05, PGD-100 55.85, C&W_inf 53.67, AutoAttack 52.64.
 The paper has no figures for L_2.
 """
 
-from configs import cifar10_at
+from rwp_jax.configs import cifar10_at
 
 
 def get_config(threat: str = "linf"):

@@ -8,7 +8,7 @@ FGSM 62.99, PGD-20 59.20, PGD-100 59.05, C&W_inf 55.92, AutoAttack 55.32.
 The paper has no figures for L_2.
 """
 
-from configs import cifar10_trades
+from rwp_jax.configs import cifar10_trades
 
 
 def get_config(threat: str = "linf"):

@@ -8,7 +8,7 @@ FGSM 64.70, PGD-20 60.45, PGD-100 60.30, C&W_inf 58.07, AutoAttack 57.20.
 The paper has no figures for L_2.
 """
 
-from configs import cifar10_trades
+from rwp_jax.configs import cifar10_trades
 
 
 def get_config(threat: str = "linf"):

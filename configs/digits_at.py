@@ -12,7 +12,7 @@ Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, m
 Four minutes of a CPU core's time.
 """
 
-from configs import default
+from rwp_jax.configs import default
 from rwp_jax.errors import InputError
 
 

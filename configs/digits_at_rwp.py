@@ -9,7 +9,7 @@ Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, m
 Six minutes of a CPU core's time.
 """
 
-from configs import digits_at
+from rwp_jax.configs import digits_at
 
 
 def get_config(setting: str = "linf"):

@@ -9,7 +9,7 @@ Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy 
 98.3 / 77.8 best and last. Under three minutes on 2 CPU cores.
 """
 
-from configs import digits_trades
+from rwp_jax.configs import digits_trades
 
 
 def get_config():

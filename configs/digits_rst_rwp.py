@@ -6,7 +6,7 @@ Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy 
 97.5 / 77.2 best, 98.3 / 74.7 last. Five minutes on 2 CPU cores.
 """
 
-from configs import digits_rst
+from rwp_jax.configs import digits_rst
 
 
 def get_config():

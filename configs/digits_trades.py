@@ -6,7 +6,7 @@ Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy 
 97.5 / 76.1 best, 97.5 / 73.9 last. Two minutes on 2 CPU cores.
 """
 
-from configs import digits_at
+from rwp_jax.configs import digits_at
 
 
 def get_config():

@@ -6,7 +6,7 @@ Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy 
 97.8 / 76.1 best, 98.1 / 75.8 last. Three minutes on 2 CPU cores.
 """
 
-from configs import digits_trades
+from rwp_jax.configs import digits_trades
 
 
 def get_config():

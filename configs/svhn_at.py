@@ -9,7 +9,7 @@ L_inf 53.22 / 45.13, L_2 66.71 / 65.25.
 For L_2 the authors' script starts attacks at uniform(-0.5, 0.5); ours start inside the ball.
 """
 
-from configs import cifar10_at
+from rwp_jax.configs import cifar10_at
 
 
 def get_config(threat: str = "linf"):

@@ -7,7 +7,7 @@ Expected (Yu et al., 2022, Table 1, PreActResNet-18, PGD-20 accuracy in %, best 
 L_inf 59.49 / 55.16, L_2 72.80 / 68.40.
 """
 
-from configs import svhn_at
+from rwp_jax.configs import svhn_at
 
 
 def get_config(threat: str = "linf"):

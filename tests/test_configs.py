@@ -6,20 +6,20 @@ import pathlib
 
 import pytest
 
-import configs
+from rwp_jax import configs
 from rwp_jax.training import experiment
 
-NAMES = sorted(p.stem for p in pathlib.Path(configs.__file__).parent.glob("[!_]*.py"))
+NAMES = sorted(p.stem for p in pathlib.Path(configs.__path__[0]).glob("[!_]*.py"))
 PERTURBATIONS = {"": "none", "_awp": "awp", "_rwp": "rwp"}
 
 
 def load(name, *threat):
-    return importlib.import_module(f"configs.{name}").get_config(*threat)
+    return importlib.import_module(f"rwp_jax.configs.{name}").get_config(*threat)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_config_is_accepted(name):
-    module = importlib.import_module(f"configs.{name}")
+    module = importlib.import_module(f"rwp_jax.configs.{name}")
     threats = ("linf", "l2") if inspect.signature(module.get_config).parameters else ()
     for config in (load(name), *(load(name, threat) for threat in threats)):
         config.extra_data.path = "a file, which RST cannot do without"

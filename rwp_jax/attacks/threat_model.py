@@ -6,7 +6,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rwp_jax.attacks.norms import l_2_norms
 from rwp_jax.errors import InputError
 
 
@@ -30,6 +29,11 @@ class ThreatModel:
     sample: Callable
     step: Callable
     project: Callable
+
+
+def l_2_norms(delta):
+    """L_2 norm of each example of [B, H, W, C], as [B, 1, 1, 1]."""
+    return jnp.sqrt(jnp.sum(jnp.square(delta), (1, 2, 3), keepdims=True))
 
 
 def _into_box(delta, x):

@@ -1,6 +1,5 @@
 """What absl and ml_collections leave to do on a command line: modes, fractions, messages of one line."""
 
-import os
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -8,11 +7,11 @@ from typing import NamedTuple
 
 from absl import flags
 
+from rwp_jax.command_line.config_file import one_line, with_config_file
 from rwp_jax.errors import InputError
-from rwp_jax.hints import hint_at
-from rwp_jax.runs.layout import flatten
+from rwp_jax.names import hint_at
+from rwp_jax.runs.config import flatten
 
-CONFIG_FILE = re.compile(r"--?config(?:=(.*))?")
 OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
 FRACTION = re.compile(r"(-?(?:\d+\.?\d*|\.\d+))/(\d+\.?\d*|\.\d+)")
 
@@ -46,18 +45,6 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
     return others, keys
 
 
-def check_config_file(argv: list[str]) -> None:
-    """Raises InputError where --config names no Python file: ml_collections' messages are long."""
-    for argument, after in zip(argv, [*argv[1:], ""], strict=True):
-        match = CONFIG_FILE.fullmatch(argument)
-        if match:
-            path = (after if match[1] is None else match[1]).partition(":")[0]
-            if not path.endswith(".py") or not os.path.isfile(path):
-                raise InputError(
-                    f"--config={path} is no config file: name one, such as configs/digits_at_rwp.py"
-                )
-
-
 class Mode(NamedTuple):
     """What --mode chooses.
 
@@ -80,16 +67,6 @@ def _check_keys(keys: list[str], known: Mapping) -> None:
     raise InputError(f"--config.{unknown}: no such key; {hint_at(unknown, known, '--config.')}")
 
 
-def one_line(error: Exception) -> str:
-    """What is wrong, of a message of absl, ml_collections or a config file."""
-    # A config that cannot be loaded is explained at the end of a long message.
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[-1] if lines else type(error).__name__
-    if "get_config() takes 0 positional arguments" in line:
-        line = "--config: this file takes nothing after ':'"
-    return line.removeprefix("rwp_jax.errors.InputError: ")
-
-
 def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
     """Parses the command line into absl's flags, --mode and --config among them.
 
@@ -108,7 +85,7 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
     try:
         # ml_collections takes the names of overrides from sys.argv. First without any, which loads
         # the config, so that their keys can be checked.
-        check_config_file(others)
+        argv, others = with_config_file(argv), with_config_file(others)
         sys.argv = others
         rest = values(others)
         mode, config = values["mode"].value, values["config"].value

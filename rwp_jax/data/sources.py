@@ -11,7 +11,6 @@ import numpy as np
 from tqdm import tqdm
 
 from rwp_jax.data import readers
-from rwp_jax.data.sizes import NAMED
 from rwp_jax.errors import InputError, first_line
 
 # The archive that tensorflow-datasets downloads (the first of svhn's three).
@@ -22,6 +21,24 @@ _TFDS = {
 }
 NAMES = ("digits", "npz", *_TFDS)
 _NETWORK_TIMEOUT = 10  # seconds before a download is declared impossible
+
+
+class DataSize(NamedTuple):
+    """Sizes of a data set that has a name, known without reading it."""
+
+    train: int
+    test: int
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+
+NAMED = {
+    "digits": DataSize(1437, 360, (8, 8, 1), 10),
+    "cifar10": DataSize(50_000, 10_000, (32, 32, 3), 10),
+    "cifar100": DataSize(50_000, 10_000, (32, 32, 3), 100),
+    "svhn_cropped": DataSize(73_257, 26_032, (32, 32, 3), 10),
+}
+SVHN_EXTRA = 531_131
 
 
 class Dataset(NamedTuple):
@@ -41,6 +58,23 @@ class Dataset(NamedTuple):
     y_extra: np.ndarray | None = None
     x_validation: np.ndarray | None = None
     y_validation: np.ndarray | None = None
+
+
+def images_to_choose_from(data) -> int:
+    """Images that `data`, the config.data of a set that has a name, chooses its train_examples from."""
+    size = NAMED[data.name]
+    # The split of digits is ours: what does not train tests.
+    extra = SVHN_EXTRA * data.get("svhn_extra", False)
+    return size.train + size.test * (data.name == "digits") + extra
+
+
+def size_of_named(data) -> DataSize:
+    """Sizes of the data set that `data`, a config.data, names; training images are those not held out."""
+    size, kept = NAMED[data.name], data.get("train_examples", 0)
+    if kept and data.name == "digits":
+        size = size._replace(test=images_to_choose_from(data) - kept)
+    train = kept or size.train + SVHN_EXTRA * data.get("svhn_extra", False)
+    return size._replace(train=train - data.get("validation_examples", 0))
 
 
 def load(

@@ -42,7 +42,7 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def asked(self, answer: jax.Array) -> bool:
-        """Waits for a step's answer, see `experiment.Experiment`; whether to stop now.
+        """Waits for a step's answer, see `experiment.Parts`; whether to stop now.
 
         With several hosts all stop after the same step, when all have the answer. One alone need not wait
         for the steps that are queued behind it.

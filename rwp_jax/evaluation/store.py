@@ -1,7 +1,8 @@
-"""What is known of each test image under each attack, kept in a file."""
+"""What is known of each test image under each attack, kept in a file, and how sure a share of them is."""
 
 import hashlib
 import json
+import math
 import pathlib
 import time
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from rwp_jax.files import write_npz
 from rwp_jax.runs.loaded import FinishedRun, load_run
 
 UNKNOWN = -1  # verdict of an example that was not attacked yet
+Z_95 = 1.959963984540054  # standard normal quantile of 97.5%
 
 
 class Subject(NamedTuple):
@@ -99,3 +101,11 @@ class Verdicts:
         if time.monotonic() - self.saved >= at_least_every:
             write_npz(self.path, {"identity": np.array(self.identity), **self.arrays})
             self.saved = time.monotonic()
+
+
+def wilson(successes: int, count: int) -> tuple[float, float]:
+    """95% interval of a probability after `successes` of `count` > 0 trials (Wilson, 1927), in [0, 1]."""
+    share, weight = successes / count, Z_95**2 / count
+    middle = (share + weight / 2) / (1 + weight)
+    half = Z_95 / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
+    return max(0.0, middle - half), min(1.0, middle + half)

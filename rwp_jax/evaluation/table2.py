@@ -18,22 +18,12 @@ from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.distributed.devices import over_examples
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation.accuracy import FixedAttack, attack_images
-from rwp_jax.evaluation.store import UNKNOWN, Subject, Verdicts, load_subject
+from rwp_jax.evaluation.store import UNKNOWN, Subject, Verdicts, load_subject, wilson
 from rwp_jax.files import write_json
-from rwp_jax.intervals import wilson
 from rwp_jax.losses import carlini_wagner
-from rwp_jax.runs.layout import lock
+from rwp_jax.runs.layout import COLUMNS, EVALUATION, EVALUATION_JSON, EVALUATION_NPZ, lock
 
-COLUMNS = {
-    "natural": "natural",
-    "fgsm": "FGSM",
-    "pgd20": "PGD-20",
-    "pgd100": "PGD-100",
-    "cw": "C&W",
-    "autoattack": "AutoAttack",
-}
 AUTOATTACK_NORMS = {"l_inf": "Linf", "l_2": "L2"}  # names of a config, and of AutoAttack's users
-DIRECTORY, JSON, NPZ = "evaluation", "evaluation.json", "evaluation.npz"
 SAVE_SECONDS = 10  # between two saves of the fixed attacks' verdicts
 WARNINGS = "autoattack_warnings"
 
@@ -224,14 +214,14 @@ def evaluate(
             f"--workdir={directory}: its config.threat.epsilon={config.threat.epsilon} leaves nothing to "
             "attack; only --attacks=natural is possible"
         )
-    output = directory / DIRECTORY / (f"{which}_{examples}" if examples else which)
+    output = directory / EVALUATION / (f"{which}_{examples}" if examples else which)
     with lock(output):
         _evaluate(subject, names, which, directory, output, save_images)
 
 
 def _evaluate(subject: Subject, names, which: str, directory, output, save_images: bool) -> None:
     """Runs what is missing of the columns `names`, and prints the table."""
-    config, verdicts = subject.run.config, Verdicts(output / NPZ, subject)
+    config, verdicts = subject.run.config, Verdicts(output / EVALUATION_NPZ, subject)
     print(
         f"{directory}, {which} checkpoint (epoch {subject.run.epoch + 1}), {len(subject.labels)} test "
         f"images, {config.threat.norm}, epsilon {config.threat.epsilon:.6g}",
@@ -247,8 +237,8 @@ def _evaluate(subject: Subject, names, which: str, directory, output, save_image
         else:
             run_fixed(subject, name, fixed.get(name), verdicts, save_images)
     summary = summarize(subject, verdicts)
-    write_json(output / JSON, summary)
+    write_json(output / EVALUATION_JSON, summary)
     print(table(summary))
     for line in summary["warnings"]:
         print(f"warning: {line}")
-    print(f"wrote {output / JSON} and {output / NPZ}")
+    print(f"wrote {output / EVALUATION_JSON} and {output / EVALUATION_NPZ}")

@@ -17,7 +17,7 @@ from rwp_jax.report.results import Result, read_result
 from rwp_jax.report.table import Table, write_csv
 from rwp_jax.report.titles import setting
 from rwp_jax.runs import layout
-from rwp_jax.runs.layout import flatten
+from rwp_jax.runs.config import flatten
 
 EXAMPLES = 256  # training images, unless another number is asked for
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from rwp_jax.data import readers, sources
 from rwp_jax.data.order import Mixture, make_mixture
-from rwp_jax.data.sizes import NAMED, DataSize, images_to_choose_from, size_of_named
+from rwp_jax.data.sources import NAMED, DataSize, images_to_choose_from, size_of_named
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.training import experiment

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from rwp_jax.data.sizes import DataSize
+from rwp_jax.data.sources import DataSize
 from rwp_jax.hardware import cost, counts
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.programs import (

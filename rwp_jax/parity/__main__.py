@@ -13,11 +13,11 @@ import jax
 from tqdm import tqdm
 
 from rwp_jax.errors import InputError
+from rwp_jax.names import matches
 from rwp_jax.parity import autoattack
 from rwp_jax.parity.agreement import Row, compare, guarded, table
 from rwp_jax.parity.case import read_case, read_settings
 from rwp_jax.parity.cases import RUNNERS, kind_of
-from rwp_jax.patterns import matches
 
 TOLERANCE = 1e-10
 

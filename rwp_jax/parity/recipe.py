@@ -10,7 +10,7 @@ from rwp_jax.parity import inputs
 from rwp_jax.pytorch.state_dict import from_state_dict
 from rwp_jax.training.objectives import make_objective
 from rwp_jax.training.optimizer import make_sgd
-from rwp_jax.training.train_step import Attack, Recipe
+from rwp_jax.training.train_step import PGDSettings, Recipe
 from rwp_jax.training.weight_perturbation import make_weight_perturbation
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
@@ -51,7 +51,7 @@ def make_recipe(
         classifier,
         make_objective(objective, beta=settings.get("beta", 0.0)),
         make_threat_model(settings["norm"], settings["eps"], variant),
-        Attack(settings["pgd_steps"], step_size, settings["bn_attack"]),
+        PGDSettings(settings["pgd_steps"], step_size, settings["bn_attack"]),
         make_weight_perturbation(
             perturbation, settings["gamma"], settings["rwp_steps"], settings["c_min"]
         ),

@@ -5,7 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 from rwp_jax.errors import InputError
-from rwp_jax.patterns import matches
+from rwp_jax.names import matches
 
 _NAMED = ("source", "dataset", "norm", "model", "method")
 _FIGURES = ("epoch", "test_acc", "test_robust_acc")

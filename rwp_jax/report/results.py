@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from rwp_jax.data.sizes import NAMED, size_of_named
+from rwp_jax.data.sources import NAMED, size_of_named
 from rwp_jax.errors import InputError
-from rwp_jax.evaluation.table2 import DIRECTORY, JSON
-from rwp_jax.runs import layout, selection
+from rwp_jax.runs import layout, resume_point
+from rwp_jax.runs.config import completed
+from rwp_jax.runs.layout import EVALUATION, EVALUATION_JSON
 from rwp_jax.runs.metrics import FILE, read_metrics
 
 SPLITS = {
@@ -48,7 +49,7 @@ class Result(NamedTuple):
 
     def figure(self, which: str, name: str) -> float | None:
         """The figure `name` of the epoch that `which` means, None where there is none."""
-        record = selection.choose(which, [e for e in self.epochs if "pgd_accuracy" in e])
+        record = resume_point.choose(which, [e for e in self.epochs if "pgd_accuracy" in e])
         return record.get(name) if record else None
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
@@ -99,8 +100,11 @@ def _evaluations(directory: pathlib.Path, epochs: list[dict]) -> dict[str, dict]
     Directories of evaluations on part of the test set are named WHICH_N, and left out.
     """
     found = {}
-    for which in selection.WHICH:
-        path, meant = directory / DIRECTORY / which / JSON, selection.choose(which, epochs)
+    for which in resume_point.WHICH:
+        path, meant = (
+            directory / EVALUATION / which / EVALUATION_JSON,
+            resume_point.choose(which, epochs),
+        )
         if path.exists() and meant:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["epoch"] == meant["epoch"]:
@@ -119,7 +123,7 @@ def read_result(directory: pathlib.Path) -> Result:
         raise InputError(f"{directory} holds no run with metrics: there is no {lacks}")
     try:
         config = json.loads((directory / layout.CONFIG).read_text(encoding="utf-8"))
-        config = ml_collections.ConfigDict(layout.completed(config))
+        config = ml_collections.ConfigDict(completed(config))
         _ = config.data.name, config.threat.norm, config.threat.epsilon, int(config.seed)
         epochs = _epochs(directory, config)
         evaluations = _evaluations(directory, epochs)

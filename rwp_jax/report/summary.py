@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 
-from rwp_jax.evaluation.table2 import COLUMNS
 from rwp_jax.report.results import Result
 from rwp_jax.report.spread import Spread, spread
 from rwp_jax.report.table import MISSING, Table
+from rwp_jax.runs.layout import COLUMNS
 
 Groups = dict[str, Sequence[Result]]  # name -> runs that differ in the seed alone
 

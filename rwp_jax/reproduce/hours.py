@@ -8,7 +8,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.hardware.plan import Plan, check, make_plan
 from rwp_jax.hardware.topology import Hardware
 from rwp_jax.reproduce.run_list import Run
-from rwp_jax.runs.layout import flatten
+from rwp_jax.runs.config import flatten
 
 # Numbers inside a compiled step that do not change what it costs.
 _CONSTANTS = (

@@ -20,6 +20,7 @@ from rwp_jax.reproduce.output import write_report
 from rwp_jax.reproduce.presentation import CURVES
 from rwp_jax.reproduce.run_list import Run
 from rwp_jax.runs import layout
+from rwp_jax.runs.layout import COLUMNS
 from rwp_jax.training import experiment, self_training
 from rwp_jax.training.divergence import NonFiniteLoss
 
@@ -76,7 +77,7 @@ def reproduce(
     settings = [run_list.parse_override(text) for text in overrides]
     runs = run_list.make_plan(wanted, seeds, settings, directory, load_config)
     chosen = run_list.select(runs, only or "*")
-    attacks = tuple(table2.COLUMNS) if wanted.layout == "table2" else ()
+    attacks = tuple(COLUMNS) if wanted.layout == "table2" else ()
     _check(chosen, runs)
     if show_plan:
         hardware = find_hardware(target, devices) if target else None

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from rwp_jax.errors import InputError
-from rwp_jax.hints import hint_at
-from rwp_jax.patterns import matches
+from rwp_jax.names import hint_at, matches
 from rwp_jax.reproduce.experiments import SCALES, Experiment, Point
 from rwp_jax.runs import layout
+from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import read_metrics
 
 RUNS = "runs"
@@ -98,7 +98,7 @@ def _make_run(
 ) -> Run:
     fixed = {key for other in experiment.points for key in other.changes}
     config = load_config(point.config)
-    defaults = layout.flatten(config.to_dict())
+    defaults = flatten(config.to_dict())
     # What equals the default is not named, so that experiments share runs.
     changes = {key: value for key, value in point.changes.items() if defaults[key] != value}
     scale = SCALES[experiment.scale]

@@ -2,13 +2,13 @@
 
 import pathlib
 
-from rwp_jax.evaluation.table2 import COLUMNS
 from rwp_jax.report import paper, summary
 from rwp_jax.report.page import Section
 from rwp_jax.report.table import Table
 from rwp_jax.report.titles import DATASETS
 from rwp_jax.reproduce.experiments import METHODS, SCALES, Experiment
 from rwp_jax.reproduce.trained import Trained, results_of
+from rwp_jax.runs.layout import COLUMNS
 
 THREATS = {"l_inf": "L_inf", "l_2": "L_2"}
 _SELECTIONS = ("best", "last", "best_by_validation")

@@ -19,9 +19,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import v1
 
 from rwp_jax.files import write_text
-from rwp_jax.digests import array_digests, file_digests, seal, unseal
+from rwp_jax.files import array_digests, file_digests, seal, unseal
 from rwp_jax.errors import InputError, first_line
-from rwp_jax.runs.selection import choose
+from rwp_jax.runs.resume_point import choose
 
 DIRECTORY = "checkpoints"
 NEWEST = 2  # so many are kept beside the best, so that one may be damaged

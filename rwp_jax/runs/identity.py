@@ -4,9 +4,10 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
+from rwp_jax.runs.config import differences, flatten
 from rwp_jax.runs import layout
 from rwp_jax.data.sources import Dataset
-from rwp_jax.digests import array_digests
+from rwp_jax.files import array_digests
 from rwp_jax.errors import InputError
 from rwp_jax.runs.metrics import read_metrics
 
@@ -19,7 +20,7 @@ def marks(config: dict[str, Any], data: Dataset | None) -> dict[str, dict[str, A
       data: that it trains on and is tested on; None where they have not been read.
     """
     digests = {"data": array_digests(data._asdict())} if data else {}
-    return {"config": layout.flatten(config)} | digests
+    return {"config": flatten(config)} | digests
 
 
 def check_records(
@@ -34,10 +35,10 @@ def check_records(
     """
     for record in records:
         which = f"--workdir={directory}: the checkpoint of step {record['step']}"
-        differences = layout.differences(record.get("config", mine["config"]), mine["config"])
-        if differences:
+        found = differences(record.get("config", mine["config"]), mine["config"])
+        if found:
             raise InputError(
-                f"{which} is of another run ({'; '.join(differences)}): put back this run's checkpoints, "
+                f"{which} is of another run ({'; '.join(found)}): put back this run's checkpoints, "
                 "or choose another directory"
             )
         data, now = record.get("data", mine["data"]), mine["data"]

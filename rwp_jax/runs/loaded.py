@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
+from rwp_jax.runs.config import completed
 from rwp_jax.distributed import devices
 from rwp_jax.runs import layout
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import Classifier, channels_and_classes, make_classifier
-from rwp_jax.runs.selection import WHICH
+from rwp_jax.runs.resume_point import WHICH
 from rwp_jax.runs import zoo
 
 
@@ -49,7 +50,7 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
         )
     try:
         content = json.loads((directory / layout.CONFIG).read_text())
-        config = ml_collections.ConfigDict(layout.completed(content))
+        config = ml_collections.ConfigDict(completed(content))
         _ = config.dtype, config.model.name, config.model.mean, config.model.std
         _ = config.seed, config.parallel, config.data.name
         _ = config.threat.norm
@@ -59,7 +60,7 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
         return config
     except (OSError, ValueError, TypeError, AttributeError):
         raise InputError(
-            f"--workdir={directory} holds no run: no readable {workdir.CONFIG}, or keys are missing in it "
+            f"--workdir={directory} holds no run: no readable {layout.CONFIG}, or keys are missing in it "
             "or of another type"
         ) from None
 

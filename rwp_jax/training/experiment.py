@@ -19,10 +19,10 @@ from rwp_jax.distributed.devices import AXIS, Mapped, check_batch_size, data_par
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
 from rwp_jax.models.classifier import make_classifier
-from rwp_jax.runs.layout import flatten
+from rwp_jax.runs.config import flatten
 from rwp_jax.training.objectives import Objective, make_objective
 from rwp_jax.training.optimizer import make_schedule, make_sgd
-from rwp_jax.training.train_step import Attack, Recipe, TrainingSet, make_train_step
+from rwp_jax.training.train_step import PGDSettings, Recipe, TrainingSet, make_train_step
 from rwp_jax.training.weight_perturbation import WeightPerturbation, make_weight_perturbation
 
 GRADIENT_DTYPES = ("", "bfloat16")
@@ -30,7 +30,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MOST_STEPS = 2**28  # schedules count quarters of training in int32
 
 
-class Experiment(NamedTuple):
+class Parts(NamedTuple):
     """The parts of a run.
 
     Attributes:
@@ -242,7 +242,7 @@ def weight_perturbation_of(config) -> WeightPerturbation:
     return make_weight_perturbation(**perturbation)
 
 
-def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None) -> Experiment:
+def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None) -> Parts:
     """Builds the parts, compiling nothing; raises InputError for values that a part refuses.
 
     `mesh` has other devices, to compile for; by default the parts run on all there are.
@@ -262,7 +262,7 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
         make_classifier(**network, dtype=config.dtype, axis_name=moments_over),
         _objective(config),
         make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant),
-        Attack(config.attack.steps, config.attack.step_size, config.attack.bn),
+        PGDSettings(config.attack.steps, config.attack.step_size, config.attack.bn),
         weight_perturbation_of(config),
         min(config.weight_perturbation.start_epoch, config.epochs) * steps_per_epoch,
         make_sgd(
@@ -298,4 +298,4 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
         mesh=mesh,
     )
     evaluate = make_evaluation(count_correct, batch_size)
-    return Experiment(recipe, train_step, count_correct, evaluate)
+    return Parts(recipe, train_step, count_correct, evaluate)

@@ -14,6 +14,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.evaluation import pseudo_label
 from rwp_jax.files import write_json
 from rwp_jax.runs import layout
+from rwp_jax.runs.config import flatten
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import experiment, trainer
 from rwp_jax.training.profiling import check_directory
@@ -67,7 +68,7 @@ def train(
         jax.config.update("jax_enable_x64", True)
     teacher = teacher_config(config)
     plain_config = json.loads(config.to_json())
-    processes.check_equal("the config", layout.flatten(plain_config))
+    processes.check_equal("the config", flatten(plain_config))
     experiment.check_config(config)
     experiment.check_config(teacher)
     if profile:

@@ -42,7 +42,7 @@ class TrainingSet(NamedTuple):
     weights: jnp.ndarray
 
 
-class Attack(NamedTuple):
+class PGDSettings(NamedTuple):
     """The attack of the training step: K1 steps of step_size, BN mode `train`, `batch` or `eval`."""
 
     steps: int
@@ -61,7 +61,7 @@ class Recipe(NamedTuple):
     classifier: Classifier
     objective: Objective
     threat_model: ThreatModel
-    attack: Attack
+    attack: PGDSettings
     perturbation: WeightPerturbation
     perturb_from_step: int
     optimizer: optax.GradientTransformation

@@ -24,9 +24,9 @@ from rwp_jax.files import write_json
 from rwp_jax.report.learning_curve import draw_learning_curve
 from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
+from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import MetricsWriter
-from rwp_jax.runs.resume_point import Position, within_epoch
-from rwp_jax.runs.selection import WHICH
+from rwp_jax.runs.resume_point import WHICH, Position, within_epoch
 from rwp_jax.training import experiment
 from rwp_jax.training.divergence import check_finite
 from rwp_jax.training.profiling import Profile, check_directory
@@ -66,7 +66,7 @@ def train(
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     plain_config = json.loads(config.to_json())
-    processes.check_equal("the config", layout.flatten(plain_config))
+    processes.check_equal("the config", flatten(plain_config))
     experiment.check_config(config)
     if profile:
         processes.by_first(lambda: check_directory(profile))
@@ -229,7 +229,7 @@ def _train(
     return summary
 
 
-def _evaluate(parts: experiment.Experiment, state, x, y, key) -> dict[str, float]:
+def _evaluate(parts: experiment.Parts, state, x, y, key) -> dict[str, float]:
     """Accuracies of the weights and, where they are averaged, of the average as `ema_...`."""
     figures = parts.evaluate(state.params, state.batch_stats, x, y, key)
     if state.ema is None:

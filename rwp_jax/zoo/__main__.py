@@ -16,11 +16,11 @@ import jax
 
 from rwp_jax import __version__
 from rwp_jax.errors import InputError
-from rwp_jax.evaluation.table2 import COLUMNS
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import MISSING, Table, as_text
 from rwp_jax.report.titles import setting
 from rwp_jax.runs import layout, zoo
+from rwp_jax.runs.layout import COLUMNS
 from rwp_jax.runs.loaded import load_run
 
 

@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rwp_jax.attacks.autoattack.box_projection import project_onto_plane
-from rwp_jax.attacks.autoattack.fab import fab, nearest_boundary, targeted_boundary
+from rwp_jax.attacks.autoattack.fab import (
+    fab,
+    nearest_boundary,
+    project_onto_plane,
+    targeted_boundary,
+)
 
 RNG = np.random.default_rng(0)
 NORMS = {"Linf": lambda d: np.abs(d).max(-1), "L2": lambda d: np.sqrt((d**2).sum(-1))}

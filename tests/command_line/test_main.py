@@ -1,21 +1,47 @@
-"""The command line, from outside."""
+"""The command line, from outside; what is refused before anything runs, within this process."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 
+import jax
 import pytest
+from absl import flags
 
-import main
+from rwp_jax.command_line.config_file import find_config, load_config
 from rwp_jax.command_line.parsing import fractions_to_decimals
+from rwp_jax.command_line.program import main
 
-ROOT = pathlib.Path(main.__file__).parent
+ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = "--config=configs/digits_at_rwp.py"
 
 
 def run(*arguments, code=None):
     command = [sys.executable, *(["-c", code] if code else ["main.py"]), *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Calls the program with arguments as `python main.py` would; returns exit code, stdout and stderr."""
+
+    def call_main(*arguments):
+        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
+            delattr(flags.FLAGS, name)
+        for name in flags.FLAGS:
+            flags.FLAGS[name].unparse()
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    handler = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("XLA_FLAGS", "")
+    yield call_main
+    signal.signal(signal.SIGTERM, handler)
+    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.mark.parametrize(
@@ -75,19 +101,48 @@ def test_fractions(argument, expected):
         (["--mode=report", "--workdirs=a,,b"], "--workdirs=a,,b: an entry between commas is empty"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path):
-    result = run(*arguments, f"--workdir={tmp_path / 'run'}")
-    assert result.returncode == 2, result.stderr
-    lines = result.stderr.strip().splitlines()
+def test_bad_input_is_one_line_and_exit_code_2(call, arguments, message, tmp_path):
+    code, out, err = call(*arguments, f"--workdir={tmp_path / 'run'}")
+    assert code == 2
+    lines = err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("main.py: ") and message in lines[0], lines
-    assert not result.stdout and not (tmp_path / "run").exists()
+    assert not out and not (tmp_path / "run").exists()
+
+
+def test_the_process_ends_so_too(tmp_path):
+    result = run(DIGITS, "--config.epochs=0", f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 2 and not result.stdout
+    assert result.stderr == "main.py: config.epochs=0 must be at least 1 and below 2^31\n"
+
+
+def test_help_lists_modes_and_flags(call, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["rwp-jax", "--help"])
+    main()
+    out = capsys.readouterr().out
+    assert "rwp-jax --mode evaluate --workdir DIR" in out and "--[no]resume" in out
+
+
+@pytest.mark.parametrize(
+    "name", ["digits_at_rwp", "configs/digits_at_rwp.py", "configs/digits_at_rwp"]
+)
+def test_configs_have_names_anywhere(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = find_config(f"{name}:l2")
+    assert path.endswith("configs/digits_at_rwp.py:l2") and load_config(name).threat.epsilon == 0.3
+
+
+def test_a_file_of_ones_own_goes_before_the_packages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "digits_at.py").write_text("")
+    assert find_config("configs/digits_at.py") == "configs/digits_at.py"
 
 
 def test_the_cifar10_configs_are_the_papers():
     code = """
 import importlib
 for name in ("at", "at_awp", "at_rwp"):
-    module = importlib.import_module(f"configs.cifar10_{name}")
+    module = importlib.import_module(f"rwp_jax.configs.cifar10_{name}")
     for threat in ("linf", "l2"):
         c = module.get_config(threat)
         wp = c.weight_perturbation
@@ -107,7 +162,7 @@ for name in ("at", "at_awp", "at_rwp"):
 def test_nothing_but_tfds_needs_tensorflow():
     code = """
 import sys
-import main, rwp_jax.parity.__main__
+import rwp_jax.command_line.program, rwp_jax.parity.__main__
 from rwp_jax.data import sources
 sources.load("digits")
 print([m for m in sys.modules if m.split(".")[0] in ("tensorflow", "tensorflow_datasets")])

@@ -14,10 +14,12 @@ from absl import flags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import main
-from configs import digits_at_rwp
+from rwp_jax.command_line.flags import CONFIG as CONFIG_FLAG
+from rwp_jax.command_line.modes import MODES
+from rwp_jax.command_line.parsing import parse_flags
+from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
-from rwp_jax.runs.layout import flatten
+from rwp_jax.runs.config import flatten
 from rwp_jax.training import experiment, self_training
 
 CONFIG = "configs/digits_at_rwp.py"
@@ -86,8 +88,8 @@ def check(arguments: list[str]) -> str:
     parent = pathlib.Path(tempfile.mkdtemp())
     directory = parent / "run"
     try:
-        main.parse(["main.py", f"--config={CONFIG}", *SMALL, *arguments])
-        self_training.train(main.CONFIG.value, directory)
+        parse_flags(["main.py", f"--config={CONFIG}", *SMALL, *arguments], MODES)
+        self_training.train(CONFIG_FLAG.value, directory)
     except Trained:
         return "trained"
     except InputError as error:

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from configs import digits_at_rwp
 from rwp_jax.attacks.autoattack import suite
 from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import store, table2
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
-from rwp_jax.evaluation.store import load_subject
-from rwp_jax.intervals import wilson
+from rwp_jax.evaluation.store import load_subject, wilson
+from rwp_jax.runs import layout
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import trainer
 from tests.small import shrink, write_two_classes
@@ -47,8 +47,8 @@ def short_attacks(monkeypatch):
 def evaluate(run, attacks="natural,fgsm,pgd20,autoattack", examples=0, which="last", images=False):
     table2.evaluate(run, which, attacks, examples, images)
     output = run / "evaluation" / (f"{which}_{examples}" if examples else which)
-    with np.load(output / table2.NPZ) as arrays:
-        return json.loads((output / table2.JSON).read_text()), dict(arrays)
+    with np.load(output / layout.EVALUATION_NPZ) as arrays:
+        return json.loads((output / layout.EVALUATION_JSON).read_text()), dict(arrays)
 
 
 def test_the_columns(run, capsys):
@@ -135,7 +135,7 @@ def test_goes_on_after_a_kill(run, monkeypatch):
 
 def test_the_evaluation_of_something_else_is_refused(run):
     evaluate(run, "natural")
-    path = run / "evaluation" / "last" / table2.NPZ
+    path = run / "evaluation" / "last" / layout.EVALUATION_NPZ
     with np.load(path) as arrays:
         held = dict(arrays)
     before = path.read_bytes()

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import digits_at, digits_at_rwp
+from rwp_jax.configs import digits_at, digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.explain import explain
 from rwp_jax.explain import landscape as landscapes

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from configs import (
+from rwp_jax.configs import (
     cifar10_at_rwp,
     cifar10_trades,
     digits_at,

@@ -5,7 +5,7 @@ import pathlib
 import jax
 import pytest
 
-from configs import digits_at_rwp, digits_rst_rwp, digits_trades_rwp
+from rwp_jax.configs import digits_at_rwp, digits_rst_rwp, digits_trades_rwp
 from rwp_jax.distributed.devices import mesh_of
 from rwp_jax.errors import InputError
 from rwp_jax.hardware import counts, plan, programs, report

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import digits_at_rwp
+from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.pytorch import export, import_
 from rwp_jax.pytorch.contents import registration_order

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import digits_at
+from rwp_jax.configs import digits_at
 from rwp_jax.report import style
 from rwp_jax.report.curves import draw_learning_curves, drops, mean_curve
 from rwp_jax.report.published import PublishedCurve

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from configs import digits_at
+from rwp_jax.configs import digits_at
 from rwp_jax.errors import InputError
 from rwp_jax.report.results import read_result
 from tests.small import write_evaluation, write_run

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from configs import digits_at, digits_at_awp
+from rwp_jax.configs import digits_at, digits_at_awp
 from rwp_jax.errors import InputError
 from rwp_jax.report.side_by_side import compare
 from tests.small import write_evaluation, write_run

@@ -2,7 +2,7 @@ import csv
 
 import pytest
 
-from configs import digits_at
+from rwp_jax.configs import digits_at
 from rwp_jax.report import summary
 from rwp_jax.report.results import read_result
 from rwp_jax.report.spread import spread

@@ -11,7 +11,9 @@ from rwp_jax.reproduce.run_list import make_plan
 
 def load_config(name):
     module, _, argument = name.partition(":")
-    return importlib.import_module(f"configs.{module}").get_config(*filter(None, [argument]))
+    return importlib.import_module(f"rwp_jax.configs.{module}").get_config(
+        *filter(None, [argument])
+    )
 
 
 def plan(name, scale, path, **arguments):

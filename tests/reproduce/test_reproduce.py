@@ -14,13 +14,13 @@ from scipy import stats
 from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import table2
-from rwp_jax.evaluation.table2 import COLUMNS
 from rwp_jax.report import paper
 from rwp_jax.reproduce import jobs
 from rwp_jax.reproduce.experiments import make_experiment
 from rwp_jax.reproduce.reproduce import reproduce
 from rwp_jax.reproduce.run_list import make_plan, parse_override
 from rwp_jax.runs import layout
+from rwp_jax.runs.layout import COLUMNS
 from rwp_jax.training import self_training
 from rwp_jax.training.divergence import NonFiniteLoss
 from tests.small import write_evaluation, write_run, write_two_classes
@@ -28,7 +28,9 @@ from tests.small import write_evaluation, write_run, write_two_classes
 
 def load_config(name):
     module, _, argument = name.partition(":")
-    return importlib.import_module(f"configs.{module}").get_config(*filter(None, [argument]))
+    return importlib.import_module(f"rwp_jax.configs.{module}").get_config(
+        *filter(None, [argument])
+    )
 
 
 SMALL = (

@@ -8,7 +8,7 @@ from rwp_jax.reproduce.experiments import make_experiment
 
 
 def load_config(name):
-    return importlib.import_module(f"configs.{name}").get_config()
+    return importlib.import_module(f"rwp_jax.configs.{name}").get_config()
 
 
 def make(path, *overrides, seeds=1):

@@ -10,7 +10,7 @@ import pytest
 
 from rwp_jax.distributed import devices
 from rwp_jax.runs.checkpoint import Checkpoints, DamagedCheckpoint
-from rwp_jax.digests import seal, unseal
+from rwp_jax.files import seal, unseal
 from rwp_jax.errors import InputError
 
 

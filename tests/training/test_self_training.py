@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from configs import digits_rst_rwp
+from rwp_jax.configs import digits_rst_rwp
 from rwp_jax.data import readers
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import pseudo_label

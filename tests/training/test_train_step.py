@@ -10,7 +10,7 @@ from rwp_jax.models.classifier import make_classifier
 from rwp_jax.training.objectives import make_objective
 from rwp_jax.training.optimizer import make_sgd
 from rwp_jax.training.train_step import (
-    Attack,
+    PGDSettings,
     Recipe,
     TrainingSet,
     attack_and_update,
@@ -35,7 +35,7 @@ def make_step(axis_name=devices.AXIS, c_min=2.6, perturb_from=0, objective="at",
         make_classifier("wrn-10-1", 10, (0.3,), (0.4,), dtype="float64", axis_name=axis_name),
         make_objective(objective, **settings),
         make_threat_model("l_2", 0.5, variant),
-        Attack(3, 0.1, bn),
+        PGDSettings(3, 0.1, bn),
         make_weight_perturbation("rwp", 0.02, 4, c_min),
         perturb_from,
         make_sgd(RATE, 0.9, 5e-4),
@@ -111,7 +111,7 @@ def test_the_gate_of_trades_looks_at_the_summed_kl():
     state = init_state(recipe, jax.random.key(0), (8, 8, 1))
     x, y = IMAGES[:BATCH] / 255, LABELS[:BATCH]
     start = 0.3 * np.random.default_rng(1).standard_normal(x.shape)
-    recipe = recipe._replace(attack=Attack(0, 0.1, "eval"))
+    recipe = recipe._replace(attack=PGDSettings(0, 0.1, "eval"))
     logits, logits_adv = (
         recipe.classifier.train(state.params, images)[0] for images in (x, x + start)
     )
@@ -187,7 +187,7 @@ def test_the_step_counts_up_and_reports_float_metrics(alone):
 def test_devices_may_normalise_by_themselves():
     """Then a first step without a perturbation is the mean of the steps on each device's images."""
     recipe, _ = make_step(axis_name=None, c_min=0.0)
-    recipe = recipe._replace(attack=Attack(1, 0.1, "train"), per_device_batch_norm=True)
+    recipe = recipe._replace(attack=PGDSettings(1, 0.1, "train"), per_device_batch_norm=True)
     state = init_state(recipe, jax.random.key(0), (8, 8, 1))
     x, y = IMAGES[:BATCH] / 255, LABELS[:BATCH]
     step = lambda axis: lambda s, x, y: attack_and_update(recipe, s, x, y, 0 * x, axis)[0]

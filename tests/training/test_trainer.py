@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from configs import digits_at_rwp
+from rwp_jax.configs import digits_at_rwp
 from rwp_jax.distributed.preemption import Interrupted
 from rwp_jax.errors import InputError
 from rwp_jax.runs import layout

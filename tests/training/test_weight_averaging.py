@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import digits_at_rwp
+from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.loaded import load_run

@@ -6,11 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from configs import digits_at_rwp
+from rwp_jax.configs import digits_at_rwp
 from rwp_jax.data import sources
 from rwp_jax.errors import InputError
-from rwp_jax.evaluation import table2
-from rwp_jax.runs import zoo
+from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.loaded import load_run, read_config
 from rwp_jax.training import trainer
 from rwp_jax.zoo import __main__ as command
@@ -23,7 +22,7 @@ def run(tmp_path_factory):
     path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 50, 20)
     directory = tmp_path_factory.mktemp("run") / "run"
     trainer.train(shrink(digits_at_rwp.get_config(), **{"data.path": path}), directory)
-    accuracies = dict.fromkeys(table2.COLUMNS, 0.5)
+    accuracies = dict.fromkeys(layout.COLUMNS, 0.5)
     write_evaluation(directory, "last", accuracies, examples=20, epoch=1)
     evaluation = directory / "evaluation/last/evaluation.json"
     content = json.loads(evaluation.read_text())

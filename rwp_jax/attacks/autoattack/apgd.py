@@ -10,7 +10,7 @@ from jax import lax
 
 from rwp_jax.attacks.autoattack.margins import misclassified
 from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
-from rwp_jax.attacks.norms import l_2_norms
+from rwp_jax.attacks.threat_model import l_2_norms
 from rwp_jax.errors import InputError
 
 _EPS = 1e-12  # of the official code

@@ -15,7 +15,7 @@ from jax import lax
 
 from rwp_jax.attacks.autoattack.margins import margin
 from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image, pick
-from rwp_jax.attacks.norms import l_2_norms
+from rwp_jax.attacks.threat_model import l_2_norms
 from rwp_jax.errors import InputError
 
 # Iterations after which the window's share of the image is halved.

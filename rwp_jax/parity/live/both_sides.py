@@ -14,7 +14,7 @@ from rwp_jax.parity.live.torch_side import their_steps
 from rwp_jax.parity.live.trace import NORM, QUANTITIES, Step, l_2, relative_distance
 
 
-class Line(NamedTuple):
+class QuantityRow(NamedTuple):
     """One quantity of a setting, over all its steps.
 
     Attributes:
@@ -49,7 +49,7 @@ class Compared(NamedTuple):
     """
 
     setting: Setting
-    lines: list[Line]
+    lines: list[QuantityRow]
     growth: dict[str, list[float]]
     stopped: str
     tolerance: float
@@ -61,7 +61,7 @@ class Compared(NamedTuple):
         return any(outside(line, self.tolerance) for line in self.lines)
 
 
-def outside(line: Line, tolerance: float) -> bool:
+def outside(line: QuantityRow, tolerance: float) -> bool:
     """Whether a compared line fails; NaN on either side is no equality."""
     return not line.error <= tolerance
 
@@ -91,7 +91,9 @@ def _distance(a: Mapping, b: Mapping) -> float:
     return relative_distance(a, b) if shapes(a) == shapes(b) else float("inf")
 
 
-def _line(quantity: str, ours: dict[str, list[Step]], theirs: dict[str, list[Step]]) -> Line | None:
+def _line(
+    quantity: str, ours: dict[str, list[Step]], theirs: dict[str, list[Step]]
+) -> QuantityRow | None:
     """Compares a quantity; steps by dtype, `theirs` empty where the authors' code stopped.
 
     None for a quantity that the setting does not have.
@@ -100,7 +102,7 @@ def _line(quantity: str, ours: dict[str, list[Step]], theirs: dict[str, list[Ste
     mine = of(ours["float64"])
     if not theirs:
         figure = _figure(quantity, mine[-1]) if mine[-1] else ""
-        return Line(quantity, "", figure, float("nan"), "", [], []) if figure else None
+        return QuantityRow(quantity, "", figure, float("nan"), "", [], []) if figure else None
     reference = of(theirs["float64"])
     if not mine[-1] and not reference[-1]:
         return None
@@ -109,7 +111,7 @@ def _line(quantity: str, ours: dict[str, list[Step]], theirs: dict[str, list[Ste
     ]
     error, worst, step = max(errors)
     in_32 = list(zip(of(ours["float32"]), of(theirs["float32"]), reference, strict=True))[1:]
-    return Line(
+    return QuantityRow(
         quantity,
         *(_figure(quantity, side[-1]) if side[-1] else "" for side in (reference, mine)),
         error,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from rwp_jax.parity.live.both_sides import Compared, Line, outside
+from rwp_jax.parity.live.both_sides import Compared, QuantityRow, outside
 from rwp_jax.parity.live.setting import IMAGES
 from rwp_jax.parity.live.trace import QUANTITIES
 from rwp_jax.report.page import Section
@@ -29,7 +29,7 @@ def _numbers(values: list[float]) -> str:
     return " ".join(_number(value) for value in values)
 
 
-def _result(line: Line, compared: Compared) -> str:
+def _result(line: QuantityRow, compared: Compared) -> str:
     if compared.stopped:
         return "FAIL" if compared.failed else "-"
     return f"FAIL: {line.worst}" if outside(line, compared.tolerance) else "pass"

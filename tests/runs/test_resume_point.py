@@ -1,4 +1,4 @@
-from rwp_jax.runs.selection import WHICH, choose
+from rwp_jax.runs.resume_point import WHICH, choose
 
 RECORDS = [
     {"epoch": 0, "pgd_accuracy": 0.5, "validation_pgd_accuracy": 0.1},

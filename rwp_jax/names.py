@@ -1,7 +1,13 @@
-"""What to say of a key that the config does not have."""
+"""Names that users type: shell patterns, and what an unknown key may have meant."""
 
 import difflib
+import fnmatch
 from collections.abc import Collection
+
+
+def matches(name: str, patterns: str) -> bool:
+    """Whether any of the comma-separated shell patterns matches the name."""
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns.split(","))
 
 
 def hint_at(key: str, known: Collection[str], prefix: str = "") -> str:

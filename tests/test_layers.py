@@ -1,0 +1,57 @@
+"""Imports run downwards only, as CONTRIBUTING.md draws them."""
+
+import ast
+import pathlib
+
+import rwp_jax
+
+PACKAGE = pathlib.Path(rwp_jax.__file__).parent
+# From the bottom up; packages of one line know nothing of each other.
+LAYERS = (
+    ("errors", "losses"),
+    ("files", "names", "configs"),
+    ("models", "data", "distributed"),
+    ("attacks",),
+    ("runs",),
+    ("evaluation",),
+    ("report",),
+    ("training",),
+    ("hardware", "pytorch"),
+    ("explain", "parity", "reproduce", "zoo"),
+    ("command_line",),
+)
+HEIGHTS = {name: height for height, names in enumerate(LAYERS) for name in names}
+
+
+def _imported(path: pathlib.Path) -> set[str]:
+    """The files and packages of rwp_jax that a file imports, by their first name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "rwp_jax":
+            found |= {f"rwp_jax.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    names = {name.split(".")[1] for name in found if name.startswith("rwp_jax.")}
+    return names & HEIGHTS.keys()
+
+
+def test_every_file_has_a_place():
+    flat = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert flat | packages == HEIGHTS.keys()
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+def test_imports_run_downwards():
+    for path in PACKAGE.rglob("*.py"):
+        place = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        if place in HEIGHTS:
+            others = _imported(path) - {place}
+            assert all(HEIGHTS[other] < HEIGHTS[place] for other in others), (path, others)
+
+
+def test_no_file_is_long():
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, path
