@@ -18,9 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import v1
 
-from rwp_jax.files import write_text
-from rwp_jax.files import array_digests, file_digests, seal, unseal
 from rwp_jax.errors import InputError, first_line
+from rwp_jax.files import array_digests, file_digests, seal, unseal, write_text
 from rwp_jax.runs.resume_point import choose
 
 DIRECTORY = "checkpoints"

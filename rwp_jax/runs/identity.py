@@ -4,11 +4,11 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-from rwp_jax.runs.config import differences, flatten
-from rwp_jax.runs import layout
 from rwp_jax.data.sources import Dataset
-from rwp_jax.files import array_digests
 from rwp_jax.errors import InputError
+from rwp_jax.files import array_digests
+from rwp_jax.runs import layout
+from rwp_jax.runs.config import differences, flatten
 from rwp_jax.runs.metrics import read_metrics
 
 

@@ -8,8 +8,8 @@ import pathlib
 import socket
 from collections.abc import Iterator
 
-from rwp_jax.files import PARTIAL
 from rwp_jax.errors import InputError
+from rwp_jax.files import PARTIAL
 from rwp_jax.runs.config import differences, flatten
 
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"

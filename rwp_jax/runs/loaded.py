@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from rwp_jax.runs.config import completed
 from rwp_jax.distributed import devices
-from rwp_jax.runs import layout
-from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import Classifier, channels_and_classes, make_classifier
+from rwp_jax.runs import layout, zoo
+from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
+from rwp_jax.runs.config import completed
 from rwp_jax.runs.resume_point import WHICH
-from rwp_jax.runs import zoo
 
 
 class FinishedRun(NamedTuple):

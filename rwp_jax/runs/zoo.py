@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rwp_jax.files import partial_of, write_json
 from rwp_jax.errors import InputError
+from rwp_jax.files import partial_of, write_json
 
 PREFIX = "zoo:"
 NETWORKS = pathlib.Path(__file__).parents[1] / "zoo" / "networks"

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rwp_jax.distributed import devices
-from rwp_jax.runs.checkpoint import Checkpoints, DamagedCheckpoint
-from rwp_jax.files import seal, unseal
 from rwp_jax.errors import InputError
+from rwp_jax.files import seal, unseal
+from rwp_jax.runs.checkpoint import Checkpoints, DamagedCheckpoint
 
 
 def state(step):

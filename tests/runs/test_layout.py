@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from rwp_jax.runs import layout
-from rwp_jax.files import write_json
 from rwp_jax.errors import InputError
+from rwp_jax.files import write_json
+from rwp_jax.runs import layout
 from rwp_jax.runs.metrics import MetricsWriter, read_metrics
 
 CONFIG = {"seed": 0, "model": {"name": "wrn-10-1", "mean": (0.5,)}, "c_max": float("inf")}

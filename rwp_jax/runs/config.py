@@ -1,0 +1,43 @@
+"""The config of a run as it is stored: completed where the run is older than a key, and compared."""
+
+from typing import Any
+
+FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
+# Keys that came later than 0.1.0 -> what it did.
+_LATER = {"evaluation.every": 1, "data.train_examples": 0}
+LISTED = 8  # differences in a message
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat = {}
+    for key, value in config.items():
+        flat |= (
+            flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run, nested, with the keys that came later than the run."""
+    filled = {
+        key: dict(value) if isinstance(value, dict) else value for key, value in config.items()
+    }
+    for key, value in _LATER.items():
+        section, name = key.split(".")
+        if isinstance(filled.get(section), dict):
+            filled[section].setdefault(name, value)
+    return filled
+
+
+def differences(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What two flat configs differ in that changes a run's results, the first few of it."""
+    # A key that came later than the run, and is off, changes nothing in it.
+    later = {key: _LATER.get(key, type(value)()) for key, value in wanted.items()}
+    held = {key: off for key, off in later.items() if off == wanted[key]} | held
+    found = [
+        f"{key}={held.get(key, 'missing')!r} there, {wanted.get(key, 'missing')!r} here"
+        for key in sorted((held.keys() | wanted.keys()) - FREE)
+        if held.get(key, "missing") != wanted.get(key, "missing")
+    ]
+    return found if len(found) <= LISTED else [*found[:LISTED], f"and {len(found) - LISTED} more"]
