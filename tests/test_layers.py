@@ -9,7 +9,7 @@ PACKAGE = pathlib.Path(rwp_jax.__file__).parent
 # From the bottom up; packages of one line know nothing of each other.
 LAYERS = (
     ("errors", "losses"),
-    ("files", "names", "configs"),
+    ("files", "names", "configs", "registry"),
     ("models", "data", "distributed"),
     ("attacks",),
     ("runs",),

@@ -8,7 +8,6 @@ from jax import lax
 
 from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.models.classifier import Classifier
-from rwp_jax.models.layers import fold_moments
 
 BN_MODES = ("train", "batch", "eval")
 
@@ -24,7 +23,7 @@ def forward_in_mode(classifier: Classifier, params, bn: str) -> Callable:
         if bn == "eval":
             return classifier.eval(params, batch_stats, images), batch_stats
         logits, moments = classifier.train(params, images)
-        return logits, fold_moments(batch_stats, moments) if bn == "train" else batch_stats
+        return logits, classifier.fold(batch_stats, moments) if bn == "train" else batch_stats
 
     return forward
 

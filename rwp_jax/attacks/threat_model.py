@@ -134,13 +134,13 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
       InputError: for an unknown norm or variant or an epsilon outside its range.
     """
     if norm not in NORMS:
-        raise InputError(f"config.threat.norm={norm!r} must be one of {', '.join(NORMS)}")
+        raise InputError(f"norm={norm!r} must be one of {', '.join(NORMS)}")
     if variant not in VARIANTS:
-        raise InputError(f"config.attack.variant={variant!r} must be one of {', '.join(VARIANTS)}")
+        raise InputError(f"variant={variant!r} must be one of {', '.join(VARIANTS)}")
     # Beyond 1 the L_inf ball holds every image; for L_2 that is a matter of the image's size.
     largest = 1 if norm == "l_inf" else 1000
     if not 0 <= epsilon <= largest:
         raise InputError(
-            f"config.threat.epsilon={epsilon} must be in [0, {largest}] (pixels are in [0, 1]) for {norm}"
+            f"epsilon={epsilon} must be in [0, {largest}] (pixels are in [0, 1]) for {norm}"
         )
     return _THREAT_MODELS[norm, variant](epsilon)

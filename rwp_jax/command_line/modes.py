@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 from absl import flags as absl_flags
 from ml_collections import config_flags
 
@@ -27,6 +28,24 @@ def default_workdir() -> pathlib.Path:
     return pathlib.Path("runs") / "_".join(filter(None, [pathlib.Path(path).stem, argument]))
 
 
+def _path(flag) -> pathlib.Path | None:
+    return pathlib.Path(flag.value) if flag.value else None
+
+
+def _prepare(*dtypes: str) -> None:
+    """Sets up JAX, before it computes, for runs of these dtypes: library code leaves that to its caller."""
+    if "float64" in dtypes:
+        jax.config.update("jax_enable_x64", True)
+    elif "float32" in dtypes:
+        prefer_eigen()
+
+
+def _prepare_for(*directories: pathlib.Path) -> None:
+    """The same for the verdicts of trained networks, which are float32 where training was in bfloat16."""
+    dtypes = [loaded.config_of(directory).dtype for directory in directories]
+    _prepare(*("float64" if dtype == "float64" else "float32" for dtype in dtypes))
+
+
 def train() -> None:
     rendezvous.connect(
         flags.COORDINATOR.value,
@@ -34,60 +53,50 @@ def train() -> None:
         flags.PROCESS_ID.value,
         flags.CONNECT_SECONDS.value,
     )
-    if flags.CONFIG.value.dtype == "float32":
-        prefer_eigen()
-    directory = pathlib.Path(flags.WORKDIR.value) if flags.WORKDIR.value else default_workdir()
-    profile = pathlib.Path(flags.PROFILE.value) if flags.PROFILE.value else None
-    self_training.train(flags.CONFIG.value, directory, flags.RESUME.value, profile)
+    _prepare(flags.CONFIG.value.dtype)
+    directory = _path(flags.WORKDIR) or default_workdir()
+    self_training.train(flags.CONFIG.value, directory, flags.RESUME.value, _path(flags.PROFILE))
 
 
 def label() -> None:
-    directory, output = pathlib.Path(flags.WORKDIR.value), pathlib.Path(flags.OUTPUT.value)
-    pseudo_label.pseudo_label(
-        directory, flags.UNLABELED.value, output, flags.CHECKPOINT.value or "last"
-    )
+    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "last"
+    _prepare_for(directory)
+    pseudo_label.pseudo_label(directory, flags.UNLABELED.value, _path(flags.OUTPUT), which)
 
 
 def evaluate() -> None:
-    directory = pathlib.Path(flags.WORKDIR.value)
-    if loaded.read_config(directory).dtype != "float64":
-        prefer_eigen()
+    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "best"
+    loaded.read_config(directory)  # the zoo's networks have no directory to write to
+    _prepare_for(directory)
     devices.split_cpu()
-    which = flags.CHECKPOINT.value or "best"
     table2.evaluate(
         directory, which, flags.ATTACKS.value, flags.EXAMPLES.value, flags.SAVE_IMAGES.value
     )
 
 
-def optimizer_file() -> pathlib.Path | None:
-    return pathlib.Path(flags.TORCH_OPTIMIZER.value) if flags.TORCH_OPTIMIZER.value else None
-
-
 def import_torch() -> None:
-    directory, checkpoint = (
-        pathlib.Path(flags.WORKDIR.value),
-        pathlib.Path(flags.TORCH_CHECKPOINT.value),
-    )
+    _prepare(flags.CONFIG.value.dtype)
     import_.import_torch(
-        flags.CONFIG.value, directory, checkpoint, optimizer_file(), flags.EPOCH.value
+        flags.CONFIG.value,
+        _path(flags.WORKDIR),
+        _path(flags.TORCH_CHECKPOINT),
+        _path(flags.TORCH_OPTIMIZER),
+        flags.EPOCH.value,
     )
 
 
 def export_torch() -> None:
-    directory, output = pathlib.Path(flags.WORKDIR.value), pathlib.Path(flags.OUTPUT.value)
-    which = flags.CHECKPOINT.value or "best"
-    export.export_torch(directory, which, output, optimizer_file(), flags.SUB_BLOCK1.value)
-
-
-def curves_file() -> pathlib.Path | None:
-    return pathlib.Path(flags.CURVES.value) if flags.CURVES.value else None
+    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "best"
+    _prepare_for(directory)
+    optimizer = _path(flags.TORCH_OPTIMIZER)
+    export.export_torch(directory, which, _path(flags.OUTPUT), optimizer, flags.SUB_BLOCK1.value)
 
 
 def reproduce_paper() -> None:
     reproduce(
         flags.EXPERIMENT.value,
         flags.SCALE.value,
-        pathlib.Path(flags.WORKDIR.value),
+        _path(flags.WORKDIR),
         load_config,
         seeds=flags.SEEDS.value,
         overrides=flags.SETTINGS.value,
@@ -96,13 +105,14 @@ def reproduce_paper() -> None:
         target=flags.TARGET.value,
         devices=flags.DEVICES.value,
         jobs=flags.JOBS.value,
-        curves=curves_file(),
+        curves=_path(flags.CURVES),
     )
 
 
 def plan() -> None:
     if flags.WORKDIR.present:
         raise InputError("--workdir is not for --mode=plan: it writes nothing")
+    _prepare(flags.CONFIG.value.dtype)
     print_plan(flags.CONFIG.value, flags.TARGET.value, flags.DEVICES.value)
 
 
@@ -115,16 +125,15 @@ def workdirs() -> list[pathlib.Path]:
 
 
 def explain_run() -> None:
-    directory, which = pathlib.Path(flags.WORKDIR.value), flags.CHECKPOINT.value or "best"
-    if loaded.read_config(directory).dtype != "float64":
-        prefer_eigen()
+    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "best"
+    _prepare_for(directory, *workdirs())
     explain(directory, workdirs(), which, flags.EXAMPLES.value)
 
 
 def report() -> None:
     directories = workdirs()
-    output = pathlib.Path(flags.WORKDIR.value or "runs/report")
-    side_by_side.compare(directories, output, curves_file(), flags.ONLY.value)
+    output = _path(flags.WORKDIR) or pathlib.Path("runs/report")
+    side_by_side.compare(directories, output, _path(flags.CURVES), flags.ONLY.value)
 
 
 # Which flags each takes, beside --mode and --workdir.

@@ -13,7 +13,7 @@ from rwp_jax.command_line.modes import MODES
 from rwp_jax.command_line.parsing import check_flags, parse_flags
 from rwp_jax.distributed import processes
 from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, as_flags, first_line
 from rwp_jax.training.divergence import NonFiniteLoss
 
 HELP = {"--help", "-help", "-h"}
@@ -74,7 +74,7 @@ def main() -> None:
         InputError,
         OSError,
     ) as error:  # OSError: a directory that cannot be written to, a full disk
-        why = error
+        why = as_flags(error, absl_flags.FLAGS)
     except NonFiniteLoss as error:
         code, why = 1, error
     except Interrupted as error:

@@ -74,7 +74,7 @@ def read_images(path: str) -> np.ndarray:
     """Reads the images `data` uint8 [N, H, W, C] of an npz; raises InputError for anything else."""
     file = pathlib.Path(path)
     if not file.is_file():
-        raise InputError(f"--unlabeled={path} is no file")
+        raise InputError(f"unlabeled={path} is no file")
     (images,) = _npz_arrays(file, (IMAGES,))
     check_images(f"{file}: {IMAGES}", images)
     return images

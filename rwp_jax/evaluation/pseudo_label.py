@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from rwp_jax.data import readers, sources
-from rwp_jax.data.order import padded_batches
-from rwp_jax.distributed import devices
 from rwp_jax.errors import InputError
 from rwp_jax.files import check_free, write_npz
 from rwp_jax.runs.loaded import FinishedRun, load_run
@@ -18,23 +16,9 @@ BATCH_PER_DEVICE = 128
 
 def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 [N] and confidences float32 [N] (the largest softmax) of images uint8 [N, H, W, C]."""
-    batch_size = BATCH_PER_DEVICE * jax.local_device_count()
-
-    def label(params, batch_stats, x):
-        dtype = jax.tree.leaves(params)[0].dtype
-        probabilities = jax.nn.softmax(
-            run.classifier.eval(params, batch_stats, x.astype(dtype) / 255)
-        )
-        return jnp.argmax(probabilities, -1), jnp.max(probabilities, -1)
-
-    mapped = devices.over_examples(label, (False, False, True))
-    labels, confidences = [], []
-    for indices, mask in padded_batches(len(images), batch_size):
-        with jax.default_matmul_precision("highest"):
-            batch = jax.device_get(mapped(run.params, run.batch_stats, images[indices]))
-        labels.append(batch[0][mask])
-        confidences.append(batch[1][mask])
-    return np.concatenate(labels).astype(np.int32), np.concatenate(confidences).astype(np.float32)
+    logits = run.predict(images)
+    confidences = jax.device_get(jnp.max(jax.nn.softmax(logits), -1))
+    return np.argmax(logits, -1).astype(np.int32), confidences.astype(np.float32)
 
 
 def write(path: pathlib.Path, images, labels, confidences) -> None:
@@ -56,16 +40,17 @@ def pseudo_label(workdir: pathlib.Path, unlabeled: str, output: pathlib.Path, wh
     Raises:
       InputError: where there is no such run, no image to label or something in the place of `output`.
     """
-    check_free("--output", output)
+    check_free("output", output)
     images = readers.read_images(unlabeled) if unlabeled else None
     run = load_run(workdir, which)
     if images is None:
         images = sources.load(**run.config.data.to_dict()).x_extra
     if images is None:
-        raise InputError(f"--unlabeled is missing, and {workdir} was trained on all of its labels")
-    if images.shape[-1] != run.channels:
+        raise InputError(f"unlabeled= is missing, and {workdir} was trained on all of its labels")
+    channels = run.image_shape[2]
+    if images.shape[-1] != channels:
         raise InputError(
-            f"--unlabeled={unlabeled}: images are {images.shape}, must have {run.channels} channels"
+            f"unlabeled={unlabeled}: images are {images.shape}, must have {channels} channels"
         )
     labels, confidences = predict(run, images)
     write(output, images, labels, confidences)

@@ -30,20 +30,20 @@ class Subject(NamedTuple):
 def load_subject(directory: pathlib.Path, which: str, examples: int) -> Subject:
     """Loads checkpoint and test images, the first `examples` or all for 0; raises InputError."""
     if examples < 0:
-        raise InputError(f"--examples={examples} must be positive, or 0 for all")
+        raise InputError(f"examples={examples} must be positive, or 0 for all")
     run = load_run(directory, which)
     data = sources.load(**run.config.data.to_dict())
     if examples > len(data.y_test):
-        raise InputError(f"--examples={examples}: there are only {len(data.y_test)} test images")
-    if data.x_test.shape[-1] != run.channels or data.y_test.max() >= run.num_classes:
+        raise InputError(f"examples={examples}: there are only {len(data.y_test)} test images")
+    if data.x_test.shape[-1] != run.image_shape[2] or data.y_test.max() >= run.num_classes:
         raise InputError(
-            f"--workdir={directory}: the network takes {run.channels} channels and tells "
+            f"workdir={directory}: the network takes {run.image_shape[2]} channels and tells "
             f"{run.num_classes} classes apart, the data set has images {data.x_test.shape[1:]} and "
             f"labels up to {data.y_test.max()}"
         )
     if data.num_classes < run.num_classes:
         print(
-            f"--workdir={directory}: the network tells {run.num_classes} classes apart, the data set "
+            f"workdir={directory}: the network tells {run.num_classes} classes apart, the data set "
             f"{run.config.data.name} has only {data.num_classes}: is it the one that it was trained on?"
         )
     count = examples or len(data.y_test)

@@ -16,7 +16,7 @@ from rwp_jax.attacks.autoattack.margins import misclassified
 from rwp_jax.attacks.autoattack.state import read_state
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.distributed.devices import over_examples
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, named_in
 from rwp_jax.evaluation.accuracy import FixedAttack, attack_images
 from rwp_jax.evaluation.store import UNKNOWN, Subject, Verdicts, load_subject, wilson
 from rwp_jax.files import write_json
@@ -208,10 +208,11 @@ def evaluate(
     names = parse_attacks(attacks)
     subject = load_subject(directory, which, examples)
     config = subject.run.config
-    make_threat_model(config.threat.norm, config.threat.epsilon)
+    with named_in("config.threat"):
+        make_threat_model(config.threat.norm, config.threat.epsilon)
     if names != ["natural"] and not config.threat.epsilon > 0:
         raise InputError(
-            f"--workdir={directory}: its config.threat.epsilon={config.threat.epsilon} leaves nothing to "
+            f"workdir={directory}: its config.threat.epsilon={config.threat.epsilon} leaves nothing to "
             "attack; only --attacks=natural is possible"
         )
     output = directory / EVALUATION / (f"{which}_{examples}" if examples else which)

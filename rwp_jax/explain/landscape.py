@@ -13,11 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from rwp_jax.explain.probe import Probe
-from rwp_jax.training.weight_perturbation import (
-    is_perturbed,
-    make_weight_perturbation,
-    perturb_and_differentiate,
-)
+from rwp_jax.training.objectives import own_loss
+from rwp_jax.training.weight_ascent import perturb_and_differentiate
+from rwp_jax.training.weight_perturbation import is_perturbed, make_weight_perturbation
 
 RANDOM_DIRECTIONS = 5
 RANDOM_DISTANCES = np.linspace(-1, 1, 17)
@@ -66,7 +64,7 @@ def adversarial_direction(probe: Probe, name: str) -> Any | None:
     def perturb(params):
         x_adv = probe.attacked(params)
         found = perturb_and_differentiate(
-            lambda w: probe.per_example(w, x_adv), params, perturbation
+            lambda w: probe.per_example(w, x_adv), params, perturbation, gate_loss=own_loss
         )
         return found.v, found.steps
 

@@ -7,8 +7,6 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-
 from rwp_jax.data.sources import DataSize
 from rwp_jax.hardware import cost, counts
 from rwp_jax.hardware.datasheets import GIB
@@ -187,8 +185,6 @@ def print_plan(config, target: str, devices: int | None) -> None:
       InputError: for hardware or a config that cannot be, and where it does not fit.
     """
     only_compile()
-    if config.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
     hardware = find_hardware(target, devices)
     check(config, hardware)
     path = config.extra_data.path

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,9 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from rwp_jax.errors import InputError
-from rwp_jax.models.layers import BatchNorm, Conv, kaiming_normal_fan_out, torch_default_init
+from rwp_jax.models.layers import (
+    BatchNorm,
+    Conv,
+    fold_moments,
+    kaiming_normal_fan_out,
+    torch_default_init,
+)
 from rwp_jax.models.preact_resnet import preact_resnet18
 from rwp_jax.models.wide_resnet import wide_resnet
+from rwp_jax.registry import Registry
 
 DEEPEST, WIDEST = 1000, 100  # more is a slip of the finger, and would be built for hours
 ACCEPTED = (
@@ -25,32 +33,95 @@ DTYPES = ("float32", "bfloat16", "float64")
 class Classifier(NamedTuple):
     """A network without state. Images are [B, H, W, C] pixels in [0, 1], logits [B, num_classes].
 
+    Parameters and running statistics are trees of arrays.
+
     Attributes:
       init: (key, image_shape) -> (params, batch_stats); image_shape is (H, W, C).
       train: (params, images) -> (logits, moments), normalised by the moments of the (global) batch.
-        `moments` has the structure of batch_stats; see `layers.fold_moments`.
       eval: (params, batch_stats, images) -> logits, normalised by the running statistics.
+      fold: (batch_stats, moments) -> running statistics after one training-mode forward. By default as
+        PyTorch, for moments of the structure of batch_stats: see `layers.fold_moments`.
     """
 
     init: Callable
     train: Callable
     eval: Callable
+    fold: Callable = fold_moments
 
 
-def check_name(name: str) -> tuple[int, int] | None:
-    """Returns (depth, width) of a WideResNet, None for preactresnet18; raises InputError otherwise."""
-    if name == "preactresnet18":
-        return None
+def _wide_resnet_size(name: str) -> tuple[int, int] | None:
+    """Depth and width of `wrn-DEPTH-WIDTH`; None for another name or sizes that no such network has."""
     match = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
     depth, width = map(int, match.groups()) if match else (0, 0)
-    if not (10 <= depth <= DEEPEST and (depth - 4) % 6 == 0 and 1 <= width <= WIDEST):
-        raise InputError(f"config.model.name={name!r} is no known model: it must be {ACCEPTED}")
-    return depth, width
+    possible = 10 <= depth <= DEEPEST and (depth - 4) % 6 == 0 and 1 <= width <= WIDEST
+    return (depth, width) if possible else None
 
 
-def channels_and_classes(params) -> tuple[int, int]:
-    """Channels of the images that a network with these parameters takes, and classes it tells apart."""
-    return params["conv1"]["kernel"].shape[2], params["linear"]["bias"].shape[0]
+def _build(
+    make_module: Callable, kernel_init, num_classes: int, *, dtype: str, axis_name
+) -> Classifier:
+    """A network of this package; `make_module` takes num_classes, conv, norm and param_dtype."""
+    param_dtype = _param_dtype(dtype)
+    dtypes = {"dtype": jnp.dtype(dtype), "param_dtype": param_dtype}
+    conv = functools.partial(Conv, kernel_init=kernel_init, **dtypes)
+
+    def network(use_running_average):
+        norm = functools.partial(
+            BatchNorm, use_running_average=use_running_average, axis_name=axis_name, **dtypes
+        )
+        return make_module(num_classes=num_classes, conv=conv, norm=norm, param_dtype=param_dtype)
+
+    def init(key, image_shape):
+        variables = network(True).init(key, jnp.zeros((1, *image_shape), param_dtype))
+        return variables["params"], variables["batch_stats"]
+
+    def train(params, images):
+        logits, updated = network(False).apply({"params": params}, images, mutable=["moments"])
+        return logits, updated["moments"]
+
+    def evaluate(params, batch_stats, images):
+        return network(True).apply({"params": params, "batch_stats": batch_stats}, images)
+
+    return Classifier(init, train, evaluate)
+
+
+MODELS = Registry(
+    "model", {"preactresnet18": functools.partial(_build, preact_resnet18, torch_default_init)}
+)
+
+
+def register_model(name: str, builder: Callable[..., Classifier]) -> None:
+    """Makes a network of one's own available as `config.model.name`.
+
+    Runs remember the module that called this, and import it when they are evaluated or loaded.
+
+    Args:
+      name: of the network; the package's own names are taken.
+      builder: called as builder(num_classes, dtype=DTYPE, axis_name=NAME), dtype one of DTYPES and
+        axis_name the mapped axis over which batch moments are shared (None: a single device); returns a
+        `Classifier` of images that are normalised already. `from_linen` and `from_nnx` make builders.
+
+    Raises:
+      InputError: for a name that is taken, or a builder that cannot be called.
+    """
+    MODELS.register(name, builder, sys._getframe(1).f_globals)
+
+
+def _builder(name: str) -> Callable[..., Classifier]:
+    """Raises InputError for a name that no network has."""
+    if name in MODELS:
+        return MODELS[name]
+    size = _wide_resnet_size(name)
+    if size is None:
+        registered = [f"{other} (registered)" for other in MODELS if MODELS.origin(other)]
+        raise InputError(
+            f"name={name!r} is no known model: it must be {', '.join([ACCEPTED, *registered])}"
+        )
+    return functools.partial(_build, functools.partial(wide_resnet, *size), kaiming_normal_fan_out)
+
+
+def _param_dtype(dtype: str):
+    return jnp.float64 if dtype == "float64" else jnp.float32
 
 
 def make_classifier(
@@ -64,7 +135,7 @@ def make_classifier(
     """Builds the network `name`.
 
     Args:
-      name: `preactresnet18` or `wrn-D-W`.
+      name: `preactresnet18`, `wrn-DEPTH-WIDTH`, or one that `register_model` knows.
       num_classes: width of the logits.
       mean: per-channel mean in pixel units that the input is normalised by; empty for none.
       std: per-channel standard deviation, likewise.
@@ -75,26 +146,11 @@ def make_classifier(
     Raises:
       InputError: for an unknown name or dtype.
     """
-    depth_width = check_name(name)
+    builder = _builder(name)
     if dtype not in DTYPES:
-        raise InputError(f"config.dtype={dtype!r} must be one of {', '.join(DTYPES)}")
-    param_dtype = jnp.float64 if dtype == "float64" else jnp.float32
-    dtypes = {"dtype": jnp.dtype(dtype), "param_dtype": param_dtype}
-    conv = functools.partial(
-        Conv, kernel_init=kaiming_normal_fan_out if depth_width else torch_default_init, **dtypes
-    )
-
-    def network(use_running_average):
-        norm = functools.partial(
-            BatchNorm, use_running_average=use_running_average, axis_name=axis_name, **dtypes
-        )
-        common = {
-            "num_classes": num_classes,
-            "conv": conv,
-            "norm": norm,
-            "param_dtype": param_dtype,
-        }
-        return wide_resnet(*depth_width, **common) if depth_width else preact_resnet18(**common)
+        raise InputError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
+    network = builder(num_classes, dtype=dtype, axis_name=axis_name)
+    param_dtype = _param_dtype(dtype)
 
     def normalize(images):
         images = images.astype(param_dtype)
@@ -102,18 +158,10 @@ def make_classifier(
             images = (images - np.asarray(mean, param_dtype)) / np.asarray(std, param_dtype)
         return images
 
-    def init(key, image_shape):
-        variables = network(True).init(key, jnp.zeros((1, *image_shape), param_dtype))
-        return variables["params"], variables["batch_stats"]
-
-    def train(params, images):
-        logits, updated = network(False).apply(
-            {"params": params}, normalize(images), mutable=["moments"]
-        )
-        return logits, updated["moments"]
-
-    def evaluate(params, batch_stats, images):
-        variables = {"params": params, "batch_stats": batch_stats}
-        return network(True).apply(variables, normalize(images))
-
-    return Classifier(jax.jit(init, static_argnums=1), train, evaluate)
+    return network._replace(
+        init=jax.jit(network.init, static_argnums=1),
+        train=lambda params, images: network.train(params, normalize(images)),
+        eval=lambda params, batch_stats, images: network.eval(
+            params, batch_stats, normalize(images)
+        ),
+    )

@@ -19,10 +19,10 @@ from rwp_jax.parity.recipe import Network, make_network, make_recipe
 from rwp_jax.pytorch.state_dict import to_state_dict
 from rwp_jax.training.objectives import Batch, make_objective
 from rwp_jax.training.train_step import TrainState, attack_and_update
+from rwp_jax.training.weight_ascent import perturb_and_differentiate
 from rwp_jax.training.weight_perturbation import (
     is_perturbed,
     make_weight_perturbation,
-    perturb_and_differentiate,
     perturbed_norm,
 )
 

@@ -10,7 +10,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.files import check_free
 from rwp_jax.pytorch import contents, files
 from rwp_jax.pytorch.contents import Parts
-from rwp_jax.pytorch.state_dict import to_state_dict
+from rwp_jax.pytorch.state_dict import check_has_names, to_state_dict
 from rwp_jax.runs.loaded import FinishedRun, load_run
 from rwp_jax.training.optimizer import make_schedule
 
@@ -109,20 +109,19 @@ def export_torch(
     Raises:
       InputError: for bad input, before anything is written.
     """
-    check_free("--output", output)
+    check_free("output", output)
     if optimizer:
         check_free("--torch_optimizer", optimizer)
     if optimizer and optimizer.suffix == files.SAFETENSORS:
-        raise InputError(
-            f"--torch_optimizer={optimizer}: safetensors holds no state of an optimiser"
-        )
+        raise InputError(f"torch_optimizer={optimizer}: safetensors holds no state of an optimiser")
     if optimizer and optimizer.resolve() == output.resolve():
-        raise InputError(f"--output={output} and --torch_optimizer must be two files")
+        raise InputError(f"output={output} and --torch_optimizer must be two files")
     if optimizer and which.endswith("_ema"):
         raise InputError(
             f"--torch_optimizer is for the trained weights, --checkpoint={which} are averaged ones"
         )
     run, form = load_run(directory, which), contents.load_aside(directory)
+    check_has_names(run.config.model.name)
     entries = _state_dict(run, form, sub_block1)
     nested = form.nested if form and output.suffix != files.SAFETENSORS else ""
     files.write(output, {nested: entries} if nested else entries)

@@ -15,9 +15,10 @@ from rwp_jax.errors import InputError
 from rwp_jax.files import write_json
 from rwp_jax.pytorch import contents, files
 from rwp_jax.pytorch.contents import Parts
-from rwp_jax.pytorch.state_dict import from_state_dict
+from rwp_jax.pytorch.state_dict import check_has_names, from_state_dict
 from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
+from rwp_jax.runs.network import Network, write_network
 from rwp_jax.training import experiment
 from rwp_jax.training.train_step import TrainState, init_state
 from rwp_jax.training.weight_averaging import Average
@@ -109,17 +110,16 @@ def import_torch(
     entries, nested = files.read_state_dict(checkpoint)
     parts = contents.split(entries, nested)
     config = _with_normalization(config, parts, checkpoint)
-    if config.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
     experiment.check_values(config)
+    check_has_names(config.model.name)
     if not 0 <= epoch <= config.epochs:
         raise InputError(
-            f"--epoch={epoch} must be in [1, config.epochs={config.epochs}], or 0 for the last"
+            f"epoch={epoch} must be in [1, config.epochs={config.epochs}], or 0 for the last"
         )
     epoch = epoch or config.epochs
     plain_config = json.loads(config.to_json())
     if layout.check(directory, plain_config, resume=True):
-        raise InputError(f"--workdir={directory} holds a run already: choose an empty directory")
+        raise InputError(f"workdir={directory} holds a run already: choose an empty directory")
 
     name, num_classes = config.model.name, contents.num_classes_of(parts)
     stem = parts.network.get("conv1.weight", np.empty((0, 3, 0, 0)))
@@ -156,6 +156,7 @@ def import_torch(
     checkpoints.close()
     # The config last: what a kill leaves without it is no run, which would train from the beginning.
     contents.save_aside(directory, parts)
+    write_network(directory, Network((0, 0, channels), num_classes))
     write_json(directory / layout.CONFIG, plain_config)
     mean, std = (
         ", ".join(f"{value:.6g}" for value in values) for values in (parts.mean, parts.std)

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
+from rwp_jax.errors import InputError
+from rwp_jax.models.classifier import MODELS
+
 _LEAVES = {
     ("params", "kernel"): "weight",
     ("params", "scale"): "weight",
@@ -13,6 +16,15 @@ _LEAVES = {
     ("batch_stats", "mean"): "running_mean",
     ("batch_stats", "var"): "running_var",
 }
+
+
+def check_has_names(model_name: str) -> None:
+    """Raises InputError for a registered network, whose parameters have no names in PyTorch."""
+    if MODELS.origin(model_name):
+        raise InputError(
+            f"config.model.name={model_name!r} is registered: only the package's own networks have "
+            "names in PyTorch"
+        )
 
 
 def _torch_module(model_name: str, modules: tuple[str, ...]) -> str:

@@ -14,7 +14,7 @@ from rwp_jax.report.page import PAGE, Picture, Section, write_page
 from rwp_jax.report.published import choose_published, read_published
 from rwp_jax.report.results import Result, read_result
 from rwp_jax.report.table import as_text, write_csv
-from rwp_jax.runs import layout
+from rwp_jax.runs.config import FREE
 
 PICTURE, GATE = "learning_curves.png", "gate.png"
 
@@ -22,7 +22,7 @@ PICTURE, GATE = "learning_curves.png", "gate.png"
 def _same_but_seed(result: Result) -> str:
     """Equal for runs whose configs differ in the seed alone, if both are finished or as far."""
     config = result.config.copy_and_resolve_references().to_dict()
-    for key in {"seed", *layout.FREE}:
+    for key in {"seed", *FREE}:
         config.pop(key, None)
     return json.dumps([config, len(result.epochs)], sort_keys=True)
 

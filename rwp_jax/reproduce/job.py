@@ -22,6 +22,8 @@ def _end_with_parent() -> None:
 def main(cores: set[int]) -> int:
     """Trains on these cores; returns the exit code."""
     os.sched_setaffinity(0, cores)  # before JAX counts them
+    import jax
+
     from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
     from rwp_jax.errors import InputError
     from rwp_jax.runs import layout
@@ -30,6 +32,8 @@ def main(cores: set[int]) -> int:
 
     end_on_sigterm("ended by SIGTERM")
     config, directory = pickle.load(sys.stdin.buffer)
+    if config.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         self_training.train(config, directory)

@@ -3,6 +3,8 @@
 import pathlib
 from collections.abc import Callable, Sequence
 
+import jax
+
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import table2
 from rwp_jax.hardware import cost
@@ -78,6 +80,8 @@ def reproduce(
     runs = run_list.make_plan(wanted, seeds, settings, directory, load_config)
     chosen = run_list.select(runs, only or "*")
     attacks = tuple(COLUMNS) if wanted.layout == "table2" else ()
+    if any(run.config.dtype == "float64" for run in chosen):
+        jax.config.update("jax_enable_x64", True)
     _check(chosen, runs)
     if show_plan:
         hardware = find_hardware(target, devices) if target else None

@@ -34,7 +34,7 @@ def check_records(
       mine: the marks that they should have.
     """
     for record in records:
-        which = f"--workdir={directory}: the checkpoint of step {record['step']}"
+        which = f"workdir={directory}: the checkpoint of step {record['step']}"
         found = differences(record.get("config", mine["config"]), mine["config"])
         if found:
             raise InputError(
@@ -57,6 +57,6 @@ def check_not_lost(directory: pathlib.Path) -> None:
     epochs = {record["epoch"] for record in read_metrics(directory)}
     if (directory / layout.SUMMARY).exists() or len(epochs) > 2:
         raise InputError(
-            f"--workdir={directory} holds the metrics of a run, but its checkpoints are gone: put them "
+            f"workdir={directory} holds the metrics of a run, but its checkpoints are gone: put them "
             "back, or choose another directory"
         )

@@ -46,34 +46,34 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
     """
     try:
         if workdir.is_symlink() and not workdir.exists():
-            raise InputError(f"--workdir={workdir} is a link to a directory that does not exist")
+            raise InputError(f"workdir={workdir} is a link to a directory that does not exist")
         existing = next(p for p in (workdir, *workdir.absolute().parents) if p.exists())
         if not existing.is_dir():
-            raise InputError(f"--workdir={workdir}: {existing} is a file, must be a directory")
+            raise InputError(f"workdir={workdir}: {existing} is a file, must be a directory")
         if not os.access(existing, os.W_OK | os.X_OK):
-            raise InputError(f"--workdir={workdir}: no permission to write in {existing}")
+            raise InputError(f"workdir={workdir}: no permission to write in {existing}")
         # A kill in the first moment of a run may leave an unfinished file, which is nothing to keep.
         leftover = lambda path: path.suffix == PARTIAL or path.name == LOCK
         if existing != workdir or all(map(leftover, workdir.iterdir())):
             return False
     except OSError as error:
-        raise InputError(f"--workdir={workdir}: {error.strerror}") from None
+        raise InputError(f"workdir={workdir}: {error.strerror}") from None
     path = workdir / CONFIG
     try:
         held = flatten(json.loads(path.read_text()))
     except (OSError, ValueError, AttributeError):
         raise InputError(
-            f"--workdir={workdir} holds files but no readable {CONFIG}: choose an empty directory"
+            f"workdir={workdir} holds files but no readable {CONFIG}: choose an empty directory"
         ) from None
     different = differences(held, flatten(json.loads(json.dumps(config))))
     if different:
         raise InputError(
-            f"--workdir={workdir} holds a run of another config ({'; '.join(different)}): "
+            f"workdir={workdir} holds a run of another config ({'; '.join(different)}): "
             "choose another directory"
         )
     if not resume:
         raise InputError(
-            f"--workdir={workdir} holds a run of this config and --noresume was given: "
+            f"workdir={workdir} holds a run of this config, and resume is off (--noresume): "
             "choose another directory, or let it resume"
         )
     return True
@@ -93,7 +93,7 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "another process"
-            raise InUse(f"--workdir={workdir} is in use by {owner}") from None
+            raise InUse(f"workdir={workdir} is in use by {owner}") from None
         except OSError:  # no locks here
             pass
         file.truncate(0)

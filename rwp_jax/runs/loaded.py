@@ -1,22 +1,32 @@
 """The network that a run trained, from its directory or the zoo."""
 
+import dataclasses
+import functools
 import json
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
+from rwp_jax.data import sources
+from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError
-from rwp_jax.models.classifier import Classifier, channels_and_classes, make_classifier
+from rwp_jax.errors import InputError, named_in
+from rwp_jax.models.classifier import Classifier, make_classifier
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.runs.config import completed
+from rwp_jax.runs.network import Network, network_of, read_network, require_model
 from rwp_jax.runs.resume_point import WHICH
 
+_PREDICTED_PER_DEVICE = 256
 
-class FinishedRun(NamedTuple):
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
     """A trained network.
 
     Attributes:
@@ -25,9 +35,11 @@ class FinishedRun(NamedTuple):
       classifier: the network's functions.
       params: its parameters, on all devices of this host.
       batch_stats: its running statistics, likewise.
-      channels: of the images that it takes.
+      image_shape: (H, W, C) of the images that it takes; H and W are 0 where they are not known.
       num_classes: that it tells apart.
       saved: the training state as it was saved, nested dicts of NumPy arrays.
+      test_images: of the run's data set, uint8 [N, H, W, C], read when first asked for.
+      test_labels: theirs, int32 [N].
     """
 
     config: ml_collections.ConfigDict
@@ -35,16 +47,74 @@ class FinishedRun(NamedTuple):
     classifier: Classifier
     params: Any
     batch_stats: Any
-    channels: int
+    image_shape: tuple[int, int, int]
     num_classes: int
     saved: dict[str, Any]
+
+    def predict(self, images) -> np.ndarray:
+        """Logits of images, by the running statistics and at the highest precision of the device.
+
+        Args:
+          images: uint8 [N, H, W, C], or floating-point in [0, 1].
+
+        Returns:
+          [N, num_classes], float32 (float64 for a run in float64).
+
+        Raises:
+          InputError: for images of another kind or shape, or pixels out of range.
+        """
+        images = self._checked(np.asarray(images))
+        batch_size = _PREDICTED_PER_DEVICE * jax.local_device_count()
+        logits = [np.zeros((0, self.num_classes), jax.tree.leaves(self.params)[0].dtype)]
+        with jax.default_matmul_precision("highest"):
+            for indices, mask in padded_batches(len(images), batch_size):
+                batch = self._logits(self.params, self.batch_stats, images[indices])
+                logits.append(np.asarray(batch)[mask])
+        return np.concatenate(logits)
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        """The images, unless they are not what the network takes."""
+        floating = np.issubdtype(images.dtype, np.floating)
+        if not floating and images.dtype != np.uint8:
+            raise InputError(
+                f"images= are {images.dtype}, must be uint8, or floating-point in [0, 1]"
+            )
+        known, shape = self.image_shape, images.shape[1:]
+        fits = len(shape) == 3 and shape[2] == known[2] and known[:2] in ((0, 0), shape[:2])
+        if not fits:
+            sizes = [str(size or name) for name, size in zip("HWC", known, strict=True)]
+            raise InputError(f"images= have shape {images.shape}, must be [N, {', '.join(sizes)}]")
+        if floating and not ((images >= 0) & (images <= 1)).all():  # NaN is neither
+            raise InputError("images= have pixels outside [0, 1]: give uint8, or divide by 255")
+        return images
+
+    @functools.cached_property
+    def _logits(self) -> devices.Mapped:
+        def logits(params, batch_stats, x):
+            dtype = jax.tree.leaves(params)[0].dtype
+            scale = 255 if x.dtype == jnp.uint8 else 1
+            return self.classifier.eval(params, batch_stats, x.astype(dtype) / scale)
+
+        return devices.over_examples(logits, (False, False, True))
+
+    @functools.cached_property
+    def _data(self) -> sources.Dataset:
+        return sources.load(**self.config.data.to_dict())
+
+    @property
+    def test_images(self) -> np.ndarray:
+        return self._data.x_test
+
+    @property
+    def test_labels(self) -> np.ndarray:
+        return self._data.y_test
 
 
 def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
     """Reads the config of a run; raises InputError where the directory holds none."""
     if str(directory).startswith(zoo.PREFIX):
         raise InputError(
-            f"--workdir={directory} is a network of the zoo, which has no directory to write to: "
+            f"workdir={directory} is a network of the zoo, which has no directory to write to: "
             "load_run takes it, and so does --mode=pseudo_label"
         )
     try:
@@ -59,9 +129,16 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
         return config
     except (OSError, ValueError, TypeError, AttributeError):
         raise InputError(
-            f"--workdir={directory} holds no run: no readable {layout.CONFIG}, or keys are missing in it "
+            f"workdir={directory} holds no run: no readable {layout.CONFIG}, or keys are missing in it "
             "or of another type"
         ) from None
+
+
+def config_of(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
+    """The config of what `load_run` takes, a run's directory or a network of the zoo."""
+    if str(workdir).startswith(zoo.PREFIX):
+        return ml_collections.ConfigDict(zoo.read_card(str(workdir)).config)
+    return read_config(pathlib.Path(workdir))
 
 
 def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: list[str]) -> None:
@@ -73,44 +150,62 @@ def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: l
     if epoch != record["epoch"]:
         why = f" ({damages[0]})" if damages else ""
         raise InputError(
-            f"--checkpoint={which} of {directory} was after epoch {epoch + 1} and is lost{why}: the "
+            f"checkpoint={which} of {directory} was after epoch {epoch + 1} and is lost{why}: the "
             "training command makes it again from the one before"
         )
 
 
-def load_run(directory: pathlib.Path | str, which: str = "best") -> FinishedRun:
+def _check_precision(config: ml_collections.ConfigDict, owner: str) -> None:
+    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise InputError(
+            f"{owner} was trained in float64, which needs JAX_ENABLE_X64=1, or "
+            "jax.config.update('jax_enable_x64', True) before any array is made"
+        )
+
+
+def load_run(workdir: pathlib.Path | str, checkpoint: str = "best") -> FinishedRun:
     """Loads a checkpoint of a run, finished or not, or a network of the zoo.
 
-    Predictions are in float32, in float64 where the run was.
+    Predictions are in float32, in float64 where the run was. A model or objective that a module of the
+    user's registered is looked for in that module.
 
     Args:
-      directory: of the run; or `zoo:NAME`, of which there is one checkpoint, whatever `which` says.
-      which: one of `resume_point.WHICH`.
+      workdir: directory of the run; or `zoo:NAME`, of which there is one checkpoint, whatever `checkpoint`
+        says.
+      checkpoint: one of `resume_point.WHICH`.
 
     Raises:
       InputError: where the directory holds no run or the run no checkpoint; for a name that is not in the
-        zoo.
+        zoo; for a run in float64 without jax_enable_x64; where its network's module cannot be imported.
     """
-    if which not in WHICH:
-        raise InputError(f"--checkpoint={which} must be one of {', '.join(WHICH)}")
-    if str(directory).startswith(zoo.PREFIX):
-        return _from_zoo(str(directory))
-    directory = pathlib.Path(directory)
+    if checkpoint not in WHICH:
+        raise InputError(f"checkpoint={checkpoint} must be one of {', '.join(WHICH)}")
+    if str(workdir).startswith(zoo.PREFIX):
+        return _from_zoo(str(workdir))
+    directory = pathlib.Path(workdir)
     config = read_config(directory)
     if not (directory / DIRECTORY).is_dir():
-        raise InputError(f"--workdir={directory} holds a run without checkpoints")
-    if config.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
+        raise InputError(f"workdir={directory} holds a run without checkpoints")
+    _check_precision(config, f"workdir={directory}")
+    network = read_network(directory)
+    require_model(directory, config.model.name, network)
+    record, saved = _checkpoint(directory, checkpoint, config)
+    weights = saved["ema"] if checkpoint.endswith("_ema") else saved
+    return _finished_run(config, record["epoch"], weights, saved, network)
+
+
+def _checkpoint(directory: pathlib.Path, which: str, config) -> tuple[dict, dict]:
+    """Record and arrays of a checkpoint; raises InputError where the run has none of that name."""
     checkpoints = Checkpoints(directory)
     record = checkpoints.find(which)
     if record is None and checkpoints.find("last"):
         lacks = "held no images out for validation" if "valid" in which else "averaged no weights"
         if config.data.get("validation_examples") if "valid" in which else config.get("ema_decay"):
             lacks = f"is not evaluated yet, config.evaluation.every being {config.evaluation.every}"
-        raise InputError(f"--checkpoint={which}: the run in {directory} {lacks}")
+        raise InputError(f"checkpoint={which}: the run in {directory} {lacks}")
     if record is None:
         why = f": {checkpoints.damages()[0]}" if checkpoints.damages() else ""
-        raise InputError(f"--workdir={directory} holds a run without checkpoints{why}")
+        raise InputError(f"workdir={directory} holds a run without checkpoints{why}")
     if "pgd_accuracy" not in record and which == "best" and config.evaluation.every > 1:
         print(
             f"{directory}: no epoch is evaluated yet: the newest stands in for the best", flush=True
@@ -120,26 +215,38 @@ def load_run(directory: pathlib.Path | str, which: str = "best") -> FinishedRun:
         print(f"{why}: {which} is the one after epoch {record['epoch'] + 1}", flush=True)
     saved = checkpoints.load(record)
     checkpoints.close()
-    weights = saved["ema"] if which.endswith("_ema") else saved
-    return _finished_run(config, record["epoch"], weights, saved)
+    return record, saved
 
 
-def _finished_run(config, epoch: int, weights: dict, saved: dict) -> FinishedRun:
+def _finished_run(
+    config, epoch: int, weights: dict, saved: dict, network: Network | None = None
+) -> FinishedRun:
     """The network of a config with these `params` and `batch_stats`."""
-    channels, num_classes = channels_and_classes(weights["params"])
+    if network is None:
+        network = network_of(weights["params"])
     model, dtype = config.model, "float64" if config.dtype == "float64" else "float32"
-    classifier = make_classifier(
-        model.name, num_classes, tuple(model.mean), tuple(model.std), dtype=dtype
+    with named_in("config.model", dtype="config"):
+        classifier = make_classifier(
+            model.name, network.num_classes, tuple(model.mean), tuple(model.std), dtype=dtype
+        )
+    # A network without running statistics has none in its checkpoint.
+    variables = weights["params"], weights.get("batch_stats", {})
+    params, batch_stats = devices.replicate_on_this_host(variables)
+    return FinishedRun(
+        config,
+        epoch,
+        classifier,
+        params,
+        batch_stats,
+        network.image_shape,
+        network.num_classes,
+        saved,
     )
-    params, batch_stats = devices.replicate_on_this_host(
-        (weights["params"], weights["batch_stats"])
-    )
-    return FinishedRun(config, epoch, classifier, params, batch_stats, channels, num_classes, saved)
 
 
 def _from_zoo(name: str) -> FinishedRun:
     card = zoo.read_card(name)
+    config = ml_collections.ConfigDict(card.config)
+    _check_precision(config, name)
     network = zoo.read_network(card)
-    if card.config["dtype"] == "float64":
-        jax.config.update("jax_enable_x64", True)
-    return _finished_run(ml_collections.ConfigDict(card.config), card.epoch, network, network)
+    return _finished_run(config, card.epoch, network, network)

@@ -1,32 +1,30 @@
 """From a config to the parts of a run, with every value checked before anything is compiled."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.data import readers, sources
 from rwp_jax.data.augment import make_augment
 from rwp_jax.data.order import Mixture, make_mixture
 from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed.devices import AXIS, Mapped, check_batch_size, data_parallel
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, named_in
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
-from rwp_jax.models.classifier import make_classifier
-from rwp_jax.runs.config import flatten
-from rwp_jax.training.objectives import Objective, make_objective
+from rwp_jax.models.classifier import MODELS, make_classifier
+from rwp_jax.runs.network import Network
+from rwp_jax.training.config_checks import check_numbers, check_precision
+from rwp_jax.training.objectives import OBJECTIVES, Objective, make_objective
 from rwp_jax.training.optimizer import make_schedule, make_sgd
 from rwp_jax.training.train_step import PGDSettings, Recipe, TrainingSet, make_train_step
 from rwp_jax.training.weight_perturbation import WeightPerturbation, make_weight_perturbation
 
-GRADIENT_DTYPES = ("", "bfloat16")
-_FLOAT32_MAX = float(np.finfo(np.float32).max)
 _MOST_STEPS = 2**28  # schedules count quarters of training in int32
 
 
@@ -47,88 +45,9 @@ class Parts(NamedTuple):
     evaluate: Callable
 
 
-def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) -> None:
-    """Raises InputError unless the number under the dotted key satisfies `holds` (NaN never does)."""
-    value = config
-    for part in key.split("."):
-        value = value[part]
-    if math.isnan(value) or not holds(value):
-        raise InputError(f"config.{key}={value} must be {accepted}")
-
-
-def check_numbers(config) -> None:
-    """Checks what no part checks for itself; raises InputError."""
-    for key, value in flatten(config.to_dict()).items():
-        numbers = value if isinstance(value, tuple | list) else (value,)
-        if any(isinstance(n, float) and _FLOAT32_MAX < abs(n) < math.inf for n in numbers):
-            raise InputError(
-                f"config.{key}={value} must be within {_FLOAT32_MAX:.3g}, as float32 is"
-            )
-    whole = lambda low: lambda value: low <= value < 2**31
-    for key in ("epochs", "evaluation.every"):
-        _require(config, key, "at least 1 and below 2^31", whole(1))
-    for key in (
-        "seed",
-        "epoch_examples",
-        "checkpoint_steps",
-        "attack.steps",
-        "data.train_examples",
-        "data.validation_examples",
-        "data.labeled_examples",
-        "self_training.epochs",
-        "evaluation.steps",
-        "evaluation.train_examples",
-        "weight_perturbation.steps",
-        "weight_perturbation.start_epoch",
-    ):
-        _require(config, key, "at least 0 and below 2^31", whole(0))
-    for key in (
-        "attack.step_size",
-        "evaluation.step_size",
-        "optimizer.weight_decay",
-        "extra_data.weight",
-    ):
-        _require(config, key, "in [0, inf)", lambda value: 0 <= value < math.inf)
-    _require(
-        config,
-        "extra_data.unlabeled_fraction",
-        "in [0, 1), so that labelled examples are left in a batch, or -1 for one pool",
-        lambda fraction: 0 <= fraction < 1 or fraction == -1,
-    )
-    _require(config, "optimizer.learning_rate", "in (0, inf)", lambda lr: 0 < lr < math.inf)
-    for key in ("optimizer.momentum", "ema_decay"):
-        _require(config, key, "in [0, 1)", lambda value: 0 <= value < 1)
-    if config.optimizer.nesterov and not config.optimizer.momentum:
-        raise InputError("config.optimizer.nesterov=True needs config.optimizer.momentum > 0")
-    for key in ("mean", "std"):
-        if not all(isinstance(value, int | float) for value in config.model[key]):
-            raise InputError(f"config.model.{key}={config.model[key]!r} must be a tuple of numbers")
-    if config.attack.bn not in BN_MODES:
-        raise InputError(
-            f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(BN_MODES)}"
-        )
-
-
-def check_precision(config) -> None:
-    """Checks that the dtypes go together; raises InputError."""
-    if config.gradient_dtype not in GRADIENT_DTYPES:
-        raise InputError(
-            f"config.gradient_dtype={config.gradient_dtype!r} must be '' (their own) or 'bfloat16'"
-        )
-    if config.dtype == "float64" and config.gradient_dtype:
-        raise InputError(
-            "config.dtype='float64' and config.gradient_dtype='bfloat16' exclude each other: one is for "
-            "exact numbers, the other for speed"
-        )
-    if config.dtype == "bfloat16" and jax.config.jax_enable_x64:
-        raise InputError(
-            "config.dtype='bfloat16' and JAX_ENABLE_X64 exclude each other: unset the one, or choose "
-            "config.dtype='float64'"
-        )
-
-
 def _objective(config) -> Objective:
-    return make_objective(**config.objective.to_dict())
+    with named_in("config.objective"):
+        return make_objective(**config.objective.to_dict())
 
 
 def load_data(config) -> Dataset:
@@ -221,6 +140,12 @@ def check_values(config, devices: int | None = None) -> None:
     check_precision(config)
     for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):
         check_batch_size(f"config.{key}", section.batch_size, devices)
+    objective = _objective(config)
+    if objective.attack_loss and config.attack.bn not in objective.attack_modes:
+        raise InputError(
+            f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(objective.attack_modes)} for "
+            f"config.objective.name={config.objective.name!r}, whose reference attacks so"
+        )
     build(config, num_classes=2, steps_per_epoch=1)
 
 
@@ -235,11 +160,22 @@ def check_config(config, devices: int | None = None) -> None:
         )
 
 
+def network_of(config, dataset: Dataset) -> Network:
+    """What a run's directory says of its network."""
+    return Network(
+        dataset.x_train.shape[1:],
+        dataset.num_classes,
+        MODELS.origin(config.model.name),
+        OBJECTIVES.origin(config.objective.name),
+    )
+
+
 def weight_perturbation_of(config) -> WeightPerturbation:
     """The config's; raises InputError for values that it refuses."""
     perturbation = config.weight_perturbation.to_dict()
     del perturbation["start_epoch"]  # what the step asks for, not what it is
-    return make_weight_perturbation(**perturbation)
+    with named_in("config.weight_perturbation"):
+        return make_weight_perturbation(**perturbation)
 
 
 def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None) -> Parts:
@@ -247,21 +183,27 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
 
     `mesh` has other devices, to compile for; by default the parts run on all there are.
     """
-    network = {
-        "name": config.model.name,
-        "num_classes": num_classes,
-        "mean": config.model.mean,
-        "std": config.model.std,
-    }
-    threat_model = make_threat_model(config.threat.norm, config.threat.epsilon)
+    network = functools.partial(
+        make_classifier, config.model.name, num_classes, config.model.mean, config.model.std
+    )
+    moments_over = None if config.model.per_device_batch_norm else AXIS
+    # Verdicts are float32 even where training computes in bfloat16.
+    dtype = "float64" if config.dtype == "float64" else "float32"
+    with named_in("config.model", dtype="config"):
+        classifier = network(dtype=config.dtype, axis_name=moments_over)
+        judge = network(dtype=dtype)
+    with named_in("config.threat", variant="config.attack"):
+        threat_model = make_threat_model(config.threat.norm, config.threat.epsilon)
+        training_threat_model = make_threat_model(
+            config.threat.norm, config.threat.epsilon, config.attack.variant
+        )
     schedule = make_schedule(
         config.optimizer.schedule, config.optimizer.learning_rate, config.epochs, steps_per_epoch
     )
-    moments_over = None if config.model.per_device_batch_norm else AXIS
     recipe = Recipe(
-        make_classifier(**network, dtype=config.dtype, axis_name=moments_over),
+        classifier,
         _objective(config),
-        make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant),
+        training_threat_model,
         PGDSettings(config.attack.steps, config.attack.step_size, config.attack.bn),
         weight_perturbation_of(config),
         min(config.weight_perturbation.start_epoch, config.epochs) * steps_per_epoch,
@@ -285,11 +227,9 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
     train_step = data_parallel(
         step_and_agree, (False, False, True, False, True), config.parallel, (0,), mesh
     )
-    # Verdicts are float32 even where training computes in bfloat16.
-    dtype = "float64" if config.dtype == "float64" else "float32"
     batch_size = config.evaluation.batch_size
     count_correct = make_count_correct(
-        make_classifier(**network, dtype=dtype),
+        judge,
         threat_model,
         steps=config.evaluation.steps,
         step_size=config.evaluation.step_size,

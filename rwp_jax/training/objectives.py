@@ -1,12 +1,17 @@
 """Training objectives. All have one signature, which gate, weight ascent and update share."""
 
+import inspect
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy, entropy, kl_divergence
+from rwp_jax.registry import Registry
 
 
 class Batch(NamedTuple):
@@ -34,7 +39,7 @@ class Aux(NamedTuple):
     Attributes:
       gate_loss: [B] each example's own loss, without weights: what the weight perturbation's gate sees.
       moments: batch moments in the order in which the reference's training forwards fold them into the
-        running statistics, once per entry; the first are those of x_adv.
+        running statistics, once per entry; the first are those of x_adv where `train` is an attack mode.
       correct: [B] bool, whether the images trained on are classified as y.
       terms: name -> [B], whose means are the parts of the loss, for the metrics.
     """
@@ -45,16 +50,10 @@ class Aux(NamedTuple):
     terms: dict
 
 
-class Settings(NamedTuple):
-    """What config.objective may set besides the name; each objective takes what it knows.
-
-    Attributes:
-      beta: weight of the KL in TRADES and RST (1/lambda in the TRADES paper).
-      entropy_weight: weight of the entropy over unlabelled examples in TRADES and RST.
-    """
-
-    beta: float = 0.0
-    entropy_weight: float = 0.0
+def own_loss(loss, aux: Aux):
+    """`gate_loss` of `perturb_and_differentiate` for objectives: losses without the examples' weights."""
+    del loss
+    return aux.gate_loss
 
 
 class Objective(NamedTuple):
@@ -68,6 +67,7 @@ class Objective(NamedTuple):
       accuracy: what `Aux.correct` is called in the metrics.
       uses_unlabelled: whether examples without a label have a loss.
       needs_extra_data: whether the objective makes sense only with pseudo-labelled data.
+      attack_modes: BN modes (see `pgd.BN_MODES`) in which a reference attacks; others are refused.
     """
 
     per_example: Callable
@@ -75,6 +75,7 @@ class Objective(NamedTuple):
     accuracy: str = "robust_accuracy"
     uses_unlabelled: bool = False
     needs_extra_data: bool = False
+    attack_modes: tuple[str, ...] = BN_MODES
 
 
 def _mean_over(share, values):
@@ -100,14 +101,13 @@ def _attack_kl(forward, x, y):
     return lambda logits: kl_divergence(logits_clean, logits)
 
 
-def _trades_per_example(settings: Settings, clean_folds: int) -> Callable:
+def _trades_per_example(beta: float, entropy_weight: float, clean_folds: int) -> Callable:
     """CE(f(x), y) + beta KL(f(x) || f(x')), and an entropy of f(x) where there is no label.
 
     Cross-entropy is averaged over the labelled examples of the batch, entropy over the others, KL over
     all. Gradients flow through f(x) in the KL as well. `clean_folds`: how often the moments of x enter
     the running statistics.
     """
-    beta, entropy_weight = settings.beta, settings.entropy_weight
 
     def per_example(train, params, batch):
         logits_adv, moments_adv = train(params, batch.x_adv)
@@ -129,48 +129,106 @@ def _trades_per_example(settings: Settings, clean_folds: int) -> Callable:
     return per_example
 
 
-def natural(settings: Settings) -> Objective:
+def natural(**_: float) -> Objective:
     """Plain training on the clean images: CE(f(x), y)."""
-    del settings
     per_example = lambda train, params, batch: _classify(train, params, batch, batch.x)
     return Objective(per_example, attack_loss=None, accuracy="clean_accuracy")
 
 
-def at(settings: Settings) -> Objective:
+def at(**_: float) -> Objective:
     """Adversarial training (Madry et al., 2018): CE(f(x'), y), attacked by the same loss."""
-    del settings
     per_example = lambda train, params, batch: _classify(train, params, batch, batch.x_adv)
     return Objective(per_example, _attack_cross_entropy)
 
 
-def trades(settings: Settings) -> Objective:
+# TRADES, RST and MART attack in eval mode; without running statistics, a batch's own stand in for them.
+_NOT_UPDATING = ("eval", "batch")
+
+
+def trades(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
     """TRADES (Zhang et al., 2019), attacked by the KL.
 
     The authors' script passes x twice through the network in training mode, which updates the running
     statistics twice with equal moments; one pass folded in twice does the same.
     """
-    per_example = _trades_per_example(settings, clean_folds=2)
-    return Objective(per_example, _attack_kl, uses_unlabelled=True)
+    per_example = _trades_per_example(beta, entropy_weight, clean_folds=2)
+    return Objective(per_example, _attack_kl, uses_unlabelled=True, attack_modes=_NOT_UPDATING)
 
 
-def rst(settings: Settings) -> Objective:
+def rst(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
     """Robust self-training (Carmon et al., 2019): TRADES on labelled and pseudo-labelled data."""
-    per_example = _trades_per_example(settings, clean_folds=1)
-    return Objective(per_example, _attack_kl, uses_unlabelled=True, needs_extra_data=True)
+    objective = trades(beta, entropy_weight)
+    per_example = _trades_per_example(beta, entropy_weight, clean_folds=1)
+    return objective._replace(per_example=per_example, needs_extra_data=True)
 
 
-OBJECTIVES = {"natural": natural, "at": at, "trades": trades, "rst": rst}
+def mart(beta: float = 0.0, **_: float) -> Objective:
+    """MART (Wang et al., 2020), attacked by the cross-entropy.
+
+    BCE(f(x'), y) + beta KL(f(x) || f(x')) (1 - f_y(x)), where BCE is the cross-entropy and
+    -log(1 - max_{c != y} f_c(x')). The small constants are those of the authors' code, which passes x
+    first and x' second; the running statistics take the moments in in that order.
+    """
+
+    def per_example(train, params, batch):
+        logits, moments = train(params, batch.x)
+        logits_adv, moments_adv = train(params, batch.x_adv)
+        p, q = jax.nn.softmax(logits), jax.nn.softmax(logits_adv)
+        is_true = jax.nn.one_hot(batch.y, logits.shape[-1], dtype=logits.dtype)
+        wrong = jnp.max(jnp.where(is_true > 0, 0, q), -1)
+        boosted = cross_entropy(logits_adv, batch.y) - jnp.log(1.0001 - wrong + 1e-12)
+        doubt = 1.0000001 - jnp.sum(p * is_true, -1)
+        divergence = jnp.sum(p * (jax.nn.log_softmax(logits) - jnp.log(q + 1e-12)), -1)
+        # An example without a label has no loss.
+        labelled = batch.y >= 0
+        boosted, robust = (jnp.where(labelled, loss, 0) for loss in (boosted, doubt * divergence))
+        loss = boosted + beta * robust
+        correct = jnp.argmax(logits_adv, -1) == batch.y
+        terms = {"boosted_loss": boosted, "robust_loss": robust}
+        terms = {name: _mean_over(batch.labelled_share, values) for name, values in terms.items()}
+        aux = Aux(loss, (moments, moments_adv), correct, terms)
+        return batch.weight * _mean_over(batch.labelled_share, loss), aux
+
+    return Objective(per_example, _attack_cross_entropy, attack_modes=_NOT_UPDATING)
+
+
+OBJECTIVES = Registry(
+    "objective", {"natural": natural, "at": at, "trades": trades, "rst": rst, "mart": mart}
+)
+
+
+def register_objective(name: str, builder: Callable[..., Objective]) -> None:
+    """Makes an objective of one's own available as `config.objective.name`.
+
+    Args:
+      name: of the objective; the package's own names are taken.
+      builder: called with all of config.objective but the name as keyword arguments, floats, among them
+        `beta` and `entropy_weight`; returns an `Objective`.
+
+    Raises:
+      InputError: for a name that is taken, or a builder that cannot be called.
+    """
+    OBJECTIVES.register(name, builder, sys._getframe(1).f_globals)
 
 
 def make_objective(name: str, **settings: float) -> Objective:
-    """Returns the objective `name` with the settings of `Settings`.
+    """Builds the objective `name`.
+
+    Args:
+      name: `natural`, `at`, `trades`, `rst`, `mart`, or one that `register_objective` knows.
+      settings: `beta`, the weight of the KL (1/lambda in the TRADES paper), `entropy_weight`, that of the
+        entropy of unlabelled examples in TRADES and RST, and what a registered objective takes.
 
     Raises:
-      InputError: for an unknown name or a setting outside [0, inf).
+      InputError: for an unknown name, a setting that it does not take or one outside [0, inf).
     """
     if name not in OBJECTIVES:
-        raise InputError(f"config.objective.name={name!r} must be one of {', '.join(OBJECTIVES)}")
+        raise InputError(f"name={name!r} must be one of {', '.join(OBJECTIVES)}")
     for key, value in settings.items():
         if not 0 <= value < float("inf"):
-            raise InputError(f"config.objective.{key}={value} must be in [0, inf)")
-    return OBJECTIVES[name](Settings(**settings))
+            raise InputError(f"{key}={value} must be in [0, inf)")
+    try:
+        inspect.signature(OBJECTIVES[name]).bind(**settings)
+    except TypeError as error:
+        raise InputError(f"name={name!r} does not fit its settings: {error}") from None
+    return OBJECTIVES[name](**settings)

@@ -18,11 +18,11 @@ def check_directory(directory: pathlib.Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"--profile={directory} cannot be made ({error.strerror}): it must be a directory that can be "
+            f"profile={directory} cannot be made ({error.strerror}): it must be a directory that can be "
             "written to"
         ) from None
     if not os.access(directory, os.W_OK | os.X_OK):
-        raise InputError(f"--profile={directory}: no permission to write there")
+        raise InputError(f"profile={directory}: no permission to write there")
 
 
 class Profile:

@@ -4,7 +4,6 @@ import contextlib
 import json
 import pathlib
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -64,8 +63,6 @@ def train(
         return trainer.train(config, directory, resume, profile=profile)
 
     # Check both stages before the first begins.
-    if config.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
     teacher = teacher_config(config)
     plain_config = json.loads(config.to_json())
     processes.check_equal("the config", flatten(plain_config))

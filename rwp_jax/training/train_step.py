@@ -1,5 +1,6 @@
 """One training step: attack the input, then perturb the weights and update at the perturbed weights."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,15 +13,10 @@ from jax import lax
 from rwp_jax.attacks.pgd import forward_in_mode, pgd
 from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.models.classifier import Classifier
-from rwp_jax.models.layers import fold_moments
-from rwp_jax.training.objectives import Batch, Objective
+from rwp_jax.training.objectives import Batch, Objective, own_loss
+from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
 from rwp_jax.training.weight_averaging import Average, averaged
-from rwp_jax.training.weight_perturbation import (
-    Perturbed,
-    WeightPerturbation,
-    perturb_and_differentiate,
-    perturbed_norm,
-)
+from rwp_jax.training.weight_perturbation import WeightPerturbation, perturbed_norm
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -136,16 +132,18 @@ def attack_and_update(
         lambda params: recipe.objective.per_example(recipe.classifier.train, params, batch),
         state.params,
         recipe.perturbation,
+        gate_loss=own_loss,
         max_steps=_max_steps(recipe, state.step),
         axis_name=axis_name,
         gradient_dtype=recipe.gradient_dtype,
     )
 
+    fold = recipe.classifier.fold
     if recipe.objective.attack_loss and recipe.attack.bn == "train":
         # The reference's attack scores its final delta by one more forward: that of the loop at v = 0.
-        batch_stats = fold_moments(batch_stats, perturbed.aux_unperturbed.moments[0])
+        batch_stats = fold(batch_stats, perturbed.aux_unperturbed.moments[0])
     for moments in perturbed.aux.moments:
-        batch_stats = fold_moments(batch_stats, moments)
+        batch_stats = fold(batch_stats, moments)
     if axis_name and recipe.per_device_batch_norm:
         batch_stats = lax.pmean(batch_stats, axis_name)
 
@@ -195,6 +193,7 @@ def make_train_step(
             local = jnp.mean(values.astype(dtype))  # devices hold equal parts of the batch
             return lax.pmean(local, axis_name) if axis_name else local
 
+        norm = functools.partial(perturbed_norm, mask=recipe.perturbation.mask)
         aux, labelled = perturbed.aux_unperturbed, _labelled_share(y, axis_name)
         metrics = {
             "loss": mean(perturbed.loss),
@@ -203,7 +202,7 @@ def make_train_step(
             # Where no step may be taken, no gate is asked.
             "gate_open": jnp.where(_max_steps(recipe, state.step) > 0, perturbed.gate_open, 0),
             "perturbation_steps": perturbed.steps,
-            "perturbation_norm": perturbed_norm(perturbed.v) / perturbed_norm(state.params),
+            "perturbation_norm": norm(perturbed.v) / norm(state.params),
             "learning_rate": learning_rate(state.step),
         }
         return new_state, metrics

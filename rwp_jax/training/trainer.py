@@ -26,6 +26,7 @@ from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import MetricsWriter
+from rwp_jax.runs.network import write_network
 from rwp_jax.runs.resume_point import WHICH, Position, within_epoch
 from rwp_jax.training import experiment
 from rwp_jax.training.divergence import check_finite
@@ -63,8 +64,6 @@ def train(
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
     """
     # Check everything that can be wrong.
-    if config.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
     plain_config = json.loads(config.to_json())
     processes.check_equal("the config", flatten(plain_config))
     experiment.check_config(config)
@@ -82,6 +81,8 @@ def train(
         trace = held.enter_context(Profile(profile if processes.is_first() else None))
         stop = held.enter_context(StopRequest())
         processes.by_first(lambda: identity.check_records(directory, checkpoints.records(), marks))
+        if processes.is_first():
+            write_network(directory, experiment.network_of(config, data))
         if processes.is_first() and not resuming:
             write_json(directory / layout.CONFIG, plain_config)
         return _train(config, directory, data, marks, checkpoints, stop, trace)

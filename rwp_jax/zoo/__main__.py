@@ -15,13 +15,14 @@ import sys
 import jax
 
 from rwp_jax import __version__
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, as_flags
+from rwp_jax.models.classifier import MODELS
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import MISSING, Table, as_text
 from rwp_jax.report.titles import setting
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.layout import COLUMNS
-from rwp_jax.runs.loaded import load_run
+from rwp_jax.runs.loaded import config_of, load_run
 
 
 def show() -> None:
@@ -46,7 +47,13 @@ def add(arguments: argparse.Namespace) -> None:
             f"--name={arguments.name} must be of small letters, digits, and _ . - between them"
         )
     directory, which = pathlib.Path(arguments.workdir), arguments.checkpoint
+    if config_of(directory).dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
     run, result = load_run(directory, which), read_result(directory)
+    if MODELS.origin(run.config.model.name):
+        raise InputError(
+            f"--workdir={directory}: a network of one's own module has no place in the zoo"
+        )
     columns = result.evaluations.get(which, {})
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
@@ -109,7 +116,7 @@ def main(argv: list[str]) -> int:
     try:
         add(arguments) if arguments.command == "add" else show()
     except (InputError, OSError) as error:
-        print(f"rwp_jax.zoo: {error}", file=sys.stderr)
+        print(f"rwp_jax.zoo: {as_flags(error, vars(arguments))}", file=sys.stderr)
         return 2
     return 0
 

@@ -63,10 +63,10 @@ def test_steps():
 @pytest.mark.parametrize(
     ("norm", "epsilon", "message"),
     [
-        ("linf", 0.1, "config.threat.norm='linf' must be one of l_inf, l_2"),
-        ("l_inf", 1.5, r"config.threat.epsilon=1.5 must be in \[0, 1\]"),
-        ("l_2", -0.1, r"config.threat.epsilon=-0.1 must be in \[0, 1000\]"),
-        ("l_2", float("nan"), "config.threat.epsilon=nan"),
+        ("linf", 0.1, "norm='linf' must be one of l_inf, l_2"),
+        ("l_inf", 1.5, r"epsilon=1.5 must be in \[0, 1\]"),
+        ("l_2", -0.1, r"epsilon=-0.1 must be in \[0, 1000\]"),
+        ("l_2", float("nan"), "epsilon=nan"),
     ],
 )
 def test_refusals(norm, epsilon, message):
@@ -99,5 +99,5 @@ def test_the_trades_variant_of_l_2_takes_steps_of_exact_length(x):
 
 
 def test_unknown_variant():
-    with pytest.raises(InputError, match="config.attack.variant='cw' must be one of madry, trades"):
+    with pytest.raises(InputError, match="variant='cw' must be one of madry, trades"):
         make_threat_model("l_2", 0.3, "cw")

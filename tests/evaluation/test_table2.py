@@ -1,5 +1,6 @@
 """Evaluate mode on a run of two epochs."""
 
+import dataclasses
 import json
 
 import jax
@@ -32,7 +33,7 @@ def run(tmp_path_factory):
 
 
 def test_a_network_of_more_classes_than_the_data_is_remarked_on(run, monkeypatch, capsys):
-    wider = load_run(run, "last")._replace(num_classes=10)
+    wider = dataclasses.replace(load_run(run, "last"), num_classes=10)
     monkeypatch.setattr(store, "load_run", lambda *_: wider)
     load_subject(run, "last", 0)
     assert "tells 10 classes apart, the data set npz has only 2" in capsys.readouterr().out
@@ -153,9 +154,9 @@ def test_the_evaluation_of_something_else_is_refused(run):
     [
         ({"attacks": "natural,pgd10"}, "--attacks: 'pgd10' must be one of natural, fgsm, pgd20"),
         ({"attacks": ""}, "--attacks: '' must be one of"),
-        ({"examples": -1}, "--examples=-1 must be positive"),
-        ({"examples": 41}, "--examples=41: there are only 40 test images"),
-        ({"which": "first"}, "--checkpoint=first must be one of best, best_by"),
+        ({"examples": -1}, "examples=-1 must be positive"),
+        ({"examples": 41}, "examples=41: there are only 40 test images"),
+        ({"which": "first"}, "checkpoint=first must be one of best, best_by"),
     ],
 )
 def test_refusals(run, arguments, about):

@@ -30,7 +30,7 @@ def test_number_of_parameters(name, parameters, key):
 
 @pytest.mark.parametrize("name", ["wrn-11-1", "wrn-4-1", "wrn-10-0", "wrn-1006-1", "wrn-10-101"])
 def test_networks_that_there_are_not(name):
-    with pytest.raises(InputError, match=f"config.model.name='{name}' is no known model"):
+    with pytest.raises(InputError, match=f"name='{name}' is no known model"):
         make_classifier(name, 10)
 
 

@@ -86,14 +86,14 @@ def test_metrics_of_an_interrupted_epoch_are_dropped(tmp_path):
 def test_a_lock_ends_with_its_process(tmp_path):
     code = f"""
 import os, pathlib, signal
-from rwp_jax import workdir
-with workdir.lock(pathlib.Path({str(tmp_path)!r})):
+from rwp_jax.runs import layout
+with layout.lock(pathlib.Path({str(tmp_path)!r})):
     print("locked", flush=True)
     signal.pause()
 """
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert owner.stdout.readline() == "locked\n"
-    message = f"--workdir={tmp_path} is in use by process {owner.pid} on "
+    message = f"workdir={tmp_path} is in use by process {owner.pid} on "
     with pytest.raises(InputError, match=message), layout.lock(tmp_path):
         pass
     owner.kill()

@@ -1,8 +1,5 @@
 """Objectives against their formulas in NumPy, on a linear network without BatchNorm."""
 
-import pathlib
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +8,6 @@ from scipy.special import log_softmax
 from scipy.stats import entropy
 
 from rwp_jax.errors import InputError
-from rwp_jax.training import objectives
 from rwp_jax.training.objectives import Batch, make_objective
 
 RNG = np.random.default_rng(0)
@@ -115,26 +111,34 @@ def test_the_attack_of_at_is_the_cross_entropy():
     np.testing.assert_allclose(loss(X_ADV @ PARAMS), cross_entropies(X_ADV, MISSING), rtol=1e-12)
 
 
-def test_the_readmes_example_of_an_objective_works(monkeypatch):
-    """MART's loss (Wang et al., 2020), against its formula."""
-    readme = (pathlib.Path(objectives.__file__).parents[2] / "README.md").read_text()
-    code = re.search(r"```python\n(def mart.*?)```", readme, re.DOTALL)[1]
-    namespace = {**vars(objectives), "jax": jax}
-    exec(code, namespace)
-    monkeypatch.setitem(objectives.OBJECTIVES, "mart", namespace["mart"])
+def test_mart_is_its_formula():
+    """Wang et al. (2020), Eq. (8) to (10)."""
     loss, aux = compute("mart", Batch(X, X_ADV, Y), beta=5.0)
     p, q = probabilities(X), probabilities(X_ADV)
     others = np.where(np.eye(4)[Y] > 0, 0, q).max(1)
-    robust = -np.log(q[np.arange(10), Y]) - np.log(1 - others)
-    np.testing.assert_allclose(loss, robust + 5 * KL * (1 - p[np.arange(10), Y]), rtol=1e-9)
-    np.testing.assert_allclose(aux.terms["robust_loss"], robust, rtol=1e-9)
+    boosted = -np.log(q[np.arange(10), Y]) - np.log(1.0001 - others)
+    doubt = 1.0000001 - p[np.arange(10), Y]
+    np.testing.assert_allclose(loss, boosted + 5 * KL * doubt, rtol=1e-9)
+    np.testing.assert_allclose(aux.gate_loss, loss, rtol=1e-12)
+    np.testing.assert_allclose(aux.terms["boosted_loss"], boosted, rtol=1e-9)
+
+
+def test_mart_leaves_out_what_has_no_label():
+    share = np.mean(MISSING >= 0)
+    loss, _ = compute("mart", Batch(X, X_ADV, MISSING, labelled_share=share), beta=5.0)
+    whole, _ = compute("mart", Batch(X, X_ADV, np.maximum(MISSING, 0)), beta=5.0)
+    np.testing.assert_allclose(loss, np.where(MISSING >= 0, whole / share, 0), rtol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "mart"}, "config.objective.name='mart' must be one of natural, at, trades, rst"),
-        ({"name": "trades", "beta": -0.1}, r"config.objective.beta=-0.1 must be in \[0, inf\)"),
+        ({"name": "tart"}, "name='tart' must be one of natural, at, trades, rst, mart"),
+        ({"name": "trades", "beta": -0.1}, r"beta=-0.1 must be in \[0, inf\)"),
+        (
+            {"name": "trades", "gamma": 1},
+            "name='trades' does not fit its settings: got an unexpected",
+        ),
         ({"name": "rst", "entropy_weight": float("nan")}, "entropy_weight=nan must be in"),
     ],
 )

@@ -88,7 +88,7 @@ def test_what_cannot_be_labelled(finished, tmp_path):
     (tmp_path / "config.json").write_text('{"dtype": "float32", "model": {}}')
     with pytest.raises(InputError, match="holds no run"):
         pseudo_label.pseudo_label(tmp_path, "", tmp_path / "p.npz", "last")
-    with pytest.raises(InputError, match="--checkpoint=newest must be one of best, best_by"):
+    with pytest.raises(InputError, match="checkpoint=newest must be one of best, best_by"):
         pseudo_label.pseudo_label(directory, "", tmp_path / "p.npz", "newest")
     with pytest.raises(InputError, match="there is no directory"):
         pseudo_label.pseudo_label(directory, "", tmp_path / "no" / "p.npz", "last")

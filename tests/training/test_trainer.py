@@ -279,9 +279,13 @@ def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
     ("changes", "message"),
     [
         ({"model.name": "vgg"}, "config.model.name='vgg'"),
-        ({"objective.name": "mart"}, "config.objective.name='mart' must be one of natural, at"),
+        ({"objective.name": "tart"}, "config.objective.name='tart' must be one of natural, at"),
         ({"objective.beta": -1.0}, r"config.objective.beta=-1.0 must be in \[0, inf\)"),
-        ({"objective.name": "rst"}, "config.objective.name='rst' needs extra data"),
+        (
+            {"objective.name": "rst", "attack.bn": "eval"},
+            "config.objective.name='rst' needs extra data",
+        ),
+        ({"objective.name": "trades"}, "config.attack.bn='train' must be one of eval, batch for"),
         ({"extra_data.unlabeled_fraction": 1.0}, "unlabeled_fraction=1.0 must be in .* labelled"),
         ({"extra_data.weight": -1.0}, "config.extra_data.weight=-1.0 must be in"),
         ({"extra_data.path": "nowhere.npz"}, "config.extra_data.path='nowhere.npz' is no file"),

@@ -75,9 +75,7 @@ def test_a_run_without_refuses(run, tmp_path):
     config = shrink(digits_at_rwp.get_config(), **{"data.path": path, "epochs": 1})
     summary = trainer.train(config, tmp_path / "run")
     assert not [key for key in summary if "ema" in key]
-    with pytest.raises(
-        InputError, match="--checkpoint=last_ema: the run in .* averaged no weights"
-    ):
+    with pytest.raises(InputError, match="checkpoint=last_ema: the run in .* averaged no weights"):
         load_run(tmp_path / "run", "last_ema")
     config.ema_decay = 1.0
     with pytest.raises(InputError, match=r"config.ema_decay=1.0 must be in \[0, 1\)"):

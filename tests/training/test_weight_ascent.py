@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rwp_jax.errors import InputError
-from rwp_jax.training.weight_perturbation import make_weight_perturbation, perturb_and_differentiate
+from rwp_jax.training.weight_ascent import perturb_and_differentiate
+from rwp_jax.training.weight_perturbation import make_weight_perturbation, perturbed_norm
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.standard_normal((12, 4))
@@ -104,7 +105,11 @@ def test_the_gate_looks_at_gate_loss_and_the_ascent_at_the_loss():
         return weights * loss, outputs
 
     perturbation = make_weight_perturbation("rwp", 0.1, 1, c_min=MIDDLE)
-    ours = jax.jit(lambda p: perturb_and_differentiate(weighted, p, perturbation))(PARAMS)
+    ours = jax.jit(
+        lambda p: perturb_and_differentiate(
+            weighted, p, perturbation, gate_loss=lambda loss, aux: aux.gate_loss
+        )
+    )(PARAMS)
     assert ours.gate_open == 6
     g = gradient(PARAMS, weights * (LOSS < MIDDLE))
     for name in ("w", "u"):
@@ -188,7 +193,7 @@ def test_the_gate_is_strict_above_and_has_no_bound_at_zero():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "sam"}, "weight_perturbation.name='sam' must be one of none, awp, rwp"),
+        ({"name": "sam"}, "name='sam' must be one of none, awp, rwp"),
         ({"name": "rwp", "gamma": -1.0}, "gamma=-1.0 must be in"),
         ({"name": "rwp", "gamma": float("nan")}, "gamma=nan must be in"),
         ({"name": "rwp", "c_min": -0.1}, "c_min=-0.1 must be in"),
@@ -227,3 +232,58 @@ def test_gradients_may_be_exchanged_in_bfloat16():
     size = sum(np.abs(g) for g in each)
     assert (np.abs(narrow - sum(each)) <= 8 * 2.0**-9 * size).all()
     assert (narrow != sum(each)).any() and (narrow == narrow.astype(jnp.bfloat16)).all()
+
+
+# The losses of a caller's own: no aux, aux of any kind, a mask, what cannot be used.
+RWP = make_weight_perturbation("rwp", 0.1, 2, c_min=np.inf)
+
+
+def test_losses_without_aux_and_with_any():
+    whole = perturb_and_differentiate(losses, PARAMS, RWP)
+    alone = perturb_and_differentiate(lambda p: losses(p)[0], PARAMS, RWP)
+    any_aux = perturb_and_differentiate(lambda p: (losses(p)[0], {"x": p["b"]}), PARAMS, RWP)
+    assert alone.aux is None and any_aux.aux["x"].shape == (2,)
+    for name in PARAMS:
+        np.testing.assert_allclose(alone.v[name], whole.v[name], rtol=1e-12)
+        np.testing.assert_allclose(any_aux.gradient[name], whole.gradient[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["awp", "rwp"])
+@pytest.mark.parametrize("given", ["tree", "function"])
+def test_a_mask_says_what_is_perturbed_and_what_enters_the_norms(name, given):
+    tree = {"w": False, "u": True, "b": True}
+    mask = tree if given == "tree" else lambda params: {n: n in "ub" for n in params}
+    perturbation = make_weight_perturbation(name, 0.1, 1, mask=mask)
+    v = perturb_and_differentiate(losses, PARAMS, perturbation).v
+    ones = gradient(PARAMS, np.ones(12))
+    length = lambda tree, names: np.sqrt(sum((np.asarray(tree[n]) ** 2).sum() for n in names))
+    assert not v["w"].any()
+    for tensor in "ub":
+        over = tensor if name == "awp" else "ub"
+        expected = 0.1 * length(PARAMS, over) / length(ones, over) * ones[tensor]
+        np.testing.assert_allclose(v[tensor], expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        perturbed_norm(PARAMS, perturbation.mask), length(PARAMS, "ub"), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("per_example", "settings", "message"),
+    [
+        (lambda p: losses(p)[0].mean(), {}, r"per_example= gives float64\[\], must give"),
+        (lambda p: losses(p)[0].astype(int), {}, r"per_example= gives int64\[12\], must give"),
+        (lambda p: (losses(p)[0], 1, 2), {}, "per_example= returns 3 values"),
+        (losses, {"gate_loss": lambda loss, aux: loss[:3]}, "gate_loss= gives 3 losses for 12"),
+        (lambda p: p["b"], {"params": {"b": np.ones(2)}}, "mask= perturbs no tensor of params"),
+        (losses, {"mask": {"w": True}}, "mask= must have the structure of params"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(per_example, settings, message):
+    perturbation = make_weight_perturbation(
+        "rwp", 0.1, 1, **{k: v for k, v in settings.items() if k == "mask"}
+    )
+    keywords = {k: v for k, v in settings.items() if k == "gate_loss"}
+    with pytest.raises(InputError, match=message):
+        perturb_and_differentiate(
+            per_example, settings.get("params", PARAMS), perturbation, **keywords
+        )

@@ -1,0 +1,113 @@
+"""Networks and objectives by name: those of the package, and what users register beside them."""
+
+import importlib
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from rwp_jax.errors import InputError, first_line
+
+
+class Origin(NamedTuple):
+    """Where a builder was registered, so that a later process can have it registered again.
+
+    Attributes:
+      module: name of the module that called `register`, `__main__` for a script.
+      file: of that module, "" where there is none.
+    """
+
+    module: str
+    file: str
+
+
+class Registry:
+    """Builders by name."""
+
+    def __init__(self, kind: str, builders: dict[str, Callable]):
+        """`kind` is what they build, in words; `builders` are those of the package."""
+        self.kind, self._builders = kind, dict(builders)
+        self._origins: dict[str, Origin] = {}
+
+    def __getitem__(self, name: str) -> Callable:
+        return self._builders[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._builders
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._builders)
+
+    def origin(self, name: str) -> Origin | None:
+        """Where `name` was registered; None for what the package has itself."""
+        return self._origins.get(name)
+
+    def register(self, name: str, builder: Callable, module: dict[str, Any]) -> None:
+        """Enters a builder.
+
+        Args:
+          name: under which configs name it. The same module may register a name again.
+          builder: see the function that calls this.
+          module: the globals of the module that registers.
+
+        Raises:
+          InputError: for a name that is taken or empty, or a builder that cannot be called.
+        """
+        if not isinstance(name, str) or not name.strip() or "/" in name:
+            raise InputError(f"name={name!r} must be a word without '/'")
+        if not callable(builder):
+            raise InputError(f"builder={builder!r} must be a function that builds a {self.kind}")
+        file = module.get("__file__") or ""
+        origin = Origin(
+            module.get("__name__", ""), str(pathlib.Path(file).resolve()) if file else ""
+        )
+        held = self._origins.get(name)
+        if name in self._builders and (held is None or held != origin):
+            whose = f"registered by {held.file or held.module}" if held else "the package's own"
+            raise InputError(f"name={name!r} is taken: it is {whose}")
+        self._builders[name], self._origins[name] = builder, origin
+
+    def require(self, name: str, origin: Origin, owner: str) -> None:
+        """Imports the module that registers `name`, unless it is registered already.
+
+        Args:
+          name: of the builder.
+          origin: where it was registered when it was used.
+          owner: what needs it, at the beginning of the message.
+
+        Raises:
+          InputError: where the module cannot be imported, or does not register the name any more.
+        """
+        if name in self._builders:
+            return
+        what = f"{owner}: its {self.kind} {name!r} is registered by {origin.file or origin.module}"
+        if origin.module == "__main__":  # a script, which does more than register
+            raise InputError(f"{what}, a script: call rwp_jax.register_{self.kind} before")
+        try:
+            _import(origin)
+        except Exception as error:  # whatever the user's module raises
+            why = f"{type(error).__name__}: {first_line(error)}"
+            raise InputError(
+                f"{what}, which cannot be imported ({why}): put its directory on PYTHONPATH"
+            ) from None
+        if name not in self._builders:
+            raise InputError(f"{what}, which no longer registers it")
+
+
+def _import(origin: Origin) -> None:
+    """Imports a module by its name, or from its file where it is not on the path."""
+    try:
+        importlib.import_module(origin.module)
+        return
+    except ModuleNotFoundError as error:
+        if error.name != origin.module.partition(".")[0] or not origin.file:
+            raise
+    spec = importlib.util.spec_from_file_location(origin.module, origin.file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[origin.module] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[origin.module]
+        raise

@@ -1,0 +1,66 @@
+"""What a run's directory says of its network beside the config: its images, and whose code it is."""
+
+import json
+import pathlib
+from typing import NamedTuple
+
+from rwp_jax.errors import InputError
+from rwp_jax.files import write_json
+from rwp_jax.models.classifier import MODELS
+from rwp_jax.registry import Origin
+
+NETWORK = "network.json"
+
+
+class Network(NamedTuple):
+    """Of a run's network.
+
+    Attributes:
+      image_shape: [H, W, C] of the images that it trains on; H and W are 0 where they are not known.
+      num_classes: that it tells apart.
+      model: where the model was registered, None for the package's own.
+      objective: where the objective was, likewise.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    model: Origin | None = None
+    objective: Origin | None = None
+
+
+def write_network(directory: pathlib.Path, network: Network) -> None:
+    """Writes it to the directory of a run."""
+    origins = {"model": network.model, "objective": network.objective}
+    origins = {kind: origin and origin._asdict() for kind, origin in origins.items()}
+    write_json(directory / NETWORK, network._asdict() | origins)
+
+
+def read_network(directory: pathlib.Path) -> Network | None:
+    """Reads it; None for runs of versions that wrote none, whose networks are the package's own.
+
+    Raises:
+      InputError: where the file is damaged.
+    """
+    path = directory / NETWORK
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text())
+        origins = {
+            kind: content[kind] and Origin(**content[kind]) for kind in ("model", "objective")
+        }
+        return Network(tuple(content["image_shape"]), int(content["num_classes"]), **origins)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}): put it back") from None
+
+
+def network_of(params) -> Network:
+    """The same of one of the package's own networks, by its parameters."""
+    channels = params["conv1"]["kernel"].shape[2]
+    return Network((0, 0, channels), params["linear"]["bias"].shape[0])
+
+
+def require_model(directory: pathlib.Path, name: str, network: Network | None) -> None:
+    """Imports what registers the model of a run; raises InputError where that is not possible."""
+    if network and network.model:
+        MODELS.require(name, network.model, f"workdir={directory}")

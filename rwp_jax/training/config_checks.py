@@ -1,0 +1,99 @@
+"""Checks of a config's numbers and dtypes, whatever the data."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from rwp_jax.attacks.pgd import BN_MODES
+from rwp_jax.errors import InputError
+from rwp_jax.runs.config import flatten
+
+GRADIENT_DTYPES = ("", "bfloat16")
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) -> None:
+    """Raises InputError unless the number under the dotted key satisfies `holds` (NaN never does)."""
+    value = config
+    for part in key.split("."):
+        value = value[part]
+    if math.isnan(value) or not holds(value):
+        raise InputError(f"config.{key}={value} must be {accepted}")
+
+
+def check_numbers(config) -> None:
+    """Checks what no part checks for itself; raises InputError."""
+    for key, value in flatten(config.to_dict()).items():
+        numbers = value if isinstance(value, tuple | list) else (value,)
+        if any(isinstance(n, float) and _FLOAT32_MAX < abs(n) < math.inf for n in numbers):
+            raise InputError(
+                f"config.{key}={value} must be within {_FLOAT32_MAX:.3g}, as float32 is"
+            )
+    whole = lambda low: lambda value: low <= value < 2**31
+    for key in ("epochs", "evaluation.every"):
+        _require(config, key, "at least 1 and below 2^31", whole(1))
+    for key in (
+        "seed",
+        "epoch_examples",
+        "checkpoint_steps",
+        "attack.steps",
+        "data.train_examples",
+        "data.validation_examples",
+        "data.labeled_examples",
+        "self_training.epochs",
+        "evaluation.steps",
+        "evaluation.train_examples",
+        "weight_perturbation.steps",
+        "weight_perturbation.start_epoch",
+    ):
+        _require(config, key, "at least 0 and below 2^31", whole(0))
+    for key in (
+        "attack.step_size",
+        "evaluation.step_size",
+        "optimizer.weight_decay",
+        "extra_data.weight",
+    ):
+        _require(config, key, "in [0, inf)", lambda value: 0 <= value < math.inf)
+    _require(
+        config,
+        "extra_data.unlabeled_fraction",
+        "in [0, 1), so that labelled examples are left in a batch, or -1 for one pool",
+        lambda fraction: 0 <= fraction < 1 or fraction == -1,
+    )
+    _require(config, "optimizer.learning_rate", "in (0, inf)", lambda lr: 0 < lr < math.inf)
+    for key in ("optimizer.momentum", "ema_decay"):
+        _require(config, key, "in [0, 1)", lambda value: 0 <= value < 1)
+    if config.optimizer.nesterov and not config.optimizer.momentum:
+        raise InputError("config.optimizer.nesterov=True needs config.optimizer.momentum > 0")
+    for key in ("mean", "std"):
+        if not all(isinstance(value, int | float) for value in config.model[key]):
+            raise InputError(f"config.model.{key}={config.model[key]!r} must be a tuple of numbers")
+    if config.attack.bn not in BN_MODES:
+        raise InputError(
+            f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(BN_MODES)}"
+        )
+
+
+def check_precision(config) -> None:
+    """Checks that the dtypes go together; raises InputError."""
+    if config.gradient_dtype not in GRADIENT_DTYPES:
+        raise InputError(
+            f"config.gradient_dtype={config.gradient_dtype!r} must be '' (their own) or 'bfloat16'"
+        )
+    if config.dtype == "float64" and config.gradient_dtype:
+        raise InputError(
+            "config.dtype='float64' and config.gradient_dtype='bfloat16' exclude each other: one is for "
+            "exact numbers, the other for speed"
+        )
+    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise InputError(
+            "config.dtype='float64' needs JAX_ENABLE_X64=1, or "
+            "jax.config.update('jax_enable_x64', True) before any array is made"
+        )
+    if config.dtype == "bfloat16" and jax.config.jax_enable_x64:
+        raise InputError(
+            "config.dtype='bfloat16' and JAX_ENABLE_X64 exclude each other: unset the one, or choose "
+            "config.dtype='float64'"
+        )

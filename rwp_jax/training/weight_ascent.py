@@ -1,0 +1,167 @@
+"""Weight ascent and the gradient at the perturbed weights as one loop (Yu et al., 2022, Algorithm 1)."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from rwp_jax.errors import InputError
+from rwp_jax.training.weight_perturbation import WeightPerturbation
+
+
+class Perturbed(NamedTuple):
+    """Result of `perturb_and_differentiate`. Numbers are over all devices unless they are [B].
+
+    Attributes:
+      v: the weight perturbation, zero for tensors that are not perturbed.
+      gradient: of the batch's mean loss at w + v, for the update.
+      loss: [B] per-example losses at w + v.
+      aux: the losses' aux at w + v; None where they have none.
+      aux_unperturbed: the same at w.
+      steps: k, ascent steps taken.
+      gate_open: examples whose gate was open at w, before the first step.
+      gate_left: examples whose gate is still open at w + v.
+    """
+
+    v: Any
+    gradient: Any
+    loss: jnp.ndarray
+    aux: Any
+    aux_unperturbed: Any
+    steps: jnp.ndarray
+    gate_open: jnp.ndarray
+    gate_left: jnp.ndarray
+
+
+def _loss_and_aux(per_example: Callable) -> Callable:
+    """params -> (loss, aux), also where `per_example` gives no aux."""
+
+    def both(params):
+        result = per_example(params)
+        if not isinstance(result, tuple):
+            return result, None
+        if len(result) != 2:
+            raise InputError(
+                f"per_example= returns {len(result)} values, must be loss or (loss, aux)"
+            )
+        return result
+
+    return both
+
+
+def _check(params, perturbation: WeightPerturbation, loss, gate_loss) -> None:
+    """Raises InputError for losses or a mask that cannot be used."""
+    for name, values in (("per_example", loss), ("gate_loss", gate_loss)):
+        is_array = hasattr(values, "dtype")
+        if not is_array or values.ndim != 1 or not jnp.issubdtype(values.dtype, jnp.floating):
+            given = f"{values.dtype}{list(values.shape)}" if is_array else type(values).__name__
+            raise InputError(
+                f"{name}= gives {given}, must give floating-point losses [B], one of each example"
+            )
+    if loss.shape != gate_loss.shape:
+        raise InputError(
+            f"gate_loss= gives {gate_loss.shape[0]} losses for {loss.shape[0]} examples"
+        )
+    mask = perturbation.mask(params)
+    if jax.tree.structure(mask) != jax.tree.structure(params):
+        raise InputError("mask= must have the structure of params")
+    if perturbation.steps and not any(jax.tree.leaves(mask)):
+        raise InputError(
+            "mask= perturbs no tensor of params; by default those of rank > 1 are perturbed"
+        )
+
+
+def perturb_and_differentiate(
+    per_example: Callable,
+    params,
+    perturbation: WeightPerturbation,
+    *,
+    gate_loss: Callable | None = None,
+    max_steps=None,
+    axis_name: str | None = None,
+    gradient_dtype: str = "",
+) -> Perturbed:
+    """Ascends v, then differentiates the loss at w + v: Algorithm 1 from line 6 on, as one loop.
+
+    For any network and any loss. A training step with it, within `jax.jit`, is
+
+        perturbed = perturb_and_differentiate(per_example, params, perturbation)
+        w_plus_v = jax.tree.map(jnp.add, params, perturbed.v)
+        updates, opt_state = optimizer.update(perturbed.gradient, opt_state, w_plus_v)
+        params = optax.apply_updates(params, updates)
+
+    where per_example(params) are the losses on adversarial examples made before. Applying the updates to w,
+    not to w + v, takes v back.
+
+    Every iteration evaluates the per-example losses at w + v once. While a gate is open and steps are
+    left it pulls back the gate and ascends; otherwise it pulls back the mean, which is the update's
+    gradient, and leaves. So k steps cost k + 1 passes, and one forward and backward is compiled.
+
+    Args:
+      per_example: params -> loss [B], or (loss [B], aux), on this device's part of the batch. aux is any
+        tree of arrays, such as updated running statistics.
+      params: w, a tree of floating-point arrays.
+      perturbation: see `make_weight_perturbation`.
+      gate_loss: (loss, aux) -> [B], what the gate looks at; by default the loss itself.
+      max_steps: overrides `perturbation.steps`; may be traced (0 switches the perturbation off).
+      axis_name: mapped axis over which the batch is split, None on a single device.
+      gradient_dtype: of gradients while they are summed over devices; "" for their own.
+
+    Raises:
+      InputError: where per_example gives no losses [B], or the mask does not fit params.
+    """
+    max_steps = perturbation.steps if max_steps is None else max_steps
+    per_example, gate_loss = _loss_and_aux(per_example), gate_loss or (lambda loss, aux: loss)
+    shapes = jax.eval_shape(per_example, params)
+    _check(params, perturbation, shapes[0], jax.eval_shape(gate_loss, *shapes))
+    mask = perturbation.mask(params)
+    total = lambda value: lax.psum(value, axis_name) if axis_name else value
+
+    def total_gradient(gradient):
+        if not (gradient_dtype and axis_name and lax.axis_size(axis_name) > 1):
+            return total(gradient)
+        narrow = jax.tree.map(lambda g: g.astype(gradient_dtype), gradient)
+        return jax.tree.map(lambda g, n: n.astype(g.dtype), gradient, total(narrow))
+
+    def iterate(carry):
+        direction, k, _, previous = carry
+        v = perturbation.scale(params, direction)
+        w_plus_v = jax.tree.map(jnp.add, params, v)
+        loss, pullback, aux = jax.vjp(per_example, w_plus_v, has_aux=True)
+        gate = perturbation.gate(gate_loss(loss, aux))
+        # Every device must take the same branch, so the number that decides is the global one.
+        gate_open = total(jnp.sum(gate, dtype=jnp.int32))
+        ascend = (k < max_steps) & (gate_open > 0)
+        weight = 1 / total(loss.size)  # the global mean is a sum of shares of it
+        cotangent = jnp.where(jnp.where(ascend, gate, True), jnp.asarray(weight, loss.dtype), 0)
+        gradient = total_gradient(pullback(cotangent)[0])
+
+        ascent = jax.tree.map(
+            lambda g, perturbed: jnp.where(ascend, g, 0) if perturbed else jnp.zeros_like(g),
+            gradient,
+            mask,
+        )
+        direction = perturbation.accumulate(direction, v, ascent)
+        first = lambda now, before: jax.tree.map(lambda a, b: jnp.where(k == 0, a, b), now, before)
+        current = Perturbed(
+            v=v,
+            gradient=gradient,
+            loss=loss,
+            aux=aux,
+            aux_unperturbed=first(aux, previous.aux_unperturbed),
+            steps=k,
+            gate_open=first(gate_open, previous.gate_open),
+            gate_left=gate_open,
+        )
+        return direction, k + ascend, ~ascend, current
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    counter = jnp.zeros((), jnp.int32)
+    loss, aux = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    nothing = Perturbed(zeros, zeros, loss, aux, aux, counter, counter, counter)
+    carry = (zeros, counter, jnp.asarray(False), nothing)
+    with jax.named_scope("perturb"):  # the loop's name in profiles and compiled programs
+        *_, result = lax.while_loop(lambda carry: ~carry[2], iterate, carry)
+    return result
