@@ -13,7 +13,7 @@ import argparse
 import jax
 import jax.numpy as jnp
 
-from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
@@ -39,7 +39,9 @@ def measure(model: str, batch_size: int) -> dict[str, float]:
     def attack(params, x, steps):
         forward = forward_in_mode(classifier, params, "train")
         loss = lambda logits: cross_entropy(logits, y)
-        return pgd(forward, loss, threat_model, x, x, batch_stats, step_size=0.01, steps=steps)
+        return pgd_steps(
+            forward, loss, threat_model, x, x, batch_stats, step_size=0.01, steps=steps
+        )
 
     def perturb(params, x):
         loss = lambda w: per_example(classifier.train, w, Batch(x, x, y))

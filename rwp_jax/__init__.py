@@ -1,3 +1,102 @@
-"""Robust Weight Perturbation for Adversarial Training (Yu et al., IJCAI 2022) in JAX."""
+"""Robust Weight Perturbation for Adversarial Training (Yu et al., IJCAI 2022) in JAX.
+
+AutoAttack and PGD on networks of one's own; RWP and AWP in training loops of one's own; training by a
+config; networks that such runs trained. The names below are imported when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from rwp_jax.attacks.autoattack import (
+        ApgdCE,
+        ApgdDLR,
+        ApgdT,
+        AutoAttackResult,
+        AutoAttackWarning,
+        Fab,
+        FabT,
+        Square,
+        autoattack,
+    )
+    from rwp_jax.attacks.pgd import pgd
+    from rwp_jax.attacks.threat_model import ThreatModel, make_threat_model
+    from rwp_jax.errors import InputError
+    from rwp_jax.models.adapters import from_linen, from_nnx
+    from rwp_jax.models.classifier import Classifier, make_classifier, register_model
+    from rwp_jax.runs.loaded import FinishedRun, load_run
+    from rwp_jax.training.objectives import (
+        Aux,
+        Batch,
+        Objective,
+        make_objective,
+        register_objective,
+    )
+    from rwp_jax.training.self_training import train
+    from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
+    from rwp_jax.training.weight_perturbation import WeightPerturbation, make_weight_perturbation
+
+_MODULES = {
+    "attacks.autoattack": (
+        "ApgdCE ApgdDLR ApgdT AutoAttackResult AutoAttackWarning Fab FabT Square autoattack"
+    ),
+    "attacks.pgd": "pgd",
+    "attacks.threat_model": "ThreatModel make_threat_model",
+    "errors": "InputError",
+    "models.adapters": "from_linen from_nnx",
+    "models.classifier": "Classifier make_classifier register_model",
+    "runs.loaded": "FinishedRun load_run",
+    "training.objectives": "Aux Batch Objective make_objective register_objective",
+    "training.self_training": "train",
+    "training.weight_ascent": "Perturbed perturb_and_differentiate",
+    "training.weight_perturbation": "WeightPerturbation make_weight_perturbation",
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = [
+    "ApgdCE",
+    "ApgdDLR",
+    "ApgdT",
+    "autoattack",
+    "AutoAttackResult",
+    "AutoAttackWarning",
+    "Aux",
+    "Batch",
+    "Classifier",
+    "Fab",
+    "FabT",
+    "FinishedRun",
+    "from_linen",
+    "from_nnx",
+    "InputError",
+    "load_run",
+    "make_classifier",
+    "make_objective",
+    "make_threat_model",
+    "make_weight_perturbation",
+    "Objective",
+    "perturb_and_differentiate",
+    "Perturbed",
+    "pgd",
+    "register_model",
+    "register_objective",
+    "Square",
+    "ThreatModel",
+    "train",
+    "WeightPerturbation",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

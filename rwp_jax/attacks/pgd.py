@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from rwp_jax.attacks.threat_model import ThreatModel
+from rwp_jax.errors import InputError
+from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import Classifier
 
 BN_MODES = ("train", "batch", "eval")
@@ -28,7 +30,7 @@ def forward_in_mode(classifier: Classifier, params, bn: str) -> Callable:
     return forward
 
 
-def pgd(
+def pgd_steps(
     forward: Callable,
     loss: Callable,
     threat_model: ThreatModel,
@@ -40,7 +42,7 @@ def pgd(
     steps: int,
     global_batch_size: int | None = None,
 ):
-    """Maximises the mean loss over perturbations of x.
+    """Maximises the mean loss over perturbations of x, from a given start, within a training step.
 
     Only the gradient with respect to the input is computed: a step costs two forward units.
 
@@ -72,3 +74,65 @@ def pgd(
 
     with jax.named_scope("attack"):  # the loop's name in profiles and compiled programs
         return lax.fori_loop(0, steps, step, (start, batch_stats))
+
+
+def pgd(
+    logits_fn: Callable,
+    x,
+    y,
+    threat_model: ThreatModel,
+    *,
+    steps: int,
+    step_size: float,
+    key=0,
+    loss: Callable = cross_entropy,
+):
+    """Attacks images by PGD: random start, steps of steepest ascent, projection; the last image counts.
+
+    May be called within `jax.jit`; values are checked where they are known.
+
+    Args:
+      logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes], of each image by itself.
+      x: clean images, floating-point in [0, 1].
+      y: labels [B], integers.
+      threat_model: see `make_threat_model`.
+      steps: at least 0.
+      step_size: in pixels for L_inf, in L_2 norm for L_2; in [0, inf).
+      key: of the random start, a seed or a `jax.random.key`.
+      loss: (logits, y) -> [B], what is maximised.
+
+    Returns:
+      Attacked images, as x.
+
+    Raises:
+      InputError: for images, labels or numbers that are not so.
+    """
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(
+            f"x= is {x.dtype}{list(x.shape)}, must be floating-point images [B, H, W, C]"
+        )
+    if y.shape != x.shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
+        raise InputError(f"y= is {y.dtype}{list(y.shape)}, must be integer labels [{len(x)}]")
+    if not isinstance(x, jax.core.Tracer) and not bool(jnp.all((x >= 0) & (x <= 1))):
+        raise InputError("x= has pixels outside [0, 1], or NaN")
+    if not 0 <= step_size < float("inf"):
+        raise InputError(f"step_size={step_size} must be in [0, inf)")
+    if threat_model.norm == "l_inf" and step_size >= 1:
+        raise InputError(f"step_size={step_size} must be below 1: pixels are in [0, 1]")
+    if steps < 0:
+        raise InputError(f"steps={steps} must be at least 0")
+    if jnp.issubdtype(jnp.result_type(key), jnp.integer) and not jnp.ndim(key):
+        key = jax.random.key(key)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(x)))
+    delta, _ = pgd_steps(
+        lambda images, state: (logits_fn(images), state),
+        lambda logits: loss(logits, y),
+        threat_model,
+        x,
+        threat_model.sample(keys, x),
+        (),
+        step_size=step_size,
+        steps=steps,
+    )
+    return x + delta

@@ -12,7 +12,11 @@ MAX_ROTATION = 180.0
 
 
 def make_augment(
-    padding: int = 0, pad_mode: str = "reflect", flip: bool = False, rotation: float = 0.0
+    padding: int = 0,
+    pad_mode: str = "reflect",
+    flip: bool = False,
+    rotation: float = 0.0,
+    dtype: str = "float32",
 ) -> Callable:
     """Makes the augmentation of the authors' scripts, in their order: pad, crop, flip, rotate.
 
@@ -22,6 +26,7 @@ def make_augment(
       flip: whether half of the images are mirrored left to right.
       rotation: largest angle in degrees, drawn uniformly on both sides of 0; nearest neighbour about
         the centre, zeros from outside, as torchvision's RandomRotation.
+      dtype: of the run. Draws are those of 64-bit numbers in a float64 run.
 
     Returns:
       (keys [B], images uint8 [B, H, W, C]) -> images of the same shape and dtype.
@@ -40,6 +45,10 @@ def make_augment(
             f"config.augment.rotation={rotation} must be in [0, {MAX_ROTATION:g}] degrees"
         )
 
+    # Whatever jax_enable_x64 says, a float32 run draws the same.
+    wide = dtype == "float64"
+    whole, half = jnp.int64 if wide else jnp.int32, jnp.asarray(0.5, jnp.float64 if wide else jnp.float32)
+
     def augment_one(key, image):
         height, width = image.shape[:2]
         offset_key, flip_key, angle_key = jax.random.split(key, 3)
@@ -50,9 +59,9 @@ def make_augment(
             angle = jax.random.uniform(angle_key, (), jnp.float32, -rotation, rotation)
             rows, columns, inside = rotate_back(rows, columns, jnp.deg2rad(angle), height, width)
         if flip:
-            columns = jnp.where(jax.random.bernoulli(flip_key), width - 1 - columns, columns)
+            columns = jnp.where(jax.random.bernoulli(flip_key, half), width - 1 - columns, columns)
         if padding:
-            offset = jax.random.randint(offset_key, (2,), -padding, padding + 1)
+            offset = jax.random.randint(offset_key, (2,), -padding, padding + 1, whole)
             rows, columns = rows + offset[0], columns + offset[1]
             if pad_mode == "zero":
                 inside &= (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
@@ -76,7 +85,8 @@ def reflect(index, size: int):
 
 def rotate_back(rows, columns, angle, height: int, width: int):
     """Source pixels of an image turned counter-clockwise by `angle` radians, and which lie inside."""
-    y, x = rows + 0.5 - height / 2, columns + 0.5 - width / 2
+    y, x = (index.astype(angle.dtype) + 0.5 for index in (rows, columns))
+    y, x = y - height / 2, x - width / 2
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     columns = jnp.floor(x * cos - y * sin + width / 2).astype(jnp.int32)
     rows = jnp.floor(x * sin + y * cos + height / 2).astype(jnp.int32)

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
@@ -50,7 +50,7 @@ def attack_images(
     A start depends on key and the example's index [B] alone, not on its batch or device.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
-    delta, _ = pgd(
+    delta, _ = pgd_steps(
         forward_in_mode(classifier, params, "eval"),
         lambda logits: attack.loss(logits, y),
         threat_model,

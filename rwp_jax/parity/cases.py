@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.errors import InputError
 from rwp_jax.losses import carlini_wagner, cross_entropy
@@ -94,7 +94,7 @@ def _compiled_pgd(case: Case, network: Network, bn: str):
         loss = lambda logits: maximised(logits, y)
         alpha = settings["alpha"]
         stats = network.batch_stats
-        return pgd(forward, loss, threat_model, x, start, stats, step_size=alpha, steps=steps)
+        return pgd_steps(forward, loss, threat_model, x, start, stats, step_size=alpha, steps=steps)
 
     return attack, jax.jit(forward)
 

@@ -4,14 +4,29 @@ import math
 from collections.abc import Callable
 
 import jax
+import ml_collections
 import numpy as np
 
 from rwp_jax.attacks.pgd import BN_MODES
+from rwp_jax.configs import default
 from rwp_jax.errors import InputError
 from rwp_jax.runs.config import flatten
 
 GRADIENT_DTYPES = ("", "bfloat16")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
+def check_keys(config) -> None:
+    """Raises InputError where the config lacks a key, or is none."""
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise InputError(
+            f"config= is {type(config).__name__}, must be a ConfigDict as rwp_jax.configs.default makes it"
+        )
+    missing = flatten(default.get_config().to_dict()).keys() - flatten(config.to_dict()).keys()
+    if missing:
+        raise InputError(
+            f"config.{min(missing)} is missing: start from rwp_jax.configs.default.get_config()"
+        )
 
 
 def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) -> None:

@@ -217,7 +217,7 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
         config.gradient_dtype,
         config.model.per_device_batch_norm,
     )
-    augment = make_augment(**config.augment.to_dict())
+    augment = make_augment(**config.augment.to_dict(), dtype=config.dtype)
     step = make_train_step(recipe, augment, schedule, AXIS)
 
     def step_and_agree(state, data, indices, key, asked):

@@ -16,6 +16,7 @@ from rwp_jax.runs import layout
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import experiment, trainer
+from rwp_jax.training.config_checks import check_keys
 from rwp_jax.training.profiling import check_directory
 
 TEACHER, PSEUDO_LABELS = "teacher", "pseudo_labels.npz"
@@ -49,16 +50,34 @@ def check_first_stage(config, has_extra: bool) -> None:
 
 
 def train(
-    config, directory: pathlib.Path, resume: bool = True, profile: pathlib.Path | None = None
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path | str = "runs/run",
+    resume: bool = True,
+    profile: pathlib.Path | None = None,
 ) -> dict:
-    """Trains as `trainer.train` does, after the first stage if config.self_training asks for one.
+    """Trains as the config says, continuing the run that the directory may hold.
 
-    The first stage is a run of its own in DIRECTORY/teacher. Its last network labels the images that
-    config.data.labeled_examples left out; with DIRECTORY/pseudo_labels.npz written it is done.
+    As `trainer.train`, after the first stage if config.self_training asks for one. That is a run of its own
+    in WORKDIR/teacher. Its last network labels the images that config.data.labeled_examples left out; with
+    WORKDIR/pseudo_labels.npz written it is done.
+
+    Args:
+      config: with the keys of `rwp_jax.configs.default`, which the other configs start from.
+      workdir: directory of the run; gets config.json, metrics.jsonl, TensorBoard events, checkpoints/,
+        summary.json and learning_curve.png.
+      resume: whether a run of the same config that is there already may be continued.
+      profile: directory for a trace of some steps, see `profiling`; None for none.
+
+    Returns:
+      The content of summary.json: accuracies of the best and the last epoch, and more.
 
     Raises:
-      InputError, NonFiniteLoss: as `trainer.train`, and where there is nothing to label.
+      InputError: for bad input, before anything is compiled or written.
+      NonFiniteLoss: see `divergence`.
+      Interrupted: after SIGTERM or SIGINT, once the state is saved.
     """
+    directory = pathlib.Path(workdir)
+    check_keys(config)
     if not config.self_training.epochs:
         return trainer.train(config, directory, resume, profile=profile)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.training.objectives import Batch, Objective, own_loss
@@ -90,7 +90,7 @@ def attack_batch(recipe: Recipe, state: TrainState, x, y, start, axis_name):
         return jnp.zeros_like(x), state.batch_stats
     forward = forward_in_mode(recipe.classifier, state.params, attack.bn)
     devices = lax.axis_size(axis_name) if axis_name else 1
-    return pgd(
+    return pgd_steps(
         forward,
         objective.attack_loss(lambda images: forward(images, state.batch_stats)[0], x, y),
         recipe.threat_model,
@@ -103,9 +103,9 @@ def attack_batch(recipe: Recipe, state: TrainState, x, y, start, axis_name):
     )
 
 
-def _labelled_share(y, axis_name):
+def _labelled_share(y, dtype, axis_name):
     """Fraction of the global batch whose label is not -1."""
-    share = jnp.mean(y >= 0, dtype=jnp.result_type(float))
+    share = jnp.mean(y >= 0, dtype=dtype)
     return lax.pmean(share, axis_name) if axis_name else share
 
 
@@ -127,7 +127,7 @@ def attack_and_update(
       The state after the step, the attack's perturbation of x, and the perturbation of the weights.
     """
     delta, batch_stats = attack_batch(recipe, state, x, y, start, axis_name)
-    batch = Batch(x, x + delta, y, weight, _labelled_share(y, axis_name))
+    batch = Batch(x, x + delta, y, weight, _labelled_share(y, x.dtype, axis_name))
     perturbed = perturb_and_differentiate(
         lambda params: recipe.objective.per_example(recipe.classifier.train, params, batch),
         state.params,
@@ -194,7 +194,7 @@ def make_train_step(
             return lax.pmean(local, axis_name) if axis_name else local
 
         norm = functools.partial(perturbed_norm, mask=recipe.perturbation.mask)
-        aux, labelled = perturbed.aux_unperturbed, _labelled_share(y, axis_name)
+        aux, labelled = perturbed.aux_unperturbed, _labelled_share(y, dtype, axis_name)
         metrics = {
             "loss": mean(perturbed.loss),
             **{name: mean(values) for name, values in perturbed.aux.terms.items()},

@@ -21,6 +21,7 @@ def averaged(average: Average, params, batch_stats, decay: float, step) -> Avera
     decay would keep the initial weights for long, it looks back over a part of the steps alone.
     """
     # 1 - d, not d, which float32 would round.
-    share = jnp.maximum(1 - decay, 9 / (10 + step.astype(jnp.result_type(float))))
+    dtype = jax.tree.leaves(params)[0].dtype
+    share = jnp.maximum(1 - decay, 9 / (10 + step.astype(dtype)))
     mix = lambda old, new: (old + share * (new - old)).astype(old.dtype)
     return jax.tree.map(mix, average, Average(params, batch_stats))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
@@ -18,7 +18,7 @@ def test_reaches_the_optimum_of_a_linear_model(norm):
     forward = lambda images, stats: (jnp.sum(images * w, (1, 2, 3)), stats)
     threat_model = make_threat_model(norm, 0.1)
     score = lambda outputs: outputs
-    delta, _ = pgd(
+    delta, _ = pgd_steps(
         forward, score, threat_model, x, jnp.zeros_like(x), 0.0, step_size=0.03, steps=20
     )
     optimum = 0.1 * (np.sign(w) if norm == "l_inf" else w / np.linalg.norm(w))
@@ -53,7 +53,7 @@ def test_bn_modes_by_hand(network, bn):
         stats = folded if bn == "train" else batch_stats
         delta = threat_model.project(delta + 0.03 * jnp.sign(gradient), x)
 
-    ours, our_stats = pgd(
+    ours, our_stats = pgd_steps(
         forward_in_mode(classifier, params, bn),
         lambda logits: cross_entropy(logits, y),
         threat_model,
@@ -72,7 +72,7 @@ def test_a_step_computes_no_parameter_gradient(network):
     """Two forward units a step: the loop's body holds as many convolutions as input gradients need."""
     classifier, params, batch_stats, x, y = network
     loss = lambda logits: cross_entropy(logits, y)
-    attack = lambda x: pgd(
+    attack = lambda x: pgd_steps(
         forward_in_mode(classifier, params, "eval"),
         loss,
         make_threat_model("l_inf", 0.1),

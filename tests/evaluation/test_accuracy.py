@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rwp_jax.attacks.pgd import forward_in_mode, pgd
+from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.distributed import devices
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
@@ -31,7 +31,7 @@ def expected(setting):
     classifier, params, batch_stats, y = setting
     threat_model, x = make_threat_model("l_2", 0.05), jnp.asarray(IMAGES) / 255.0
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5), i))(jnp.arange(COUNT))
-    delta, _ = pgd(
+    delta, _ = pgd_steps(
         forward_in_mode(classifier, params, "eval"),
         lambda logits: cross_entropy(logits, y),
         threat_model,

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.data.augment import make_augment
@@ -199,3 +200,28 @@ def test_devices_may_normalise_by_themselves():
     for tree, other in ((together.params, mean.params), (together.batch_stats, mean.batch_stats)):
         for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-10)
+
+
+def _dtypes(jaxpr):
+    """dtypes of all values in a traced program."""
+    for equation in jaxpr.eqns:
+        for variable in (*equation.invars, *equation.outvars):
+            if getattr(variable.aval, "shape", ()) != ():
+                yield variable.aval.dtype.name
+        for inner in jaxprs_in_params(equation.params):
+            yield from _dtypes(inner)
+
+
+@pytest.mark.parametrize("objective", ["natural", "at", "trades", "rst", "mart"])
+def test_a_float32_step_is_float32_throughout_under_x64(objective):
+    """Arrays are; scalars that depend on nothing may be float64, as Python's numbers are."""
+    recipe, _ = make_step(None, objective=objective, beta=6.0, entropy_weight=0.1)
+    recipe = recipe._replace(classifier=make_classifier("wrn-10-1", 10, (0.3,), (0.4,)), ema_decay=0.9)
+    step = make_train_step(recipe, make_augment(padding=1), lambda step: RATE, None)
+    state = init_state(recipe, jax.random.key(0), IMAGES.shape[1:])
+    traced = jax.make_jaxpr(step)(state, DATA, ORDER[:BATCH], jax.random.key(3))
+    assert "float64" not in set(_dtypes(traced.jaxpr))
+    new_state, metrics = jax.eval_shape(step, state, DATA, ORDER[:BATCH], jax.random.key(3))
+    shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+    assert shapes(new_state) == shapes(state)
+    assert metrics["loss"].dtype == "float32"

@@ -1,0 +1,115 @@
+"""The public names of the package."""
+
+import inspect
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rwp_jax
+from rwp_jax.configs import digits_at_rwp
+from rwp_jax.errors import InputError
+
+NAMES = [name for name in rwp_jax.__all__ if name != "__version__"]
+HEAVY = "orbax tensorflow tensorflow_datasets matplotlib sklearn tensorboardX jinja2 tqdm ml_collections"
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level names of the modules that code imports, in a process of its own."""
+    code += "\nimport sys\nprint(*{name.partition('.')[0] for name in sys.modules})"
+    command = [sys.executable, "-c", code]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_there_and_explained(name):
+    value = getattr(rwp_jax, name)
+    assert len(inspect.getdoc(value)) > 20 and value.__name__ == name
+    assert name in dir(rwp_jax)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'rwp_jax' has no attribute 'autoatack'"):
+        _ = rwp_jax.autoatack
+
+
+def test_importing_is_quick():
+    assert not loaded_by("import rwp_jax") & {"jax", "flax", "numpy", *HEAVY.split()}
+
+
+def test_attacks_and_weight_perturbations_need_little():
+    names = "autoattack pgd make_threat_model make_weight_perturbation perturb_and_differentiate "
+    names += "make_classifier make_objective register_model from_nnx"
+    code = "import rwp_jax\n" + "\n".join(f"rwp_jax.{name}" for name in names.split())
+    assert not loaded_by(code) & set(HEAVY.split())
+
+
+X = np.random.default_rng(0).uniform(0, 1, (6, 4, 4, 1))
+Y = np.arange(6) % 3
+WEIGHTS = np.random.default_rng(1).standard_normal((16, 3))
+
+
+def logits_fn(images):
+    return images.reshape(len(images), -1) @ WEIGHTS
+
+
+@pytest.mark.parametrize("norm", ["l_inf", "l_2"])
+def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
+    threat_model = rwp_jax.make_threat_model(norm, 0.2)
+    attack = lambda x, y: rwp_jax.pgd(
+        logits_fn, x, y, threat_model, steps=10, step_size=0.05, key=3
+    )
+    x_adv = attack(X, Y)
+    distance = (
+        np.abs(x_adv - X) if norm == "l_inf" else np.linalg.norm((x_adv - X).reshape(6, -1), axis=1)
+    )
+    assert distance.max() <= 0.2 + 1e-6 and x_adv.min() >= 0 and x_adv.max() <= 1
+    loss = lambda x: -jax.nn.log_softmax(logits_fn(x))[np.arange(6), Y]
+    assert (loss(x_adv) > loss(X)).all()
+    np.testing.assert_allclose(jax.jit(attack)(jnp.asarray(X), jnp.asarray(Y)), x_adv, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": X * 255}, "x= has pixels outside"),
+        ({"x": np.uint8(X)}, r"x= is uint8\[6, 4, 4, 1\], must be floating-point"),
+        ({"y": np.eye(6)}, r"y= is float64\[6, 6\], must be integer labels \[6\]"),
+        ({"step_size": 2}, "step_size=2 must be below 1"),
+        ({"step_size": float("nan")}, "step_size=nan must be in"),
+        ({"steps": -1}, "steps=-1 must be at least 0"),
+    ],
+)
+def test_pgd_names_the_argument(changes, message):
+    threat_model = rwp_jax.make_threat_model("l_inf", 0.1)
+    arguments = {"x": X, "y": Y, "threat_model": threat_model, "steps": 1, "step_size": 0.1}
+    with pytest.raises(InputError, match=message):
+        rwp_jax.pgd(logits_fn, **(arguments | changes))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: rwp_jax.make_threat_model("l_inf", 8), r"^epsilon=8 must be in \[0, 1\]"),
+        (lambda: rwp_jax.make_classifier("resnet", 10), "^name='resnet' is no known model"),
+        (lambda: rwp_jax.make_objective("tades"), "^name='tades' must be one of"),
+        (lambda: rwp_jax.make_weight_perturbation("rwp", -1), "^gamma=-1 must be in"),
+        (lambda: rwp_jax.load_run("nowhere"), "^workdir=nowhere holds no run"),
+        (lambda: rwp_jax.load_run("nowhere", "first"), "^checkpoint=first must be one of"),
+        (lambda: rwp_jax.train({"epochs": 1}), "^config= is dict, must be a ConfigDict"),
+    ],
+)
+def test_errors_name_the_argument(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_a_config_that_lacks_a_key_is_refused(tmp_path):
+    config = digits_at_rwp.get_config()
+    del config.attack["steps"]
+    with pytest.raises(InputError, match="^config.attack.steps is missing: start from rwp_jax"):
+        rwp_jax.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
