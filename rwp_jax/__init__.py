@@ -93,7 +93,15 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(__name__):
+            raise
+        raise ImportError(
+            f"rwp_jax.{name} needs {error.name}: pip install 'rwp-jax[train]'"
+        ) from error
+    value = getattr(module, name)
     globals()[name] = value
     return value
 

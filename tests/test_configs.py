@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pathlib
+import tomllib
 
 import pytest
 
@@ -119,3 +120,11 @@ def test_the_papers_settings(name, threat, changes, suffix):
     assert settings(config) == AT | changes
     assert config.weight_perturbation.name == PERTURBATIONS[suffix]
     assert config.objective.beta == 6.0 and config.extra_data.unlabeled_fraction == 0.5
+
+
+def test_requirements_are_those_of_the_package():
+    root = pathlib.Path(configs.__path__[0]).parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    lines = (root / "requirements.txt").read_text().splitlines()
+    required = {line for line in lines if line and not line.startswith("#")}
+    assert required == {*project["dependencies"], *project["optional-dependencies"]["train"]}

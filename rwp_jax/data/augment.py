@@ -47,7 +47,10 @@ def make_augment(
 
     # Whatever jax_enable_x64 says, a float32 run draws the same.
     wide = dtype == "float64"
-    whole, half = jnp.int64 if wide else jnp.int32, jnp.asarray(0.5, jnp.float64 if wide else jnp.float32)
+    whole, half = (
+        jnp.int64 if wide else jnp.int32,
+        jnp.asarray(0.5, jnp.float64 if wide else jnp.float32),
+    )
 
     def augment_one(key, image):
         height, width = image.shape[:2]

@@ -216,7 +216,9 @@ def _dtypes(jaxpr):
 def test_a_float32_step_is_float32_throughout_under_x64(objective):
     """Arrays are; scalars that depend on nothing may be float64, as Python's numbers are."""
     recipe, _ = make_step(None, objective=objective, beta=6.0, entropy_weight=0.1)
-    recipe = recipe._replace(classifier=make_classifier("wrn-10-1", 10, (0.3,), (0.4,)), ema_decay=0.9)
+    recipe = recipe._replace(
+        classifier=make_classifier("wrn-10-1", 10, (0.3,), (0.4,)), ema_decay=0.9
+    )
     step = make_train_step(recipe, make_augment(padding=1), lambda step: RATE, None)
     state = init_state(recipe, jax.random.key(0), IMAGES.shape[1:])
     traced = jax.make_jaxpr(step)(state, DATA, ORDER[:BATCH], jax.random.key(3))
