@@ -1,0 +1,17 @@
+"""MART (Wang et al., 2020) on CIFAR-10.
+
+    python main.py --config configs/cifar10_mart.py          # L_inf, epsilon 8/255
+    python main.py --config configs/cifar10_mart.py:l2       # L_2, epsilon 128/255
+
+Expected: no figures of ours; Yu et al. (2022) have none for MART. The network, the attack's start and the
+schedule are those of TRADES here; beta is that of the authors' WideResNet.
+"""
+
+from rwp_jax.configs import cifar10_trades
+
+
+def get_config(threat: str = "linf"):
+    config = cifar10_trades.get_config(threat)
+    config.objective.name = "mart"
+    config.objective.beta = 6.0
+    return config

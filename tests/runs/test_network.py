@@ -1,0 +1,191 @@
+"""Runs on networks and objectives of the user's own: trained, continued, evaluated, loaded elsewhere."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rwp_jax.configs import digits_at_rwp
+from rwp_jax.errors import InputError
+from rwp_jax.evaluation import pseudo_label, table2
+from rwp_jax.models.classifier import MODELS
+from rwp_jax.pytorch.export import export_torch
+from rwp_jax.runs.loaded import load_run
+from rwp_jax.runs.network import NETWORK
+from rwp_jax.training import trainer
+from rwp_jax.training.objectives import OBJECTIVES
+from tests.small import shrink, write_two_classes
+
+MODULE = """
+import flax.linen as nn
+import jax.numpy as jnp
+import rwp_jax
+from rwp_jax.losses import cross_entropy
+
+class Tiny(nn.Module):
+    num_classes: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Conv(4, (3, 3))(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name)(x))
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+
+def shifted(shift, **_):
+    def per_example(train, params, batch):
+        logits, moments = train(params, batch.x_adv)
+        loss = cross_entropy(logits, batch.y) + shift
+        correct = logits.argmax(-1) == batch.y
+        return loss, rwp_jax.Aux(loss, (moments,), correct, {})
+    return rwp_jax.Objective(per_example, lambda forward, x, y: lambda logits: cross_entropy(logits, y))
+
+rwp_jax.register_model("tiny", rwp_jax.from_linen(Tiny))
+rwp_jax.register_objective("shifted", shifted)
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A directory with the user's module, its data and a run, in which nothing is registered any more."""
+    root = tmp_path_factory.mktemp("own")
+    (root / "tiny_network.py").write_text(MODULE)
+    path = write_two_classes(root / "two.npz", 48, 20)
+    config = shrink(digits_at_rwp.get_config("full"), **{"data.path": path, "model.name": "tiny"})
+    config.objective.name, config.objective.shift = "shifted", 0.25
+    with pytest.MonkeyPatch.context() as patch:
+        forget(patch)
+        patch.syspath_prepend(root)
+        import tiny_network  # noqa: F401, registers
+
+        trainer.train(config, root / "run")
+        again = trainer.train(config, root / "run")  # finished: nothing is left to train
+        assert again["last"]["epoch"] == 1
+    del sys.modules["tiny_network"]
+    return root
+
+
+def forget(patch):
+    for registry in (MODELS, OBJECTIVES):
+        patch.setattr(registry, "_builders", dict(registry._builders))
+        patch.setattr(registry, "_origins", dict(registry._origins))
+
+
+@pytest.fixture
+def own(trained, monkeypatch):
+    forget(monkeypatch)
+    yield trained
+    sys.modules.pop("tiny_network", None)
+
+
+def test_a_run_remembers_whose_code_its_network_is(own):
+    content = json.loads((own / "run" / NETWORK).read_text())
+    origin = {"module": "tiny_network", "file": str(own / "tiny_network.py")}
+    assert content == {
+        "image_shape": [8, 8, 1],
+        "num_classes": 2,
+        "model": origin,
+        "objective": origin,
+    }
+
+
+def test_loaded_evaluated_and_labelled_from_the_file_that_registers(own):
+    assert "tiny" not in MODELS
+    run = load_run(own / "run", "last")
+    assert run.classifier and run.num_classes == 2 and run.image_shape == (8, 8, 1)
+    logits = run.predict(run.test_images)
+    accuracy = (logits.argmax(-1) == run.test_labels).mean()
+    table2.evaluate(own / "run", "last", "natural", 0, False)
+    evaluation = json.loads((own / "run/evaluation/last/evaluation.json").read_text())
+    assert evaluation["columns"]["natural"]["accuracy"] == accuracy
+    with np.load(own / "two.npz") as data:
+        np.savez(own / "u.npz", data=data["x_test"])
+    (own / "p.npz").unlink(missing_ok=True)
+    pseudo_label.pseudo_label(own / "run", str(own / "u.npz"), own / "p.npz", "last")
+    with np.load(own / "p.npz") as labelled:
+        assert (labelled["extrapolated_targets"] == logits.argmax(-1)).all()
+
+
+def test_a_process_that_knows_nothing_of_it_loads_it(own):
+    code = f"""
+import jax
+jax.config.update("jax_enable_x64", True)
+import rwp_jax
+run = rwp_jax.load_run({str(own / "run")!r})
+print(run.predict(run.test_images).shape)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "(20, 2)\n", result.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (
+            None,
+            "its model 'tiny' is registered by .*tiny_network.py, which cannot be imported .*PYTHONPATH",
+        ),
+        (
+            "import nothing_here",
+            "cannot be imported .ModuleNotFoundError: No module named 'nothing_here'",
+        ),
+        ("", "which no longer registers it"),
+    ],
+)
+def test_what_is_missing_is_said(own, tmp_path, module, message):
+    shutil.copytree(own / "run", tmp_path / "run")
+    path = tmp_path / "run" / NETWORK
+    elsewhere = str(tmp_path / "gone" / "tiny_network.py")
+    path.write_text(path.read_text().replace(str(own / "tiny_network.py"), elsewhere))
+    if module is not None:
+        (tmp_path / "gone").mkdir()
+        (tmp_path / "gone" / "tiny_network.py").write_text(module)
+    with pytest.raises(InputError, match=message):
+        load_run(tmp_path / "run")
+
+
+def test_a_script_is_not_run_to_load(own, tmp_path):
+    shutil.copytree(own / "run", tmp_path / "run")
+    path = tmp_path / "run" / NETWORK
+    path.write_text(path.read_text().replace('"tiny_network"', '"__main__"'))
+    with pytest.raises(InputError, match="a script: call rwp_jax.register_model before"):
+        load_run(tmp_path / "run")
+    path.write_text("{")
+    with pytest.raises(InputError, match="network.json cannot be read"):
+        load_run(tmp_path / "run")
+
+
+def test_a_network_of_ones_own_has_no_names_in_pytorch(own, tmp_path):
+    with pytest.raises(
+        InputError, match="config.model.name='tiny' is registered: only the package's"
+    ):
+        export_torch(own / "run", "last", tmp_path / "x.safetensors", None, False)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            np.zeros((2, 8, 8, 3), np.uint8),
+            r"images= have shape \(2, 8, 8, 3\), must be \[N, 8, 8, 1\]",
+        ),
+        (np.zeros((8, 8, 1), np.uint8), r"must be \[N, 8, 8, 1\]"),
+        (np.zeros((2, 16, 16, 1), np.uint8), r"must be \[N, 8, 8, 1\]"),
+        (np.full((2, 8, 8, 1), 255.0), r"images= have pixels outside \[0, 1\]"),
+        (np.full((2, 8, 8, 1), np.nan), r"images= have pixels outside \[0, 1\]"),
+        (np.zeros((2, 8, 8, 1), int), "images= are int64, must be uint8, or floating-point"),
+    ],
+)
+def test_predict_names_what_is_wrong_with_images(own, images, message):
+    with pytest.raises(InputError, match=message):
+        load_run(own / "run").predict(images)
+
+
+def test_predict_takes_bytes_and_floats_and_none(own):
+    run = load_run(own / "run")
+    images = run.test_images
+    np.testing.assert_allclose(run.predict(images / 255), run.predict(images), rtol=1e-12)
+    assert run.predict(images[:0]).shape == (0, 2)
