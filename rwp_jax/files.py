@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rwp_jax.errors import InputError
 
@@ -47,13 +48,18 @@ def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray], *, compressed=F
     partial.replace(path)
 
 
+def raw_bytes(array: ArrayLike) -> memoryview:
+    """The bytes of an array, of whatever dtype, in C order; a view where they lie so."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
 def array_digests(tree) -> dict[str, str]:
     """Path -> digest of every array (its dtype, shape and bytes) of a tree of NumPy arrays."""
     digests = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
         digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=16)
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        digest.update(raw_bytes(array))
         digests[jax.tree_util.keystr(path, simple=True, separator="/")] = digest.hexdigest()
     return digests
 

@@ -94,7 +94,8 @@ def _linen_functions(make: Callable[[], linen.Module], name: str) -> _Functions:
 
 def _nnx_functions(make: Callable[..., nnx.Module], name: str) -> _Functions:
     module = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
-    graph, params, batch_stats, others = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+    graph, *states = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+    params, batch_stats, others = states
     if jax.tree.leaves(others):
         raise InputError(
             f"make_module={name}: it keeps {', '.join(sorted(_flat(others)))} beside nnx.Param and "
@@ -136,7 +137,8 @@ def _like(state, flat: dict[str, Any]):
 
 def _takes(make_module: Callable, argument: str) -> bool:
     # A class may have a metaclass whose call takes anything, as nnx.Module has.
-    called = make_module.__init__ if isinstance(make_module, type) else make_module
+    is_class = isinstance(make_module, type)
+    called = inspect.getattr_static(make_module, "__init__") if is_class else make_module
     parameters = inspect.signature(called).parameters
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return anything or argument in parameters

@@ -10,7 +10,7 @@ LISTED = 8  # differences in a message
 
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= (
             flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

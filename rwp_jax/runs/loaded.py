@@ -156,7 +156,7 @@ def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: l
 
 
 def _check_precision(config: ml_collections.ConfigDict, owner: str) -> None:
-    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise InputError(
             f"{owner} was trained in float64, which needs JAX_ENABLE_X64=1, or "
             "jax.config.update('jax_enable_x64', True) before any array is made"

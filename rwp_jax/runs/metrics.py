@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 from tensorboardX import SummaryWriter
 
@@ -29,7 +30,7 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
 class MetricsWriter:
     """Keeps records; the first process appends them to metrics.jsonl, a line each, and to TensorBoard."""
 
-    def __init__(self, workdir: pathlib.Path, records: list[dict], first_epoch: int):
+    def __init__(self, workdir: pathlib.Path, records: Sequence[dict], first_epoch: int):
         """Opens both.
 
         Args:

@@ -31,8 +31,8 @@ class Network(NamedTuple):
 def write_network(directory: pathlib.Path, network: Network) -> None:
     """Writes it to the directory of a run."""
     origins = {"model": network.model, "objective": network.objective}
-    origins = {kind: origin and origin._asdict() for kind, origin in origins.items()}
-    write_json(directory / NETWORK, network._asdict() | origins)
+    plain = {kind: origin and origin._asdict() for kind, origin in origins.items()}
+    write_json(directory / NETWORK, network._asdict() | plain)
 
 
 def read_network(directory: pathlib.Path) -> Network | None:

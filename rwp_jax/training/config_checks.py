@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from rwp_jax.attacks.pgd import BN_MODES
-from rwp_jax.configs import default
+from rwp_jax.configs.default import get_config
 from rwp_jax.errors import InputError
 from rwp_jax.runs.config import flatten
 
@@ -22,7 +22,7 @@ def check_keys(config) -> None:
         raise InputError(
             f"config= is {type(config).__name__}, must be a ConfigDict as rwp_jax.configs.default makes it"
         )
-    missing = flatten(default.get_config().to_dict()).keys() - flatten(config.to_dict()).keys()
+    missing = flatten(get_config().to_dict()).keys() - flatten(config.to_dict()).keys()
     if missing:
         raise InputError(
             f"config.{min(missing)} is missing: start from rwp_jax.configs.default.get_config()"
@@ -102,12 +102,12 @@ def check_precision(config) -> None:
             "config.dtype='float64' and config.gradient_dtype='bfloat16' exclude each other: one is for "
             "exact numbers, the other for speed"
         )
-    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
         raise InputError(
             "config.dtype='float64' needs JAX_ENABLE_X64=1, or "
             "jax.config.update('jax_enable_x64', True) before any array is made"
         )
-    if config.dtype == "bfloat16" and jax.config.jax_enable_x64:
+    if config.dtype == "bfloat16" and jax.config.read("jax_enable_x64"):
         raise InputError(
             "config.dtype='bfloat16' and JAX_ENABLE_X64 exclude each other: unset the one, or choose "
             "config.dtype='float64'"

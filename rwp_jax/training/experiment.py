@@ -60,7 +60,7 @@ def load_data(config) -> Dataset:
 
 def _usable_extra(config, dataset: Dataset) -> np.ndarray:
     """Which of the extra examples the objective has a loss for, as indices."""
-    if dataset.x_extra is None or not config.extra_data.unlabeled_fraction:
+    if dataset.y_extra is None or not config.extra_data.unlabeled_fraction:
         return np.arange(0)
     return np.flatnonzero(_objective(config).uses_unlabelled | (dataset.y_extra >= 0))
 
@@ -80,8 +80,8 @@ def training_set(config, dataset: Dataset) -> TrainingSet:
     """The training examples, extra ones last with weight lambda, as arrays of the host."""
     usable = _usable_extra(config, dataset)
     counts = (len(dataset.y_train), len(usable))
-    weights = np.repeat(np.float32([1, config.extra_data.weight]), counts)
-    if not len(usable):
+    weights = np.repeat(np.array([1, config.extra_data.weight], np.float32), counts)
+    if dataset.x_extra is None or dataset.y_extra is None or not len(usable):
         return TrainingSet(dataset.x_train, dataset.y_train, weights)
     return TrainingSet(
         np.concatenate([dataset.x_train, dataset.x_extra[usable]]),

@@ -1,7 +1,5 @@
 """SGD as torch.optim.SGD does it, and the learning-rate schedules of the authors' scripts."""
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 import optax
 
@@ -12,7 +10,7 @@ SCHEDULES = ("piecewise", "piecewise_epoch", "cosine", "cosine_epoch", "constant
 
 def make_schedule(
     name: str, learning_rate: float, epochs: int, steps_per_epoch: int
-) -> Callable[[int], float]:
+) -> optax.Schedule:
     """Learning rate by step, counted from 0.
 
     The authors' AT scripts set the rate of step i of an epoch at t = epoch + (i + 1) / steps_per_epoch.

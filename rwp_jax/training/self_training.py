@@ -91,7 +91,9 @@ def train(
         processes.by_first(lambda: check_directory(profile))
     resuming = processes.by_first(lambda: layout.check(directory, plain_config, resume))
     data = processes.together(lambda: experiment.load_data(config))
-    check_first_stage(config, data.x_extra is not None)
+    images = data.x_extra
+    check_first_stage(config, images is not None)
+    assert images is not None  # as checked
     experiment.check_sizes(config, data)
     experiment.check_sizes(teacher, data)
     if processes.is_first() and not resuming:
@@ -104,14 +106,14 @@ def train(
         if not processes.by_first(path.exists):
             processes.say(f"first stage: plain training on {len(data.y_train)} labelled images")
             trainer.train(teacher, directory / TEACHER, data=data)
-            processes.by_first(lambda: _label(directory / TEACHER, data.x_extra, path))
+            processes.by_first(lambda: _label(directory / TEACHER, images, path))
     labels = processes.by_first(lambda: readers.read_extra(str(path))[1].tolist())
-    if len(labels) != len(data.x_extra):
+    if len(labels) != len(images):
         raise InputError(
-            f"{path} has {len(labels)} labels for {len(data.x_extra)} images: it is not of this data set"
+            f"{path} has {len(labels)} labels for {len(images)} images: it is not of this data set"
         )
     data = data._replace(y_extra=np.array(labels, np.int32))
-    processes.say(f"second stage: {config.objective.name} with {len(data.y_extra)} extra images")
+    processes.say(f"second stage: {config.objective.name} with {len(images)} extra images")
     return trainer.train(config, directory, data=data, profile=profile)
 
 

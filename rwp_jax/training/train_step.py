@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -30,12 +31,12 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class TrainingSet(NamedTuple):
-    """All training examples, on every device: images uint8 [N, H, W, C], labels int32 [N], -1 for none,
-    and the weight of each example's loss, float [N]."""
+    """All training examples, on the host or on every device: images uint8 [N, H, W, C], labels int32 [N],
+    -1 for none, and the weight of each example's loss, float [N]."""
 
-    images: jnp.ndarray
-    labels: jnp.ndarray
-    weights: jnp.ndarray
+    images: jax.Array | np.ndarray
+    labels: jax.Array | np.ndarray
+    weights: jax.Array | np.ndarray
 
 
 class PGDSettings(NamedTuple):
@@ -152,7 +153,7 @@ def attack_and_update(
     updates, opt_state = recipe.optimizer.update(perturbed.gradient, state.opt_state, w_plus_v)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
-    if recipe.ema_decay:
+    if ema is not None:
         ema = averaged(ema, params, batch_stats, recipe.ema_decay, state.step)
     return TrainState(state.step + 1, params, batch_stats, opt_state, ema), delta, perturbed
 

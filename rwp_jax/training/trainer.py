@@ -119,7 +119,7 @@ def _train(
             f"{used} of {len(data.x_extra)} extra images are used beside {len(data.y_train)}"
         )
     evaluated = {"test": (data.x_test, data.y_test)}
-    if data.x_validation is not None:
+    if data.x_validation is not None and data.y_validation is not None:
         evaluated["validation"] = data.x_validation, data.y_validation
     if config.evaluation.train_examples:  # at random: files may be sorted by class
         part = np.random.default_rng(0).permutation(len(data.y_train))
@@ -150,7 +150,7 @@ def _train(
         steps = list(position.steps) if epoch == position.epoch else []
         order = epoch_indices(mixture, config.seed, epoch, *this_host)
         order = itertools.islice(order, len(steps), None)
-        answers = collections.deque(maxlen=IN_FLIGHT)
+        answers: collections.deque[jax.Array] = collections.deque(maxlen=IN_FLIGHT)
         for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}", len(steps)):
             asked = devices.per_device(stop.signal is not None)
             with trace.step(state):
@@ -174,10 +174,10 @@ def _train(
         # Evaluate on the whole test set, and on part of the training set for the learning curve.
         figures = {}
         due = (epoch + 1) % config.evaluation.every == 0 or epoch + 1 == config.epochs
-        for split, images_and_labels in evaluated.items() if due else ():
+        for split, (images, labels) in evaluated.items() if due else ():
             if stop.asked_anywhere():
                 _stop(stop, checkpoints, save_within(epoch, state, steps))
-            figures[split] = _evaluate(parts, state, *images_and_labels, evaluation_key)
+            figures[split] = _evaluate(parts, state, images, labels, evaluation_key)
         train_figures = {
             name: float(np.stack([step[name] for step in steps]).mean()) for name in steps[0]
         }
@@ -204,8 +204,9 @@ def _train(
 
     # Sum up.
     writer.close()
-    records = processes.by_first(lambda: {which: checkpoints.find(which) for which in WHICH})
-    chosen = {which: _summary_record(record) for which, record in records.items() if record}
+    found = processes.by_first(lambda: {which: checkpoints.find(which) for which in WHICH})
+    records = {which: record for which, record in found.items() if record}
+    chosen = {which: _summary_record(record) for which, record in records.items()}
     summary = {
         **chosen,
         "seconds": round(records["last"]["seconds"], 1),
@@ -218,14 +219,14 @@ def _train(
         write_json(directory / layout.SUMMARY, summary)
         draw_learning_curve(writer.records, directory.name, directory / LEARNING_CURVE)
     for which, record in chosen.items():
-        figures = "imported, not evaluated"
+        accuracies = "imported, not evaluated"
         prefix = "ema_" if which.endswith("_ema") else ""
         if "pgd_accuracy" in record:
-            figures = (
+            accuracies = (
                 f"natural {record[f'{prefix}natural_accuracy']:.2%}, "
                 f"PGD-{config.evaluation.steps} {record[f'{prefix}pgd_accuracy']:.2%}"
             )
-        processes.say(f"{which}: epoch {record['epoch'] + 1}, {figures}")
+        processes.say(f"{which}: epoch {record['epoch'] + 1}, {accuracies}")
     processes.say(f"wrote {directory / layout.SUMMARY} and {directory / LEARNING_CURVE}")
     return summary
 
@@ -273,7 +274,7 @@ def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: f
     """What is printed after an epoch; `accuracy` is the objective's figure of the training batches, `test`
     is empty where nothing was evaluated."""
     minutes, rest = divmod(math.floor(seconds), 60)
-    test = (
+    tested = (
         f"test natural {test['natural_accuracy']:6.2%}  "
         f"PGD-{config.evaluation.steps} {test['pgd_accuracy']:6.2%}  |  "
         if test
@@ -282,7 +283,7 @@ def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: f
     return (
         f"epoch {epoch + 1:{len(str(config.epochs))}}/{config.epochs}  "
         f"loss {train['loss']:.3f}  {accuracy.removesuffix('_accuracy')} {train[accuracy]:6.2%}  |  "
-        f"{test}gate {train['gate_open']:.1f}/{config.batch_size}  "
+        f"{tested}gate {train['gate_open']:.1f}/{config.batch_size}  "
         f"k {train['perturbation_steps']:.1f}  "
         f"|v|/|w| {train['perturbation_norm']:.4f}  lr {train['learning_rate']:.4g}  "
         f"{minutes}:{rest:02}"

@@ -65,7 +65,8 @@ def _check(params, perturbation: WeightPerturbation, loss, gate_loss) -> None:
             f"gate_loss= gives {gate_loss.shape[0]} losses for {loss.shape[0]} examples"
         )
     mask = perturbation.mask(params)
-    if jax.tree.structure(mask) != jax.tree.structure(params):
+    structure = jax.tree.structure
+    if structure(mask) != structure(params):  # type: ignore[operator]  # jaxlib has no stubs
         raise InputError("mask= must have the structure of params")
     if perturbation.steps and not any(jax.tree.leaves(mask)):
         raise InputError(

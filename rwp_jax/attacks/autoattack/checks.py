@@ -1,7 +1,7 @@
 """What AutoAttack refuses, and what it warns of because its result would mislead."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,7 @@ def check_logits(logits: np.ndarray, y: np.ndarray) -> None:
 
 def randomness(
     logits_of: Callable, x: np.ndarray, y: np.ndarray, version: str, randomized: bool
-) -> Sequence[str]:
+) -> Iterator[str]:
     """Warns where five equal calls of logits_of, (images, call number) -> logits, differ unannounced."""
     logits = [logits_of(x, call) for call in range(5)]
     units = [z / (np.linalg.norm(z, axis=-1, keepdims=True) + 1e-10) for z in logits]
@@ -114,7 +114,7 @@ def randomness(
         yield "five equal calls of logits_fn differ: for a randomised defence use version='rand'"
 
 
-def drawn_at_trace(logits_fn: Callable, image_shape) -> Sequence[str]:
+def drawn_at_trace(logits_fn: Callable, image_shape) -> Iterator[str]:
     """Warns where logits_fn draws random numbers outside of JAX, which a compiled program freezes."""
     trace = lambda: jax.make_jaxpr(lambda x: logits_fn(x))(
         jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
@@ -127,7 +127,7 @@ def drawn_at_trace(logits_fn: Callable, image_shape) -> Sequence[str]:
         )
 
 
-def probabilities(logits: np.ndarray) -> Sequence[str]:
+def probabilities(logits: np.ndarray) -> Iterator[str]:
     """Warns where outputs look like a softmax's."""
     sums = np.abs(logits.sum(-1) - 1)
     if logits.max() < 1 + 1e-5 and logits.min() > -1e-5 and (sums < 1e-5).all():
@@ -155,7 +155,7 @@ def fitting(attacks: Sequence[Attack], num_classes: int) -> tuple[list[Attack], 
     return fit, warnings
 
 
-def deterministic(model: Model, attacks: Sequence[Attack]) -> Sequence[str]:
+def deterministic(model: Model, attacks: Sequence[Attack]) -> Iterator[str]:
     """Warns where gradients of a network without randomness are averaged."""
     if not model.randomized and any(getattr(attack, "eot", 1) > 1 for attack in attacks):
         yield (
@@ -164,7 +164,7 @@ def deterministic(model: Model, attacks: Sequence[Attack]) -> Sequence[str]:
         )
 
 
-def zero_gradients(attack: Attack, count: int) -> Sequence[str]:
+def zero_gradients(attack: Attack, count: int) -> Iterator[str]:
     """Warns of searches whose loss, not bounded like the cross-entropy's, had no gradient."""
     if count and attack.least_classes > 2:
         yield (
@@ -173,7 +173,7 @@ def zero_gradients(attack: Attack, count: int) -> Sequence[str]:
         )
 
 
-def gradient_masking(robust_after: dict[str, np.ndarray]) -> Sequence[str]:
+def gradient_masking(robust_after: dict[str, np.ndarray]) -> Iterator[str]:
     """Warns where Square breaks more than 0.2% of the images that the attacks before it left.
 
     Those after it do not count: in `plus` it is the fourth of six.

@@ -1,5 +1,6 @@
 """AutoAttack (Croce and Hein, 2020, arXiv:2003.01690): attacks in turn, each on what the others left."""
 
+import dataclasses
 import os
 import pathlib
 import time
@@ -39,7 +40,8 @@ class AutoAttackResult(NamedTuple):
     warnings: list[str]
 
 
-class Progress(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Progress:
     """A moment of the evaluation.
 
     Attributes:
@@ -216,7 +218,7 @@ def autoattack(
     """
     check_norm(norm)
     epsilon = checks.check_epsilon(epsilon)
-    chosen = attacks_of(version, attacks)
+    wanted = attacks_of(version, attacks)
     if batch_size is None:
         batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
     batch_size = checks.check_batch_size(batch_size)
@@ -241,7 +243,7 @@ def autoattack(
             said.append(message)
             warnings.warn(message, checks.AutoAttackWarning, stacklevel=3)
 
-    chosen, messages = checks.fitting(chosen, model.num_classes)
+    chosen, messages = checks.fitting(wanted, model.num_classes)
     warn(messages)
     warn(checks.randomness(classify, x[:size], y[:size], version, randomized))
     if not randomized:

@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.errors import InputError, first_line
+from rwp_jax.files import raw_bytes
 
 
 class Model(NamedTuple):
@@ -45,7 +46,7 @@ def same_arrays(these, those) -> bool:
 def _digest(program: ClosedJaxpr) -> str:
     digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)).encode())
     for value in program.consts:
-        digest.update(np.ascontiguousarray(value))
+        digest.update(raw_bytes(value))
     return digest.hexdigest()
 
 

@@ -75,6 +75,11 @@ class Images(NamedTuple):
     restart: np.ndarray
 
 
+def _lasting(slots: Slots) -> tuple:
+    """What a snapshot holds of slots: all but the job, which `begin` makes again."""
+    return slots.active, slots.to_the_end, slots.state
+
+
 @jax.jit
 def _reorder(slots: Slots, order) -> Slots:
     return jax.tree.map(lambda values: values[order], slots)
@@ -200,7 +205,7 @@ class Batch:
 
     def snapshot(self) -> dict[str, np.ndarray]:
         """All that `restore` needs beside the list of searches that are done."""
-        leaves = jax.device_get(jax.tree.leaves(self.slots._replace(job=None)))
+        leaves = jax.device_get(jax.tree.leaves(_lasting(self.slots)))
         arrays = {f"slots_{i}": leaf for i, leaf in enumerate(leaves)}
         return arrays | {"held": self.held, "rounds": np.array(self.rounds)}
 
@@ -212,7 +217,7 @@ class Batch:
         held, iteration = self.held, self.iteration
         self.held, self.iteration = arrays["held"], np.zeros(len(arrays["held"]), int)
         slots = self._fresh()
-        old, structure = jax.tree.flatten(slots._replace(job=None))
+        old, structure = jax.tree.flatten(_lasting(slots))
         new = [arrays.get(f"slots_{i}") for i in range(len(old))]
         if any(
             n is None or (n.shape, n.dtype) != (o.shape, o.dtype)
@@ -220,7 +225,8 @@ class Batch:
         ):
             self.held, self.iteration = held, iteration
             return
-        self.slots = jax.tree.unflatten(structure, new)._replace(job=slots.job)
+        active, to_the_end, state = jax.tree.unflatten(structure, new)
+        self.slots = Slots(active, to_the_end, slots.job, state)
         self.rounds = int(arrays["rounds"])
         in_flight = {tuple(job) for job in self.held.tolist()}
         waits = [tuple(job) not in in_flight for job in self.jobs.tolist()]

@@ -119,7 +119,7 @@ def compile_attack(
       image_shape: (H, W, C).
       precision: of matrix products.
     """
-    epsilon = np.float32(epsilon)
+    radius = np.float32(epsilon)
     begin, merge, advance, outcome = map_programs(attack, model, norm, image_shape)
 
     def precisely(function):
@@ -130,8 +130,8 @@ def compile_attack(
         return call
 
     return Programs(
-        functools.partial(begin, epsilon),
+        functools.partial(begin, radius),
         merge,
-        precisely(functools.partial(advance, model.weights, epsilon)),
-        functools.partial(outcome, epsilon),
+        precisely(functools.partial(advance, model.weights, radius)),
+        functools.partial(outcome, radius),
     )

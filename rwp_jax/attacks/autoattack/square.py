@@ -185,7 +185,8 @@ def make_square(norm: str, epsilon, image_shape, *, queries: int = 5000, p: floa
     """
     if norm not in _GEOMETRIES:
         raise InputError(f"norm={norm!r} must be Linf or L2")
-    start, propose = _GEOMETRIES[norm](epsilon, window_sizes(*image_shape[:2], p, norm))
+    height, width = image_shape[:2]
+    start, propose = _GEOMETRIES[norm](epsilon, window_sizes(height, width, p, norm))
     keys_of = jax.vmap(jax.random.fold_in)
 
     def init(job: Job) -> SquareState:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rwp_jax.errors import InputError
-from rwp_jax.files import write_npz
+from rwp_jax.files import raw_bytes, write_npz
 
 SAVE_SECONDS = 60  # between two saves in the middle of an attack
 SNAPSHOT = "snapshot_"
@@ -19,7 +19,7 @@ SAME_LOGITS = 1e-3
 
 def identity(x: np.ndarray, y: np.ndarray, settings: dict) -> str:
     """What must be equal for a state to be continued, as JSON: images, labels and settings."""
-    digest = lambda values: hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+    digest = lambda values: hashlib.sha256(raw_bytes(values)).hexdigest()
     content = {"images": digest(x), "labels": digest(y), "shape": list(x.shape), **settings}
     return json.dumps(content, sort_keys=True)
 
@@ -45,11 +45,14 @@ class Record:
         """
         self.path, self.identity, self.logits = path, identity, logits
         self.x_adv, self.broken = x.copy(), logits.argmax(-1) != y
-        self.robust_after, self.seconds = {"clean": ~self.broken}, {}
+        self.robust_after = {"clean": ~self.broken}
+        self.seconds: dict[str, float] = {}
         self.zero_gradients: dict[str, int] = {}
-        self.done, self.snapshot, self.saved = None, {}, time.monotonic()
+        self.done: np.ndarray | None = None
+        self.snapshot: dict[str, np.ndarray] = {}
+        self.saved = time.monotonic()
         if path and path.exists():
-            self._load()
+            self._load(path)
 
     def finish(self, attack: str) -> None:
         """Closes an attack."""
@@ -82,23 +85,21 @@ class Record:
         write_npz(self.path, arrays | {SNAPSHOT + k: v for k, v in snapshot().items()})
         self.saved = time.monotonic()
 
-    def _load(self) -> None:
-        arrays, held, figures = read_state(self.path)
+    def _load(self, path: pathlib.Path) -> None:
+        arrays, held, figures = read_state(path)
         for name, value in json.loads(self.identity).items():
             if held.get(name) != value:
                 short = len(str(value)) < 64
                 values = f" ({held.get(name)} there, {value} here)" if short else ""
                 raise InputError(
-                    f"{self.path} is of another evaluation: other {name}{values}; move it away"
+                    f"{path} is of another evaluation: other {name}{values}; move it away"
                 )
         logits, broken = arrays["logits"], arrays["broken"]
         tolerance = SAME_LOGITS * np.abs(self.logits).max()
         if logits.shape != self.logits.shape or broken.shape != self.broken.shape:
-            raise _damaged(self.path, "shapes")
+            raise _damaged(path, "shapes")
         if not np.abs(logits - self.logits).max() <= tolerance:
-            raise InputError(
-                f"{self.path} is of another network: its logits of the clean images differ"
-            )
+            raise InputError(f"{path} is of another network: its logits of the clean images differ")
         self.logits, self.broken = logits, broken
         self.x_adv[arrays["changed"]] = arrays["x_adv"]
         attacks = arrays["attacks"].tolist()

@@ -29,19 +29,20 @@ class Attack:
 
     name: ClassVar[str]
     least_classes: ClassVar[int] = 2
-    targets: ClassVar[int] = 0
+    # Targeted attacks make a setting of it, the first in their repr, which files of states hold.
+    targets: int = dataclasses.field(default=0, init=False, repr=False)
     restarts: int = 1
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and not (isinstance(value, int) and value >= 1):
+            if field.init and field.type is int and not (isinstance(value, int) and value >= 1):
                 raise InputError(f"{self.name}: {field.name}={value!r} must be a positive integer")
 
     @property
     def iterations(self) -> int:
         """Of one search."""
-        return self.steps
+        raise NotImplementedError
 
     def search(self, norm: str, epsilon, image_shape: tuple[int, ...]) -> Search:
         raise NotImplementedError
@@ -53,6 +54,10 @@ class _Apgd(Attack):
 
     steps: int = 100
     eot: int = 1
+
+    @property
+    def iterations(self):
+        return self.steps
 
     def loss(self, logits, job: Job):
         raise NotImplementedError
@@ -101,6 +106,10 @@ class Fab(Attack):
     name = "fab"
     steps: int = 100
 
+    @property
+    def iterations(self):
+        return self.steps
+
     def search(self, norm, epsilon, image_shape):
         return make_fab(norm, epsilon, targeted=False, steps=self.steps)
 
@@ -112,6 +121,10 @@ class FabT(Attack):
     name = "fab-t"
     targets: int = 9
     steps: int = 100
+
+    @property
+    def iterations(self):
+        return self.steps
 
     def search(self, norm, epsilon, image_shape):
         return make_fab(norm, epsilon, targeted=True, steps=self.steps)
