@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from rwp_jax.configs import default
+
 FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
 # Keys that came later than 0.1.0 -> what it did.
 _LATER = {"evaluation.every": 1, "data.train_examples": 0}
@@ -19,14 +21,18 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of a run, nested, with the keys that came later than the run."""
+    """The config of a run, nested, with the keys that came later than the run.
+
+    What is not named in _LATER is off by default, and was not there before.
+    """
     filled = {
         key: dict(value) if isinstance(value, dict) else value for key, value in config.items()
     }
-    for key, value in _LATER.items():
-        section, name = key.split(".")
-        if isinstance(filled.get(section), dict):
-            filled[section].setdefault(name, value)
+    for key, value in flatten(default.get_config().to_dict()).items():
+        section, _, name = key.rpartition(".")
+        there = filled.setdefault(section, {}) if section else filled
+        if isinstance(there, dict):
+            there.setdefault(name, _LATER.get(key, value))
     return filled
 
 
