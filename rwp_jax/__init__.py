@@ -7,7 +7,7 @@ config; networks that such runs trained. The names below are imported when they 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from rwp_jax.version import __version__
 
 if TYPE_CHECKING:
     from rwp_jax.attacks.autoattack import (

@@ -8,7 +8,7 @@ import rwp_jax
 PACKAGE = pathlib.Path(rwp_jax.__file__).parent
 # From the bottom up; packages of one line know nothing of each other.
 LAYERS = (
-    ("errors", "losses"),
+    ("errors", "losses", "version"),
     ("files", "names", "configs", "registry"),
     ("models", "data", "distributed"),
     ("attacks",),

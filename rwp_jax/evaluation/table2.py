@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rwp_jax import __version__
 from rwp_jax.attacks.autoattack import AutoAttackWarning, autoattack
 from rwp_jax.attacks.autoattack.margins import misclassified
 from rwp_jax.attacks.autoattack.state import read_state
@@ -22,6 +21,7 @@ from rwp_jax.evaluation.store import UNKNOWN, Subject, Verdicts, load_subject, w
 from rwp_jax.files import write_json
 from rwp_jax.losses import carlini_wagner
 from rwp_jax.runs.layout import COLUMNS, EVALUATION, EVALUATION_JSON, EVALUATION_NPZ, lock
+from rwp_jax.version import __version__
 
 AUTOATTACK_NORMS = {"l_inf": "Linf", "l_2": "L2"}  # names of a config, and of AutoAttack's users
 SAVE_SECONDS = 10  # between two saves of the fixed attacks' verdicts

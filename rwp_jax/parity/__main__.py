@@ -60,7 +60,7 @@ def run_cases(directory: pathlib.Path, only: str) -> int:
 
 def run_live(args) -> int:
     """Prints the comparison with a checkout and returns how many settings failed; raises InputError."""
-    from rwp_jax.parity.live.run import run as run_live
+    from rwp_jax.parity.live.reference import run as run_live
 
     chosen = lambda names: select(names, args.only)
     device = args.device or "cpu"

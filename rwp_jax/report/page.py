@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import jinja2
 
-from rwp_jax import __version__
 from rwp_jax.files import write_text
 from rwp_jax.report.table import Table
+from rwp_jax.version import __version__
 
 PAGE = "report.html"
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 
-import rwp_jax
 from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, StopRequest
 from rwp_jax.errors import InputError
 from rwp_jax.reproduce.job import BAD_INPUT, DIVERGED, FINISHED, IN_USE
@@ -94,7 +93,7 @@ def train(runs: Sequence[Run], jobs: int) -> list[str]:
 
 def _start(run: Run, cores: Sequence[int]) -> _Job:
     run.directory.parent.mkdir(parents=True, exist_ok=True)
-    package = str(pathlib.Path(rwp_jax.__file__).parents[1])
+    package = str(pathlib.Path(__file__).parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     if jax.config.jax_compilation_cache_dir:

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from rwp_jax import __version__
 from rwp_jax.data.order import epoch_indices
 from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed import devices, processes
@@ -32,6 +31,7 @@ from rwp_jax.training import experiment
 from rwp_jax.training.divergence import check_finite
 from rwp_jax.training.profiling import Profile, check_directory
 from rwp_jax.training.train_step import init_state
+from rwp_jax.version import __version__
 
 LEARNING_CURVE = "learning_curve.png"
 IN_FLIGHT = 3  # steps queued on the device, the running one included

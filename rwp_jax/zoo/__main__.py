@@ -14,7 +14,6 @@ import sys
 
 import jax
 
-from rwp_jax import __version__
 from rwp_jax.errors import InputError, as_flags
 from rwp_jax.models.classifier import MODELS
 from rwp_jax.report.results import read_result
@@ -23,6 +22,7 @@ from rwp_jax.report.titles import setting
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.layout import COLUMNS
 from rwp_jax.runs.loaded import config_of, load_run
+from rwp_jax.version import __version__
 
 
 def show() -> None:
