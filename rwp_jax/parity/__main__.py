@@ -60,11 +60,11 @@ def run_cases(directory: pathlib.Path, only: str) -> int:
 
 def run_live(args) -> int:
     """Prints the comparison with a checkout and returns how many settings failed; raises InputError."""
-    from rwp_jax.parity.live.reference import run as run_live
+    from rwp_jax.parity.live import reference  # needs PyTorch, which nothing else here does
 
     chosen = lambda names: select(names, args.only)
     device = args.device or "cpu"
-    return run_live(args.reference, device, args.steps, args.output, chosen, TOLERANCE)
+    return reference.run(args.reference, device, args.steps, args.output, chosen, TOLERANCE)
 
 
 def main(argv=None) -> int:

@@ -68,7 +68,8 @@ def _check(params, perturbation: WeightPerturbation, loss, gate_loss) -> None:
     structure = jax.tree.structure
     if structure(mask) != structure(params):  # type: ignore[operator]  # jaxlib has no stubs
         raise InputError("mask= must have the structure of params")
-    if perturbation.steps and not any(jax.tree.leaves(mask)):
+    none = isinstance(perturbation.steps, int) and perturbation.steps == 0  # steps may be traced
+    if not none and not any(jax.tree.leaves(mask)):
         raise InputError(
             "mask= perturbs no tensor of params; by default those of rank > 1 are perturbed"
         )

@@ -241,9 +241,11 @@ def test_distances():
 
 def compared(**changes):
     pytest.importorskip("torch")
-    from rwp_jax.parity.live.both_sides import Compared, Line
+    from rwp_jax.parity.live.both_sides import Compared, QuantityRow
 
-    line = Line("v", "1.25", "1.25", 2e-12, "3 conv1.weight, step 2", [1e-4, 2e-3], [1e-4, 3e-3])
+    line = QuantityRow(
+        "v", "1.25", "1.25", 2e-12, "3 conv1.weight, step 2", [1e-4, 2e-3], [1e-4, 3e-3]
+    )
     setting = Setting("at", "rwp", "wrn-10-1", "l_inf", 2)
     held = {"setting": setting, "lines": [line], "stopped": "", "tolerance": TOLERANCE}
     held["growth"] = {"delta": [5e-8, 2e-2]}

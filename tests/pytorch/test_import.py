@@ -204,7 +204,7 @@ def test_an_exported_run_loads_strictly_and_continues_where_it_was(halfway, tmp_
 
 def test_network_and_optimizer_need_two_files(halfway, tmp_path):
     path = tmp_path / "same.pth"
-    with pytest.raises(InputError, match="--output=.*same.pth and --torch_optimizer must be two"):
+    with pytest.raises(InputError, match="output=.*same.pth and --torch_optimizer must be two"):
         export.export_torch(halfway[1], "last", path, path, sub_block1=False)
     assert not path.exists()
 
@@ -306,8 +306,8 @@ def test_other_refusals(tmp_path):
 
     refused("is no file", tmp_path / "none.pth")
     refused("holds no optimiser's state dict", path, path)
-    refused(r"--epoch=3 must be in \[1, config.epochs=2\]", path, None, 3)
-    refused(r"--epoch=-1 must be in \[1, config.epochs=2\]", path, None, -1)
+    refused(r"epoch=3 must be in \[1, config.epochs=2\]", path, None, 3)
+    refused(r"epoch=-1 must be in \[1, config.epochs=2\]", path, None, -1)
     for broken in ({"state": [], "param_groups": []}, {"state": {}, "param_groups": [{}]}):
         torch.save(broken, tmp_path / "broken.pth")
         refused("state or param_groups is malformed", path, tmp_path / "broken.pth")
@@ -317,7 +317,7 @@ def test_other_refusals(tmp_path):
     refused("momentum_buffer that is no tensor", path, tmp_path / "one.pth")
     refused("config.optimizer.momentum=0", path, sgd, **{"optimizer.momentum": 0.0})
     refused("3 channels and 10 classes, the data have 1 and 10", path, None, 1)
-    rst = {"objective.name": "rst"}
+    rst = {"objective.name": "rst", "attack.bn": "eval"}
     refused("needs extra data", path, None, 1, **rst)
     adam = torch.optim.Adam(network.parameters())
     network(torch.zeros(1, 3, 8, 8).double()).sum().backward()
