@@ -30,7 +30,9 @@ def named_in(section: str, **others: str) -> Iterator[None]:
 def as_flags(error: Exception, flags: Container[str]) -> str:
     """The message of an error, with two dashes where it begins with an argument that is a flag here."""
     message = str(error)
-    return f"--{message}" if message.partition("=")[0] in flags else message
+    name = message.partition("=")[0]
+    # A key of the config is named as in its file: only those given on the command line are flags.
+    return f"--{message}" if name in flags and "." not in name else message
 
 
 def first_line(error: Exception) -> str:

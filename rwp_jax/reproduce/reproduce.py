@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, as_flags
 from rwp_jax.evaluation import table2
 from rwp_jax.hardware import cost
 from rwp_jax.hardware.plan import short
@@ -133,7 +133,8 @@ def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
         try:
             run_list.check_directory(run)
         except InputError as error:
-            raise InputError(f"run {run.name}: {error} (or other --override)") from None
+            message = as_flags(error, {"workdir"})
+            raise InputError(f"run {run.name}: {message} (or other --override)") from None
 
 
 def _load_data(runs: Sequence[Run]) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 from rwp_jax.configs import default
 
 FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
+# What is no run lacks them.
+_SECTIONS = {"data", "threat"}
 # Keys that came later than 0.1.0 -> what it did.
 _LATER = {"evaluation.every": 1, "data.train_examples": 0}
 LISTED = 8  # differences in a message
@@ -24,7 +26,13 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run, nested, with the keys that came later than the run.
 
     What is not named in _LATER is off by default, and was not there before.
+
+    Raises:
+      KeyError: for what is no config of a run: it lacks a section that all have.
     """
+    lacks = _SECTIONS - config.keys()
+    if lacks:
+        raise KeyError(min(lacks))
     filled = {
         key: dict(value) if isinstance(value, dict) else value for key, value in config.items()
     }

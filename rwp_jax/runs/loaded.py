@@ -127,7 +127,7 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
         if not all(isinstance(number, int | float) for number in numbers):
             raise TypeError
         return config
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         raise InputError(
             f"workdir={directory} holds no run: no readable {layout.CONFIG}, or keys are missing in it "
             "or of another type"

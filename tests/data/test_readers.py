@@ -134,5 +134,5 @@ def test_images_to_label(tmp_path):
     np.savez(tmp_path / "u.npz", images=IMAGES)
     with pytest.raises(InputError, match="data missing; it must hold data, and holds images"):
         readers.read_images(str(tmp_path / "u.npz"))
-    with pytest.raises(InputError, match="--unlabeled=.* is no file"):
+    with pytest.raises(InputError, match="unlabeled=.* is no file"):
         readers.read_images(str(tmp_path / "v.npz"))

@@ -10,7 +10,7 @@ from rwp_jax.distributed.preemption import EXIT_CODE, StopRequest
 
 CODE = """
 import time
-from rwp_jax.preemption import StopRequest
+from rwp_jax.distributed.preemption import StopRequest
 with StopRequest() as stop:
     print("ready", flush=True)
     while not stop.signal:
@@ -37,7 +37,7 @@ def test_a_second_signal_ends_the_process(number):
 def test_sigterm_outside_training_is_one_line_and_the_documented_code():
     code = """
 import time
-from rwp_jax.preemption import end_on_sigterm
+from rwp_jax.distributed.preemption import end_on_sigterm
 end_on_sigterm("ended")
 print("ready", flush=True)
 time.sleep(60)
