@@ -63,8 +63,8 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
     config.objective = ml_collections.ConfigDict()
-    config.objective.name = "at"  # natural, at, trades or rst (TRADES with extra data)
-    config.objective.beta = 6.0  # trades, rst: weight of the KL
+    config.objective.name = "at"  # natural, at, trades, rst (TRADES with extra data) or mart
+    config.objective.beta = 6.0  # trades, rst, mart: weight of the KL
     config.objective.entropy_weight = 0.0  # trades, rst: of the entropy of unlabelled examples
 
     config.weight_perturbation = ml_collections.ConfigDict()

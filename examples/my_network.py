@@ -35,7 +35,7 @@ class MyNetwork(nn.Module):
         for features in (16, 32):
             x = nn.relu(norm()(nn.Conv(features, (3, 3), use_bias=False, dtype=self.dtype)(x)))
             x = nn.avg_pool(x, (2, 2), (2, 2))
-        return nn.Dense(self.num_classes)(x.reshape(len(x), -1).astype(jnp.float32))
+        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
 
 
 def logit_pairing(pairing: float, **_: float) -> rwp_jax.Objective:

@@ -1,7 +1,10 @@
 """The exception for mistakes of the user: the command line prints it as a single line and exits with 2."""
 
 import contextlib
-from collections.abc import Container, Iterator
+import math
+import operator
+from collections.abc import Callable, Container, Iterator
+from typing import Any
 
 
 class InputError(ValueError):
@@ -13,18 +16,45 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
-def named_in(section: str, **others: str) -> Iterator[None]:
+def named_in(section: str, names: str, **others: str) -> Iterator[None]:
     """Within it, an error that begins with an argument's name begins with that of the config's key.
 
     Args:
       section: of the config, `config.threat` for `config.threat.epsilon=8 must be ...`.
+      names: of the arguments that are keys of it, between blanks. Errors of others begin with the section.
       others: sections of arguments that are elsewhere, by argument.
     """
     try:
         yield
     except InputError as error:
         name = str(error).partition("=")[0]
-        raise InputError(f"{others.get(name, section)}.{error}") from None
+        if name in names.split():
+            raise InputError(f"{section}.{error}") from None
+        raise InputError(
+            f"{others[name]}.{error}" if name in others else f"{section}: {error}"
+        ) from None
+
+
+def check_number(name: str, value: Any, accepted: str, holds: Callable[[float], bool]) -> float:
+    """The value of an argument as a float; raises InputError unless it is a number that `holds`."""
+    try:
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number) or not holds(number):
+        raise InputError(f"{name}={value!r} must be {accepted}")
+    return number
+
+
+def check_integer(name: str, value: Any, least: int) -> int:
+    """The value of an argument as an int; raises InputError unless it is one of at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise InputError(f"{name}={value!r} must be an integer of at least {least}")
+    return number
 
 
 def as_flags(error: Exception, flags: Container[str]) -> str:

@@ -1,5 +1,6 @@
 """Networks and objectives by name: those of the package, and what users register beside them."""
 
+import hashlib
 import importlib
 import importlib.util
 import pathlib
@@ -63,7 +64,7 @@ class Registry:
             module.get("__name__", ""), str(pathlib.Path(file).resolve()) if file else ""
         )
         held = self._origins.get(name)
-        if name in self._builders and (held is None or held != origin):
+        if name in self._builders and (held is None or not _same(held, origin)):
             whose = f"registered by {held.file or held.module}" if held else "the package's own"
             raise InputError(f"name={name!r} is taken: it is {whose}")
         self._builders[name], self._origins[name] = builder, origin
@@ -79,9 +80,16 @@ class Registry:
         Raises:
           InputError: where the module cannot be imported, or does not register the name any more.
         """
+        what = f"{owner}: its {self.kind} {name!r} is registered by {origin.file or origin.module}"
+        held = self._origins.get(name)
+        # A file that is gone may have moved; a script is never imported, so what is registered must do.
+        moved = origin.module == "__main__" or not pathlib.Path(origin.file).is_file()
+        if held and not _same(held, origin) and not moved:
+            raise InputError(
+                f"{what}, and here by {held.file or held.module}: load it in a process of its own"
+            )
         if name in self._builders:
             return
-        what = f"{owner}: its {self.kind} {name!r} is registered by {origin.file or origin.module}"
         if origin.module == "__main__":  # a script, which does more than register
             raise InputError(f"{what}, a script: call rwp_jax.register_{self.kind} before")
         try:
@@ -95,19 +103,32 @@ class Registry:
             raise InputError(f"{what}, which no longer registers it")
 
 
+def _same(one: Origin, other: Origin) -> bool:
+    """Config files are all loaded as modules of one name, so that files count where there are any."""
+    return one.file == other.file if one.file and other.file else one.module == other.module
+
+
 def _import(origin: Origin) -> None:
-    """Imports a module by its name, or from its file where it is not on the path."""
+    """Imports a module: by its name where that finds the recorded file, or from the file itself."""
     try:
+        found = importlib.util.find_spec(origin.module)
+    except (ImportError, ValueError):  # a package that is missing, a module made by hand
+        found = None
+    recorded = pathlib.Path(origin.file)
+    by_name = found and found.origin and pathlib.Path(found.origin).resolve() == recorded
+    if by_name or not origin.file or not recorded.is_file():
         importlib.import_module(origin.module)
         return
-    except ModuleNotFoundError as error:
-        if error.name != origin.module.partition(".")[0] or not origin.file:
-            raise
-    spec = importlib.util.spec_from_file_location(origin.module, origin.file)
+    name = f"rwp_jax_registering_{hashlib.sha256(origin.file.encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, origin.file)
+    if spec is None or spec.loader is None:
+        raise ImportError("it is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[origin.module] = module
+    sys.modules[name] = module
+    sys.path.append(str(recorded.parent))  # modules beside it, which it may need later too
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[origin.module]
+        del sys.modules[name]
+        sys.path.remove(str(recorded.parent))
         raise

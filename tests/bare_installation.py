@@ -41,9 +41,12 @@ def main():
         rwp_jax.load_run("runs/x")
     except ImportError as error:
         assert "pip install 'rwp-jax[train]'" in str(error)
+    else:
+        raise AssertionError("load_run works without what it needs")
     command = [sys.executable, "-m", "rwp_jax", "--config", "digits_at_rwp"]
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+    assert "pip install 'rwp-jax[train]'" in refused.stderr
     print("a bare installation attacks and perturbs:", result.robust.mean())
 
 

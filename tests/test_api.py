@@ -27,7 +27,8 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_is_there_and_explained(name):
     value = getattr(rwp_jax, name)
-    assert len(inspect.getdoc(value)) > 20 and value.__name__ == name
+    text = inspect.getdoc(value)
+    assert len(text) > 20 and not text.startswith(f"{name}(") and value.__name__ == name
     assert name in dir(rwp_jax)
 
 
@@ -78,9 +79,11 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
         ({"x": X * 255}, "x= has pixels outside"),
         ({"x": np.uint8(X)}, r"x= is uint8\[6, 4, 4, 1\], must be floating-point"),
         ({"y": np.eye(6)}, r"y= is float64\[6, 6\], must be integer labels \[6\]"),
-        ({"step_size": 2}, "step_size=2 must be below 1"),
+        ({"step_size": 2}, r"step_size=2 must be in \[0, 1\)"),
         ({"step_size": float("nan")}, "step_size=nan must be in"),
-        ({"steps": -1}, "steps=-1 must be at least 0"),
+        ({"steps": -1}, "steps=-1 must be an integer of at least 0"),
+        ({"steps": 2.5}, "steps=2.5 must be an integer of at least 0"),
+        ({"y": Y + 1}, r"y= has labels outside \[0, 3\), the classes of logits_fn"),
     ],
 )
 def test_pgd_names_the_argument(changes, message):
@@ -97,9 +100,16 @@ def test_pgd_names_the_argument(changes, message):
         (lambda: rwp_jax.make_classifier("resnet", 10), "^name='resnet' is no known model"),
         (lambda: rwp_jax.make_objective("tades"), "^name='tades' must be one of"),
         (lambda: rwp_jax.make_weight_perturbation("rwp", -1), "^gamma=-1 must be in"),
+        (lambda: rwp_jax.make_threat_model("l_2", "8/255"), "^epsilon='8/255' must be in"),
+        (
+            lambda: rwp_jax.make_weight_perturbation("rwp", 0.1, 1.5),
+            "^steps=1.5 must be an integer",
+        ),
+        (lambda: rwp_jax.make_objective("trades", beta="6"), "^beta='6' must be in"),
+        (lambda: rwp_jax.make_objective("at", betta=6), "^name='at' does not fit its settings"),
         (lambda: rwp_jax.load_run("nowhere"), "^workdir=nowhere holds no run"),
         (lambda: rwp_jax.load_run("nowhere", "first"), "^checkpoint=first must be one of"),
-        (lambda: rwp_jax.train({"epochs": 1}), "^config= is dict, must be a ConfigDict"),
+        (lambda: rwp_jax.train({"epochs": 1}), "^config= must be a ConfigDict, not dict"),
     ],
 )
 def test_errors_name_the_argument(call, message):

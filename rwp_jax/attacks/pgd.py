@@ -1,13 +1,15 @@
 """Projected gradient ascent on the input (Madry et al., 2018, arXiv:1706.06083)."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from rwp_jax.attacks.threat_model import ThreatModel
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_integer, check_number
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import Classifier
 
@@ -76,17 +78,22 @@ def pgd_steps(
         return lax.fori_loop(0, steps, step, (start, batch_stats))
 
 
+def _known(value) -> bool:
+    """Whether it is a number or an array, not one that is traced."""
+    return not isinstance(value, jax.core.Tracer)
+
+
 def pgd(
     logits_fn: Callable,
-    x,
-    y,
+    x: jax.typing.ArrayLike,
+    y: jax.typing.ArrayLike,
     threat_model: ThreatModel,
     *,
     steps: int,
     step_size: float,
-    key=0,
+    key: Any = 0,
     loss: Callable = cross_entropy,
-):
+) -> jax.Array:
     """Attacks images by PGD: random start, steps of steepest ascent, projection; the last image counts.
 
     May be called within `jax.jit`; values are checked where they are known.
@@ -114,14 +121,17 @@ def pgd(
         )
     if y.shape != x.shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
         raise InputError(f"y= is {y.dtype}{list(y.shape)}, must be integer labels [{len(x)}]")
-    if not isinstance(x, jax.core.Tracer) and not bool(jnp.all((x >= 0) & (x <= 1))):
+    classes = jax.eval_shape(logits_fn, x).shape[-1]
+    if _known(x) and not bool(jnp.all((x >= 0) & (x <= 1))):
         raise InputError("x= has pixels outside [0, 1], or NaN")
-    if not 0 <= step_size < float("inf"):
-        raise InputError(f"step_size={step_size} must be in [0, inf)")
-    if threat_model.norm == "l_inf" and step_size >= 1:
-        raise InputError(f"step_size={step_size} must be below 1: pixels are in [0, 1]")
-    if steps < 0:
-        raise InputError(f"steps={steps} must be at least 0")
+    if _known(y) and not bool(jnp.all((y >= 0) & (y < classes))):
+        raise InputError(f"y= has labels outside [0, {classes}), the classes of logits_fn")
+    if _known(step_size):
+        # A step of 1 is the whole range of pixels.
+        largest = 1 if threat_model.norm == "l_inf" else math.inf
+        check_number("step_size", step_size, f"in [0, {largest})", lambda size: 0 <= size < largest)
+    if _known(steps):
+        check_integer("steps", steps, 0)
     if jnp.issubdtype(jnp.result_type(key), jnp.integer) and not jnp.ndim(key):
         key = jax.random.key(key)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(x)))

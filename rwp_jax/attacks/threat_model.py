@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +139,6 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
         raise InputError(f"variant={variant!r} must be one of {', '.join(VARIANTS)}")
     # Beyond 1 the L_inf ball holds every image; for L_2 that is a matter of the image's size.
     largest = 1 if norm == "l_inf" else 1000
-    if not 0 <= epsilon <= largest:
-        raise InputError(
-            f"epsilon={epsilon} must be in [0, {largest}] (pixels are in [0, 1]) for {norm}"
-        )
+    accepted = f"in [0, {largest}] (pixels are in [0, 1]) for {norm}"
+    check_number("epsilon", epsilon, accepted, lambda radius: 0 <= radius <= largest)
     return _THREAT_MODELS[norm, variant](epsilon)

@@ -4,6 +4,7 @@ import difflib
 import os
 import pathlib
 import re
+import sys
 
 import ml_collections
 from ml_collections import config_flags
@@ -24,6 +25,9 @@ def find_config(name: str) -> str:
     """
     path, colon, argument = name.partition(":")
     if path.endswith(".py") and os.path.isfile(path):
+        beside = str(pathlib.Path(path).resolve().parent)
+        if beside not in sys.path:
+            sys.path.append(beside)  # a config may import modules beside it
         return name
     directory, known = pathlib.Path(configs.__path__[0]), pathlib.PurePath(path)
     if str(known.parent) in (".", "configs") and known.suffix in ("", ".py"):
@@ -60,6 +64,8 @@ def one_line(error: Exception) -> str:
     line = lines[-1] if lines else type(error).__name__
     if "get_config() takes 0 positional arguments" in line:
         line = "--config: this file takes nothing after ':'"
+    if isinstance(error, ImportError):
+        line = f"--config: the file cannot be imported ({line})"
     return line.removeprefix("rwp_jax.errors.InputError: ")
 
 

@@ -220,7 +220,7 @@ def _tfds(name: str, data_dir: str, train_splits: tuple[str, ...]) -> Dataset:
     except Exception as error:  # tfds's older format, damaged records, missing packages
         raise InputError(
             f"config.data.name={name!r}: reading it from {root} failed ({first_line(error)}); it must be "
-            "prepared as array_record: an empty --config.data.data_dir gets a new copy"
+            "prepared as array_record: an empty config.data.data_dir gets a new copy"
         ) from None
     return Dataset(*train, *test, num_classes)
 

@@ -208,7 +208,7 @@ def evaluate(
     names = parse_attacks(attacks)
     subject = load_subject(directory, which, examples)
     config = subject.run.config
-    with named_in("config.threat"):
+    with named_in("config.threat", "norm epsilon"):
         make_threat_model(config.threat.norm, config.threat.epsilon)
     if names != ["natural"] and not config.threat.epsilon > 0:
         raise InputError(

@@ -135,7 +135,17 @@ def _like(state, flat: dict[str, Any]):
     return jax.tree.unflatten(jax.tree.structure(state), [flat[name] for name in _flat(state)])
 
 
+def _unwrapped(make_module: Callable) -> Callable:
+    """The function or class within functools.partial."""
+    while isinstance(make_module, functools.partial):
+        make_module = make_module.func
+    return make_module
+
+
 def _takes(make_module: Callable, argument: str) -> bool:
+    """Whether it takes the argument, and has not been given it by functools.partial."""
+    if isinstance(make_module, functools.partial):
+        return argument not in make_module.keywords and _takes(make_module.func, argument)
     # A class may have a metaclass whose call takes anything, as nnx.Module has.
     is_class = isinstance(make_module, type)
     called = inspect.getattr_static(make_module, "__init__") if is_class else make_module
@@ -153,7 +163,7 @@ def _build(
     axis_name: str | None,
 ) -> Classifier:
     """The network of a module, with parameters, statistics and logits in float32, or all in float64."""
-    name = getattr(make_module, "__name__", type(make_module).__name__)
+    name = getattr(_unwrapped(make_module), "__name__", type(make_module).__name__)
     param_dtype = jnp.float64 if dtype == "float64" else jnp.float32
     make = functools.partial(make_module, num_classes=num_classes)
     if _takes(make_module, "dtype"):
@@ -191,9 +201,12 @@ def _build(
             params, batch_stats = shapes(image_shape)
             images = jnp.zeros((2, *image_shape), param_dtype)
             # Weights and images of zero have moments of zero: what is left of a statistic is the decay.
-            run = jax.jit(lambda stats: alone.train(fill(params, 0), stats, images)[1])
-            at = [run(fill(batch_stats, value)) for value in (0, 1, 2)]
-        at = jax.device_get(at)
+            # Of one, where a weight is divided by its norm.
+            run = jax.jit(lambda weight, stats: alone.train(fill(params, weight), stats, images)[1])
+            for weight in (0, 1):
+                at = jax.device_get([run(weight, fill(batch_stats, value)) for value in (0, 1, 2)])
+                if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(at)):
+                    break
         decay = jax.tree.map(lambda zero, one: one - zero, *at[:2])
         straight = jax.tree.map(lambda zero, one, two: np.allclose(two - one, one - zero), *at)
         if not all(jax.tree.leaves(straight)):
@@ -214,7 +227,9 @@ def _build(
         try:
             logits, increments = over.train(params, zeros, images)
             decay = jax.tree.map(jnp.asarray, decays(image_shape))
-        except flax_errors.InvalidRngError as error:
+        except (flax_errors.InvalidRngError, ValueError) as error:
+            if isinstance(error, InputError) or "rng" not in str(error).lower():
+                raise
             raise InputError(
                 f"make_module={name}: the module draws random numbers while training, as dropout does, "
                 f"which is not supported ({str(error).splitlines()[0]})"

@@ -104,6 +104,8 @@ def register_model(name: str, builder: Callable[..., Classifier]) -> None:
     Raises:
       InputError: for a name that is taken, or a builder that cannot be called.
     """
+    if re.fullmatch(r"wrn-\d+-\d+", str(name)):
+        raise InputError(f"name={name!r} is taken: names like it are the package's own WideResNets")
     MODELS.register(name, builder, sys._getframe(1).f_globals)
 
 

@@ -4,6 +4,8 @@ import math
 import pathlib
 from collections.abc import Sequence
 
+from matplotlib.lines import Line2D
+
 from rwp_jax.report import style
 from rwp_jax.report.published import PublishedCurve
 from rwp_jax.report.results import Result
@@ -101,7 +103,7 @@ def draw_learning_curves(
         lines = [("test", "-"), ("training", style.DASHED)]
         dashed = any(mean_curve(m, "train_pgd_accuracy") for m in groups.values())
         extra = [
-            style.plt.Line2D([], [], color=style.GREY, ls=ls, label=label, lw=1)
+            Line2D([], [], color=style.GREY, ls=ls, label=label, lw=1)
             for label, ls in lines[: 1 + dashed]
         ]
         style.title(figure, title, setting(results, counts))

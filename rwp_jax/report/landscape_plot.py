@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.lines import Line2D
 
 from rwp_jax.report import style
 from rwp_jax.report.spread import spread
@@ -44,8 +45,7 @@ def draw_landscape(
         kinds = [("RWP's direction", "-"), ("AWP's direction", style.DASHED)]
         kinds.append(("guessing", style.DOTTED))
         extra = [
-            style.plt.Line2D([], [], color=style.GREY, ls=dash, lw=1, label=label)
-            for label, dash in kinds
+            Line2D([], [], color=style.GREY, ls=dash, lw=1, label=label) for label, dash in kinds
         ]
         style.title(figure, title, "")
         style.legend(figure, upper, extra)

@@ -5,10 +5,8 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  the backend must be chosen first
-from matplotlib.patheffects import withStroke  # noqa: E402
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from rwp_jax.files import partial_of
 
@@ -42,27 +40,19 @@ def panels(path: pathlib.Path, *heights: float, **keywords) -> Iterator[tuple]:
     Args:
       path: of the file.
       heights: of the panels, in inches.
-      keywords: of `plt.subplots`.
+      keywords: of `Figure.subplots`.
 
     Yields:
       The figure and a list of its axes.
     """
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(
-            len(heights),
-            figsize=(WIDTH, sum(heights)),
-            height_ratios=heights,
-            layout="constrained",
-            squeeze=False,
-            **keywords,
-        )
-        try:
-            yield figure, list(axes[:, 0])
-            partial = partial_of(path)
-            figure.savefig(partial, format="png")
-            partial.replace(path)
-        finally:
-            plt.close(figure)
+    # Not by pyplot, whose backend and figures are the caller's.
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+        axes = figure.subplots(len(heights), height_ratios=heights, squeeze=False, **keywords)
+        yield figure, list(axes[:, 0])
+        partial = partial_of(path)
+        figure.savefig(partial, format="png")
+        partial.replace(path)
 
 
 def colour(index: int) -> str:

@@ -73,7 +73,7 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
         )
     if not resume:
         raise InputError(
-            f"workdir={workdir} holds a run of this config, and resume is off (--noresume): "
+            f"workdir={workdir} holds a run of this config, which is not to be resumed: "
             "choose another directory, or let it resume"
         )
     return True

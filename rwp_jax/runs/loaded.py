@@ -115,7 +115,7 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
     if str(directory).startswith(zoo.PREFIX):
         raise InputError(
             f"workdir={directory} is a network of the zoo, which has no directory to write to: "
-            "load_run takes it, and so does --mode=pseudo_label"
+            "load_run takes it, and so does labelling by it"
         )
     try:
         content = json.loads((directory / layout.CONFIG).read_text())
@@ -166,8 +166,8 @@ def _check_precision(config: ml_collections.ConfigDict, owner: str) -> None:
 def load_run(workdir: pathlib.Path | str, checkpoint: str = "best") -> FinishedRun:
     """Loads a checkpoint of a run, finished or not, or a network of the zoo.
 
-    Predictions are in float32, in float64 where the run was. A model or objective that a module of the
-    user's registered is looked for in that module.
+    Predictions are in float32, in float64 where the run was. A network that a module of the user's
+    registered is looked for in that module.
 
     Args:
       workdir: directory of the run; or `zoo:NAME`, of which there is one checkpoint, whatever `checkpoint`
@@ -225,7 +225,7 @@ def _finished_run(
     if network is None:
         network = network_of(weights["params"])
     model, dtype = config.model, "float64" if config.dtype == "float64" else "float32"
-    with named_in("config.model", dtype="config"):
+    with named_in("config.model", "name mean std", dtype="config"):
         classifier = make_classifier(
             model.name, network.num_classes, tuple(model.mean), tuple(model.std), dtype=dtype
         )

@@ -20,7 +20,8 @@ def check_keys(config) -> None:
     """Raises InputError where the config lacks a key, or is none."""
     if not isinstance(config, ml_collections.ConfigDict):
         raise InputError(
-            f"config= is {type(config).__name__}, must be a ConfigDict as rwp_jax.configs.default makes it"
+            f"config= must be a ConfigDict, not {type(config).__name__}: start from "
+            "rwp_jax.configs.default.get_config()"
         )
     missing = flatten(get_config().to_dict()).keys() - flatten(config.to_dict()).keys()
     if missing:

@@ -46,7 +46,7 @@ class Parts(NamedTuple):
 
 
 def _objective(config) -> Objective:
-    with named_in("config.objective"):
+    with named_in("config.objective", " ".join(config.objective)):
         return make_objective(**config.objective.to_dict())
 
 
@@ -174,7 +174,7 @@ def weight_perturbation_of(config) -> WeightPerturbation:
     """The config's; raises InputError for values that it refuses."""
     perturbation = config.weight_perturbation.to_dict()
     del perturbation["start_epoch"]  # what the step asks for, not what it is
-    with named_in("config.weight_perturbation"):
+    with named_in("config.weight_perturbation", " ".join(perturbation)):
         return make_weight_perturbation(**perturbation)
 
 
@@ -189,10 +189,10 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
     moments_over = None if config.model.per_device_batch_norm else AXIS
     # Verdicts are float32 even where training computes in bfloat16.
     dtype = "float64" if config.dtype == "float64" else "float32"
-    with named_in("config.model", dtype="config"):
+    with named_in("config.model", "name mean std", dtype="config"):
         classifier = network(dtype=config.dtype, axis_name=moments_over)
         judge = network(dtype=dtype)
-    with named_in("config.threat", variant="config.attack"):
+    with named_in("config.threat", "norm epsilon", variant="config.attack"):
         threat_model = make_threat_model(config.threat.norm, config.threat.epsilon)
         training_threat_model = make_threat_model(
             config.threat.norm, config.threat.epsilon, config.attack.variant

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rwp_jax.attacks.pgd import BN_MODES
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_number
 from rwp_jax.losses import cross_entropy, entropy, kl_divergence
 from rwp_jax.registry import Registry
 
@@ -129,14 +129,16 @@ def _trades_per_example(beta: float, entropy_weight: float, clean_folds: int) ->
     return per_example
 
 
-def natural(**_: float) -> Objective:
+def natural(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
     """Plain training on the clean images: CE(f(x), y)."""
+    del beta, entropy_weight
     per_example = lambda train, params, batch: _classify(train, params, batch, batch.x)
     return Objective(per_example, attack_loss=None, accuracy="clean_accuracy")
 
 
-def at(**_: float) -> Objective:
+def at(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
     """Adversarial training (Madry et al., 2018): CE(f(x'), y), attacked by the same loss."""
+    del beta, entropy_weight
     per_example = lambda train, params, batch: _classify(train, params, batch, batch.x_adv)
     return Objective(per_example, _attack_cross_entropy)
 
@@ -162,13 +164,14 @@ def rst(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
     return objective._replace(per_example=per_example, needs_extra_data=True)
 
 
-def mart(beta: float = 0.0, **_: float) -> Objective:
+def mart(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
     """MART (Wang et al., 2020), attacked by the cross-entropy.
 
     BCE(f(x'), y) + beta KL(f(x) || f(x')) (1 - f_y(x)), where BCE is the cross-entropy and
     -log(1 - max_{c != y} f_c(x')). The small constants are those of the authors' code, which passes x
     first and x' second; the running statistics take the moments in in that order.
     """
+    del entropy_weight
 
     def per_example(train, params, batch):
         logits, moments = train(params, batch.x)
@@ -225,8 +228,7 @@ def make_objective(name: str, **settings: float) -> Objective:
     if name not in OBJECTIVES:
         raise InputError(f"name={name!r} must be one of {', '.join(OBJECTIVES)}")
     for key, value in settings.items():
-        if not 0 <= value < float("inf"):
-            raise InputError(f"{key}={value} must be in [0, inf)")
+        check_number(key, value, "in [0, inf)", lambda number: 0 <= number < float("inf"))
     try:
         inspect.signature(OBJECTIVES[name]).bind(**settings)
     except TypeError as error:

@@ -53,7 +53,7 @@ def train(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path | str = "runs/run",
     resume: bool = True,
-    profile: pathlib.Path | None = None,
+    profile: pathlib.Path | str | None = None,
 ) -> dict:
     """Trains as the config says, continuing the run that the directory may hold.
 
@@ -76,7 +76,7 @@ def train(
       NonFiniteLoss: see `divergence`.
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
     """
-    directory = pathlib.Path(workdir)
+    directory, profile = pathlib.Path(workdir), pathlib.Path(profile) if profile else None
     check_keys(config)
     if not config.self_training.epochs:
         return trainer.train(config, directory, resume, profile=profile)

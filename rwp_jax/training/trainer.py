@@ -81,10 +81,10 @@ def train(
         trace = held.enter_context(Profile(profile if processes.is_first() else None))
         stop = held.enter_context(StopRequest())
         processes.by_first(lambda: identity.check_records(directory, checkpoints.records(), marks))
+        if processes.is_first() and not resuming:
+            write_json(directory / layout.CONFIG, plain_config)  # first: without it no run is there
         if processes.is_first():
             write_network(directory, experiment.network_of(config, data))
-        if processes.is_first() and not resuming:
-            write_json(directory / layout.CONFIG, plain_config)
         return _train(config, directory, data, marks, checkpoints, stop, trace)
 
 

@@ -51,6 +51,16 @@ def _loss_and_aux(per_example: Callable) -> Callable:
     return both
 
 
+def _check_params(params) -> None:
+    """Raises InputError for parameters that have no gradient."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise InputError(
+                f"params= holds {jnp.result_type(leaf)} in {name}, must be floating-point"
+            )
+
+
 def _check(params, perturbation: WeightPerturbation, loss, gate_loss) -> None:
     """Raises InputError for losses or a mask that cannot be used."""
     for name, values in (("per_example", loss), ("gate_loss", gate_loss)):
@@ -108,7 +118,8 @@ def perturb_and_differentiate(
       perturbation: see `make_weight_perturbation`.
       gate_loss: (loss, aux) -> [B], what the gate looks at; by default the loss itself.
       max_steps: overrides `perturbation.steps`; may be traced (0 switches the perturbation off).
-      axis_name: mapped axis over which the batch is split, None on a single device.
+      axis_name: mapped axis over which the batch is split, None on a single device. `jax.shard_map` needs
+        check_vma=False: gradients are summed here.
       gradient_dtype: of gradients while they are summed over devices; "" for their own.
 
     Raises:
@@ -116,6 +127,7 @@ def perturb_and_differentiate(
     """
     max_steps = perturbation.steps if max_steps is None else max_steps
     per_example, gate_loss = _loss_and_aux(per_example), gate_loss or (lambda loss, aux: loss)
+    _check_params(params)
     shapes = jax.eval_shape(per_example, params)
     _check(params, perturbation, shapes[0], jax.eval_shape(gate_loss, *shapes))
     mask = perturbation.mask(params)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_integer, check_number
 
 NAMES = ("none", "awp", "rwp")
 ACCUMULATE = ("reference", "paper")
@@ -47,11 +47,15 @@ def kernels(params):
     return jax.tree.map(is_perturbed, params)
 
 
+def _at_least_float32(tensor):
+    """Squares and _EPS need the range of float32."""
+    return tensor.astype(jnp.promote_types(tensor.dtype, jnp.float32))
+
+
 def perturbed_norm(tree, mask: Callable = kernels):
     """L_2 norm over all perturbed tensors of parameters, or of a perturbation, together."""
-    return optax.tree.norm(
-        jax.tree.map(lambda t, perturbed: t if perturbed else None, tree, mask(tree))
-    )
+    perturbed = lambda tensor, chosen: _at_least_float32(tensor) if chosen else None
+    return optax.tree.norm(jax.tree.map(perturbed, tree, mask(tree)))
 
 
 def _scale_globally(gamma, mask):
@@ -59,18 +63,18 @@ def _scale_globally(gamma, mask):
 
     def scale(params, direction):
         factor = gamma * perturbed_norm(params, mask) / (perturbed_norm(direction, mask) + _EPS)
-        return jax.tree.map(lambda d: factor * d, direction)
+        return jax.tree.map(lambda d: (factor * d).astype(d.dtype), direction)
 
     return scale
 
 
 def _scale_by_layer(gamma):
     """gamma ||w_l|| along the direction in every tensor l (AWP)."""
+    norm = lambda tensor: jnp.linalg.norm(_at_least_float32(tensor).ravel())
 
     def scale(params, direction):
-        norm = jnp.linalg.norm
         return jax.tree.map(
-            lambda w, d: gamma * norm(w.ravel()) / (norm(d.ravel()) + _EPS) * d, params, direction
+            lambda w, d: (gamma * norm(w) / (norm(d) + _EPS) * d).astype(d.dtype), params, direction
         )
 
     return scale
@@ -124,12 +128,10 @@ def make_weight_perturbation(
         raise InputError(f"name={name!r} must be one of {', '.join(NAMES)}")
     if accumulate not in ACCUMULATE:
         raise InputError(f"accumulate={accumulate!r} must be one of {', '.join(ACCUMULATE)}")
-    if not 0 <= gamma <= LARGEST_GAMMA:
-        raise InputError(f"gamma={gamma} must be in [0, {LARGEST_GAMMA}]")
-    if steps < 0:
-        raise InputError(f"steps={steps} must be at least 0")
-    if not c_min >= 0:
-        raise InputError(f"c_min={c_min} must be in [0, inf]")
+    accepted = f"in [0, {LARGEST_GAMMA}]"
+    gamma = check_number("gamma", gamma, accepted, lambda value: 0 <= value <= LARGEST_GAMMA)
+    steps = check_integer("steps", steps, 0)
+    c_min = check_number("c_min", c_min, "in [0, inf]", lambda value: value >= 0)
     if not 0 <= lsc_low <= lsc_high:
         raise InputError(
             f"lsc_low={lsc_low} and lsc_high={lsc_high} must satisfy 0 <= lsc_low <= lsc_high"

@@ -213,5 +213,43 @@ def test_registered_networks_are_built_by_name(images, key, monkeypatch):
         make_classifier("tinny", 3)
     with pytest.raises(InputError, match="name='preactresnet18' is taken: it is the package's own"):
         register_model("preactresnet18", from_linen(LinenNet))
+    with pytest.raises(InputError, match="name='wrn-28-10' is taken: names like it"):
+        register_model("wrn-28-10", from_linen(LinenNet))
     with pytest.raises(InputError, match="builder=3 must be a function"):
         register_model("three", 3)
+
+
+class Wide(NnxNet):
+    def __init__(self, num_classes, rngs, axis_name=None, momentum=0.5):
+        super().__init__(num_classes, rngs, axis_name)
+        self.norms[0].momentum = momentum
+
+
+@pytest.mark.parametrize("builder", [from_nnx(functools.partial(Wide, momentum=0.7))])
+def test_a_partial_of_a_class_will_do(builder, images, key):
+    classifier = build(builder)
+    params, batch_stats = classifier.init(key, SHAPE)
+    decay = classifier.train(params, images)[1][1]
+    assert decay["norms.0.mean.value"] == pytest.approx(0.7) or 0.7 in jax.tree.leaves(
+        jax.tree.map(lambda leaf: round(float(leaf.ravel()[0]), 6), decay)
+    )
+
+
+class Standardised(nn.Module):
+    """Divides its weights by their norm, which is not possible at zero."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        kernel = self.param("kernel", nn.initializers.normal(), (72, 8))
+        x = x.reshape(len(x), -1) @ (kernel / jnp.linalg.norm(kernel, axis=0))
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        return nn.Dense(self.num_classes)(x)
+
+
+def test_weights_that_must_not_be_zero(images, key):
+    classifier = build(from_linen(Standardised))
+    params, _ = classifier.init(key, SHAPE)
+    decay = classifier.train(params, images)[1][1]
+    np.testing.assert_allclose(jax.tree.leaves(decay), 0.9, rtol=1e-12)

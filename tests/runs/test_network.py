@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
+from rwp_jax.command_line.config_file import load_config
 from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import pseudo_label, table2
-from rwp_jax.models.classifier import MODELS
+from rwp_jax.models.classifier import MODELS, register_model
 from rwp_jax.pytorch.export import export_torch
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.network import NETWORK
@@ -77,6 +78,7 @@ def forget(patch):
 @pytest.fixture
 def own(trained, monkeypatch):
     forget(monkeypatch)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     yield trained
     sys.modules.pop("tiny_network", None)
 
@@ -189,3 +191,64 @@ def test_predict_takes_bytes_and_floats_and_none(own):
     images = run.test_images
     np.testing.assert_allclose(run.predict(images / 255), run.predict(images), rtol=1e-12)
     assert run.predict(images[:0]).shape == (0, 2)
+
+
+def own_config(directory, name, layers):
+    """Writes a config that registers `name`, with what it needs in a module beside it."""
+    directory.mkdir()
+    (directory / f"{name}_layers.py").write_text(f"LAYERS = {layers}")
+    (directory / "config.py").write_text(
+        f"""
+import flax.linen as nn
+import rwp_jax
+from {name}_layers import LAYERS
+from rwp_jax.command_line.config_file import load_config
+from rwp_jax.configs import digits_at_rwp
+
+class Net(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = x.reshape(len(x), -1)
+        for _ in range(LAYERS):
+            x = nn.relu(nn.Dense(8)(x))
+        return nn.Dense(self.num_classes)(x)
+
+rwp_jax.register_model({name!r}, rwp_jax.from_linen(Net))
+
+def get_config():
+    config = digits_at_rwp.get_config("full")
+    config.model.name = {name!r}
+    return config
+"""
+    )
+    return directory / "config.py"
+
+
+def test_two_configs_with_modules_beside_them_in_one_process(tmp_path, monkeypatch):
+    """Config files are all loaded under one module's name."""
+    forget(monkeypatch)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    data = write_two_classes(tmp_path / "two.npz", 48, 20)
+    for name, layers in (("shallow", 1), ("deep", 2)):
+        config = load_config(str(own_config(tmp_path / name, name, layers)))
+        trainer.train(
+            shrink(config, **{"data.path": data, "model.name": name}), tmp_path / name / "run"
+        )
+    # As in a process that has loaded neither config.
+    for module in [name for name in sys.modules if name.startswith("config_")]:
+        monkeypatch.delitem(sys.modules, module)
+    for name in ("shallow", "deep"):
+        monkeypatch.delitem(MODELS._builders, name)
+        monkeypatch.delitem(MODELS._origins, name)
+    sizes = [len(load_run(tmp_path / name / "run", "last").params) for name in ("shallow", "deep")]
+    assert sizes == [2, 3]
+
+
+def test_another_network_of_the_name_is_not_taken_for_it(own, tmp_path):
+    register_model("tiny", lambda num_classes, **_: None)
+    with pytest.raises(
+        InputError, match="and here by .*test_network.py: load it in a process of its"
+    ):
+        load_run(own / "run")

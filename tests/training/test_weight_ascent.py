@@ -197,7 +197,7 @@ def test_the_gate_is_strict_above_and_has_no_bound_at_zero():
         ({"name": "rwp", "gamma": -1.0}, "gamma=-1.0 must be in"),
         ({"name": "rwp", "gamma": float("nan")}, "gamma=nan must be in"),
         ({"name": "rwp", "c_min": -0.1}, "c_min=-0.1 must be in"),
-        ({"name": "rwp", "steps": -1}, "steps=-1 must be at least 0"),
+        ({"name": "rwp", "steps": -1}, "steps=-1 must be an integer of at least 0"),
         ({"name": "rwp", "accumulate": "sum"}, "accumulate='sum' must be one of reference, paper"),
         ({"name": "awp", "lsc_low": 2.0, "lsc_high": 1.0}, "must satisfy 0 <= lsc_low <= lsc_high"),
     ],
@@ -287,3 +287,19 @@ def test_what_cannot_be_used_is_refused(per_example, settings, message):
         perturb_and_differentiate(
             per_example, settings.get("params", PARAMS), perturbation, **keywords
         )
+
+
+def test_parameters_of_several_kinds():
+    """Norms are float32's at least, v of each tensor's own dtype."""
+    params = {
+        "w": PARAMS["w"].astype(np.float16),
+        "u": jnp.asarray(PARAMS["u"], jnp.bfloat16),
+        "b": np.ones(2),
+    }
+    ours = jax.jit(lambda p: perturb_and_differentiate(losses, p, RWP))(params)
+    assert [ours.v[n].dtype for n in "wub"] == ["float16", "bfloat16", "float64"]
+    assert norm({n: np.asarray(v, float) for n, v in ours.v.items()}) == pytest.approx(
+        0.1 * norm({n: np.asarray(p, float) for n, p in params.items()}), rel=2e-2
+    )
+    with pytest.raises(InputError, match="params= holds int64 in count, must be floating-point"):
+        perturb_and_differentiate(losses, PARAMS | {"count": np.arange(3)}, RWP)
