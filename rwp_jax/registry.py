@@ -94,11 +94,11 @@ class Registry:
             raise InputError(f"{what}, a script: call rwp_jax.register_{self.kind} before")
         try:
             _import(origin)
-        except Exception as error:  # whatever the user's module raises
+        except (Exception, SystemExit) as error:  # whatever the user's module raises
             why = f"{type(error).__name__}: {first_line(error)}"
-            raise InputError(
-                f"{what}, which cannot be imported ({why}): put its directory on PYTHONPATH"
-            ) from None
+            there = pathlib.Path(origin.file).is_file()
+            hint = "" if there else "; put the file back, or import what registers it before"
+            raise InputError(f"{what}, which cannot be imported ({why}){hint}") from None
         if name not in self._builders:
             raise InputError(f"{what}, which no longer registers it")
 

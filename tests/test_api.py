@@ -99,6 +99,8 @@ def test_pgd_names_the_argument(changes, message):
         (lambda: rwp_jax.make_threat_model("l_inf", 8), r"^epsilon=8 must be in \[0, 1\]"),
         (lambda: rwp_jax.make_classifier("resnet", 10), "^name='resnet' is no known model"),
         (lambda: rwp_jax.make_objective("tades"), "^name='tades' must be one of"),
+        (lambda: rwp_jax.make_weight_perturbation("awp"), "^gamma= is missing: awp needs it"),
+        (lambda: rwp_jax.make_weight_perturbation("rwp", 0.01), "^steps= is missing: rwp needs it"),
         (lambda: rwp_jax.make_weight_perturbation("rwp", -1), "^gamma=-1 must be in"),
         (lambda: rwp_jax.make_threat_model("l_2", "8/255"), "^epsilon='8/255' must be in"),
         (

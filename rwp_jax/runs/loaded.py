@@ -231,6 +231,8 @@ def _finished_run(
         )
     # A network without running statistics has none in its checkpoint.
     variables = weights["params"], weights.get("batch_stats", {})
+    if network.model:
+        _check_shapes(classifier, network, variables)
     params, batch_stats = devices.replicate_on_this_host(variables)
     return FinishedRun(
         config,
@@ -242,6 +244,23 @@ def _finished_run(
         network.num_classes,
         saved,
     )
+
+
+def _check_shapes(classifier: Classifier, network: Network, variables: tuple) -> None:
+    """Raises InputError where a network of the user's own is not any more what was trained."""
+    wanted = jax.eval_shape(lambda: classifier.init(jax.random.key(0), network.image_shape))
+    shapes = lambda tree: {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    held, now = shapes(variables), shapes(tuple(wanted))
+    changed = sorted(name for name in held.keys() | now.keys() if held.get(name) != now.get(name))
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"the checkpoint does not fit the network that is registered now: {name.partition('/')[2]} is "
+            f"{held.get(name, 'missing')} there, {now.get(name, 'missing')} here"
+        )
 
 
 def _from_zoo(name: str) -> FinishedRun:

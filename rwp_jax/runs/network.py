@@ -56,6 +56,8 @@ def read_network(directory: pathlib.Path) -> Network | None:
 
 def network_of(params) -> Network:
     """The same of one of the package's own networks, by its parameters."""
+    if "conv1" not in params or "linear" not in params:
+        raise InputError(f"{NETWORK} is missing: a run on a network of one's own needs it")
     channels = params["conv1"]["kernel"].shape[2]
     return Network((0, 0, channels), params["linear"]["bias"].shape[0])
 

@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
@@ -15,14 +17,22 @@ from rwp_jax.data.augment import make_augment
 from rwp_jax.data.order import Mixture, make_mixture
 from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed.devices import AXIS, Mapped, check_batch_size, data_parallel
-from rwp_jax.errors import InputError, named_in
+from rwp_jax.errors import InputError, first_line, named_in
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
 from rwp_jax.models.classifier import MODELS, make_classifier
 from rwp_jax.runs.network import Network
 from rwp_jax.training.config_checks import check_numbers, check_precision
 from rwp_jax.training.objectives import OBJECTIVES, Objective, make_objective
 from rwp_jax.training.optimizer import make_schedule, make_sgd
-from rwp_jax.training.train_step import PGDSettings, Recipe, TrainingSet, make_train_step
+from rwp_jax.training.train_step import (
+    METRICS,
+    PGDSettings,
+    Recipe,
+    TrainingSet,
+    attack_and_update,
+    init_state,
+    make_train_step,
+)
 from rwp_jax.training.weight_perturbation import WeightPerturbation, make_weight_perturbation
 
 _MOST_STEPS = 2**28  # schedules count quarters of training in int32
@@ -94,6 +104,44 @@ def check_sizes(config, dataset: Dataset) -> None:
     """Checks what depends on the data; raises InputError."""
     mixture, has_extra = mixture_of(config, dataset), dataset.x_extra is not None
     check_shapes(config, mixture, has_extra, dataset.x_train.shape[1:])
+    if MODELS.origin(config.model.name) or OBJECTIVES.origin(config.objective.name):
+        _try_own(config, dataset)
+
+
+def _try_own(config, dataset: Dataset) -> None:
+    """Traces a network or an objective of the user's own; raises InputError for what goes wrong in it."""
+    recipe = build(config, dataset.num_classes, steps_per_epoch=1).recipe
+    # One device: no axis to share moments over.
+    own = config.model.name, dataset.num_classes, config.model.mean, config.model.std
+    recipe = recipe._replace(classifier=make_classifier(*own, dtype=config.dtype))
+    names = f"config.model.name={own[0]!r} with config.objective.name={config.objective.name!r}"
+
+    def step(key):
+        shape = dataset.x_train.shape[1:]
+        state = init_state(recipe, key, shape)
+        x = jnp.zeros((2, *shape), jax.tree.leaves(state.params)[0].dtype)
+        return attack_and_update(recipe, state, x, jnp.zeros(2, jnp.int32), jnp.zeros_like(x))[
+            2
+        ].aux
+
+    try:
+        aux = jax.eval_shape(step, jax.random.key(0))
+        wrong = [name for name, term in aux.terms.items() if term.shape != (2,)]
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(
+            f"{names} cannot be traced on images {list(dataset.x_train.shape[1:])} ({why})"
+        ) from None
+    taken = sorted(set(aux.terms) & METRICS)
+    if taken or wrong:
+        what = (
+            f"{taken[0]!r} is a metric already"
+            if taken
+            else f"{wrong[0]!r} must have a value of each example, [B]"
+        )
+        raise InputError(f"config.objective.name={config.objective.name!r}: of its terms {what}")
 
 
 def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) -> None:
@@ -198,7 +246,11 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
             config.threat.norm, config.threat.epsilon, config.attack.variant
         )
     schedule = make_schedule(
-        config.optimizer.schedule, config.optimizer.learning_rate, config.epochs, steps_per_epoch
+        config.optimizer.schedule,
+        config.optimizer.learning_rate,
+        config.epochs,
+        steps_per_epoch,
+        dtype,
     )
     recipe = Recipe(
         classifier,

@@ -147,7 +147,7 @@ def at(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
 _NOT_UPDATING = ("eval", "batch")
 
 
-def trades(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
+def trades(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
     """TRADES (Zhang et al., 2019), attacked by the KL.
 
     The authors' script passes x twice through the network in training mode, which updates the running
@@ -157,14 +157,14 @@ def trades(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
     return Objective(per_example, _attack_kl, uses_unlabelled=True, attack_modes=_NOT_UPDATING)
 
 
-def rst(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
+def rst(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
     """Robust self-training (Carmon et al., 2019): TRADES on labelled and pseudo-labelled data."""
     objective = trades(beta, entropy_weight)
     per_example = _trades_per_example(beta, entropy_weight, clean_folds=1)
     return objective._replace(per_example=per_example, needs_extra_data=True)
 
 
-def mart(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
+def mart(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
     """MART (Wang et al., 2020), attacked by the cross-entropy.
 
     BCE(f(x'), y) + beta KL(f(x) || f(x')) (1 - f_y(x)), where BCE is the cross-entropy and

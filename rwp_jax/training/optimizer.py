@@ -9,7 +9,7 @@ SCHEDULES = ("piecewise", "piecewise_epoch", "cosine", "cosine_epoch", "constant
 
 
 def make_schedule(
-    name: str, learning_rate: float, epochs: int, steps_per_epoch: int
+    name: str, learning_rate: float, epochs: int, steps_per_epoch: int, dtype: str | None = None
 ) -> optax.Schedule:
     """Learning rate by step, counted from 0.
 
@@ -19,24 +19,30 @@ def make_schedule(
     The other scripts keep the rate for whole epochs. `piecewise_epoch` (TRADES) drops as their epochs,
     which count from 1, reach 1/2 and 3/4 of all, so one epoch early; `cosine_epoch` (RST) starts with
     the full rate and ends one epoch short of 0.
+
+    `dtype` is that of the rate, whatever jax_enable_x64 says; JAX's default for None.
     """
+    number = jnp.dtype(dtype or jnp.result_type(float))
+    full = jnp.asarray(learning_rate, number)
     total = epochs * steps_per_epoch
     if name == "piecewise":
         # In integers: halves and quarters of `total` must not fall to rounding.
         late = lambda step: jnp.where(4 * (step + 1) < 3 * total, 0.1, 0.01)
-        return lambda step: learning_rate * jnp.where(2 * (step + 1) < total, 1.0, late(step))
+        share = lambda step: jnp.where(2 * (step + 1) < total, 1.0, late(step))
+        return lambda step: full * share(step).astype(number)
     if name == "cosine":
         cosine = optax.cosine_decay_schedule(learning_rate, total)
-        return lambda step: cosine(step + 1)
+        return lambda step: cosine(jnp.asarray(step + 1, number))
     if name == "piecewise_epoch":
         epoch = lambda step: step // steps_per_epoch + 1
         late = lambda step: jnp.where(4 * epoch(step) < 3 * epochs, 0.1, 0.01)
-        return lambda step: learning_rate * jnp.where(2 * epoch(step) < epochs, 1.0, late(step))
+        share = lambda step: jnp.where(2 * epoch(step) < epochs, 1.0, late(step))
+        return lambda step: full * share(step).astype(number)
     if name == "cosine_epoch":
         cosine = optax.cosine_decay_schedule(learning_rate, epochs)
-        return lambda step: cosine(step // steps_per_epoch)
+        return lambda step: cosine(jnp.asarray(step // steps_per_epoch, number))
     if name == "constant":
-        return optax.constant_schedule(learning_rate)
+        return lambda step: full
     raise InputError(f"config.optimizer.schedule={name!r} must be one of {', '.join(SCHEDULES)}")
 
 

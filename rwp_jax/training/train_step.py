@@ -19,6 +19,15 @@ from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
 from rwp_jax.training.weight_averaging import Average, averaged
 from rwp_jax.training.weight_perturbation import WeightPerturbation, perturbed_norm
 
+# Of every step; an objective's accuracy and terms come to them.
+METRICS = {
+    "loss",
+    "gate_open",
+    "perturbation_steps",
+    "perturbation_norm",
+    "learning_rate",
+}
+
 
 class TrainState(flax.struct.PyTreeNode):
     """All that a step changes; the same on every device."""

@@ -99,8 +99,8 @@ def _rescaled_sum(direction, v, gradient):
 
 def make_weight_perturbation(
     name: str,
-    gamma: float = 0.0,
-    steps: int = 0,
+    gamma: float | None = None,
+    steps: int | None = None,
     c_min: float = float("inf"),
     accumulate: str = "reference",
     lsc_low: float = 0.0,
@@ -111,8 +111,8 @@ def make_weight_perturbation(
 
     Args:
       name: `none`, `awp` or `rwp`.
-      gamma: relative norm of the perturbation, ||v|| = gamma ||w||, in [0, 1000].
-      steps: K2 of Algorithm 1 (rwp; awp takes one step).
+      gamma: relative norm of the perturbation, ||v|| = gamma ||w||, in [0, 1000]; awp and rwp need it.
+      steps: K2 of Algorithm 1; rwp needs it, awp takes one step.
       c_min: rwp's Loss Stationary Condition: only examples with loss < c_min are ascended. 0 perturbs
         nothing, inf everything.
       accumulate: how rwp's steps add up, `reference` (the authors' code) or `paper` (Algorithm 1).
@@ -128,6 +128,8 @@ def make_weight_perturbation(
         raise InputError(f"name={name!r} must be one of {', '.join(NAMES)}")
     if accumulate not in ACCUMULATE:
         raise InputError(f"accumulate={accumulate!r} must be one of {', '.join(ACCUMULATE)}")
+    missing = [key for key, value in (("gamma", gamma), ("steps", steps)) if value is None]
+    gamma, steps = gamma or 0.0, steps or 0
     accepted = f"in [0, {LARGEST_GAMMA}]"
     gamma = check_number("gamma", gamma, accepted, lambda value: 0 <= value <= LARGEST_GAMMA)
     steps = check_integer("steps", steps, 0)
@@ -136,6 +138,10 @@ def make_weight_perturbation(
         raise InputError(
             f"lsc_low={lsc_low} and lsc_high={lsc_high} must satisfy 0 <= lsc_low <= lsc_high"
         )
+    if "gamma" in missing and name != "none":
+        raise InputError(f"gamma= is missing: {name} needs it, 0.01 in the paper")
+    if "steps" in missing and name == "rwp":
+        raise InputError("steps= is missing: rwp needs it, 10 in the paper")
     if not callable(mask):
         tree, mask = mask, lambda params: tree
     if name == "awp":
