@@ -112,7 +112,8 @@ def reproduce_paper() -> None:
 def plan() -> None:
     if flags.WORKDIR.present:
         raise InputError("--workdir is not for --mode=plan: it writes nothing")
-    _prepare(flags.CONFIG.value.dtype)
+    if flags.CONFIG.value.dtype == "float64":  # nothing runs here: no other setting matters
+        jax.config.update("jax_enable_x64", True)
     print_plan(flags.CONFIG.value, flags.TARGET.value, flags.DEVICES.value)
 
 

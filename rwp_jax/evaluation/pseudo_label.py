@@ -11,8 +11,6 @@ from rwp_jax.errors import InputError
 from rwp_jax.files import check_free, write_npz
 from rwp_jax.runs.loaded import FinishedRun, load_run
 
-BATCH_PER_DEVICE = 128
-
 
 def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels int32 [N] and confidences float32 [N] (the largest softmax) of images uint8 [N, H, W, C]."""
