@@ -21,7 +21,7 @@ def test_a_missing_or_empty_directory_is_free(tmp_path):
 def test_the_same_config_resumes(tmp_path):
     write_json(tmp_path / layout.CONFIG, CONFIG)
     assert layout.check(tmp_path, CONFIG, resume=True) is True
-    with pytest.raises(InputError, match="--noresume"):
+    with pytest.raises(InputError, match="which is not to be resumed"):
         layout.check(tmp_path, CONFIG, resume=False)
 
 
