@@ -70,6 +70,12 @@ def _check(params, perturbation: WeightPerturbation, loss, gate_loss) -> None:
             raise InputError(
                 f"{name}= gives {given}, must give floating-point losses [B], one of each example"
             )
+    # Where jax.shard_map tracks which values vary, pullbacks give gradients that are summed already.
+    if getattr(getattr(loss, "manual_axis_type", None), "varying", None):
+        raise InputError(
+            "per_example= runs in a jax.shard_map that tracks what varies: pass that check_vma=False, "
+            "and here its axis_name="
+        )
     if loss.shape != gate_loss.shape:
         raise InputError(
             f"gate_loss= gives {gate_loss.shape[0]} losses for {loss.shape[0]} examples"
@@ -123,7 +129,8 @@ def perturb_and_differentiate(
       gradient_dtype: of gradients while they are summed over devices; "" for their own.
 
     Raises:
-      InputError: where per_example gives no losses [B], or the mask does not fit params.
+      InputError: where per_example gives no losses [B] or the mask does not fit params; and
+        in a `jax.shard_map` with check_vma.
     """
     max_steps = perturbation.steps if max_steps is None else max_steps
     per_example, gate_loss = _loss_and_aux(per_example), gate_loss or (lambda loss, aux: loss)

@@ -289,6 +289,34 @@ def test_what_cannot_be_used_is_refused(per_example, settings, message):
         )
 
 
+def split(axis_name, check_vma):
+    """The gradient by two devices, each with half of the examples."""
+    spec = jax.sharding.PartitionSpec("batch")
+
+    def on_device(params, x):
+        per_example = lambda p: ((x @ p["w"]) ** 2).sum(-1)
+        return perturb_and_differentiate(per_example, params, RWP, axis_name=axis_name).gradient[
+            "w"
+        ]
+
+    devices = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Auto,))
+    specs = {
+        "in_specs": (jax.sharding.PartitionSpec(), spec),
+        "out_specs": jax.sharding.PartitionSpec(),
+    }
+    mapped = jax.shard_map(on_device, mesh=devices, check_vma=check_vma, **specs)
+    return mapped({"w": PARAMS["w"]}, FEATURES)
+
+
+def test_shard_map_sums_gradients_once():
+    per_example = lambda p: ((FEATURES @ p["w"]) ** 2).sum(-1)
+    whole = perturb_and_differentiate(per_example, {"w": PARAMS["w"]}, RWP).gradient["w"]
+    np.testing.assert_allclose(split("batch", check_vma=False), whole, rtol=1e-12)
+    for axis_name in ("batch", None):
+        with pytest.raises(InputError, match="check_vma=False"):
+            split(axis_name, check_vma=True)
+
+
 def test_parameters_of_several_kinds():
     """Norms are float32's at least, v of each tensor's own dtype."""
     params = {
