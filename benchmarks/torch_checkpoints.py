@@ -35,7 +35,7 @@ TOLERANCE = 1e-12  # of logits in float64
 DTYPES = ("float32", "float64")  # in this order: float64 stays switched on
 
 
-class Network(NamedTuple):
+class Published(NamedTuple):
     """One of the authors' networks.
 
     Attributes:
@@ -58,21 +58,21 @@ def _wide(path: str, depth: int) -> Callable[[Checkout], torch.nn.Module]:
 
 
 NETWORKS = {
-    "at_preactresnet18": Network(
+    "at_preactresnet18": Published(
         cifar10_at.get_config,
         "preactresnet18",
         lambda checkout: checkout.modules[f"{AT}/preactresnet.py"].PreActResNet18(),
     ),
-    "at_wrn-34-10": Network(
+    "at_wrn-34-10": Published(
         cifar10_at.get_config, "wrn-34-10", _wide(f"{AT}/wideresnet.py", 34), parallel=True
     ),
-    "trades_wrn-34-10": Network(
+    "trades_wrn-34-10": Published(
         cifar10_trades.get_config,
         "wrn-34-10",
         _wide(f"{TRADES}/models/wideresnet.py", 34),
         parallel=True,
     ),
-    "rst_wrn-28-10": Network(
+    "rst_wrn-28-10": Published(
         cifar10_rst.get_config,
         "wrn-28-10",
         _wide(f"{RST}/models/wideresnet.py", 28),
@@ -112,7 +112,7 @@ def _images(config, count: int) -> tuple[np.ndarray, torch.Tensor]:
     return x, torch.from_numpy(np.ascontiguousarray(normalized))
 
 
-def _trained(network: Network, checkout: Checkout, images: torch.Tensor, seed: int):
+def _trained(network: Published, checkout: Checkout, images: torch.Tensor, seed: int):
     """A network whose every number has moved from its initial value, and its SGD."""
     torch.manual_seed(seed)
     module = network.make(checkout).to(images.dtype)
@@ -142,7 +142,7 @@ def _momenta(module: torch.nn.Module, sgd: torch.optim.SGD) -> dict[str, torch.T
 
 
 def _compare(
-    network: Network, checkout: Checkout, dtype: str, images: int, directory: pathlib.Path
+    network: Published, checkout: Checkout, dtype: str, images: int, directory: pathlib.Path
 ) -> Result:
     config = network.config()
     config.model.name, config.dtype = network.model, dtype

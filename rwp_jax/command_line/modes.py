@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax
 from absl import flags as absl_flags
 from ml_collections import config_flags
 
@@ -19,6 +18,7 @@ from rwp_jax.pytorch import export, import_
 from rwp_jax.report import side_by_side
 from rwp_jax.reproduce.reproduce import reproduce
 from rwp_jax.runs import loaded
+from rwp_jax.runs.precision import enable_x64_for
 from rwp_jax.training import self_training
 
 
@@ -34,9 +34,8 @@ def _path(flag) -> pathlib.Path | None:
 
 def _prepare(*dtypes: str) -> None:
     """Sets up JAX, before it computes, for runs of these dtypes: library code leaves that to its caller."""
-    if "float64" in dtypes:
-        jax.config.update("jax_enable_x64", True)
-    elif "float32" in dtypes:
+    enable_x64_for(*dtypes)
+    if "float32" in dtypes and "float64" not in dtypes:
         prefer_eigen()
 
 
@@ -112,8 +111,7 @@ def reproduce_paper() -> None:
 def plan() -> None:
     if flags.WORKDIR.present:
         raise InputError("--workdir is not for --mode=plan: it writes nothing")
-    if flags.CONFIG.value.dtype == "float64":  # nothing runs here: no other setting matters
-        jax.config.update("jax_enable_x64", True)
+    enable_x64_for(flags.CONFIG.value.dtype)  # nothing runs here: no other setting matters
     print_plan(flags.CONFIG.value, flags.TARGET.value, flags.DEVICES.value)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rwp_jax.errors import InputError
 from rwp_jax.runs.loaded import load_run
-from rwp_jax.runs.network import read_network
+from rwp_jax.runs.network_record import read_network_record
 from rwp_jax.training import experiment
 from rwp_jax.training.objectives import OBJECTIVES, Batch
 from rwp_jax.training.train_step import TrainState, attack_batch
@@ -52,7 +52,7 @@ def make_probe(directory: pathlib.Path, which: str, examples: int) -> Probe:
     """
     run = load_run(directory, which)
     config = run.config
-    network = read_network(directory)
+    network = read_network_record(directory)
     if network and network.objective:
         OBJECTIVES.require(config.objective.name, network.objective, f"workdir={directory}")
     try:

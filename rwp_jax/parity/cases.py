@@ -15,7 +15,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.losses import carlini_wagner, cross_entropy
 from rwp_jax.models.layers import fold_moments
 from rwp_jax.parity.case import Case
-from rwp_jax.parity.recipe import Network, make_network, make_recipe
+from rwp_jax.parity.recipe import CaseNetwork, make_network, make_recipe
 from rwp_jax.pytorch.state_dict import to_state_dict
 from rwp_jax.training.objectives import Batch, make_objective
 from rwp_jax.training.train_step import TrainState, attack_and_update
@@ -53,7 +53,7 @@ def _num_classes(case: Case) -> int:
     return heads[0] if heads else case.settings.get("classes", 10)  # 10: all that were recorded
 
 
-def _network(case: Case) -> Network:
+def _network(case: Case) -> CaseNetwork:
     """The case's network with its weights, in float64."""
     step = 0 if "image_seeds" in case.settings or "x0" in case.recorded else None
     return make_network(case.settings, case.images(step).shape[1:], _num_classes(case))
@@ -82,7 +82,7 @@ def run_forward(case: Case) -> dict:
 LOSSES = {"CrossEntropyLoss": cross_entropy, "CWLoss": carlini_wagner}
 
 
-def _compiled_pgd(case: Case, network: Network, bn: str):
+def _compiled_pgd(case: Case, network: CaseNetwork, bn: str):
     """(x, y, start, steps) -> (delta, batch_stats), and the forward, both compiled once."""
     settings = case.settings
     threat_model = make_threat_model(settings["norm"], settings["eps"])

@@ -16,7 +16,7 @@ from rwp_jax.training.weight_perturbation import make_weight_perturbation
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 
 
-class Network(NamedTuple):
+class CaseNetwork(NamedTuple):
     classifier: Classifier
     params: Any
     batch_stats: Any
@@ -24,7 +24,7 @@ class Network(NamedTuple):
 
 def make_network(
     settings: dict, image_shape: tuple[int, int, int], num_classes: int, dtype: str = "float64"
-) -> Network:
+) -> CaseNetwork:
     """The network of settings["model"] with weights drawn from settings["seed"]."""
     model, seed = settings["model"], settings.get("seed", 0)
     mean, std = (MEAN, STD) if settings.get("normalize", True) else ((), ())
@@ -35,7 +35,7 @@ def make_network(
         from_state_dict(model, tree, entry, collection)
         for tree, collection in zip(templates, ("params", "batch_stats"), strict=True)
     )
-    return Network(classifier, params, batch_stats)
+    return CaseNetwork(classifier, params, batch_stats)
 
 
 def make_recipe(

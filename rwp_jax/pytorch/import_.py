@@ -18,7 +18,7 @@ from rwp_jax.pytorch.contents import Parts
 from rwp_jax.pytorch.state_dict import check_has_names, from_state_dict
 from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
-from rwp_jax.runs.network import Network, write_network
+from rwp_jax.runs.network_record import NetworkRecord, write_network_record
 from rwp_jax.training import experiment
 from rwp_jax.training.train_step import TrainState, init_state
 from rwp_jax.training.weight_averaging import Average
@@ -156,7 +156,7 @@ def import_torch(
     checkpoints.close()
     # The config last: what a kill leaves without it is no run, which would train from the beginning.
     contents.save_aside(directory, parts)
-    write_network(directory, Network((0, 0, channels), num_classes))
+    write_network_record(directory, NetworkRecord((0, 0, channels), num_classes))
     write_json(directory / layout.CONFIG, plain_config)
     mean, std = (
         ", ".join(f"{value:.6g}" for value in values) for values in (parts.mean, parts.std)

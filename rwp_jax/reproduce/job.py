@@ -22,18 +22,16 @@ def _end_with_parent() -> None:
 def main(cores: set[int]) -> int:
     """Trains on these cores; returns the exit code."""
     os.sched_setaffinity(0, cores)  # before JAX counts them
-    import jax
-
     from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
     from rwp_jax.errors import InputError
     from rwp_jax.runs import layout
+    from rwp_jax.runs.precision import enable_x64_for
     from rwp_jax.training import self_training
     from rwp_jax.training.divergence import NonFiniteLoss
 
     end_on_sigterm("ended by SIGTERM")
     config, directory = pickle.load(sys.stdin.buffer)
-    if config.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
+    enable_x64_for(config.dtype)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         self_training.train(config, directory)

@@ -3,8 +3,6 @@
 import pathlib
 from collections.abc import Callable, Sequence
 
-import jax
-
 from rwp_jax.errors import InputError, as_flags
 from rwp_jax.evaluation import table2
 from rwp_jax.hardware import cost
@@ -23,6 +21,7 @@ from rwp_jax.reproduce.presentation import CURVES
 from rwp_jax.reproduce.run_list import Run
 from rwp_jax.runs import layout
 from rwp_jax.runs.layout import COLUMNS
+from rwp_jax.runs.precision import enable_x64_for
 from rwp_jax.training import experiment, self_training
 from rwp_jax.training.divergence import NonFiniteLoss
 
@@ -80,8 +79,7 @@ def reproduce(
     runs = run_list.make_plan(wanted, seeds, settings, directory, load_config)
     chosen = run_list.select(runs, only or "*")
     attacks = tuple(COLUMNS) if wanted.layout == "table2" else ()
-    if any(run.config.dtype == "float64" for run in chosen):
-        jax.config.update("jax_enable_x64", True)
+    enable_x64_for(*(run.config.dtype for run in chosen))
     _check(chosen, runs)
     if show_plan:
         hardware = find_hardware(target, devices) if target else None

@@ -19,7 +19,13 @@ from rwp_jax.models.classifier import Classifier, make_classifier
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.runs.config import completed
-from rwp_jax.runs.network import Network, network_of, read_network, require_model
+from rwp_jax.runs.network_record import (
+    NetworkRecord,
+    read_network_record,
+    record_of_params,
+    require_model,
+)
+from rwp_jax.runs.precision import require_x64
 from rwp_jax.runs.resume_point import WHICH
 
 _PREDICTED_PER_DEVICE = 256
@@ -155,14 +161,6 @@ def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: l
         )
 
 
-def _check_precision(config: ml_collections.ConfigDict, owner: str) -> None:
-    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
-        raise InputError(
-            f"{owner} was trained in float64, which needs JAX_ENABLE_X64=1, or "
-            "jax.config.update('jax_enable_x64', True) before any array is made"
-        )
-
-
 def load_run(workdir: pathlib.Path | str, checkpoint: str = "best") -> FinishedRun:
     """Loads a checkpoint of a run, finished or not, or a network of the zoo.
 
@@ -186,8 +184,9 @@ def load_run(workdir: pathlib.Path | str, checkpoint: str = "best") -> FinishedR
     config = read_config(directory)
     if not (directory / DIRECTORY).is_dir():
         raise InputError(f"workdir={directory} holds a run without checkpoints")
-    _check_precision(config, f"workdir={directory}")
-    network = read_network(directory)
+    if config.dtype == "float64":
+        require_x64(f"workdir={directory}, trained in float64,")
+    network = read_network_record(directory)
     require_model(directory, config.model.name, network)
     record, saved = _checkpoint(directory, checkpoint, config)
     weights = saved["ema"] if checkpoint.endswith("_ema") else saved
@@ -219,11 +218,11 @@ def _checkpoint(directory: pathlib.Path, which: str, config) -> tuple[dict, dict
 
 
 def _finished_run(
-    config, epoch: int, weights: dict, saved: dict, network: Network | None = None
+    config, epoch: int, weights: dict, saved: dict, network: NetworkRecord | None = None
 ) -> FinishedRun:
     """The network of a config with these `params` and `batch_stats`."""
     if network is None:
-        network = network_of(weights["params"])
+        network = record_of_params(weights["params"])
     model, dtype = config.model, "float64" if config.dtype == "float64" else "float32"
     with named_in("config.model", "name mean std", dtype="config"):
         classifier = make_classifier(
@@ -246,7 +245,7 @@ def _finished_run(
     )
 
 
-def _check_shapes(classifier: Classifier, network: Network, variables: tuple) -> None:
+def _check_shapes(classifier: Classifier, network: NetworkRecord, variables: tuple) -> None:
     """Raises InputError where a network of the user's own is not any more what was trained."""
     wanted = jax.eval_shape(lambda: classifier.init(jax.random.key(0), network.image_shape))
     shapes = lambda tree: {
@@ -266,6 +265,7 @@ def _check_shapes(classifier: Classifier, network: Network, variables: tuple) ->
 def _from_zoo(name: str) -> FinishedRun:
     card = zoo.read_card(name)
     config = ml_collections.ConfigDict(card.config)
-    _check_precision(config, name)
-    network = zoo.read_network(card)
+    if config.dtype == "float64":
+        require_x64(f"{name}, trained in float64,")
+    network = zoo.read_weights(card)
     return _finished_run(config, card.epoch, network, network)

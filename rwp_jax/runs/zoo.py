@@ -71,7 +71,7 @@ def _digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_network(card: Card) -> dict[str, Any]:
+def read_weights(card: Card) -> dict[str, Any]:
     """`params` and `batch_stats`, nested dicts of NumPy arrays.
 
     Raises:

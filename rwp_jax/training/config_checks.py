@@ -11,6 +11,7 @@ from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.configs.default import get_config
 from rwp_jax.errors import InputError
 from rwp_jax.runs.config import flatten
+from rwp_jax.runs.precision import require_x64
 
 GRADIENT_DTYPES = ("", "bfloat16")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -103,11 +104,8 @@ def check_precision(config) -> None:
             "config.dtype='float64' and config.gradient_dtype='bfloat16' exclude each other: one is for "
             "exact numbers, the other for speed"
         )
-    if config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
-        raise InputError(
-            "config.dtype='float64' needs JAX_ENABLE_X64=1, or "
-            "jax.config.update('jax_enable_x64', True) before any array is made"
-        )
+    if config.dtype == "float64":
+        require_x64("config.dtype='float64'")
     if config.dtype == "bfloat16" and jax.config.read("jax_enable_x64"):
         raise InputError(
             "config.dtype='bfloat16' and JAX_ENABLE_X64 exclude each other: unset the one, or choose "

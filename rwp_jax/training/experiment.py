@@ -20,7 +20,7 @@ from rwp_jax.distributed.devices import AXIS, Mapped, check_batch_size, data_par
 from rwp_jax.errors import InputError, first_line, named_in
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
 from rwp_jax.models.classifier import MODELS, make_classifier
-from rwp_jax.runs.network import Network
+from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
 from rwp_jax.training.objectives import OBJECTIVES, Objective, make_objective
 from rwp_jax.training.optimizer import make_schedule, make_sgd
@@ -208,9 +208,9 @@ def check_config(config, devices: int | None = None) -> None:
         )
 
 
-def network_of(config, dataset: Dataset) -> Network:
+def network_record(config, dataset: Dataset) -> NetworkRecord:
     """What a run's directory says of its network."""
-    return Network(
+    return NetworkRecord(
         dataset.x_train.shape[1:],
         dataset.num_classes,
         MODELS.origin(config.model.name),

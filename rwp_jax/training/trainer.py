@@ -25,7 +25,7 @@ from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import MetricsWriter
-from rwp_jax.runs.network import write_network
+from rwp_jax.runs.network_record import write_network_record
 from rwp_jax.runs.resume_point import WHICH, Position, within_epoch
 from rwp_jax.training import experiment
 from rwp_jax.training.divergence import check_finite
@@ -84,7 +84,7 @@ def train(
         if processes.is_first() and not resuming:
             write_json(directory / layout.CONFIG, plain_config)  # first: without it no run is there
         if processes.is_first():
-            write_network(directory, experiment.network_of(config, data))
+            write_network_record(directory, experiment.network_record(config, data))
         return _train(config, directory, data, marks, checkpoints, stop, trace)
 
 

@@ -22,6 +22,7 @@ from rwp_jax.report.titles import setting
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.layout import COLUMNS
 from rwp_jax.runs.loaded import config_of, load_run
+from rwp_jax.runs.precision import enable_x64_for
 from rwp_jax.version import __version__
 
 
@@ -47,8 +48,7 @@ def add(arguments: argparse.Namespace) -> None:
             f"--name={arguments.name} must be of small letters, digits, and _ . - between them"
         )
     directory, which = pathlib.Path(arguments.workdir), arguments.checkpoint
-    if config_of(directory).dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
+    enable_x64_for(config_of(directory).dtype)
     run, result = load_run(directory, which), read_result(directory)
     if MODELS.origin(run.config.model.name):
         raise InputError(

@@ -415,7 +415,9 @@ def test_a_refuted_success_is_searched_on(monkeypatch):
         autoattack, logits_fn, x, y, "Linf", 0.1, "custom", attacks=ApgdCE(steps=20)
     )
     result = run()
-    monkeypatch.setattr(packing.Batch, "take_back", lambda self, ended, refuted: refuted & False)
+    monkeypatch.setattr(
+        packing.PackedBatch, "take_back", lambda self, ended, refuted: refuted & False
+    )
     given_up = run()
     assert result.robust.sum() < given_up.robust.sum()
 

@@ -34,7 +34,7 @@ def search(attack, x=X, y=Y, batch_size=16, interrupt=None):
     images = packing.Images(x, y, target, np.zeros(1, np.int32))
     jobs = np.stack([np.arange(len(x)), np.zeros(len(x))], 1).astype(np.int32)
     broken, fooled, x_adv = np.zeros(len(x), bool), np.full(len(x), -1), x.copy()
-    batch = packing.Batch(programs, attack, images, jobs, KEY, batch_size)
+    batch = packing.PackedBatch(programs, attack, images, jobs, KEY, batch_size)
     rounds = 0
     for ended in packing.run(batch, broken):
         assert (fooled[ended.image] == -1).all(), "a search ended twice"
@@ -43,7 +43,7 @@ def search(attack, x=X, y=Y, batch_size=16, interrupt=None):
         rounds += 1
         if interrupt == rounds:
             done, snapshot = fooled != -1, batch.snapshot()
-            batch = packing.Batch(programs, attack, images, jobs[~done], KEY, batch_size)
+            batch = packing.PackedBatch(programs, attack, images, jobs[~done], KEY, batch_size)
             batch.restore(snapshot)
             for ended in packing.run(batch, broken):
                 fooled[ended.image] = ended.fooled
@@ -105,7 +105,7 @@ def test_a_smaller_batch_begins_searches_anew():
     programs = compile_attack(ApgdCE(steps=20), model, "Linf", EPSILON, SHAPE, "highest")
     images = packing.Images(X, Y, Y[:, None], np.zeros(1, np.int32))
     jobs = np.stack([np.arange(len(X)), np.zeros(len(X))], 1).astype(np.int32)
-    make = lambda size: packing.Batch(programs, ApgdCE(steps=20), images, jobs, KEY, size)
+    make = lambda size: packing.PackedBatch(programs, ApgdCE(steps=20), images, jobs, KEY, size)
     large, small, equal = make(40), make(16), make(40)
     large.refill(np.zeros(len(X), bool))
     small.restore(large.snapshot())
@@ -120,7 +120,7 @@ def test_images_that_are_broken_are_given_up():
     programs = compile_attack(attack, model, "Linf", 1e-6, SHAPE, "highest")
     images = packing.Images(X, Y, Y[:, None], np.zeros(1, np.int32))
     jobs = np.stack([np.arange(len(X)), np.zeros(len(X))], 1).astype(np.int32)
-    batch = packing.Batch(programs, attack, images, jobs, KEY, 16)
+    batch = packing.PackedBatch(programs, attack, images, jobs, KEY, 16)
     broken, rounds = np.zeros(len(X), bool), 0
     for _ in packing.run(batch, broken):
         broken[:] = True

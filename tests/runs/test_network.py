@@ -15,7 +15,7 @@ from rwp_jax.evaluation import pseudo_label, table2
 from rwp_jax.models.classifier import MODELS, register_model
 from rwp_jax.pytorch.export import export_torch
 from rwp_jax.runs.loaded import load_run
-from rwp_jax.runs.network import NETWORK
+from rwp_jax.runs.network_record import NETWORK
 from rwp_jax.training import trainer
 from rwp_jax.training.objectives import OBJECTIVES
 from tests.small import shrink, write_two_classes

@@ -152,7 +152,7 @@ def _run_attack(setting: _Setting, attack: Attack, record: Record) -> None:
         jobs = np.stack([image, number], 1).astype(np.int32)
         key = jax.random.fold_in(setting.key, list(ATTACKS).index(attack.name))
         left = list(record.robust_after.values())[-1].sum() * targets.shape[1]
-        batch = packing.Batch(programs, attack, images, jobs, key, setting.batch_size, left)
+        batch = packing.PackedBatch(programs, attack, images, jobs, key, setting.batch_size, left)
         if record.snapshot:
             batch.restore(record.snapshot)
         for ended in packing.run(batch, record.broken):

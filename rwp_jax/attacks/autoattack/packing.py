@@ -85,7 +85,7 @@ def _reorder(slots: Slots, order) -> Slots:
     return jax.tree.map(lambda values: values[order], slots)
 
 
-class Batch:
+class PackedBatch:
     """The slots, seen from the host, and the searches that wait for one."""
 
     def __init__(
@@ -233,7 +233,7 @@ class Batch:
         self.jobs = self.jobs[waits]
 
 
-def run(batch: Batch, broken: np.ndarray) -> Iterator[Ended]:
+def run(batch: PackedBatch, broken: np.ndarray) -> Iterator[Ended]:
     """Runs all searches of a batch and those that wait.
 
     Args:

@@ -12,7 +12,7 @@ from rwp_jax.registry import Origin
 NETWORK = "network.json"
 
 
-class Network(NamedTuple):
+class NetworkRecord(NamedTuple):
     """Of a run's network.
 
     Attributes:
@@ -28,14 +28,14 @@ class Network(NamedTuple):
     objective: Origin | None = None
 
 
-def write_network(directory: pathlib.Path, network: Network) -> None:
+def write_network_record(directory: pathlib.Path, network: NetworkRecord) -> None:
     """Writes it to the directory of a run."""
     origins = {"model": network.model, "objective": network.objective}
     plain = {kind: origin and origin._asdict() for kind, origin in origins.items()}
     write_json(directory / NETWORK, network._asdict() | plain)
 
 
-def read_network(directory: pathlib.Path) -> Network | None:
+def read_network_record(directory: pathlib.Path) -> NetworkRecord | None:
     """Reads it; None for runs of versions that wrote none, whose networks are the package's own.
 
     Raises:
@@ -49,20 +49,20 @@ def read_network(directory: pathlib.Path) -> Network | None:
         origins = {
             kind: content[kind] and Origin(**content[kind]) for kind in ("model", "objective")
         }
-        return Network(tuple(content["image_shape"]), int(content["num_classes"]), **origins)
+        return NetworkRecord(tuple(content["image_shape"]), int(content["num_classes"]), **origins)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}): put it back") from None
 
 
-def network_of(params) -> Network:
+def record_of_params(params) -> NetworkRecord:
     """The same of one of the package's own networks, by its parameters."""
     if "conv1" not in params or "linear" not in params:
         raise InputError(f"{NETWORK} is missing: a run on a network of one's own needs it")
     channels = params["conv1"]["kernel"].shape[2]
-    return Network((0, 0, channels), params["linear"]["bias"].shape[0])
+    return NetworkRecord((0, 0, channels), params["linear"]["bias"].shape[0])
 
 
-def require_model(directory: pathlib.Path, name: str, network: Network | None) -> None:
+def require_model(directory: pathlib.Path, name: str, network: NetworkRecord | None) -> None:
     """Imports what registers the model of a run; raises InputError where that is not possible."""
     if network and network.model:
         MODELS.require(name, network.model, f"workdir={directory}")
