@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -53,12 +54,12 @@ class Registry:
           module: the globals of the module that registers.
 
         Raises:
-          InputError: for a name that is taken or empty, or a builder that cannot be called.
+          InputError: for a name that is taken or no word, or a builder that cannot be called.
         """
-        if not isinstance(name, str) or not name.strip() or "/" in name:
-            raise InputError(f"name={name!r} must be a word without '/'")
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
+            raise InputError(f"name={name!r} must be a word of letters, digits, and _ . -")
         if not callable(builder):
-            raise InputError(f"builder={builder!r} must be a function that builds a {self.kind}")
+            raise InputError(f"builder={builder!r} must be a function that returns {self.kind}s")
         file = module.get("__file__") or ""
         origin = Origin(
             module.get("__name__", ""), str(pathlib.Path(file).resolve()) if file else ""

@@ -70,27 +70,52 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
     assert distance.max() <= 0.2 + 1e-6 and x_adv.min() >= 0 and x_adv.max() <= 1
     loss = lambda x: -jax.nn.log_softmax(logits_fn(x))[np.arange(6), Y]
     assert (loss(x_adv) > loss(X)).all()
-    np.testing.assert_allclose(jax.jit(attack)(jnp.asarray(X), jnp.asarray(Y)), x_adv, rtol=1e-12)
+    x, y = jnp.asarray(X), jnp.asarray(Y)
+    # Within jit, whatever of it is traced.
+    for compiled in (
+        jax.jit(attack)(x, y),
+        jax.jit(lambda y: attack(x, y))(y),
+        jax.jit(lambda x: attack(x, y))(x),
+        jax.jit(lambda: attack(x, y))(),
+    ):
+        np.testing.assert_allclose(compiled, x_adv, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": X * 255}, "x= has pixels outside"),
-        ({"x": np.uint8(X)}, r"x= is uint8\[6, 4, 4, 1\], must be floating-point"),
+        ({"x": X * 255}, r"x= must have pixels in \[0, 1\], they are in"),
+        ({"x": np.where(X > 0.9, np.nan, X)}, "x= must have pixels .* some are NaN"),
+        ({"x": np.uint8(X)}, "x= is uint8, must be floating-point"),
+        ({"x": X[:0], "y": Y[:0]}, r"x= is \[0, 4, 4, 1\], must be images .* one at least"),
+        ({"x": "images"}, "x= and y= must be arrays"),
+        ({"threat_model": "l_inf"}, "threat_model='l_inf' must be made by make_threat_model"),
+        ({"key": True}, "key=True must be one seed"),
+        ({"key": 1.5}, "key=1.5 must be one seed"),
+        ({"key": None}, "key=None must be one seed"),
+        ({"key": jax.random.split(jax.random.key(0))}, r"key= of shape \[2\] must be one seed"),
+        (
+            {"loss": lambda logits, y: logits.mean()},
+            r"loss= gives float64\[\], must give a loss of",
+        ),
+        ({"loss": lambda logits, y: logits}, r"loss= gives float64\[6, 3\], must give a loss of"),
+        ({"logits_fn": lambda x: (logits_fn(x), 1)}, "logits_fn returns a tuple for images"),
+        ({"logits_fn": lambda x: x.sum()}, r"logits_fn returns float64\[\] for images"),
+        ({"logits_fn": lambda x: x @ np.ones((5, 2))}, r"logits_fn\(images\) fails on images"),
         ({"y": np.eye(6)}, r"y= is float64\[6, 6\], must be integer labels \[6\]"),
         ({"step_size": 2}, r"step_size=2 must be in \[0, 1\)"),
         ({"step_size": float("nan")}, "step_size=nan must be in"),
         ({"steps": -1}, "steps=-1 must be an integer of at least 0"),
         ({"steps": 2.5}, "steps=2.5 must be an integer of at least 0"),
-        ({"y": Y + 1}, r"y= has labels outside \[0, 3\), the classes of logits_fn"),
+        ({"y": Y + 1}, r"y= has labels in \[1, 3\], must have classes .* in \[0, 3\)"),
     ],
 )
 def test_pgd_names_the_argument(changes, message):
     threat_model = rwp_jax.make_threat_model("l_inf", 0.1)
-    arguments = {"x": X, "y": Y, "threat_model": threat_model, "steps": 1, "step_size": 0.1}
+    arguments = {"logits_fn": logits_fn, "x": X, "y": Y, "threat_model": threat_model}
+    arguments |= {"steps": 1, "step_size": 0.1}
     with pytest.raises(InputError, match=message):
-        rwp_jax.pgd(logits_fn, **(arguments | changes))
+        rwp_jax.pgd(**(arguments | changes))
 
 
 @pytest.mark.parametrize(

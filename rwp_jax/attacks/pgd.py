@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rwp_jax.attacks import arguments
 from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.errors import InputError, check_integer, check_number
 from rwp_jax.losses import cross_entropy
@@ -78,11 +79,6 @@ def pgd_steps(
         return lax.fori_loop(0, steps, step, (start, batch_stats))
 
 
-def _known(value) -> bool:
-    """Whether it is a number or an array, not one that is traced."""
-    return not isinstance(value, jax.core.Tracer)
-
-
 def pgd(
     logits_fn: Callable,
     x: jax.typing.ArrayLike,
@@ -100,7 +96,7 @@ def pgd(
 
     Args:
       logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes], of each image by itself.
-      x: clean images, floating-point in [0, 1].
+      x: clean images [B, H, W, C], floating-point in [0, 1].
       y: labels [B], integers.
       threat_model: see `make_threat_model`.
       steps: at least 0.
@@ -114,26 +110,19 @@ def pgd(
     Raises:
       InputError: for images, labels or numbers that are not so.
     """
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    if x.ndim != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(
-            f"x= is {x.dtype}{list(x.shape)}, must be floating-point images [B, H, W, C]"
-        )
-    if y.shape != x.shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
-        raise InputError(f"y= is {y.dtype}{list(y.shape)}, must be integer labels [{len(x)}]")
-    classes = jax.eval_shape(logits_fn, x).shape[-1]
-    if _known(x) and not bool(jnp.all((x >= 0) & (x <= 1))):
-        raise InputError("x= has pixels outside [0, 1], or NaN")
-    if _known(y) and not bool(jnp.all((y >= 0) & (y < classes))):
-        raise InputError(f"y= has labels outside [0, {classes}), the classes of logits_fn")
-    if _known(step_size):
+    x, y = arguments.as_arrays(x, y)
+    arguments.check_images(x, y)
+    arguments.check_classes(y, arguments.check_logits_fn(logits_fn, x))
+    if not isinstance(threat_model, ThreatModel):
+        raise InputError(f"threat_model={threat_model!r} must be made by make_threat_model")
+    if arguments.is_known(step_size):
         # A step of 1 is the whole range of pixels.
         largest = 1 if threat_model.norm == "l_inf" else math.inf
         check_number("step_size", step_size, f"in [0, {largest})", lambda size: 0 <= size < largest)
-    if _known(steps):
+    if arguments.is_known(steps):
         check_integer("steps", steps, 0)
-    if jnp.issubdtype(jnp.result_type(key), jnp.integer) and not jnp.ndim(key):
-        key = jax.random.key(key)
+    key = arguments.check_key(key)
+    arguments.check_losses("loss", jax.eval_shape(lambda: loss(logits_fn(x), y)), len(x))
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(x)))
     delta, _ = pgd_steps(
         lambda images, state: (logits_fn(images), state),

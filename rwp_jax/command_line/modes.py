@@ -14,11 +14,11 @@ from rwp_jax.evaluation import pseudo_label, table2
 from rwp_jax.explain.explain import explain
 from rwp_jax.hardware.plan import print_plan
 from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.models.precision import enable_x64_for
 from rwp_jax.pytorch import export, import_
 from rwp_jax.report import side_by_side
 from rwp_jax.reproduce.reproduce import reproduce
 from rwp_jax.runs import loaded
-from rwp_jax.runs.precision import enable_x64_for
 from rwp_jax.training import self_training
 
 

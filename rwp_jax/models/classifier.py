@@ -1,6 +1,7 @@
 """The networks by name, as pure functions of pixels in [0, 1]."""
 
 import functools
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_integer, check_number
 from rwp_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -19,6 +20,7 @@ from rwp_jax.models.layers import (
     torch_default_init,
 )
 from rwp_jax.models.preact_resnet import preact_resnet18
+from rwp_jax.models.precision import require_x64
 from rwp_jax.models.wide_resnet import wide_resnet
 from rwp_jax.registry import Registry
 
@@ -111,9 +113,9 @@ def register_model(name: str, builder: Callable[..., Classifier]) -> None:
 
 def _builder(name: str) -> Callable[..., Classifier]:
     """Raises InputError for a name that no network has."""
-    if name in MODELS:
+    if isinstance(name, str) and name in MODELS:
         return MODELS[name]
-    size = _wide_resnet_size(name)
+    size = _wide_resnet_size(name) if isinstance(name, str) else None
     if size is None:
         registered = [f"{other} (registered)" for other in MODELS if MODELS.origin(other)]
         raise InputError(
@@ -124,6 +126,19 @@ def _builder(name: str) -> Callable[..., Classifier]:
 
 def _param_dtype(dtype: str):
     return jnp.float64 if dtype == "float64" else jnp.float32
+
+
+def _check_moments(mean, std) -> None:
+    """Raises InputError for a mean and a standard deviation that cannot normalise."""
+    finite = ("finite numbers", math.isfinite)
+    positive = ("finite positive numbers", lambda value: 0 < value < math.inf)
+    for name, values, (accepted, holds) in (("mean", mean, finite), ("std", std, positive)):
+        if isinstance(values, str) or not hasattr(values, "__len__"):
+            raise InputError(f"{name}={values!r} must be {accepted}, one of each channel")
+        for value in values:
+            check_number(name, value, accepted, holds)
+    if len(mean) != len(std):
+        raise InputError(f"std= has {len(std)} channels, mean= has {len(mean)}: both or none")
 
 
 def make_classifier(
@@ -146,11 +161,15 @@ def make_classifier(
       axis_name: mapped axis over which batch moments are shared, None on a single device.
 
     Raises:
-      InputError: for an unknown name or dtype.
+      InputError: for an unknown name or dtype, numbers out of range, or float64 without jax_enable_x64.
     """
     builder = _builder(name)
+    check_integer("num_classes", num_classes, 1)
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
+    if dtype == "float64":
+        require_x64("dtype='float64'")
+    _check_moments(mean, std)
     network = builder(num_classes, dtype=dtype, axis_name=axis_name)
     param_dtype = _param_dtype(dtype)
 

@@ -24,8 +24,8 @@ def main(cores: set[int]) -> int:
     os.sched_setaffinity(0, cores)  # before JAX counts them
     from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
     from rwp_jax.errors import InputError
+    from rwp_jax.models.precision import enable_x64_for
     from rwp_jax.runs import layout
-    from rwp_jax.runs.precision import enable_x64_for
     from rwp_jax.training import self_training
     from rwp_jax.training.divergence import NonFiniteLoss
 

@@ -9,6 +9,7 @@ from rwp_jax.hardware import cost
 from rwp_jax.hardware.plan import short
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
 from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.models.precision import enable_x64_for
 from rwp_jax.report.published import read_published
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import MISSING, Table, as_text
@@ -21,7 +22,6 @@ from rwp_jax.reproduce.presentation import CURVES
 from rwp_jax.reproduce.run_list import Run
 from rwp_jax.runs import layout
 from rwp_jax.runs.layout import COLUMNS
-from rwp_jax.runs.precision import enable_x64_for
 from rwp_jax.training import experiment, self_training
 from rwp_jax.training.divergence import NonFiniteLoss
 

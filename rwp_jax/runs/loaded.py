@@ -16,6 +16,7 @@ from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
 from rwp_jax.errors import InputError, named_in
 from rwp_jax.models.classifier import Classifier, make_classifier
+from rwp_jax.models.precision import require_x64
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.runs.config import completed
@@ -25,7 +26,6 @@ from rwp_jax.runs.network_record import (
     record_of_params,
     require_model,
 )
-from rwp_jax.runs.precision import require_x64
 from rwp_jax.runs.resume_point import WHICH
 
 _PREDICTED_PER_DEVICE = 256

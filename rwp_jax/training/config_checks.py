@@ -10,8 +10,8 @@ import numpy as np
 from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.configs.default import get_config
 from rwp_jax.errors import InputError
+from rwp_jax.models.precision import require_x64
 from rwp_jax.runs.config import flatten
-from rwp_jax.runs.precision import require_x64
 
 GRADIENT_DTYPES = ("", "bfloat16")
 _FLOAT32_MAX = float(np.finfo(np.float32).max)

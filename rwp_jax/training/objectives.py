@@ -220,12 +220,13 @@ def make_objective(name: str, **settings: float) -> Objective:
     Args:
       name: `natural`, `at`, `trades`, `rst`, `mart`, or one that `register_objective` knows.
       settings: `beta`, the weight of the KL (1/lambda in the TRADES paper), `entropy_weight`, that of the
-        entropy of unlabelled examples in TRADES and RST, and what a registered objective takes.
+        entropy of unlabelled examples in TRADES and RST, and what a registered objective takes. The
+        package's own all take the two, which a config has whatever its objective.
 
     Raises:
       InputError: for an unknown name, a setting that it does not take or one outside [0, inf).
     """
-    if name not in OBJECTIVES:
+    if not isinstance(name, str) or name not in OBJECTIVES:
         raise InputError(f"name={name!r} must be one of {', '.join(OBJECTIVES)}")
     for key, value in settings.items():
         check_number(key, value, "in [0, inf)", lambda number: 0 <= number < float("inf"))

@@ -29,7 +29,9 @@ def teacher_config(config) -> ml_collections.ConfigDict:
     teacher.epoch_examples = 0
     teacher.self_training.epochs = 0
     teacher.extra_data.unlabeled_fraction = 0.0
-    teacher.objective.name = "natural"
+    # Settings of a registered objective's own are not the plain one's.
+    common = {key: config.objective.get(key, 0.0) for key in ("beta", "entropy_weight")}
+    teacher.objective = ml_collections.ConfigDict({"name": "natural"} | common)
     teacher.weight_perturbation.name = "none"
     return teacher
 

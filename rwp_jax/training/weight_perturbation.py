@@ -4,6 +4,7 @@ All three ascend the loss of gated examples in weight space and scale the result
 the weights'. They differ in the gate, in the number of steps and in what the norm is taken over.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -129,12 +130,14 @@ def make_weight_perturbation(
     if accumulate not in ACCUMULATE:
         raise InputError(f"accumulate={accumulate!r} must be one of {', '.join(ACCUMULATE)}")
     missing = [key for key, value in (("gamma", gamma), ("steps", steps)) if value is None]
-    gamma, steps = gamma or 0.0, steps or 0
+    gamma, steps = 0.0 if gamma is None else gamma, 0 if steps is None else steps
     accepted = f"in [0, {LARGEST_GAMMA}]"
     gamma = check_number("gamma", gamma, accepted, lambda value: 0 <= value <= LARGEST_GAMMA)
     steps = check_integer("steps", steps, 0)
     c_min = check_number("c_min", c_min, "in [0, inf]", lambda value: value >= 0)
-    if not 0 <= lsc_low <= lsc_high:
+    lsc_low = check_number("lsc_low", lsc_low, "in [0, inf)", lambda value: 0 <= value < math.inf)
+    lsc_high = check_number("lsc_high", lsc_high, "in [0, inf]", lambda value: value >= 0)
+    if lsc_low > lsc_high:
         raise InputError(
             f"lsc_low={lsc_low} and lsc_high={lsc_high} must satisfy 0 <= lsc_low <= lsc_high"
         )

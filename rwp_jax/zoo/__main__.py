@@ -16,13 +16,13 @@ import jax
 
 from rwp_jax.errors import InputError, as_flags
 from rwp_jax.models.classifier import MODELS
+from rwp_jax.models.precision import enable_x64_for
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import MISSING, Table, as_text
 from rwp_jax.report.titles import setting
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.layout import COLUMNS
 from rwp_jax.runs.loaded import config_of, load_run
-from rwp_jax.runs.precision import enable_x64_for
 from rwp_jax.version import __version__
 
 

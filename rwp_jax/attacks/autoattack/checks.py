@@ -1,15 +1,15 @@
 """What AutoAttack refuses, and what it warns of because its result would mislead."""
 
-import operator
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rwp_jax.attacks import arguments
 from rwp_jax.attacks.autoattack.model import Model, same_arrays
 from rwp_jax.attacks.autoattack.suite import Attack
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, check_number, first_line
 
 
 class AutoAttackWarning(UserWarning):
@@ -21,44 +21,20 @@ def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
     try:
         x, y = np.asarray(x), np.asarray(y)
     except ValueError as error:  # nested lists of unequal lengths
-        raise InputError(f"x and y must be arrays: {first_line(error)}") from None
-    if x.ndim != 4 or not x.size:
-        raise InputError(f"x is {list(x.shape)}: images must be [B, H, W, C], one at least")
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(f"x is {x.dtype}: images must be floating point in [0, 1]")
-    low, high = float(x.min()), float(x.max())
-    if not (low >= 0 and high <= 1):
-        found = "some are NaN" if np.isnan(low) else f"they are in [{low:.6g}, {high:.6g}]"
-        raise InputError(f"x: pixels must be in [0, 1], {found}")
-    if y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
-        raise InputError(f"y is {y.dtype}{list(y.shape)}: must be integer labels [{len(x)}]")
+        raise InputError(f"x= and y= must be arrays: {first_line(error)}") from None
+    arguments.check_images(x, y)
     if y.min() < 0 or y.max() >= 2**31:
-        raise InputError(f"y: labels are in [{y.min()}, {y.max()}], must be classes from 0 on")
+        raise InputError(f"y= has labels in [{y.min()}, {y.max()}], must have classes from 0 on")
     return x.astype(np.float32), y.astype(np.int32)
 
 
-def check_epsilon(epsilon: float) -> float:
-    """Raises InputError unless epsilon is a positive number."""
-    try:
-        value = float(epsilon)
-    except (TypeError, ValueError):
-        value = float("nan")
-    with np.errstate(over="ignore"):
-        fits = 0 < np.float32(value) < float("inf")
-    if not fits:
-        raise InputError(f"epsilon={epsilon!r} must be a positive number, in the range of float32")
-    return value
-
-
-def check_batch_size(batch_size) -> int:
-    """Raises InputError unless it is a positive integer."""
-    try:
-        value = operator.index(batch_size)
-    except TypeError:
-        value = 0
-    if value < 1:
-        raise InputError(f"batch_size={batch_size!r} must be a positive integer")
-    return value
+def check_epsilon(epsilon: float, norm: str) -> float:
+    """Raises InputError unless epsilon is a positive number that float32 tells from zero."""
+    # Beyond 1 the Linf ball holds every image; for L2 that is a matter of the image's size.
+    largest = 1 if norm == "Linf" else 1000
+    accepted = f"in (0, {largest}] (pixels are in [0, 1]) for {norm}"
+    fits = lambda radius: bool(np.float32(radius) > 0) and radius <= largest
+    return check_number("epsilon", epsilon, accepted, fits)
 
 
 def check_precision(precision: str) -> None:
@@ -72,20 +48,6 @@ def check_precision(precision: str) -> None:
         ) from None
 
 
-def check_key(key):
-    """A random key from a seed or a key of either kind; raises InputError."""
-    described = f"of shape {list(np.shape(key))}" if np.shape(key) else repr(key)
-    try:
-        if not jax.dtypes.issubdtype(getattr(key, "dtype", None) or int, jax.dtypes.prng_key):
-            seed = not np.shape(key)
-            key = jax.random.key(operator.index(key)) if seed else jax.random.wrap_key_data(key)
-        if key.shape:
-            raise ValueError
-        return key
-    except (TypeError, ValueError, AttributeError, OverflowError):
-        raise InputError(f"key {described} must be one seed or one random key of JAX") from None
-
-
 def check_logits(logits: np.ndarray, y: np.ndarray) -> None:
     """Raises InputError for clean logits [N, classes] that are not finite or too few for the labels."""
     bad = np.flatnonzero(~np.isfinite(logits).all(-1))
@@ -96,7 +58,7 @@ def check_logits(logits: np.ndarray, y: np.ndarray) -> None:
         )
     if y.max() >= logits.shape[-1]:
         raise InputError(
-            f"y: labels go up to {y.max()}, and logits_fn tells {logits.shape[-1]} classes apart"
+            f"y= has labels up to {y.max()}, and logits_fn tells {logits.shape[-1]} classes apart"
         )
 
 
@@ -151,7 +113,7 @@ def fitting(attacks: Sequence[Attack], num_classes: int) -> tuple[list[Attack], 
             )
         fit.append(attack)
     if not fit:
-        raise InputError(f"attacks: {'; '.join(warnings)}: nothing is left")
+        raise InputError(f"attacks= leaves nothing: {'; '.join(warnings)}")
     return fit, warnings
 
 

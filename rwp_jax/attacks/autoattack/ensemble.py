@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rwp_jax.attacks.arguments import check_key
 from rwp_jax.attacks.autoattack import checks, packing
 from rwp_jax.attacks.autoattack.ball import check_inside, into_ball
 from rwp_jax.attacks.autoattack.model import Model, make_model
@@ -18,7 +19,7 @@ from rwp_jax.attacks.autoattack.slots import compile_attack
 from rwp_jax.attacks.autoattack.state import Record, identity
 from rwp_jax.attacks.autoattack.suite import ATTACKS, Attack, attacks_of, check_norm
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_integer
 
 
 class AutoAttackResult(NamedTuple):
@@ -217,18 +218,20 @@ def autoattack(
         of another evaluation.
     """
     check_norm(norm)
-    epsilon = checks.check_epsilon(epsilon)
+    epsilon = checks.check_epsilon(epsilon, norm)
     wanted = attacks_of(version, attacks)
     if batch_size is None:
         batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
-    batch_size = checks.check_batch_size(batch_size)
+    batch_size = check_integer("batch_size", batch_size, 1)
     checks.check_precision(precision)
+    if state_path is not None and not isinstance(state_path, str | os.PathLike):
+        raise InputError(f"state_path={state_path!r} must be the path of a file")
     if state_path and not pathlib.Path(state_path).absolute().parent.is_dir():
         raise InputError(f"state_path={state_path}: there is no such directory")
     if state_path and not os.access(pathlib.Path(state_path).absolute().parent, os.W_OK):
         raise InputError(f"state_path={state_path}: no permission to write in its directory")
     x, y = checks.check_images(x, y)
-    key = checks.check_key(key)
+    key = check_key(key)
 
     model = make_model(logits_fn, x.shape[1:], randomized)
     size = packing.batch_size_for(min(len(x), batch_size), batch_size)

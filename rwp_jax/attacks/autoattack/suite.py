@@ -168,14 +168,14 @@ def attacks_of(version: str, attacks) -> tuple[Attack, ...]:
     """
     if isinstance(version, str) and version in VERSIONS:
         if attacks is not None:
-            raise InputError(f"attacks is for version='custom', not for version={version!r}")
+            raise InputError(f"attacks= is for version='custom', not for version={version!r}")
         return VERSIONS[version]
     if version != "custom":
         raise InputError(f"version={version!r} must be one of {', '.join(VERSIONS)}, custom")
     if not isinstance(attacks, list | tuple | None):
         attacks = (attacks,)
     if not attacks:
-        raise InputError(f"attacks is missing for version='custom': some of {', '.join(ATTACKS)}")
+        raise InputError(f"attacks= is missing for version='custom': some of {', '.join(ATTACKS)}")
     chosen = []
     for attack in attacks:
         if not isinstance(attack, Attack):
@@ -185,7 +185,7 @@ def attacks_of(version: str, attacks) -> tuple[Attack, ...]:
         chosen.append(attack)
     names = [attack.name for attack in chosen]
     if len(set(names)) < len(names):
-        raise InputError(f"attacks: {', '.join(names)} names one twice; give it restarts instead")
+        raise InputError(f"attacks={', '.join(names)} names one twice; give it restarts instead")
     return tuple(chosen)
 
 

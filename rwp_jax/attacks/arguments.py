@@ -1,0 +1,107 @@
+"""Checks of the arguments that attacks have in common."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rwp_jax.errors import InputError, first_line
+
+
+def is_known(value) -> bool:
+    """Whether its numbers are known now: within `jax.jit`, those of traced values are not."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def as_arrays(x, y) -> tuple[jax.Array, jax.Array]:
+    """Arrays of JAX from what can be made one; raises InputError."""
+    try:
+        return jnp.asarray(x), jnp.asarray(y)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"x= and y= must be arrays: {first_line(error)}") from None
+
+
+def check_images(x, y) -> None:
+    """Raises InputError unless they are images [B, H, W, C] in [0, 1], B > 0, and their labels [B].
+
+    Args:
+      x: NumPy array, or array of JAX, which may be traced.
+      y: the same.
+    """
+    if x.ndim != 4 or not x.size:
+        raise InputError(f"x= is {list(x.shape)}, must be images [B, H, W, C], one at least")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"x= is {x.dtype}, must be floating-point images in [0, 1]")
+    if is_known(x):
+        pixels = np.asarray(x)
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0 and high <= 1):
+            found = "some are NaN" if np.isnan(low) else f"they are in [{low:.6g}, {high:.6g}]"
+            raise InputError(f"x= must have pixels in [0, 1], {found}")
+    if y.shape != x.shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
+        raise InputError(f"y= is {y.dtype}{list(y.shape)}, must be integer labels [{len(x)}]")
+
+
+def check_classes(y, num_classes: int) -> None:
+    """Raises InputError for labels that the network does not tell apart."""
+    if is_known(y):
+        low, high = int(np.asarray(y).min()), int(np.asarray(y).max())
+        if low < 0 or high >= num_classes:
+            raise InputError(
+                f"y= has labels in [{low}, {high}], must have classes of logits_fn, in [0, {num_classes})"
+            )
+
+
+def check_key(key) -> jax.Array:
+    """A random key from a seed, which may be traced, or a key of either kind; raises InputError."""
+    described = f" of shape {list(np.shape(key))}" if np.shape(key) else f"{key!r}"
+    try:
+        dtype, shape = getattr(key, "dtype", None), np.shape(key)
+        if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            made = key
+        elif shape:
+            made = jax.random.wrap_key_data(key)
+        elif not is_known(key) and jnp.issubdtype(key.dtype, jnp.integer):
+            made = jax.random.key(key)
+        else:
+            made = jax.random.key(operator.index(key))
+        if made.shape or isinstance(key, bool):
+            raise TypeError
+        return made
+    except (TypeError, ValueError, AttributeError, OverflowError):
+        raise InputError(f"key={described} must be one seed or one random key of JAX") from None
+
+
+def check_logits_fn(logits_fn, x) -> int:
+    """The number of classes; raises InputError where logits_fn gives no logits of these images."""
+    try:
+        logits = jax.eval_shape(logits_fn, x)
+    except Exception as error:  # whatever the user's function raises
+        described = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(
+            f"logits_fn(images) fails on images {list(x.shape)}: {described}"
+        ) from error
+    is_array = isinstance(logits, jax.ShapeDtypeStruct)
+    given = f"{logits.dtype}{list(logits.shape)}" if is_array else f"a {type(logits).__name__}"
+    fits = is_array and logits.ndim == 2 and logits.shape[0] == len(x)
+    if not fits or logits.shape[1] < 2 or not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise InputError(
+            f"logits_fn returns {given} for images {list(x.shape)}: it must return floating-point logits "
+            "[B, classes] with two classes at least"
+        )
+    return logits.shape[1]
+
+
+def check_losses(name: str, losses, batch_size: int) -> None:
+    """Raises InputError unless `losses`, the shape of what argument `name` gives, is that of losses [B]."""
+    is_array = isinstance(losses, jax.ShapeDtypeStruct)
+    given = f"{losses.dtype}{list(losses.shape)}" if is_array else f"a {type(losses).__name__}"
+    if (
+        not is_array
+        or losses.shape != (batch_size,)
+        or not jnp.issubdtype(losses.dtype, jnp.floating)
+    ):
+        raise InputError(
+            f"{name}= gives {given}, must give a loss of each example, floating-point [{batch_size}]"
+        )
