@@ -3,6 +3,8 @@
 import contextlib
 import math
 import operator
+import os
+import pathlib
 from collections.abc import Callable, Container, Iterator
 from typing import Any
 
@@ -35,11 +37,24 @@ def named_in(section: str, names: str, **others: str) -> Iterator[None]:
         ) from None
 
 
+def _check_known(name: str, value: Any) -> None:
+    """Raises InputError for a number that JAX has yet to compute."""
+    if "Tracer" in type(value).__name__:
+        raise InputError(
+            f"{name}= is traced within jax.jit or jax.vmap, must be a number known before"
+        )
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
+
+
 def check_number(name: str, value: Any, accepted: str, holds: Callable[[float], bool]) -> float:
     """The value of an argument as a float; raises InputError unless it is a number that `holds`."""
+    _check_known(name, value)
     try:
-        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, str | bytes) or _is_bool(value) else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if math.isnan(number) or not holds(number):
         raise InputError(f"{name}={value!r} must be {accepted}")
@@ -47,14 +62,23 @@ def check_number(name: str, value: Any, accepted: str, holds: Callable[[float], 
 
 
 def check_integer(name: str, value: Any, least: int) -> int:
-    """The value of an argument as an int; raises InputError unless it is one of at least `least`."""
+    """The value of an argument as an int; raises InputError unless it is in [least, 2^31)."""
+    _check_known(name, value)
     try:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if number < least or isinstance(value, bool):
-        raise InputError(f"{name}={value!r} must be an integer of at least {least}")
+    if number < least or number >= 2**31 or _is_bool(value):
+        below = " and below 2^31" if number >= 2**31 else ""
+        raise InputError(f"{name}={value!r} must be an integer of at least {least}{below}")
     return number
+
+
+def check_path(name: str, value: Any) -> pathlib.Path:
+    """The value of an argument as a path; raises InputError where it is none."""
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise InputError(f"{name}={value!r} must be a path")
+    return pathlib.Path(value)
 
 
 def as_flags(error: Exception, flags: Container[str]) -> str:

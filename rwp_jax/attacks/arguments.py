@@ -17,7 +17,15 @@ def is_known(value) -> bool:
 def as_arrays(x, y) -> tuple[jax.Array, jax.Array]:
     """Arrays of JAX from what can be made one; raises InputError."""
     try:
+        if (
+            is_known(y)
+            and np.asarray(y).dtype.kind in "iu"
+            and np.asarray(y).max(initial=0) >= 2**31
+        ):
+            raise InputError("y= has labels of 2^31 and more, must have classes from 0 on")
         return jnp.asarray(x), jnp.asarray(y)
+    except InputError:
+        raise
     except (TypeError, ValueError) as error:
         raise InputError(f"x= and y= must be arrays: {first_line(error)}") from None
 

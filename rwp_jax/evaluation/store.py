@@ -13,6 +13,8 @@ import numpy as np
 from rwp_jax.data import sources
 from rwp_jax.errors import InputError
 from rwp_jax.files import write_npz
+from rwp_jax.models.classifier import MODELS
+from rwp_jax.models.program import program_of
 from rwp_jax.runs.loaded import FinishedRun, load_run
 
 UNKNOWN = -1  # verdict of an example that was not attacked yet
@@ -57,7 +59,9 @@ def identity(subject: Subject) -> str:
         digest.update(np.ascontiguousarray(leaf))
     digest.update(np.ascontiguousarray(subject.images))
     digest.update(np.ascontiguousarray(subject.labels))
-    config = subject.run.config
+    config, run = subject.run.config, subject.run
+    if MODELS.origin(config.model.name):  # whose code may change
+        digest.update(program_of(run.classifier, run.image_shape).sha256.encode())
     settings = [
         config.threat.to_dict(),
         config.evaluation.step_size,

@@ -6,10 +6,10 @@ where a forward is evaluated at perturbed weights for the gate alone. So a forwa
 zero, which leaves the increment, and `fold` does the rest with the module's own decay.
 """
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +18,9 @@ from flax import errors as flax_errors
 from flax import linen, nnx
 from jax import lax
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 from rwp_jax.models.classifier import Classifier
-
-
-class _Functions(NamedTuple):
-    """A module's functions of trees of arrays; `batch_stats` is empty where it keeps none.
-
-    Attributes:
-      init: (key, image_shape) -> (params, batch_stats).
-      train: (params, batch_stats, images) -> (logits, updated batch_stats).
-      eval: (params, batch_stats, images) -> logits.
-    """
-
-    init: Callable
-    train: Callable
-    eval: Callable
+from rwp_jax.models.modules import Functions, linen_functions, nnx_functions
 
 
 def from_linen(make_module: Callable[..., linen.Module]) -> Callable[..., Classifier]:
@@ -48,7 +35,7 @@ def from_linen(make_module: Callable[..., linen.Module]) -> Callable[..., Classi
     Raises:
       InputError: when the network is built or first run, where the module is not so.
     """
-    return functools.partial(_build, make_module, _linen_functions)
+    return functools.partial(_build, make_module, linen_functions)
 
 
 def from_nnx(make_module: Callable[..., nnx.Module]) -> Callable[..., Classifier]:
@@ -63,76 +50,7 @@ def from_nnx(make_module: Callable[..., nnx.Module]) -> Callable[..., Classifier
     Raises:
       InputError: when the network is built or first run, where the module is not so.
     """
-    return functools.partial(_build, make_module, _nnx_functions)
-
-
-def _linen_functions(make: Callable[[], linen.Module], name: str) -> _Functions:
-    module = make()
-    if "train" not in inspect.signature(type(module).__call__).parameters:
-        raise InputError(f"make_module={name}: its __call__ must take train, True while training")
-
-    def init(key, image_shape):
-        variables = module.init(key, jnp.zeros((1, *image_shape)), train=False)
-        others = sorted(variables.keys() - {"params", "batch_stats"})
-        if others:
-            raise InputError(
-                f"make_module={name}: it keeps {', '.join(others)} beside params and batch_stats"
-            )
-        return variables.get("params", {}), variables.get("batch_stats", {})
-
-    def train(params, batch_stats, images):
-        variables = {"params": params, "batch_stats": batch_stats}
-        logits, updated = module.apply(variables, images, train=True, mutable=["batch_stats"])
-        return logits, updated.get("batch_stats", {})
-
-    def evaluate(params, batch_stats, images):
-        variables = {"params": params, "batch_stats": batch_stats}
-        return module.apply(variables, images, train=False)
-
-    return _Functions(init, train, evaluate)
-
-
-def _nnx_functions(make: Callable[..., nnx.Module], name: str) -> _Functions:
-    module = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
-    graph, *states = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
-    params, batch_stats, others = states
-    if jax.tree.leaves(others):
-        raise InputError(
-            f"make_module={name}: it keeps {', '.join(sorted(_flat(others)))} beside nnx.Param and "
-            "nnx.BatchStat (random draws, as of dropout, are not supported)"
-        )
-
-    def merged(flat_params, flat_stats):
-        return nnx.merge(graph, _like(params, flat_params), _like(batch_stats, flat_stats))
-
-    def init(key, image_shape):
-        del image_shape  # an nnx module knows its own
-        _, *states = nnx.split(make(rngs=nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
-        return tuple(map(_flat, states))
-
-    def train(flat_params, flat_stats, images):
-        module = merged(flat_params, flat_stats)
-        module.train()
-        logits = module(images)
-        return logits, _flat(nnx.state(module, nnx.BatchStat))
-
-    def evaluate(flat_params, flat_stats, images):
-        module = merged(flat_params, flat_stats)
-        module.eval()
-        return module(images)
-
-    return _Functions(init, train, evaluate)
-
-
-def _flat(state) -> dict[str, Any]:
-    """An nnx state as one dict, path -> array: paths may hold numbers, which checkpoints do not."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
-def _like(state, flat: dict[str, Any]):
-    """The arrays of `_flat` as a state of this structure."""
-    return jax.tree.unflatten(jax.tree.structure(state), [flat[name] for name in _flat(state)])
+    return functools.partial(_build, make_module, nnx_functions)
 
 
 def _unwrapped(make_module: Callable) -> Callable:
@@ -156,13 +74,17 @@ def _takes(make_module: Callable, argument: str) -> bool:
 
 def _build(
     make_module: Callable,
-    functions_of: Callable[[Callable, str], _Functions],
+    functions_of: Callable[[Callable, str], Functions],
     num_classes: int,
     *,
     dtype: str,
     axis_name: str | None,
 ) -> Classifier:
     """The network of a module, with parameters, statistics and logits in float32, or all in float64."""
+    if not callable(make_module):
+        raise InputError(
+            f"make_module={make_module!r} must be a class or a function that makes a module"
+        )
     name = getattr(_unwrapped(make_module), "__name__", type(make_module).__name__)
     param_dtype = jnp.float64 if dtype == "float64" else jnp.float32
     make = functools.partial(make_module, num_classes=num_classes)
@@ -175,16 +97,39 @@ def _build(
     over = functions_of(functools.partial(make, axis_name=axis_name), name) if shares else alone
     cast = lambda tree: jax.tree.map(lambda leaf: leaf.astype(param_dtype), tree)
 
-    def init(key, image_shape):
-        variables = cast(alone.init(key, tuple(image_shape)))
-        images = jnp.zeros((2, *image_shape), param_dtype)
-        logits = jax.eval_shape(evaluate, *variables, images)
-        if logits.shape != (2, num_classes):
+    @contextlib.contextmanager
+    def sizes_named(image_shape):
+        """Within it, errors of the module in tracing, such as sizes that do not fit, name the module."""
+        try:
+            yield
+        except (TypeError, ValueError, flax_errors.ScopeParamShapeError) as error:
+            if isinstance(error, InputError) or "rng" in str(error).lower():
+                raise
+            sizes = ", ".join(map(str, image_shape))
+            described = f"{type(error).__name__}: {first_line(error)}"
             raise InputError(
-                f"make_module={name}: logits of 2 images have shape {logits.shape}, must be "
+                f"make_module={name} fails on images [B, {sizes}]: {described}"
+            ) from error
+
+    def init(key, image_shape):
+        with sizes_named(image_shape):
+            variables = cast(alone.init(key, tuple(image_shape)))
+        images = jnp.zeros((2, *image_shape), param_dtype)
+        params, batch_stats = variables
+        check_logits("evaluating", lambda: alone.eval(params, batch_stats, images), image_shape)
+        return variables
+
+    def check_logits(when, forward, image_shape):
+        """Raises InputError for a forward on 2 images that fails, or gives no logits of them."""
+        with sizes_named(image_shape):
+            logits = jax.eval_shape(forward)
+        shape = getattr(logits, "shape", None)
+        given = f"a {type(logits).__name__}" if shape is None else f"shape {shape}"
+        if shape != (2, num_classes):
+            raise InputError(
+                f"make_module={name}: logits of 2 images while {when} have {given}, must have shape "
                 f"(2, {num_classes})"
             )
-        return variables
 
     @functools.cache
     def shapes(image_shape):
@@ -199,14 +144,18 @@ def _build(
                 lambda s: jnp.full(s.shape, value, s.dtype), tree
             )
             params, batch_stats = shapes(image_shape)
-            images = jnp.zeros((2, *image_shape), param_dtype)
+            run = jax.jit(alone.train)
+            images = np.zeros((2, *image_shape), param_dtype)
+            first = lambda: alone.train(fill(params, 1), fill(batch_stats, 0), images)[0]
+            check_logits("training", first, image_shape)
             # Weights and images of zero have moments of zero: what is left of a statistic is the decay.
-            # Of one, where a weight is divided by its norm.
-            run = jax.jit(lambda weight, stats: alone.train(fill(params, weight), stats, images)[1])
+            # A module that divides a weight by its norm gives NaN there; its weights are one.
             for weight in (0, 1):
-                at = jax.device_get([run(weight, fill(batch_stats, value)) for value in (0, 1, 2)])
+                weights, stats = fill(params, weight), [fill(batch_stats, v) for v in (0, 1, 2)]
+                at = jax.device_get([run(weights, before, images)[1] for before in stats])
                 if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(at)):
                     break
+            check_uses_batch_moments(run, params, batch_stats, images)
         decay = jax.tree.map(lambda zero, one: one - zero, *at[:2])
         straight = jax.tree.map(lambda zero, one, two: np.allclose(two - one, one - zero), *at)
         if not all(jax.tree.leaves(straight)):
@@ -215,13 +164,28 @@ def _build(
             )
         return decay
 
+    def check_uses_batch_moments(run, params, batch_stats, images):
+        """Raises InputError where running statistics, zero here while training, enter the logits."""
+        draw = np.random.default_rng(0).standard_normal
+        drawn = lambda s: np.asarray(draw(s.shape), s.dtype)
+        params, images = jax.tree.map(drawn, params), drawn(images)
+        filled = lambda value: jax.tree.map(
+            lambda s: jnp.full(s.shape, value, s.dtype), batch_stats
+        )
+        one, two = (np.asarray(run(params, filled(value), images)[0]) for value in (1, 2))
+        if not np.array_equal(one, two, equal_nan=True):
+            raise InputError(
+                f"make_module={name}: its logits while training depend on its running statistics; "
+                "BatchNorm must normalise by the batch's moments there (use_running_average=not train)"
+            )
+
     def train(params, images):
         image_shape = images.shape[1:]
         batch_stats = shapes(image_shape)[1]
         if batch_stats and axis_name and not shares and lax.axis_size(axis_name) > 1:
             raise InputError(
-                f"config.model.per_device_batch_norm=False needs a module that takes axis_name, for its "
-                f"BatchNorm, which {name} does not"
+                f"make_module={name}: axis_name={axis_name!r} needs a module that takes axis_name, for its "
+                "BatchNorm (or config.model.per_device_batch_norm=True)"
             )
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), batch_stats)
         try:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import warnings
 from typing import Any
 
 import jax
@@ -14,9 +15,10 @@ import numpy as np
 from rwp_jax.data import sources
 from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, named_in
+from rwp_jax.errors import InputError, check_path, named_in
 from rwp_jax.models.classifier import Classifier, make_classifier
 from rwp_jax.models.precision import require_x64
+from rwp_jax.models.program import program_of
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.runs.config import completed
@@ -69,7 +71,7 @@ class FinishedRun:
         Raises:
           InputError: for images of another kind or shape, or pixels out of range.
         """
-        images = self._checked(np.asarray(images))
+        images = self._checked(images)
         batch_size = _PREDICTED_PER_DEVICE * jax.local_device_count()
         logits = [np.zeros((0, self.num_classes), jax.tree.leaves(self.params)[0].dtype)]
         with jax.default_matmul_precision("highest"):
@@ -78,9 +80,15 @@ class FinishedRun:
                 logits.append(np.asarray(batch)[mask])
         return np.concatenate(logits)
 
-    def _checked(self, images: np.ndarray) -> np.ndarray:
-        """The images, unless they are not what the network takes."""
-        floating = np.issubdtype(images.dtype, np.floating)
+    def _checked(self, images) -> np.ndarray:
+        """The images as an array, unless they are not what the network takes."""
+        if isinstance(images, jax.core.Tracer):
+            raise InputError("images= are traced: predict runs outside of jax.jit and jax.vmap")
+        try:
+            images = np.asarray(images)
+        except ValueError:
+            raise InputError("images= must be an array: their lists have unequal lengths") from None
+        floating = jnp.issubdtype(images.dtype, jnp.floating)  # bfloat16 is no float of NumPy
         if not floating and images.dtype != np.uint8:
             raise InputError(
                 f"images= are {images.dtype}, must be uint8, or floating-point in [0, 1]"
@@ -143,7 +151,7 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
 def config_of(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
     """The config of what `load_run` takes, a run's directory or a network of the zoo."""
     if str(workdir).startswith(zoo.PREFIX):
-        return ml_collections.ConfigDict(zoo.read_card(str(workdir)).config)
+        return ml_collections.ConfigDict(completed(zoo.read_card(str(workdir)).config))
     return read_config(pathlib.Path(workdir))
 
 
@@ -176,11 +184,11 @@ def load_run(workdir: pathlib.Path | str, checkpoint: str = "best") -> FinishedR
       InputError: where the directory holds no run or the run no checkpoint; for a name that is not in the
         zoo; for a run in float64 without jax_enable_x64; where its network's module cannot be imported.
     """
-    if checkpoint not in WHICH:
+    if not isinstance(checkpoint, str) or checkpoint not in WHICH:
         raise InputError(f"checkpoint={checkpoint} must be one of {', '.join(WHICH)}")
     if str(workdir).startswith(zoo.PREFIX):
         return _from_zoo(str(workdir))
-    directory = pathlib.Path(workdir)
+    directory = check_path("workdir", workdir)
     config = read_config(directory)
     if not (directory / DIRECTORY).is_dir():
         raise InputError(f"workdir={directory} holds a run without checkpoints")
@@ -232,6 +240,7 @@ def _finished_run(
     variables = weights["params"], weights.get("batch_stats", {})
     if network.model:
         _check_shapes(classifier, network, variables)
+        _warn_of_changes(model.name, classifier, network)
     params, batch_stats = devices.replicate_on_this_host(variables)
     return FinishedRun(
         config,
@@ -262,9 +271,20 @@ def _check_shapes(classifier: Classifier, network: NetworkRecord, variables: tup
         )
 
 
+def _warn_of_changes(name: str, classifier: Classifier, network: NetworkRecord) -> None:
+    """Warns where a network of the user's own computes something else than when it was trained."""
+    if network.program and network.program.differs(program_of(classifier, network.image_shape)):
+        where = network.model.file or network.model.module if network.model else ""
+        warnings.warn(
+            f"the network {name!r} of {where} has changed since the run began: it computes something else "
+            "with the same weights",
+            stacklevel=4,
+        )
+
+
 def _from_zoo(name: str) -> FinishedRun:
     card = zoo.read_card(name)
-    config = ml_collections.ConfigDict(card.config)
+    config = ml_collections.ConfigDict(completed(card.config))
     if config.dtype == "float64":
         require_x64(f"{name}, trained in float64,")
     network = zoo.read_weights(card)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rwp_jax.errors import InputError
 from rwp_jax.files import write_json
 from rwp_jax.models.classifier import MODELS
+from rwp_jax.models.program import Program
 from rwp_jax.registry import Origin
 
 NETWORK = "network.json"
@@ -20,18 +21,20 @@ class NetworkRecord(NamedTuple):
       num_classes: that it tells apart.
       model: where the model was registered, None for the package's own.
       objective: where the objective was, likewise.
+      program: what the model computed when training began; None for the package's own.
     """
 
     image_shape: tuple[int, int, int]
     num_classes: int
     model: Origin | None = None
     objective: Origin | None = None
+    program: Program | None = None
 
 
 def write_network_record(directory: pathlib.Path, network: NetworkRecord) -> None:
     """Writes it to the directory of a run."""
-    origins = {"model": network.model, "objective": network.objective}
-    plain = {kind: origin and origin._asdict() for kind, origin in origins.items()}
+    parts = {"model": network.model, "objective": network.objective, "program": network.program}
+    plain = {name: part and part._asdict() for name, part in parts.items()}
     write_json(directory / NETWORK, network._asdict() | plain)
 
 
@@ -49,7 +52,9 @@ def read_network_record(directory: pathlib.Path) -> NetworkRecord | None:
         origins = {
             kind: content[kind] and Origin(**content[kind]) for kind in ("model", "objective")
         }
-        return NetworkRecord(tuple(content["image_shape"]), int(content["num_classes"]), **origins)
+        program = content.get("program") and Program(**content["program"])
+        shape, classes = tuple(content["image_shape"]), int(content["num_classes"])
+        return NetworkRecord(shape, classes, program=program, **origins)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}): put it back") from None
 

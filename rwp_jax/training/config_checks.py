@@ -11,6 +11,7 @@ from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.configs.default import get_config
 from rwp_jax.errors import InputError
 from rwp_jax.models.precision import require_x64
+from rwp_jax.names import hint_at
 from rwp_jax.runs.config import flatten
 
 GRADIENT_DTYPES = ("", "bfloat16")
@@ -18,17 +19,41 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def check_keys(config) -> None:
-    """Raises InputError where the config lacks a key, or is none."""
+    """Raises InputError where the config is none, lacks a key or has one that nothing reads."""
     if not isinstance(config, ml_collections.ConfigDict):
         raise InputError(
             f"config= must be a ConfigDict, not {type(config).__name__}: start from "
             "rwp_jax.configs.default.get_config()"
         )
-    missing = flatten(get_config().to_dict()).keys() - flatten(config.to_dict()).keys()
+    known, given = flatten(get_config().to_dict()), flatten(config.to_dict())
+    missing = known.keys() - given.keys()
     if missing:
         raise InputError(
             f"config.{min(missing)} is missing: start from rwp_jax.configs.default.get_config()"
         )
+    # A registered objective has settings of its own, and refuses what it does not take.
+    unknown = sorted(key for key in given.keys() - known if not key.startswith("objective."))
+    if unknown:
+        raise InputError(f"config.{unknown[0]} is no key: {hint_at(unknown[0], known, 'config.')}")
+
+
+_KINDS = {
+    bool: ("True or False", bool),
+    int: ("an integer", int),
+    float: ("a number", int | float),
+    str: ("a string", str),
+    tuple: ("a tuple of numbers", tuple | list),
+}
+
+
+def check_types(config) -> None:
+    """Raises InputError where a value is of another type than its default."""
+    given = flatten(config.to_dict())
+    for key, default in flatten(get_config().to_dict()).items():
+        described, accepted = _KINDS[type(default)]
+        value = given[key]
+        if not isinstance(value, accepted) or (accepted is not bool and isinstance(value, bool)):
+            raise InputError(f"config.{key}={value!r} must be {described}")
 
 
 def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) -> None:
@@ -42,6 +67,7 @@ def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) ->
 
 def check_numbers(config) -> None:
     """Checks what no part checks for itself; raises InputError."""
+    check_types(config)
     for key, value in flatten(config.to_dict()).items():
         numbers = value if isinstance(value, tuple | list) else (value,)
         if any(isinstance(n, float) and _FLOAT32_MAX < abs(n) < math.inf for n in numbers):

@@ -20,6 +20,7 @@ from rwp_jax.distributed.devices import AXIS, Mapped, check_batch_size, data_par
 from rwp_jax.errors import InputError, first_line, named_in
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
 from rwp_jax.models.classifier import MODELS, make_classifier
+from rwp_jax.models.program import program_of
 from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
 from rwp_jax.training.objectives import OBJECTIVES, Objective, make_objective
@@ -188,18 +189,27 @@ def check_values(config, devices: int | None = None) -> None:
     check_precision(config)
     for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):
         check_batch_size(f"config.{key}", section.batch_size, devices)
+    build(config, num_classes=2, steps_per_epoch=1)
+
+
+def check_attack_mode(config) -> None:
+    """Raises InputError for a BN mode in which no reference attacks; 0.1.0 began runs with any."""
     objective = _objective(config)
     if objective.attack_loss and config.attack.bn not in objective.attack_modes:
         raise InputError(
             f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(objective.attack_modes)} for "
             f"config.objective.name={config.objective.name!r}, whose reference attacks so"
         )
-    build(config, num_classes=2, steps_per_epoch=1)
 
 
-def check_config(config, devices: int | None = None) -> None:
-    """Checks all that training needs and that can be known before data are read; raises InputError."""
+def check_config(config, devices: int | None = None, is_new: bool = True) -> None:
+    """Checks all that training needs and that can be known before data are read; raises InputError.
+
+    `is_new` says whether the run is to begin, not to continue.
+    """
     check_values(config, devices)
+    if is_new:
+        check_attack_mode(config)
     has_extra_data = config.extra_data.path or config.data.labeled_examples
     if _objective(config).needs_extra_data and not has_extra_data:
         raise InputError(
@@ -210,11 +220,19 @@ def check_config(config, devices: int | None = None) -> None:
 
 def network_record(config, dataset: Dataset) -> NetworkRecord:
     """What a run's directory says of its network."""
+    model, image_shape = config.model, dataset.x_train.shape[1:]
+    origin, program = MODELS.origin(model.name), None
+    if origin:
+        dtype = "float64" if config.dtype == "float64" else "float32"
+        moments = tuple(model.mean), tuple(model.std)
+        classifier = make_classifier(model.name, dataset.num_classes, *moments, dtype=dtype)
+        program = program_of(classifier, image_shape)
     return NetworkRecord(
-        dataset.x_train.shape[1:],
+        image_shape,
         dataset.num_classes,
-        MODELS.origin(config.model.name),
+        origin,
         OBJECTIVES.origin(config.objective.name),
+        program,
     )
 
 

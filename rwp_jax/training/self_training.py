@@ -9,7 +9,7 @@ import numpy as np
 
 from rwp_jax.data import readers
 from rwp_jax.distributed import processes
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_path
 from rwp_jax.evaluation import pseudo_label
 from rwp_jax.files import write_json
 from rwp_jax.runs import layout
@@ -78,7 +78,10 @@ def train(
       NonFiniteLoss: see `divergence`.
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
     """
-    directory, profile = pathlib.Path(workdir), pathlib.Path(profile) if profile else None
+    directory, profile = (
+        check_path("workdir", workdir),
+        check_path("profile", profile) if profile else None,
+    )
     check_keys(config)
     if not config.self_training.epochs:
         return trainer.train(config, directory, resume, profile=profile)
@@ -87,11 +90,13 @@ def train(
     teacher = teacher_config(config)
     plain_config = json.loads(config.to_json())
     processes.check_equal("the config", flatten(plain_config))
-    experiment.check_config(config)
+    experiment.check_config(config, is_new=False)
     experiment.check_config(teacher)
     if profile:
         processes.by_first(lambda: check_directory(profile))
     resuming = processes.by_first(lambda: layout.check(directory, plain_config, resume))
+    if not resuming:
+        experiment.check_attack_mode(config)
     data = processes.together(lambda: experiment.load_data(config))
     images = data.x_extra
     check_first_stage(config, images is not None)

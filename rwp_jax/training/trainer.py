@@ -25,7 +25,7 @@ from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import MetricsWriter
-from rwp_jax.runs.network_record import write_network_record
+from rwp_jax.runs.network_record import NetworkRecord, read_network_record, write_network_record
 from rwp_jax.runs.resume_point import WHICH, Position, within_epoch
 from rwp_jax.training import experiment
 from rwp_jax.training.divergence import check_finite
@@ -66,10 +66,12 @@ def train(
     # Check everything that can be wrong.
     plain_config = json.loads(config.to_json())
     processes.check_equal("the config", flatten(plain_config))
-    experiment.check_config(config)
+    experiment.check_config(config, is_new=False)
     if profile:
         processes.by_first(lambda: check_directory(profile))
     resuming = processes.by_first(lambda: layout.check(directory, plain_config, resume))
+    if not resuming:
+        experiment.check_attack_mode(config)
     if data is None:
         data = processes.together(lambda: experiment.load_data(config))
     marks = identity.marks(plain_config, data)
@@ -84,8 +86,19 @@ def train(
         if processes.is_first() and not resuming:
             write_json(directory / layout.CONFIG, plain_config)  # first: without it no run is there
         if processes.is_first():
-            write_network_record(directory, experiment.network_record(config, data))
+            _record_network(directory, experiment.network_record(config, data))
         return _train(config, directory, data, marks, checkpoints, stop, trace)
+
+
+def _record_network(directory: pathlib.Path, network: NetworkRecord) -> None:
+    """Writes it where the run begins; later it warns where the network has changed."""
+    held = read_network_record(directory)
+    if held is None:
+        write_network_record(directory, network)
+    elif held.program and network.program and held.program.differs(network.program):
+        processes.say(
+            f"{directory}: the network has changed since the run began, and goes on with the same weights"
+        )
 
 
 def _train(

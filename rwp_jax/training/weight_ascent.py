@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_integer
 from rwp_jax.training.weight_perturbation import WeightPerturbation
 
 
@@ -54,11 +55,14 @@ def _loss_and_aux(per_example: Callable) -> Callable:
 def _check_params(params) -> None:
     """Raises InputError for parameters that have no gradient."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        try:
+            dtype = jnp.result_type(leaf)
+        except TypeError:  # a string, for one
+            dtype = np.dtype(object)
+        if not jnp.issubdtype(dtype, jnp.floating):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise InputError(
-                f"params= holds {jnp.result_type(leaf)} in {name}, must be floating-point"
-            )
+            held = f"a {type(leaf).__name__}" if dtype.kind == "O" else dtype
+            raise InputError(f"params= holds {held} in {name}, must hold floating-point arrays")
 
 
 def _check(params, perturbation: WeightPerturbation, loss, gate_loss) -> None:
@@ -84,6 +88,12 @@ def _check(params, perturbation: WeightPerturbation, loss, gate_loss) -> None:
     structure = jax.tree.structure
     if structure(mask) != structure(params):  # type: ignore[operator]  # jaxlib has no stubs
         raise InputError("mask= must have the structure of params")
+    if not loss.size:
+        raise InputError("per_example= gives no loss: the batch is empty")
+    for path, chosen in jax.tree_util.tree_leaves_with_path(mask):
+        if not isinstance(chosen, bool | np.bool_):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise InputError(f"mask= has {chosen!r} for {name}, must have True or False")
     none = isinstance(perturbation.steps, int) and perturbation.steps == 0  # steps may be traced
     if not none and not any(jax.tree.leaves(mask)):
         raise InputError(
@@ -132,7 +142,16 @@ def perturb_and_differentiate(
       InputError: where per_example gives no losses [B] or the mask does not fit params; and
         in a `jax.shard_map` with check_vma.
     """
+    if not isinstance(perturbation, WeightPerturbation):
+        raise InputError(f"perturbation={perturbation!r} must be made by make_weight_perturbation")
+    for name, function in (("per_example", per_example), ("gate_loss", gate_loss)):
+        if not callable(function) and not (function is None and name == "gate_loss"):
+            raise InputError(f"{name}={function!r} must be a function")
+    if gradient_dtype not in ("", "bfloat16"):
+        raise InputError(f"gradient_dtype={gradient_dtype!r} must be '' (their own) or 'bfloat16'")
     max_steps = perturbation.steps if max_steps is None else max_steps
+    if not isinstance(max_steps, jax.core.Tracer):
+        max_steps = check_integer("max_steps", max_steps, 0)
     per_example, gate_loss = _loss_and_aux(per_example), gate_loss or (lambda loss, aux: loss)
     _check_params(params)
     shapes = jax.eval_shape(per_example, params)

@@ -161,6 +161,54 @@ class Alone(LinenNet):
         pass
 
 
+class WrongInTraining(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        logits = nn.Dense(self.num_classes)(x.mean((1, 2)))
+        return logits[:, :1] if train else logits
+
+
+class Pair(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(x.mean((1, 2))), x
+
+
+class Narrow(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(x.reshape(len(x), 8))
+
+
+class Frozen(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=True)(x)
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class Renormalised(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1:])
+        batch = x.mean((0, 1, 2))
+        x = x - (mean.value + batch) / 2
+        if train:
+            mean.value = 0.9 * mean.value + 0.1 * batch
+        return nn.Dense(self.num_classes)((x**2).mean((1, 2)))
+
+
+class Spectral(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.SpectralNorm(nn.Dense(self.num_classes))(x.mean((1, 2)), update_stats=train)
+
+
+class NnxNoRngs(nnx.Module):
+    def __init__(self, num_classes):
+        pass
+
+
 class NnxDropping(NnxNet):
     def __init__(self, num_classes, rngs):
         super().__init__(num_classes, rngs)
@@ -173,7 +221,22 @@ class NnxDropping(NnxNet):
         (from_linen(NoTrain), "make_module=NoTrain: its __call__ must take train"),
         (from_linen(Counts), "make_module=Counts: it keeps counts beside"),
         (from_linen(Dropping), "make_module=Dropping: the module draws random numbers"),
-        (from_linen(Wrong), r"logits of 2 images have shape \(2, 7\), must be \(2, 3\)"),
+        (
+            from_linen(Wrong),
+            r"logits of 2 images while evaluating have shape \(2, 7\), must .* \(2, 3\)",
+        ),
+        (from_linen(WrongInTraining), r"logits of 2 images while training have shape \(2, 1\)"),
+        (from_linen(Pair), "logits of 2 images while evaluating have a tuple"),
+        (from_linen(Frozen), "make_module=Frozen: its logits while training depend on its running"),
+        (from_linen(Renormalised), "its logits while training depend on its running statistics"),
+        (from_linen(Spectral), "its logits while training depend on its running statistics"),
+        (from_linen(Narrow), r"make_module=Narrow fails on images \[B, 6, 6, 2\]: .* reshape"),
+        (from_linen(None), "make_module=None must be a class or a function"),
+        (from_linen(nn.Dense), "make_module=Dense cannot be called: .* 'num_classes'"),
+        (from_linen(LinenNet(3)), "make_module=LinenNet cannot be called"),
+        (from_linen(lambda num_classes: num_classes), "makes a int, must make a linen.Module"),
+        (from_nnx(NnxNoRngs), "make_module=NnxNoRngs cannot be called: .* 'rngs'"),
+        (from_nnx(LinenNet), "make_module=LinenNet"),
         (from_linen(Largest), "its running statistics are no moving averages"),
         (from_nnx(NnxDropping), "make_module=NnxDropping: it keeps dropout.* beside nnx.Param"),
     ],
@@ -191,7 +254,7 @@ def test_bfloat16_and_shared_moments_need_a_module_that_takes_them(images, key):
         build(alone, dtype="bfloat16")
     classifier = build(alone, axis_name="batch")
     params, _ = classifier.init(key, SHAPE)
-    with pytest.raises(InputError, match="per_device_batch_norm=False needs a module that takes"):
+    with pytest.raises(InputError, match="axis_name='batch' needs a module that takes axis_name"):
         jax.vmap(lambda x: classifier.train(params, x), axis_name="batch")(images[:, None])
 
 

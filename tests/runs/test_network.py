@@ -4,7 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.evaluation import pseudo_label, table2
 from rwp_jax.models.classifier import MODELS, register_model
 from rwp_jax.pytorch.export import export_torch
-from rwp_jax.runs.loaded import load_run
+from rwp_jax.runs.loaded import config_of, load_run
 from rwp_jax.runs.network_record import NETWORK
 from rwp_jax.training import trainer
 from rwp_jax.training.objectives import OBJECTIVES
@@ -85,6 +87,7 @@ def own(trained, monkeypatch):
 
 def test_a_run_remembers_whose_code_its_network_is(own):
     content = json.loads((own / "run" / NETWORK).read_text())
+    assert content.pop("program").keys() == {"sha256", "jax", "flax"}
     origin = {"module": "tiny_network", "file": str(own / "tiny_network.py")}
     assert content == {
         "image_shape": [8, 8, 1],
@@ -120,7 +123,7 @@ run = rwp_jax.load_run({str(own / "run")!r})
 print(run.predict(run.test_images).shape)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout == "(20, 2)\n", result.stderr
+    assert result.stdout == "(20, 2)\n" and "has changed" not in result.stderr, result.stderr
 
 
 @pytest.mark.parametrize(
@@ -244,6 +247,32 @@ def test_two_configs_with_modules_beside_them_in_one_process(tmp_path, monkeypat
         monkeypatch.delitem(MODELS._origins, name)
     sizes = [len(load_run(tmp_path / name / "run", "last").params) for name in ("shallow", "deep")]
     assert sizes == [2, 3]
+
+
+def test_a_network_that_computes_something_else_is_noticed(own, tmp_path, capsys, monkeypatch):
+    """Of the same shapes: loading it warns, verdicts of the two are not mixed, training says so."""
+    shutil.copytree(own, tmp_path / "own")
+    module = tmp_path / "own" / "tiny_network.py"
+    record = tmp_path / "own" / "run" / NETWORK
+    record.write_text(record.read_text().replace(str(own), str(tmp_path / "own")))
+    run = tmp_path / "own" / "run"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = load_run(run).predict(np.zeros((1, 8, 8, 1), np.uint8))
+    table2.evaluate(run, "best", "natural", 4, False)
+    module.write_text(module.read_text().replace("nn.relu(", "nn.tanh("))
+    for registry, name in ((MODELS, "tiny"), (OBJECTIVES, "shifted")):
+        monkeypatch.delitem(registry._builders, name)
+        monkeypatch.delitem(registry._origins, name)
+    with pytest.warns(UserWarning, match="'tiny' of .*tiny_network.py has changed since the run"):
+        after = load_run(run).predict(np.zeros((1, 8, 8, 1), np.uint8))
+    assert (before != after).any()
+    with pytest.raises(InputError, match="is an evaluation of another network"):
+        table2.evaluate(run, "best", "natural", 4, False)
+    config = config_of(run)
+    trainer.train(config, run)
+    assert "the network has changed since the run began" in capsys.readouterr().out
+    assert json.loads(record.read_text())["program"]["jax"] == jax.__version__
 
 
 def test_another_network_of_the_name_is_not_taken_for_it(own, tmp_path):

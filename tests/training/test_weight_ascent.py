@@ -329,5 +329,5 @@ def test_parameters_of_several_kinds():
     assert norm({n: np.asarray(v, float) for n, v in ours.v.items()}) == pytest.approx(
         0.1 * norm({n: np.asarray(p, float) for n, p in params.items()}), rel=2e-2
     )
-    with pytest.raises(InputError, match="params= holds int64 in count, must be floating-point"):
+    with pytest.raises(InputError, match="params= holds int64 in count, must hold floating-point"):
         perturb_and_differentiate(losses, PARAMS | {"count": np.arange(3)}, RWP)

@@ -18,6 +18,10 @@ class AutoAttackWarning(UserWarning):
 
 def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
     """Returns images float32 and labels int32 as NumPy arrays; raises InputError for bad ones."""
+    if not (arguments.is_known(x) and arguments.is_known(y)):
+        raise InputError(
+            "x= and y= are traced within jax.jit or jax.vmap: AutoAttack runs outside of them"
+        )
     try:
         x, y = np.asarray(x), np.asarray(y)
     except ValueError as error:  # nested lists of unequal lengths

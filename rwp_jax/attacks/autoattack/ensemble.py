@@ -19,7 +19,7 @@ from rwp_jax.attacks.autoattack.slots import compile_attack
 from rwp_jax.attacks.autoattack.state import Record, identity
 from rwp_jax.attacks.autoattack.suite import ATTACKS, Attack, attacks_of, check_norm
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, check_integer
+from rwp_jax.errors import InputError, check_integer, check_path
 
 
 class AutoAttackResult(NamedTuple):
@@ -224,12 +224,15 @@ def autoattack(
         batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
     batch_size = check_integer("batch_size", batch_size, 1)
     checks.check_precision(precision)
-    if state_path is not None and not isinstance(state_path, str | os.PathLike):
-        raise InputError(f"state_path={state_path!r} must be the path of a file")
-    if state_path and not pathlib.Path(state_path).absolute().parent.is_dir():
-        raise InputError(f"state_path={state_path}: there is no such directory")
-    if state_path and not os.access(pathlib.Path(state_path).absolute().parent, os.W_OK):
-        raise InputError(f"state_path={state_path}: no permission to write in its directory")
+    path = None if state_path is None else check_path("state_path", state_path)
+    if path and not path.absolute().parent.is_dir():
+        raise InputError(f"state_path={path}: there is no such directory")
+    if path and not os.access(path.absolute().parent, os.W_OK):
+        raise InputError(f"state_path={path}: no permission to write in its directory")
+    if not isinstance(randomized, bool):
+        raise InputError(f"randomized={randomized!r} must be True or False")
+    if progress is not None and not callable(progress):
+        raise InputError(f"progress={progress!r} must be a function")
     x, y = checks.check_images(x, y)
     key = check_key(key)
 
@@ -262,7 +265,6 @@ def autoattack(
         "network": model.digest,
         "precision": precision,
     }
-    path = pathlib.Path(state_path) if state_path else None
     record = Record(path, identity(x, y, facts), x, y, logits)
     shared = (model, classify, x, y, norm, epsilon, key, batch_size, precision)
     setting = _Setting(*shared, len(chosen), progress)

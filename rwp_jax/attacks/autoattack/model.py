@@ -1,7 +1,5 @@
 """A network as AutoAttack sees it: a pure function, and the arrays that it closes over."""
 
-import hashlib
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +9,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.errors import InputError, first_line
-from rwp_jax.files import raw_bytes
+from rwp_jax.models.program import digest
 
 
 class Model(NamedTuple):
@@ -41,13 +39,6 @@ def same_arrays(these, those) -> bool:
     pairs = zip(these, those, strict=False)
     equal = lambda a, b: a is b or (np.shape(a) == np.shape(b) and np.array_equal(a, b))
     return len(these) == len(those) and all(equal(a, b) for a, b in pairs)
-
-
-def _digest(program: ClosedJaxpr) -> str:
-    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)).encode())
-    for value in program.consts:
-        digest.update(raw_bytes(value))
-    return digest.hexdigest()
 
 
 def make_model(
@@ -110,4 +101,4 @@ def make_model(
     platform = platform or jax.default_backend()
     hoist = platform != "cpu" and same_arrays(probe.consts, other.consts)
     weights = probe.consts if hoist else ()
-    return Model(weights, apply, outputs[0].shape[1], randomized, _digest(probe))
+    return Model(weights, apply, outputs[0].shape[1], randomized, digest(probe))

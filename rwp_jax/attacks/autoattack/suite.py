@@ -12,7 +12,7 @@ from rwp_jax.attacks.autoattack.fab import make_fab
 from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
 from rwp_jax.attacks.autoattack.search import Job, Search
 from rwp_jax.attacks.autoattack.square import make_square
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_integer, check_number
 from rwp_jax.losses import cross_entropy
 
 
@@ -35,9 +35,9 @@ class Attack:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.init and field.type is int and not (isinstance(value, int) and value >= 1):
-                raise InputError(f"{self.name}: {field.name}={value!r} must be a positive integer")
+            if field.init and field.type is int:
+                value = check_integer(field.name, getattr(self, field.name), 1)
+                object.__setattr__(self, field.name, value)  # of NumPy's integers, a plain one
 
     @property
     def iterations(self) -> int:
@@ -140,8 +140,8 @@ class Square(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.p <= 1:
-            raise InputError(f"square: p={self.p!r} must be in (0, 1]")
+        share = check_number("p", self.p, "in (0, 1]", lambda share: 0 < share <= 1)
+        object.__setattr__(self, "p", share)
 
     @property
     def iterations(self):
