@@ -5,6 +5,7 @@ config; networks that such runs trained. The names below are imported when they 
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from rwp_jax.version import __version__
@@ -18,15 +19,18 @@ if TYPE_CHECKING:
         AutoAttackWarning,
         Fab,
         FabT,
+        Progress,
         Square,
         autoattack,
     )
     from rwp_jax.attacks.pgd import pgd
     from rwp_jax.attacks.threat_model import ThreatModel, make_threat_model
+    from rwp_jax.distributed.preemption import Interrupted
     from rwp_jax.errors import InputError
     from rwp_jax.models.adapters import from_linen, from_nnx
     from rwp_jax.models.classifier import Classifier, make_classifier, register_model
     from rwp_jax.runs.loaded import FinishedRun, load_run
+    from rwp_jax.training.divergence import NonFiniteLoss
     from rwp_jax.training.objectives import (
         Aux,
         Batch,
@@ -40,14 +44,17 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "attacks.autoattack": (
-        "ApgdCE ApgdDLR ApgdT AutoAttackResult AutoAttackWarning Fab FabT Square autoattack"
+        "ApgdCE ApgdDLR ApgdT AutoAttackResult AutoAttackWarning Fab FabT Progress Square "
+        "autoattack"
     ),
     "attacks.pgd": "pgd",
     "attacks.threat_model": "ThreatModel make_threat_model",
+    "distributed.preemption": "Interrupted",
     "errors": "InputError",
     "models.adapters": "from_linen from_nnx",
     "models.classifier": "Classifier make_classifier register_model",
     "runs.loaded": "FinishedRun load_run",
+    "training.divergence": "NonFiniteLoss",
     "training.objectives": "Aux Batch Objective make_objective register_objective",
     "training.self_training": "train",
     "training.weight_ascent": "Perturbed perturb_and_differentiate",
@@ -71,15 +78,18 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "InputError",
+    "Interrupted",
     "load_run",
     "make_classifier",
     "make_objective",
     "make_threat_model",
     "make_weight_perturbation",
+    "NonFiniteLoss",
     "Objective",
     "perturb_and_differentiate",
     "Perturbed",
     "pgd",
+    "Progress",
     "register_model",
     "register_objective",
     "Square",
@@ -88,6 +98,11 @@ __all__ = [
     "WeightPerturbation",
     "__version__",
 ]
+
+# Without the extra `train`, `from rwp_jax import *` and `help(rwp_jax)` do without these.
+if importlib.util.find_spec("ml_collections") is None:
+    for _name in ("FinishedRun", "load_run", "train"):
+        __all__.remove(_name)
 
 
 def __getattr__(name: str) -> Any:

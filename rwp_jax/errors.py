@@ -1,12 +1,27 @@
 """The exception for mistakes of the user: the command line prints it as a single line and exits with 2."""
 
 import contextlib
+import importlib.util
 import math
 import operator
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Container, Iterator
 from typing import Any
+
+# The distributions behind these names come with the extra `train`.
+_NEEDED = (
+    "absl",
+    "jinja2",
+    "matplotlib",
+    "ml_collections",
+    "orbax",
+    "safetensors",
+    "sklearn",
+    "tensorboardX",
+    "tqdm",
+)
 
 
 class InputError(ValueError):
@@ -92,3 +107,15 @@ def as_flags(error: Exception, flags: Container[str]) -> str:
 def first_line(error: Exception) -> str:
     """What an exception says, for quoting inside a message of one line."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def exit_without_extra(program: str) -> None:
+    """Ends the program, with a line that says what to install, where the extra `train` is not there."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"{program}: {', '.join(missing)} missing: the command line needs pip install 'rwp-jax[train]' "
+            "(in the repository, pip install -r requirements.txt)",
+            file=sys.stderr,
+        )
+        sys.exit(2)

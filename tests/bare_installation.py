@@ -43,10 +43,13 @@ def main():
         assert "pip install 'rwp-jax[train]'" in str(error)
     else:
         raise AssertionError("load_run works without what it needs")
-    command = [sys.executable, "-m", "rwp_jax", "--config", "digits_at_rwp"]
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
-    assert "pip install 'rwp-jax[train]'" in refused.stderr
+    assert set(dir(rwp_jax)) == {name for name in dir(rwp_jax) if hasattr(rwp_jax, name)}
+    assert "autoattack" in dir(rwp_jax) and "load_run" not in dir(rwp_jax)
+    for module in ("rwp_jax", "rwp_jax.zoo", "rwp_jax.parity"):
+        command = [sys.executable, "-m", module, "--config", "digits_at_rwp"]
+        refused = subprocess.run(command, capture_output=True, text=True)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1, refused.stderr
+        assert "pip install 'rwp-jax[train]'" in refused.stderr
     print("a bare installation attacks and perturbs:", result.robust.mean())
 
 

@@ -1,5 +1,6 @@
 """The public names of the package."""
 
+import ast
 import inspect
 import subprocess
 import sys
@@ -30,6 +31,16 @@ def test_every_name_is_there_and_explained(name):
     text = inspect.getdoc(value)
     assert len(text) > 20 and not text.startswith(f"{name}(") and value.__name__ == name
     assert name in dir(rwp_jax)
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(inspect.getsource(rwp_jax))
+    (guarded,) = (
+        node for node in tree.body if isinstance(node, ast.If) and "TYPE" in ast.dump(node.test)
+    )
+    imported = {(alias.name, node.module) for node in guarded.body for alias in node.names}
+    assert imported == {(name, f"rwp_jax.{home}") for name, home in rwp_jax._HOMES.items()}
+    assert {name for name, _ in imported} == set(NAMES)
 
 
 def test_an_unknown_name_is_an_attribute_error():

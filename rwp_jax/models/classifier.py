@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.errors import InputError, check_integer, check_number
+from rwp_jax.errors import InputError, check_integer, check_number, first_line
 from rwp_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -124,6 +124,26 @@ def _builder(name: str) -> Callable[..., Classifier]:
     return functools.partial(_build, functools.partial(wide_resnet, *size), kaiming_normal_fan_out)
 
 
+def _built(name: str, builder: Callable, *arguments, **keywords) -> Classifier:
+    """What a builder makes; raises InputError where one of the user's own makes no classifier."""
+    if not MODELS.origin(name):
+        return builder(*arguments, **keywords)
+    try:
+        network = builder(*arguments, **keywords)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's builder raises
+        described = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"name={name!r}: its builder fails ({described})") from error
+    if not isinstance(network, Classifier):
+        given = type(network).__name__
+        raise InputError(
+            f"name={name!r}: its builder returns a {given}, must return a Classifier: from_linen and "
+            "from_nnx make a builder of a module"
+        )
+    return network
+
+
 def _param_dtype(dtype: str):
     return jnp.float64 if dtype == "float64" else jnp.float32
 
@@ -170,10 +190,12 @@ def make_classifier(
     if dtype == "float64":
         require_x64("dtype='float64'")
     _check_moments(mean, std)
-    network = builder(num_classes, dtype=dtype, axis_name=axis_name)
+    network = _built(name, builder, num_classes, dtype=dtype, axis_name=axis_name)
     param_dtype = _param_dtype(dtype)
 
     def normalize(images):
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise InputError(f"images= are {images.dtype}, must be floating-point in [0, 1]")
         images = images.astype(param_dtype)
         if len(mean):
             images = (images - np.asarray(mean, param_dtype)) / np.asarray(std, param_dtype)

@@ -19,7 +19,7 @@ from rwp_jax.pytorch.state_dict import check_has_names, from_state_dict
 from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.network_record import NetworkRecord, write_network_record
-from rwp_jax.training import experiment
+from rwp_jax.training import experiment, training_data
 from rwp_jax.training.train_step import TrainState, init_state
 from rwp_jax.training.weight_averaging import Average
 
@@ -78,7 +78,7 @@ def _momentum(path: pathlib.Path, checkpoint: pathlib.Path, parts: Parts, model_
 def _data(config, checkpoint: pathlib.Path, channels: int, num_classes: int) -> Dataset:
     """What training is to go on with; raises InputError where the network does not fit."""
     experiment.check_config(config)
-    data = experiment.load_data(config)
+    data = training_data.load_data(config)
     experiment.check_sizes(config, data)
     if (channels, num_classes) != (data.x_train.shape[-1], data.num_classes):
         raise InputError(
@@ -126,7 +126,7 @@ def import_torch(
     channels = stem.shape[1] if stem.ndim == 4 else 3
     # How many steps those epochs were, which the data say, matters only where more are to come.
     data = _data(config, checkpoint, channels, num_classes) if epoch < config.epochs else None
-    steps = experiment.mixture_of(config, data).steps if data else 1
+    steps = training_data.mixture_of(config, data).steps if data else 1
     like = _template(config, num_classes, channels, steps)
     collections = {"params": like.params, "batch_stats": like.batch_stats}
     contents.check_fit(checkpoint, parts, name, collections)

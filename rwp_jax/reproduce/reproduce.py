@@ -22,7 +22,7 @@ from rwp_jax.reproduce.presentation import CURVES
 from rwp_jax.reproduce.run_list import Run
 from rwp_jax.runs import layout
 from rwp_jax.runs.layout import COLUMNS
-from rwp_jax.training import experiment, self_training
+from rwp_jax.training import experiment, self_training, training_data
 from rwp_jax.training.divergence import NonFiniteLoss
 
 FINISHED = "finished"
@@ -143,7 +143,7 @@ def _load_data(runs: Sequence[Run]) -> None:
         if not run.finished
     }
     for config in unfinished.values():
-        experiment.check_sizes(config, experiment.load_data(config))
+        experiment.check_sizes(config, training_data.load_data(config))
 
 
 def _to_evaluate(run: Run, attacks: Sequence[str]) -> list[str]:

@@ -59,6 +59,14 @@ def read_network_record(directory: pathlib.Path) -> NetworkRecord | None:
         raise InputError(f"{path} cannot be read ({type(error).__name__}): put it back") from None
 
 
+def keep_network_record(directory: pathlib.Path, network: NetworkRecord) -> bool:
+    """Writes it where a run begins; returns whether the network of one that goes on has changed."""
+    held = read_network_record(directory)
+    if held is None:
+        write_network_record(directory, network)
+    return bool(held and held.program and network.program and held.program.differs(network.program))
+
+
 def record_of_params(params) -> NetworkRecord:
     """The same of one of the package's own networks, by its parameters."""
     if "conv1" not in params or "linear" not in params:

@@ -7,14 +7,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
 from rwp_jax.attacks.threat_model import make_threat_model
-from rwp_jax.data import readers, sources
 from rwp_jax.data.augment import make_augment
-from rwp_jax.data.order import Mixture, make_mixture
+from rwp_jax.data.order import Mixture
 from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed.devices import AXIS, Mapped, check_batch_size, data_parallel
 from rwp_jax.errors import InputError, first_line, named_in
@@ -23,17 +21,17 @@ from rwp_jax.models.classifier import MODELS, make_classifier
 from rwp_jax.models.program import program_of
 from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
-from rwp_jax.training.objectives import OBJECTIVES, Objective, make_objective
+from rwp_jax.training.objectives import OBJECTIVES, Aux, Objective
 from rwp_jax.training.optimizer import make_schedule, make_sgd
 from rwp_jax.training.train_step import (
     METRICS,
     PGDSettings,
     Recipe,
-    TrainingSet,
     attack_and_update,
     init_state,
     make_train_step,
 )
+from rwp_jax.training.training_data import mixture_of, objective_of
 from rwp_jax.training.weight_perturbation import WeightPerturbation, make_weight_perturbation
 
 _MOST_STEPS = 2**28  # schedules count quarters of training in int32
@@ -56,51 +54,6 @@ class Parts(NamedTuple):
     evaluate: Callable
 
 
-def _objective(config) -> Objective:
-    with named_in("config.objective", " ".join(config.objective)):
-        return make_objective(**config.objective.to_dict())
-
-
-def load_data(config) -> Dataset:
-    """Loads the data set, with extra data where there is any."""
-    path = config.extra_data.path
-    extra = readers.read_extra(path) if path else None  # first: the data set may be a long download
-    data = sources.load(**config.data.to_dict())
-    return sources.with_extra(data, path, *extra, config.extra_data.use_labels) if extra else data
-
-
-def _usable_extra(config, dataset: Dataset) -> np.ndarray:
-    """Which of the extra examples the objective has a loss for, as indices."""
-    if dataset.y_extra is None or not config.extra_data.unlabeled_fraction:
-        return np.arange(0)
-    return np.flatnonzero(_objective(config).uses_unlabelled | (dataset.y_extra >= 0))
-
-
-def mixture_of(config, dataset: Dataset) -> Mixture:
-    """How the batches of an epoch are made of the data set."""
-    return make_mixture(
-        len(dataset.x_train),
-        config.batch_size,
-        len(_usable_extra(config, dataset)),
-        config.extra_data.unlabeled_fraction,
-        config.epoch_examples,
-    )
-
-
-def training_set(config, dataset: Dataset) -> TrainingSet:
-    """The training examples, extra ones last with weight lambda, as arrays of the host."""
-    usable = _usable_extra(config, dataset)
-    counts = (len(dataset.y_train), len(usable))
-    weights = np.repeat(np.array([1, config.extra_data.weight], np.float32), counts)
-    if dataset.x_extra is None or dataset.y_extra is None or not len(usable):
-        return TrainingSet(dataset.x_train, dataset.y_train, weights)
-    return TrainingSet(
-        np.concatenate([dataset.x_train, dataset.x_extra[usable]]),
-        np.concatenate([dataset.y_train, dataset.y_extra[usable]]),
-        weights,
-    )
-
-
 def check_sizes(config, dataset: Dataset) -> None:
     """Checks what depends on the data; raises InputError."""
     mixture, has_extra = mixture_of(config, dataset), dataset.x_extra is not None
@@ -120,14 +73,19 @@ def _try_own(config, dataset: Dataset) -> None:
     def step(key):
         shape = dataset.x_train.shape[1:]
         state = init_state(recipe, key, shape)
-        x = jnp.zeros((2, *shape), jax.tree.leaves(state.params)[0].dtype)
-        return attack_and_update(recipe, state, x, jnp.zeros(2, jnp.int32), jnp.zeros_like(x))[
-            2
-        ].aux
+        x, y = (
+            jnp.zeros((2, *shape), jax.tree.leaves(state.params)[0].dtype),
+            jnp.zeros(2, jnp.int32),
+        )
+        attack_loss = None
+        if recipe.objective.attack_loss:
+            forward = lambda images: recipe.classifier.eval(state.params, state.batch_stats, images)
+            attack_loss = recipe.objective.attack_loss(forward, x, y)(forward(x))
+        return attack_and_update(recipe, state, x, y, jnp.zeros_like(x))[2].aux, attack_loss
 
     try:
-        aux = jax.eval_shape(step, jax.random.key(0))
-        wrong = [name for name, term in aux.terms.items() if term.shape != (2,)]
+        aux, attack_loss = jax.eval_shape(step, jax.random.key(0))
+        wrong = _wrong_in_objective(recipe.objective, aux, attack_loss)
     except InputError:
         raise
     except Exception as error:  # whatever the user's code raises
@@ -135,14 +93,27 @@ def _try_own(config, dataset: Dataset) -> None:
         raise InputError(
             f"{names} cannot be traced on images {list(dataset.x_train.shape[1:])} ({why})"
         ) from None
-    taken = sorted(set(aux.terms) & METRICS)
-    if taken or wrong:
-        what = (
-            f"{taken[0]!r} is a metric already"
-            if taken
-            else f"{wrong[0]!r} must have a value of each example, [B]"
-        )
-        raise InputError(f"config.objective.name={config.objective.name!r}: of its terms {what}")
+    if wrong:
+        raise InputError(f"config.objective.name={config.objective.name!r}: {wrong}")
+
+
+def _wrong_in_objective(objective: Objective, aux: Aux, attack_loss) -> str:
+    """What two examples show to be wrong; empty where nothing is."""
+    of_each = lambda values, kind: values.shape == (2,) and jnp.issubdtype(values.dtype, kind)
+    wrong = [name for name, term in aux.terms.items() if not of_each(term, jnp.floating)]
+    if wrong:
+        return f"of its terms {wrong[0]!r} must have a value of each example, floating-point [B]"
+    if not of_each(aux.correct, jnp.bool_):
+        return f"aux.correct is {aux.correct.dtype}{list(aux.correct.shape)}, must be bool [B]"
+    if attack_loss is not None and not of_each(attack_loss, jnp.floating):
+        given = f"{attack_loss.dtype}{list(attack_loss.shape)}"
+        return f"attack_loss gives {given}, must give a floating-point loss of each example, [B]"
+    taken = sorted(set(aux.terms) & {*METRICS, objective.accuracy})
+    if taken:
+        return f"of its terms {taken[0]!r} is a metric already"
+    if not isinstance(objective.accuracy, str) or objective.accuracy in METRICS:
+        return f"accuracy={objective.accuracy!r} must be the name of a metric that is not taken"
+    return ""
 
 
 def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) -> None:
@@ -156,7 +127,7 @@ def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) 
         raise InputError(
             f"config.epochs={config.epochs} of {mixture.steps} steps make more than {_MOST_STEPS} steps"
         )
-    objective = _objective(config)
+    objective = objective_of(config)
     fraction = config.extra_data.unlabeled_fraction
     wanted = has_extra and (fraction > 0 or objective.needs_extra_data)
     if wanted and fraction >= 0 and not int(fraction * config.batch_size):
@@ -194,7 +165,7 @@ def check_values(config, devices: int | None = None) -> None:
 
 def check_attack_mode(config) -> None:
     """Raises InputError for a BN mode in which no reference attacks; 0.1.0 began runs with any."""
-    objective = _objective(config)
+    objective = objective_of(config)
     if objective.attack_loss and config.attack.bn not in objective.attack_modes:
         raise InputError(
             f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(objective.attack_modes)} for "
@@ -211,7 +182,7 @@ def check_config(config, devices: int | None = None, is_new: bool = True) -> Non
     if is_new:
         check_attack_mode(config)
     has_extra_data = config.extra_data.path or config.data.labeled_examples
-    if _objective(config).needs_extra_data and not has_extra_data:
+    if objective_of(config).needs_extra_data and not has_extra_data:
         raise InputError(
             f"config.objective.name={config.objective.name!r} needs extra data: give its file as "
             "config.extra_data.path, or keep only config.data.labeled_examples of the labels"
@@ -272,7 +243,7 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
     )
     recipe = Recipe(
         classifier,
-        _objective(config),
+        objective_of(config),
         training_threat_model,
         PGDSettings(config.attack.steps, config.attack.step_size, config.attack.bn),
         weight_perturbation_of(config),

@@ -234,4 +234,8 @@ def make_objective(name: str, **settings: float) -> Objective:
         inspect.signature(OBJECTIVES[name]).bind(**settings)
     except TypeError as error:
         raise InputError(f"name={name!r} does not fit its settings: {error}") from None
-    return OBJECTIVES[name](**settings)
+    objective = OBJECTIVES[name](**settings)
+    if not isinstance(objective, Objective):
+        given = type(objective).__name__
+        raise InputError(f"name={name!r}: its builder returns a {given}, must return an Objective")
+    return objective

@@ -15,7 +15,7 @@ from rwp_jax.files import write_json
 from rwp_jax.runs import layout
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.loaded import load_run
-from rwp_jax.training import experiment, trainer
+from rwp_jax.training import experiment, trainer, training_data
 from rwp_jax.training.config_checks import check_keys
 from rwp_jax.training.profiling import check_directory
 
@@ -97,7 +97,7 @@ def train(
     resuming = processes.by_first(lambda: layout.check(directory, plain_config, resume))
     if not resuming:
         experiment.check_attack_mode(config)
-    data = processes.together(lambda: experiment.load_data(config))
+    data = processes.together(lambda: training_data.load_data(config))
     images = data.x_extra
     check_first_stage(config, images is not None)
     assert images is not None  # as checked

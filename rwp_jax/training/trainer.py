@@ -25,9 +25,9 @@ from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import MetricsWriter
-from rwp_jax.runs.network_record import NetworkRecord, read_network_record, write_network_record
+from rwp_jax.runs.network_record import keep_network_record
 from rwp_jax.runs.resume_point import WHICH, Position, within_epoch
-from rwp_jax.training import experiment
+from rwp_jax.training import experiment, training_data
 from rwp_jax.training.divergence import check_finite
 from rwp_jax.training.profiling import Profile, check_directory
 from rwp_jax.training.train_step import init_state
@@ -73,7 +73,7 @@ def train(
     if not resuming:
         experiment.check_attack_mode(config)
     if data is None:
-        data = processes.together(lambda: experiment.load_data(config))
+        data = processes.together(lambda: training_data.load_data(config))
     marks = identity.marks(plain_config, data)
     processes.check_equal("the data", marks["data"])
     experiment.check_sizes(config, data)
@@ -85,20 +85,12 @@ def train(
         processes.by_first(lambda: identity.check_records(directory, checkpoints.records(), marks))
         if processes.is_first() and not resuming:
             write_json(directory / layout.CONFIG, plain_config)  # first: without it no run is there
-        if processes.is_first():
-            _record_network(directory, experiment.network_record(config, data))
+        network = experiment.network_record(config, data)
+        if processes.is_first() and keep_network_record(directory, network):
+            processes.say(
+                f"{directory}: the network has changed since the run began; its weights stay"
+            )
         return _train(config, directory, data, marks, checkpoints, stop, trace)
-
-
-def _record_network(directory: pathlib.Path, network: NetworkRecord) -> None:
-    """Writes it where the run begins; later it warns where the network has changed."""
-    held = read_network_record(directory)
-    if held is None:
-        write_network_record(directory, network)
-    elif held.program and network.program and held.program.differs(network.program):
-        processes.say(
-            f"{directory}: the network has changed since the run began, and goes on with the same weights"
-        )
 
 
 def _train(
@@ -112,7 +104,7 @@ def _train(
 ) -> dict:
     """Continues the run in the directory, from the beginning where it has no checkpoint."""
     # Set up the run.
-    mixture = experiment.mixture_of(config, data)
+    mixture = training_data.mixture_of(config, data)
     parts = experiment.build(config, data.num_classes, mixture.steps)
     init_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 3)
     # Hosts of different kinds may draw weights that differ in a last bit.
@@ -125,7 +117,7 @@ def _train(
     if saved:
         processes.say(f"resuming {position.described(config.epochs)} in {directory}")
     started = time.monotonic() - position.seconds
-    training_set = devices.replicate(experiment.training_set(config, data))
+    training_set = devices.replicate(training_data.training_set(config, data))
     if data.x_extra is not None:
         used = len(training_set.labels) - len(data.y_train)
         processes.say(

@@ -283,7 +283,7 @@ def test_gradient_masking():
         ({"epsilon": 8}, r"epsilon=8 must be in \(0, 1\] \(pixels are in \[0, 1\]\) for Linf"),
         ({"epsilon": True}, "epsilon=True must be in"),
         ({"norm": "L2", "epsilon": 1001}, r"epsilon=1001 must be in \(0, 1000\] .* for L2"),
-        ({"state_path": 3}, "state_path=3 must be the path of a file"),
+        ({"state_path": 3}, "state_path=3 must be a path"),
         ({"key": True}, "key=True must be"),
         ({"batch_size": True}, "batch_size=True must be"),
         ({"key": None}, "key=None must be one seed or one random key"),

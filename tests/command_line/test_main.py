@@ -162,7 +162,7 @@ for name in ("at", "at_awp", "at_rwp"):
 def test_nothing_but_tfds_needs_tensorflow():
     code = """
 import sys
-import rwp_jax.command_line.program, rwp_jax.parity.__main__
+import rwp_jax.command_line.program, rwp_jax.parity.run_cases
 from rwp_jax.data import sources
 sources.load("digits")
 print([m for m in sys.modules if m.split(".")[0] in ("tensorflow", "tensorflow_datasets")])

@@ -11,7 +11,7 @@ from rwp_jax.configs import (
 )
 from rwp_jax.errors import InputError
 from rwp_jax.hardware import cost
-from rwp_jax.training import experiment
+from rwp_jax.training import training_data
 from tests.small import write_two_classes
 
 
@@ -96,10 +96,10 @@ def test_sizes_are_those_that_the_trainer_finds(module, changes, tmp_path):
         labels = np.arange(700) % 11 - 1
         images = np.zeros((700, 8, 8, 1), np.uint8)
         np.savez(config.extra_data.path, data=images, extrapolated_targets=labels)
-    data = experiment.load_data(config)
-    theirs, ours = experiment.mixture_of(config, data), cost.mixture_of(config)
+    data = training_data.load_data(config)
+    theirs, ours = training_data.mixture_of(config, data), cost.mixture_of(config)
     assert ours == theirs
-    assert cost.training_examples(config) == len(experiment.training_set(config, data).labels)
+    assert cost.training_examples(config) == len(training_data.training_set(config, data).labels)
     cost.check(config)
     assert cost.data_size(config).test == len(data.y_test)
 

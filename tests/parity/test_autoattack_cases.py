@@ -13,7 +13,7 @@ from rwp_jax.attacks.autoattack.fab import fab, targeted_boundary
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.parity import autoattack as parity
-from rwp_jax.parity.__main__ import main
+from rwp_jax.parity.run_cases import main
 from rwp_jax.pytorch.state_dict import to_state_dict
 
 COUNT = 6

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rwp_jax.errors import InputError
-from rwp_jax.parity import __main__ as command
 from rwp_jax.parity import inputs
+from rwp_jax.parity import run_cases as command
 from rwp_jax.parity.live import checkout as files
 from rwp_jax.parity.live import trace
 from rwp_jax.parity.live.setting import Setting, all_settings

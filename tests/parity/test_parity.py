@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rwp_jax.errors import InputError
-from rwp_jax.parity import __main__ as command
 from rwp_jax.parity import inputs
+from rwp_jax.parity import run_cases as command
 from rwp_jax.parity.agreement import Row, compare, relative_error, table
 from rwp_jax.parity.case import read_settings
 from rwp_jax.parity.cases import RUNNERS, digest, kind_of

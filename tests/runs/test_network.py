@@ -283,39 +283,6 @@ def test_another_network_of_the_name_is_not_taken_for_it(own, tmp_path):
         load_run(own / "run")
 
 
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        ("return None", "cannot be traced on images .8, 8, 1. .AttributeError"),
-        ("return loss, rwp_jax.Aux(loss, (), correct, {})", "cannot be traced .*IndexError"),
-        (
-            "return loss, rwp_jax.Aux(loss, (moments,), correct, {'loss': loss})",
-            "'loss' is a metric already",
-        ),
-        (
-            "return loss, rwp_jax.Aux(loss, (moments,), correct, {'mean': loss.mean()})",
-            "'mean' must have a value of each example",
-        ),
-        (
-            "return loss.mean(), rwp_jax.Aux(loss, (moments,), correct, {})",
-            "per_example= gives float64",
-        ),
-    ],
-)
-def test_an_objective_that_cannot_be_used_is_refused_before_anything_is_written(
-    own, tmp_path, code, message
-):
-    source = MODULE.replace("return loss, rwp_jax.Aux(loss, (moments,), correct, {})", code)
-    (tmp_path / "tiny_network.py").write_text(source)
-    exec(compile(source, "tiny_network.py", "exec"), {"__name__": "tiny_network"})
-    data = str(own / "two.npz")
-    config = shrink(digits_at_rwp.get_config("full"), **{"data.path": data, "model.name": "tiny"})
-    config.objective.name, config.objective.shift = "shifted", 0.25
-    with pytest.raises(InputError, match=message):
-        trainer.train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_module_that_has_changed_does_not_fit(own, tmp_path):
     shutil.copytree(own / "run", tmp_path / "run")
     elsewhere = tmp_path / "wider" / "tiny_network.py"

@@ -16,7 +16,7 @@ from rwp_jax.runs import layout
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.metrics import read_metrics
-from rwp_jax.training import experiment, trainer
+from rwp_jax.training import experiment, trainer, training_data
 from rwp_jax.training.divergence import NonFiniteLoss
 from tests.small import shrink, write_two_classes
 
@@ -44,8 +44,8 @@ def finished(npz, tmp_path_factory):
 def compiled(npz):
     """The parts of the run, whose functions are compiled once for all tests that use them."""
     config = small_config(**{"data.path": npz})
-    data = experiment.load_data(config)
-    return experiment.build(config, data.num_classes, experiment.mixture_of(config, data).steps)
+    data = training_data.load_data(config)
+    return experiment.build(config, data.num_classes, training_data.mixture_of(config, data).steps)
 
 
 def final_state(directory):
@@ -112,7 +112,7 @@ def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch
             "evaluation.train_examples": 0,
         }
     )
-    data = experiment.load_data(config)
+    data = training_data.load_data(config)
     assert (len(data.y_train), len(data.y_validation)) == (40, 10)
     monkeypatch.setattr(experiment, "build", build)
     summary = trainer.train(config, tmp_path / "run")
@@ -318,7 +318,11 @@ def test_a_non_finite_loss_stops_the_run(npz, tmp_path):
         ({"optimizer.learning_rate": 1e39}, "optimizer.learning_rate=.* must be within 3.4e.38"),
         ({"optimizer.momentum": 1.0}, "config.optimizer.momentum=1.0"),
         ({"optimizer.schedule": "linear"}, "config.optimizer.schedule='linear'"),
-        ({"model.mean": (0.1, 0.2)}, "config.model.mean"),
+        ({"model.mean": (0.1, 0.2)}, "config.model.std= has 0 channels, mean= has 2: both or none"),
+        (
+            {"model.mean": (0.1, 0.2), "model.std": (1.0, 1.0)},
+            "one entry for each of the images' 1",
+        ),
         ({"model.mean": (0.1,), "model.std": (0.0,)}, "std=.* positive"),
         ({"model.mean": ("a",), "model.std": (1.0,)}, "config.model.mean=.* tuple of numbers"),
         ({"augment.padding": 8}, "config.augment.padding=8 must be smaller"),

@@ -12,7 +12,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.loaded import load_run, read_config
 from rwp_jax.training import trainer
-from rwp_jax.zoo import __main__ as command
+from rwp_jax.zoo import catalogue as command
 from tests.small import shrink, write_evaluation, write_two_classes
 
 

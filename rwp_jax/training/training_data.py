@@ -1,0 +1,56 @@
+"""What a config trains on: its data, which extra examples count, and how batches are made of them."""
+
+import numpy as np
+
+from rwp_jax.data import readers, sources
+from rwp_jax.data.order import Mixture, make_mixture
+from rwp_jax.data.sources import Dataset
+from rwp_jax.errors import named_in
+from rwp_jax.training.objectives import Objective, make_objective
+from rwp_jax.training.train_step import TrainingSet
+
+
+def objective_of(config) -> Objective:
+    """The config's; raises InputError for settings that it refuses."""
+    with named_in("config.objective", " ".join(config.objective)):
+        return make_objective(**config.objective.to_dict())
+
+
+def load_data(config) -> Dataset:
+    """Loads the data set, with extra data where there is any."""
+    path = config.extra_data.path
+    extra = readers.read_extra(path) if path else None  # first: the data set may be a long download
+    data = sources.load(**config.data.to_dict())
+    return sources.with_extra(data, path, *extra, config.extra_data.use_labels) if extra else data
+
+
+def _usable_extra(config, dataset: Dataset) -> np.ndarray:
+    """Which of the extra examples the objective has a loss for, as indices."""
+    if dataset.y_extra is None or not config.extra_data.unlabeled_fraction:
+        return np.arange(0)
+    return np.flatnonzero(objective_of(config).uses_unlabelled | (dataset.y_extra >= 0))
+
+
+def mixture_of(config, dataset: Dataset) -> Mixture:
+    """How the batches of an epoch are made of the data set."""
+    return make_mixture(
+        len(dataset.x_train),
+        config.batch_size,
+        len(_usable_extra(config, dataset)),
+        config.extra_data.unlabeled_fraction,
+        config.epoch_examples,
+    )
+
+
+def training_set(config, dataset: Dataset) -> TrainingSet:
+    """The training examples, extra ones last with weight lambda, as arrays of the host."""
+    usable = _usable_extra(config, dataset)
+    counts = (len(dataset.y_train), len(usable))
+    weights = np.repeat(np.array([1, config.extra_data.weight], np.float32), counts)
+    if dataset.x_extra is None or dataset.y_extra is None or not len(usable):
+        return TrainingSet(dataset.x_train, dataset.y_train, weights)
+    return TrainingSet(
+        np.concatenate([dataset.x_train, dataset.x_extra[usable]]),
+        np.concatenate([dataset.y_train, dataset.y_extra[usable]]),
+        weights,
+    )

@@ -1,0 +1,101 @@
+"""Objectives of the user's own: what is wrong with one is said before anything is written."""
+
+import jax.numpy as jnp
+import pytest
+
+from rwp_jax.configs import digits_at_rwp
+from rwp_jax.errors import InputError
+from rwp_jax.losses import cross_entropy
+from rwp_jax.training import self_training
+from rwp_jax.training.objectives import OBJECTIVES, Aux, Objective, register_objective
+from tests.small import shrink, write_two_classes
+
+
+def attack_loss(forward, x, y):
+    return lambda logits: cross_entropy(logits, y)
+
+
+def objective(per_example=lambda loss, aux: (loss, aux), attack_loss=attack_loss, **settings):
+    """AT whose loss and aux are changed by `per_example`."""
+
+    def own(train, params, batch):
+        logits, moments = train(params, batch.x_adv)
+        loss = cross_entropy(logits, batch.y)
+        return per_example(loss, Aux(loss, (moments,), logits.argmax(-1) == batch.y, {}))
+
+    return Objective(own, attack_loss, **settings)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.setattr(OBJECTIVES, "_builders", dict(OBJECTIVES._builders))
+    monkeypatch.setattr(OBJECTIVES, "_origins", {})
+    data = write_two_classes(tmp_path / "two.npz", 48, 20)
+    config = shrink(digits_at_rwp.get_config("full"), **{"data.path": data})
+    config.objective.name, config.objective.shift = "own", 0.25
+    return config
+
+
+def terms(**values):
+    return {"per_example": lambda loss, aux: (loss, aux._replace(terms=values))}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"per_example": lambda loss, aux: None},
+            "cannot be traced on images .8, 8, 1. .AttributeError",
+        ),
+        (
+            {"per_example": lambda loss, aux: (loss, aux._replace(moments=()))},
+            "cannot be traced .*IndexError",
+        ),
+        ({"per_example": lambda loss, aux: (loss.mean(), aux)}, "per_example= gives float64"),
+        (terms(loss=jnp.ones(2)), "'loss' is a metric already"),
+        (terms(robust_accuracy=jnp.ones(2)), "'robust_accuracy' is a metric already"),
+        (terms(mean=jnp.ones(())), "'mean' must have a value of each example"),
+        (
+            terms(count=jnp.ones(2, int)),
+            "'count' must have a value of each example, floating-point",
+        ),
+        (
+            {"per_example": lambda loss, aux: (loss, aux._replace(correct=aux.correct * 2.0))},
+            r"aux.correct is float64\[2\], must be bool \[B\]",
+        ),
+        (
+            {"attack_loss": lambda forward, x, y: lambda logits: logits.argmax(-1)},
+            r"attack_loss gives int64\[2\], must give a floating-point loss of each example",
+        ),
+        (
+            {"attack_loss": lambda forward, x, y: lambda logits: logits.mean()},
+            r"attack_loss gives float64\[\], must give",
+        ),
+        ({"accuracy": "loss"}, "accuracy='loss' must be the name of a metric that is not taken"),
+        ({"accuracy": 3}, "accuracy=3 must be the name"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_anything_is_written(
+    config, tmp_path, settings, message
+):
+    register_objective("own", lambda shift, **_: objective(**settings))
+    with pytest.raises(InputError, match=f"config.objective.name='own'.*{message}|{message}"):
+        self_training.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_objective_is_refused(config, tmp_path):
+    register_objective("own", lambda **_: None)
+    with pytest.raises(
+        InputError, match="name='own': its builder returns a NoneType, must return an"
+    ):
+        self_training.train(config, tmp_path / "run")
+
+
+def test_its_settings_are_not_the_first_stages(config, tmp_path):
+    """RST's first stage is plain training, whose objective does not know `shift`."""
+    register_objective("own", lambda shift, **_: objective())
+    config.self_training.epochs, config.data.labeled_examples = 1, 24
+    teacher = self_training.teacher_config(config)
+    assert teacher.objective.to_dict() == {"name": "natural", "beta": 6.0, "entropy_weight": 0.0}
+    assert self_training.train(config, tmp_path / "run")["last"]["epoch"] == 1
