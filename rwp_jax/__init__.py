@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rwp_jax.attacks.pgd import pgd
     from rwp_jax.attacks.threat_model import ThreatModel, make_threat_model
     from rwp_jax.distributed.preemption import Interrupted
-    from rwp_jax.errors import InputError
+    from rwp_jax.errors import InputError, RunWarning
     from rwp_jax.models.adapters import from_linen, from_nnx
     from rwp_jax.models.classifier import Classifier, make_classifier, register_model
     from rwp_jax.runs.loaded import FinishedRun, load_run
@@ -50,7 +50,7 @@ _MODULES = {
     "attacks.pgd": "pgd",
     "attacks.threat_model": "ThreatModel make_threat_model",
     "distributed.preemption": "Interrupted",
-    "errors": "InputError",
+    "errors": "InputError RunWarning",
     "models.adapters": "from_linen from_nnx",
     "models.classifier": "Classifier make_classifier register_model",
     "runs.loaded": "FinishedRun load_run",
@@ -92,6 +92,7 @@ __all__ = [
     "Progress",
     "register_model",
     "register_objective",
+    "RunWarning",
     "Square",
     "ThreatModel",
     "train",

@@ -32,6 +32,10 @@ class InputError(ValueError):
     """
 
 
+class RunWarning(UserWarning):
+    """What is loaded of a run is not quite what it trained, or what was asked for."""
+
+
 @contextlib.contextmanager
 def named_in(section: str, names: str, **others: str) -> Iterator[None]:
     """Within it, an error that begins with an argument's name begins with that of the config's key.

@@ -96,8 +96,10 @@ class Registry:
         try:
             _import(origin)
         except (Exception, SystemExit) as error:  # whatever the user's module raises
-            why = f"{type(error).__name__}: {first_line(error)}"
-            there = pathlib.Path(origin.file).is_file()
+            there = not origin.file or pathlib.Path(origin.file).is_file()
+            why = (
+                f"{type(error).__name__}: {first_line(error)}" if there else "there is no such file"
+            )
             hint = "" if there else "; put the file back, or import what registers it before"
             raise InputError(f"{what}, which cannot be imported ({why}){hint}") from None
         if name not in self._builders:

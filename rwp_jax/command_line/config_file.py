@@ -57,23 +57,52 @@ def with_config_file(argv: list[str]) -> list[str]:
     return found
 
 
+_KINDS = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a string"}
+_WORDINGS = (
+    (r"^flag (--\S+=.*): invalid literal for int\(\) .*", r"\1 must be an integer"),
+    (r"^flag (--\S+=.*): could not convert string to float: .*", r"\1 must be a number"),
+    (
+        r"^TypeError: Could not override field '(\w+)' \(reference\)\. (.*) is of original type .* to type "
+        r"<class '(\w+)'>$",
+        lambda match: (
+            f"--config: it sets {match[1]}={match[2]}, must be {_KINDS.get(match[3], match[3])}"
+        ),
+    ),
+)
+
+
 def one_line(error: Exception) -> str:
     """What is wrong, of a message of absl, ml_collections or a config file."""
     # A config that cannot be loaded is explained at the end of a long message.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[-1] if lines else type(error).__name__
+    for pattern, wording in _WORDINGS:
+        line = re.sub(pattern, wording, line)
     if "get_config() takes 0 positional arguments" in line:
         line = "--config: this file takes nothing after ':'"
+    if "has no attribute 'get_config'" in line:
+        line = "--config: the file has no function get_config"
     if isinstance(error, ImportError):
         line = f"--config: the file cannot be imported ({line})"
     return line.removeprefix("rwp_jax.errors.InputError: ")
+
+
+def check_config_dict(name: str, config) -> None:
+    """Raises InputError where the get_config of the file `name` returns something else."""
+    if not isinstance(config, ml_collections.ConfigDict):
+        given = type(config).__name__
+        raise InputError(
+            f"--config={name}: its get_config returns a {given}, must return a ConfigDict"
+        )
 
 
 def load_config(name: str) -> ml_collections.ConfigDict:
     """The config that a command line would name so; raises InputError where it cannot be loaded."""
     file = find_config(name)
     try:
-        return config_flags.config_flags.ConfigFileFlagParser("config", None).parse(file)
+        config = config_flags.config_flags.ConfigFileFlagParser("config", None).parse(file)
     except Exception as error:  # of the file, or of ml_collections, in many lines
         reason = one_line(error).removeprefix("--config: ")
         raise InputError(f"--config={name}: {reason}") from None
+    check_config_dict(name, config)
+    return config

@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from absl import flags
+from ml_collections import config_flags
 
-from rwp_jax.command_line.config_file import one_line, with_config_file
+from rwp_jax.command_line.config_file import check_config_dict, one_line, with_config_file
 from rwp_jax.errors import InputError
 from rwp_jax.names import hint_at
 from rwp_jax.runs.config import flatten
@@ -96,6 +97,8 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
             raise InputError(
                 f"{stray}--config is missing: name a file, as in --config configs/digits_at_rwp.py"
             )
+        if config is not None:
+            check_config_dict(config_flags.get_config_filename(values["config"]), config)
         if keys and config is None:
             raise InputError(
                 f"--config.{keys[0]} is not for --mode={mode}: the run in --workdir has its own"

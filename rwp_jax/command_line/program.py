@@ -3,6 +3,7 @@
 import os
 import pathlib
 import sys
+import warnings
 
 import jax
 from absl import app, logging
@@ -13,9 +14,10 @@ from rwp_jax.command_line.modes import MODES
 from rwp_jax.command_line.parsing import check_flags, parse_flags
 from rwp_jax.distributed import processes
 from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
-from rwp_jax.errors import InputError, as_flags, first_line
+from rwp_jax.errors import InputError, RunWarning, as_flags, first_line
 from rwp_jax.training.divergence import NonFiniteLoss
 
+_FORMAT = warnings.formatwarning
 HELP = {"--help", "-help", "-h"}
 USAGE = """\
 Trains a classifier by adversarial training with weight perturbation.
@@ -50,6 +52,12 @@ def _run(_: list[str]) -> None:
     MODES[flags.MODE.value].run()
 
 
+def _one_line(message, category, *where, **line) -> str:
+    """The package's own warnings without the line of code that they come from."""
+    own = issubclass(category, RunWarning)
+    return f"warning: {message}\n" if own else _FORMAT(message, category, *where, **line)
+
+
 def _name() -> str:
     """What the program is called: main.py, rwp-jax, or rwp_jax for `python -m rwp_jax`."""
     path = pathlib.Path(sys.argv[0])
@@ -64,6 +72,7 @@ def main() -> None:
         print(USAGE.format(name=name), absl_flags.FLAGS.module_help(flags.__name__), sep="\n")
         return
     end_on_sigterm(f"{name}: ended by SIGTERM")
+    warnings.formatwarning = _one_line
     sys.stdout.reconfigure(errors="replace")  # ± and ∞ on terminals without them
     code = 2
     try:

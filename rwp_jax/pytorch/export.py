@@ -11,6 +11,7 @@ from rwp_jax.files import check_free
 from rwp_jax.pytorch import contents, files
 from rwp_jax.pytorch.contents import Parts
 from rwp_jax.pytorch.state_dict import check_has_names, to_state_dict
+from rwp_jax.runs import zoo
 from rwp_jax.runs.loaded import FinishedRun, load_run
 from rwp_jax.training.optimizer import make_schedule
 
@@ -21,7 +22,7 @@ def own_entries(run: FinishedRun) -> dict[str, np.ndarray]:
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
     entries = dict(to_state_dict(name, params))
     entries |= to_state_dict(name, batch_stats, "batch_stats")
-    steps = np.array(run.saved["step"], np.int64)
+    steps = np.array(run.saved.get("step", 0), np.int64)  # the zoo does not keep it
     norms = [entry.rpartition(".")[0] for entry in entries if entry.endswith(".running_var")]
     entries |= {f"{norm}.num_batches_tracked": steps for norm in norms}
     return {entry: entries[entry] for entry in sorted(entries, key=contents.registration_order)}
@@ -97,10 +98,10 @@ def export_torch(
 
     A run that was imported gets back the names, order, wrapper and further entries of the checkpoint it
     came from; others the names of the authors' classes, with the number of steps as
-    `num_batches_tracked`, which PyTorch does not read.
+    `num_batches_tracked`, which PyTorch does not read (0 for a network of the zoo).
 
     Args:
-      directory: of the run.
+      directory: of the run, or `zoo:NAME`.
       which: checkpoint `best` or `last`.
       output: file to write, of torch.save, or safetensors by its name.
       optimizer: file for the state of torch.optim.SGD, its learning rate being the last step's.
@@ -116,6 +117,8 @@ def export_torch(
         raise InputError(f"torch_optimizer={optimizer}: safetensors holds no state of an optimiser")
     if optimizer and optimizer.resolve() == output.resolve():
         raise InputError(f"output={output} and --torch_optimizer must be two files")
+    if optimizer:
+        zoo.refuse(directory)  # which keeps no optimiser's state
     if optimizer and which.endswith("_ema"):
         raise InputError(
             f"--torch_optimizer is for the trained weights, --checkpoint={which} are averaged ones"

@@ -10,7 +10,7 @@ import numpy as np
 
 from rwp_jax.data.sources import NAMED, size_of_named
 from rwp_jax.errors import InputError
-from rwp_jax.runs import layout, resume_point
+from rwp_jax.runs import layout, resume_point, zoo
 from rwp_jax.runs.config import completed
 from rwp_jax.runs.layout import EVALUATION, EVALUATION_JSON
 from rwp_jax.runs.metrics import FILE, read_metrics
@@ -118,6 +118,7 @@ def read_result(directory: pathlib.Path) -> Result:
     Raises:
       InputError: where it holds no run, no epoch of it, or files that are not those of a run.
     """
+    zoo.refuse(directory)
     if not (directory / layout.CONFIG).is_file() or not (directory / FILE).is_file():
         lacks = FILE if (directory / layout.CONFIG).is_file() else layout.CONFIG
         raise InputError(f"{directory} holds no run with metrics: there is no {lacks}")

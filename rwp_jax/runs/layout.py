@@ -86,8 +86,12 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
     Raises:
       InUse: where another live process has claimed it. File systems without locks are not protected.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOCK).open("a+") as file:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        claim = (workdir / LOCK).open("a+")
+    except OSError as error:
+        raise InputError(f"workdir={workdir} cannot be written to: {error.strerror}") from None
+    with claim as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

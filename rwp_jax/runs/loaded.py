@@ -15,7 +15,7 @@ import numpy as np
 from rwp_jax.data import sources
 from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, check_path, named_in
+from rwp_jax.errors import InputError, RunWarning, check_path, named_in
 from rwp_jax.models.classifier import Classifier, make_classifier
 from rwp_jax.models.precision import require_x64
 from rwp_jax.models.program import program_of
@@ -126,11 +126,7 @@ class FinishedRun:
 
 def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
     """Reads the config of a run; raises InputError where the directory holds none."""
-    if str(directory).startswith(zoo.PREFIX):
-        raise InputError(
-            f"workdir={directory} is a network of the zoo, which has no directory to write to: "
-            "load_run takes it, and so does labelling by it"
-        )
+    zoo.refuse(directory)
     try:
         content = json.loads((directory / layout.CONFIG).read_text())
         config = ml_collections.ConfigDict(completed(content))
@@ -169,6 +165,11 @@ def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: l
         )
 
 
+def _warn(message: str, calls: int) -> None:
+    """Warns at the line that called load_run, so many calls above."""
+    warnings.warn(message, RunWarning, stacklevel=calls + 2)
+
+
 def load_run(workdir: pathlib.Path | str, checkpoint: str = "best") -> FinishedRun:
     """Loads a checkpoint of a run, finished or not, or a network of the zoo.
 
@@ -178,11 +179,13 @@ def load_run(workdir: pathlib.Path | str, checkpoint: str = "best") -> FinishedR
     Args:
       workdir: directory of the run; or `zoo:NAME`, of which there is one checkpoint, whatever `checkpoint`
         says.
-      checkpoint: one of `resume_point.WHICH`.
+      checkpoint: `best`, `last` or `best_by_validation`; of averaged weights `best_ema` or `last_ema`.
 
     Raises:
       InputError: where the directory holds no run or the run no checkpoint; for a name that is not in the
         zoo; for a run in float64 without jax_enable_x64; where its network's module cannot be imported.
+      RunWarning: a warning, where another epoch stands in for a damaged one, no epoch is evaluated yet, or
+        the code of the network has changed.
     """
     if not isinstance(checkpoint, str) or checkpoint not in WHICH:
         raise InputError(f"checkpoint={checkpoint} must be one of {', '.join(WHICH)}")
@@ -214,12 +217,10 @@ def _checkpoint(directory: pathlib.Path, which: str, config) -> tuple[dict, dict
         why = f": {checkpoints.damages()[0]}" if checkpoints.damages() else ""
         raise InputError(f"workdir={directory} holds a run without checkpoints{why}")
     if "pgd_accuracy" not in record and which == "best" and config.evaluation.every > 1:
-        print(
-            f"{directory}: no epoch is evaluated yet: the newest stands in for the best", flush=True
-        )
+        _warn(f"{directory}: no epoch is evaluated yet: the newest stands in for the best", calls=2)
     _check_summary(directory, which, record, checkpoints.damages())
     for why in checkpoints.damages():
-        print(f"{why}: {which} is the one after epoch {record['epoch'] + 1}", flush=True)
+        _warn(f"{why}: {which} is the one after epoch {record['epoch'] + 1}", calls=2)
     saved = checkpoints.load(record)
     checkpoints.close()
     return record, saved
@@ -275,10 +276,10 @@ def _warn_of_changes(name: str, classifier: Classifier, network: NetworkRecord) 
     """Warns where a network of the user's own computes something else than when it was trained."""
     if network.program and network.program.differs(program_of(classifier, network.image_shape)):
         where = network.model.file or network.model.module if network.model else ""
-        warnings.warn(
+        _warn(
             f"the network {name!r} of {where} has changed since the run began: it computes something else "
             "with the same weights",
-            stacklevel=4,
+            calls=3,
         )
 
 

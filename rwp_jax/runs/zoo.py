@@ -47,6 +47,15 @@ class Card(NamedTuple):
     version: str
 
 
+def refuse(workdir: pathlib.Path | str) -> None:
+    """Raises InputError for a network of the zoo where a run's directory is needed."""
+    if str(workdir).startswith(PREFIX):
+        raise InputError(
+            f"workdir={workdir} is a network of the package, which has no run's directory: "
+            "--mode=pseudo_label, --mode=export_torch and load_run take it"
+        )
+
+
 def names() -> list[str]:
     """All that have a card."""
     return sorted(path.stem for path in NETWORKS.glob("*.json"))

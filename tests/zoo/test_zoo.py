@@ -1,16 +1,20 @@
 """What the zoo promises: the networks that its cards describe, and no others."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from rwp_jax.configs import digits_at_rwp
 from rwp_jax.data import sources
 from rwp_jax.errors import InputError
+from rwp_jax.pytorch.export import export_torch
+from rwp_jax.report.results import read_result
 from rwp_jax.runs import layout, zoo
-from rwp_jax.runs.loaded import load_run, read_config
+from rwp_jax.runs.loaded import config_of, load_run, read_config
 from rwp_jax.training import trainer
 from rwp_jax.zoo import catalogue as command
 from tests.small import shrink, write_evaluation, write_two_classes
@@ -61,6 +65,29 @@ def test_a_network_comes_back_as_it_was(run, empty, capsys):
     assert listed.startswith("zoo:tiny") and listed.count("50.00") == 6
 
 
+def test_a_card_older_than_a_key_says_what_was_done_then(run, empty):
+    add(run)
+    card = json.loads((empty / "tiny.json").read_text())
+    del card["config"]["evaluation"]["every"], card["config"]["gradient_dtype"]
+    (empty / "tiny.json").write_text(json.dumps(card))
+    for config in (load_run("zoo:tiny").config, config_of("zoo:tiny")):
+        assert config.evaluation.every == 1 and config.gradient_dtype == ""
+
+
+def test_it_is_exported_as_its_run_is(run, empty, tmp_path_factory):
+    add(run)
+    output = tmp_path_factory.mktemp("exported")
+    export_torch(run, "last", output / "run.safetensors")
+    export_torch(pathlib.Path("zoo:tiny"), "last", output / "zoo.safetensors")
+    ours, zoos = (load_file(output / f"{name}.safetensors") for name in ("run", "zoo"))
+    assert ours.keys() == zoos.keys()
+    for name, values in ours.items():
+        steps = name.endswith("num_batches_tracked")
+        np.testing.assert_array_equal(zoos[name], 0 if steps else values)
+    with pytest.raises(InputError, match="zoo:tiny is a network of the package"):
+        export_torch(pathlib.Path("zoo:tiny"), "last", output / "a.pth", output / "b.pth")
+
+
 def test_a_file_that_is_not_the_cards_is_refused(run, empty):
     add(run)
     path = empty / "tiny.safetensors"
@@ -104,8 +131,11 @@ def test_the_package_stays_small(run, empty, monkeypatch, capsys):
 def test_unknown_names(empty):
     with pytest.raises(InputError, match="^zoo:resnet is not in the zoo; there are none$"):
         load_run("zoo:resnet")
-    with pytest.raises(InputError, match="zoo:x is a network of the zoo, which has no directory"):
-        read_config("zoo:x")
+    for needs_a_run in (read_config, read_result):
+        with pytest.raises(
+            InputError, match="workdir=zoo:x is a network of the package, which has no"
+        ):
+            needs_a_run(pathlib.Path("zoo:x"))
 
 
 def test_the_networks_fit_in_the_package():
