@@ -37,7 +37,8 @@ def get_config():
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, source, message):
-    path = tmp_path / f"{tmp_path.name}.py"  # files of one name share a module in a process
+    load_config("digits_at")  # nothing of it may stay
+    path = tmp_path / "own.py"
     path.write_text(source)
     with pytest.raises(InputError, match=f"^--config={path}: {message}") as caught:
         load_config(str(path))
