@@ -2,6 +2,8 @@
 
     python examples/awp_nnx.py
 
+The digits come with scikit-learn, which `pip install "rwp-jax[train]"` brings.
+
 BatchNorm: the attack normalises by the running statistics (eval mode), the losses by the batch. Each step
 folds one batch's moments into the running statistics: those of the attacked images at w, before the weight
 perturbation (`perturbed.aux_unperturbed`). `perturbed.aux` has the fold at w + v.

@@ -2,6 +2,8 @@
 
     python examples/rwp_linen.py
 
+The digits come with scikit-learn, which `pip install "rwp-jax[train]"` brings.
+
 BatchNorm: the attack normalises by the running statistics (eval mode), the losses by the batch. Each step
 folds one batch's moments into the running statistics: those of the attacked images at w + v, from the pass
 that also gives the update's gradient (`perturbed.aux`). `perturbed.aux_unperturbed` has the fold at w.

@@ -2,6 +2,8 @@
 
     python examples/rwp_plain.py
 
+The digits come with scikit-learn, which `pip install "rwp-jax[train]"` brings.
+
 BatchNorm: the attack normalises by the running statistics (eval mode), the losses by the batch. Each step
 folds two batches' moments into the running statistics, clean images first and attacked ones second, both at
 w + v, as a loss on both does that passes them through the network one after the other.

@@ -2,10 +2,14 @@
 
 import importlib.util
 import pathlib
+import sys
 
 import pytest
 
 import rwp_jax
+from rwp_jax.command_line.config_file import load_config
+from rwp_jax.models.classifier import MODELS
+from rwp_jax.training.objectives import OBJECTIVES
 
 EXAMPLES = pathlib.Path(rwp_jax.__file__).parents[1] / "examples"
 
@@ -15,6 +19,22 @@ def load(name: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_a_network_and_an_objective_of_ones_own(tmp_path, monkeypatch):
+    for registry in (MODELS, OBJECTIVES):
+        monkeypatch.setattr(registry, "_builders", dict(registry._builders))
+        monkeypatch.setattr(registry, "_origins", dict(registry._origins))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    config = load_config(str(EXAMPLES / "my_network.py"))
+    config.epochs, config.epoch_examples, config.dtype = 2, 256, "float32"
+    summary = rwp_jax.train(config, tmp_path / "run")
+    run = rwp_jax.load_run(tmp_path / "run", "last")
+    correct = run.predict(run.test_images).argmax(-1) == run.test_labels
+    assert (
+        correct.mean() == pytest.approx(summary["last"]["natural_accuracy"])
+        and correct.mean() > 0.15
+    )
 
 
 @pytest.mark.parametrize("name", ["rwp_linen", "awp_nnx", "rwp_plain"])

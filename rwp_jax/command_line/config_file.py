@@ -99,7 +99,9 @@ def check_config_dict(name: str, config) -> None:
 def load_config(name: str) -> ml_collections.ConfigDict:
     """The config that a command line would name so; raises InputError where it cannot be loaded."""
     file = find_config(name)
-    sys.modules.pop("config_config", None)  # all are loaded into one module, which keeps what it had
+    sys.modules.pop(
+        "config_config", None
+    )  # all are loaded into one module, which keeps what it had
     try:
         config = config_flags.config_flags.ConfigFileFlagParser("config", None).parse(file)
     except Exception as error:  # of the file, or of ml_collections, in many lines

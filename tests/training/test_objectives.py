@@ -121,6 +121,10 @@ def test_mart_is_its_formula():
     np.testing.assert_allclose(loss, boosted + 5 * KL * doubt, rtol=1e-9)
     np.testing.assert_allclose(aux.gate_loss, loss, rtol=1e-12)
     np.testing.assert_allclose(aux.terms["boosted_loss"], boosted, rtol=1e-9)
+    np.testing.assert_allclose(aux.terms["robust_loss"], KL * doubt, rtol=1e-9)
+    # The authors' code passes x first, and counts what the attacked images are taken for.
+    assert aux.moments == (X.mean(), X_ADV.mean())
+    np.testing.assert_array_equal(aux.correct, q.argmax(1) == Y)
 
 
 def test_mart_leaves_out_what_has_no_label():
