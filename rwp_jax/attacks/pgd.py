@@ -1,6 +1,5 @@
 """Projected gradient ascent on the input (Madry et al., 2018, arXiv:1706.06083)."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -100,7 +99,7 @@ def pgd(
       y: labels [B], integers.
       threat_model: see `make_threat_model`.
       steps: at least 0.
-      step_size: in pixels for L_inf, in L_2 norm for L_2; in [0, inf).
+      step_size: in pixels, in [0, 1), for L_inf; in L_2 norm, in [0, 1000), for L_2.
       key: of the random start, a seed or a `jax.random.key`.
       loss: (logits, y) -> [B], what is maximised.
 
@@ -108,7 +107,7 @@ def pgd(
       Attacked images, as x.
 
     Raises:
-      InputError: for images, labels or numbers that are not so.
+      InputError: for images, labels or numbers that are not so; for NaN gradients, outside of `jax.jit`.
     """
     x, y = arguments.as_arrays(x, y)
     arguments.check_images(x, y)
@@ -116,8 +115,8 @@ def pgd(
     if not isinstance(threat_model, ThreatModel):
         raise InputError(f"threat_model={threat_model!r} must be made by make_threat_model")
     if arguments.is_known(step_size):
-        # A step of 1 is the whole range of pixels.
-        largest = 1 if threat_model.norm == "l_inf" else math.inf
+        # A step of 1 is the whole range of pixels; float16 overflows beyond 65,504.
+        largest = 1 if threat_model.norm == "l_inf" else 1000
         check_number("step_size", step_size, f"in [0, {largest})", lambda size: 0 <= size < largest)
     if arguments.is_known(steps):
         check_integer("steps", steps, 0)
@@ -134,4 +133,7 @@ def pgd(
         step_size=step_size,
         steps=steps,
     )
-    return x + delta
+    x_adv = x + delta
+    if arguments.is_known(x_adv) and not bool(jnp.isfinite(x_adv).all()):
+        raise InputError("logits_fn has NaN or infinite logits or gradients at these images")
+    return x_adv

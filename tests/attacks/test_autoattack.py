@@ -193,6 +193,13 @@ def test_random_numbers_that_a_compiled_program_would_freeze():
     assert "logits_fn is not pure" in message
 
 
+def test_examples_that_interact():
+    logits_fn, x = network(), images(6)
+    by_batch = lambda x: logits_fn(x - x.mean(0) + 0.5)
+    (message,) = warned(by_batch, x, labels(logits_fn, x))
+    assert "depend on the others in its batch" in message
+
+
 def test_probabilities():
     logits_fn, x = network(), images(6)
     (message,) = warned(lambda x: jax.nn.softmax(logits_fn(x)), x, labels(logits_fn, x))

@@ -66,12 +66,26 @@ def check_logits(logits: np.ndarray, y: np.ndarray) -> None:
         )
 
 
+def _unit(logits: np.ndarray) -> np.ndarray:
+    return logits / (np.linalg.norm(logits, axis=-1, keepdims=True) + 1e-10)
+
+
+def interaction(logits_of: Callable, x: np.ndarray, logits: np.ndarray) -> Iterator[str]:
+    """Warns where an image has other logits among copies of itself, which fill its batch."""
+    (alone,) = logits_of(x[:1])
+    if np.linalg.norm(_unit(alone) - _unit(logits[0])) > 1e-4:
+        yield (
+            "the logits of an image depend on the others in its batch, as with BatchNorm in training mode: "
+            "so do verdicts"
+        )
+
+
 def randomness(
     logits_of: Callable, x: np.ndarray, y: np.ndarray, version: str, randomized: bool
 ) -> Iterator[str]:
     """Warns where five equal calls of logits_of, (images, call number) -> logits, differ unannounced."""
     logits = [logits_of(x, call) for call in range(5)]
-    units = [z / (np.linalg.norm(z, axis=-1, keepdims=True) + 1e-10) for z in logits]
+    units = [_unit(z) for z in logits]
     counts = {int((z.argmax(-1) == y).sum()) for z in logits}
     spread = max(np.linalg.norm(u - v, axis=-1).max() for u in units for v in units)
     if version == "rand" or (version == "custom" and randomized):

@@ -254,6 +254,7 @@ def autoattack(
     warn(checks.randomness(classify, x[:size], y[:size], version, randomized))
     if not randomized:
         warn(checks.drawn_at_trace(logits_fn, x.shape[1:]))
+        warn(checks.interaction(classify, x, logits))
     warn(checks.deterministic(model, chosen))
     warn(checks.probabilities(logits))
 
