@@ -100,6 +100,17 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
         ({"x": np.uint8(X)}, "x= is uint8, must be floating-point"),
         ({"x": X[:0], "y": Y[:0]}, r"x= is \[0, 4, 4, 1\], must be images .* one at least"),
         ({"x": "images"}, "x= and y= must be arrays"),
+        ({"logits_fn": lambda x: logits_fn(x) * np.nan}, "logits_fn has NaN or infinite logits"),
+        ({"logits_fn": lambda x: jnp.sqrt(logits_fn(x) * 0)}, "logits_fn has NaN .* gradients"),
+        ({"y": Y + 2**32}, r"y= has labels of 2\^31 and more"),
+        (
+            {"loss": lambda logits, y: logits.argmax(-1)},
+            "loss= gives int64.6., must give a loss of",
+        ),
+        (
+            {"threat_model": rwp_jax.make_threat_model("l_2", 0.5), "step_size": 1e30},
+            r"step_size=1e\+30 must be in \[0, 1000\)",
+        ),
         ({"threat_model": "l_inf"}, "threat_model='l_inf' must be made by make_threat_model"),
         ({"key": True}, "key=True must be one seed"),
         ({"key": 1.5}, "key=1.5 must be one seed"),
