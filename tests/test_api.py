@@ -1,6 +1,7 @@
 """The public names of the package."""
 
 import ast
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -31,6 +32,20 @@ def test_every_name_is_there_and_explained(name):
     text = inspect.getdoc(value)
     assert len(text) > 20 and not text.startswith(f"{name}(") and value.__name__ == name
     assert name in dir(rwp_jax)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arguments_and_fields_are_explained(name):
+    value = getattr(rwp_jax, name)
+    text = inspect.getdoc(value)
+    if inspect.isfunction(value):
+        explained = inspect.signature(value).parameters
+        assert "\nRaises:\n" in text
+    elif dataclasses.is_dataclass(value):
+        explained = [field.name for field in dataclasses.fields(value) if field.init]
+    else:
+        explained = getattr(value, "_fields", ())
+    assert [part for part in explained if f"\n  {part}: " not in text] == []
 
 
 def test_type_checkers_see_the_same_names():

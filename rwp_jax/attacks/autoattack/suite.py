@@ -68,7 +68,13 @@ class _Apgd(Attack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ApgdCE(_Apgd):
-    """APGD on the cross-entropy."""
+    """APGD on the cross-entropy (Croce and Hein, 2020).
+
+    Args:
+      restarts: searches of each image from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
+    """
 
     name = "apgd-ce"
 
@@ -78,7 +84,13 @@ class ApgdCE(_Apgd):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ApgdDLR(_Apgd):
-    """APGD on the difference of logits ratio."""
+    """APGD on the difference of logits ratio (Croce and Hein, 2020); it needs 3 classes.
+
+    Args:
+      restarts: searches of each image from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
+    """
 
     name = "apgd-dlr"
     least_classes = 3
@@ -89,7 +101,14 @@ class ApgdDLR(_Apgd):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ApgdT(_Apgd):
-    """APGD on the targeted difference of logits ratio."""
+    """APGD on the targeted difference of logits ratio (Croce and Hein, 2020); it needs 4 classes.
+
+    Args:
+      targets: number of target classes, those of the 2nd, 3rd, ... largest clean logit, at least 1.
+      restarts: searches for each target from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
+    """
 
     name = "apgd-t"
     least_classes = 4
@@ -101,7 +120,12 @@ class ApgdT(_Apgd):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fab(Attack):
-    """FAB at the nearest boundary: each step differentiates all logits."""
+    """FAB at the nearest boundary (Croce and Hein, 2020, arXiv:1907.02044); it differentiates all logits.
+
+    Args:
+      restarts: searches of each image from different starts, at least 1.
+      steps: of a search, at least 1.
+    """
 
     name = "fab"
     steps: int = 100
@@ -116,7 +140,13 @@ class Fab(Attack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FabT(Attack):
-    """FAB at the boundaries to target classes."""
+    """FAB at the boundaries to target classes (Croce and Hein, 2020, arXiv:1907.02044).
+
+    Args:
+      targets: number of target classes, those of the 2nd, 3rd, ... largest clean logit, at least 1.
+      restarts: searches for each target from different starts, at least 1.
+      steps: of a search, at least 1.
+    """
 
     name = "fab-t"
     targets: int = 9
@@ -132,7 +162,13 @@ class FabT(Attack):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Square: no gradients; the first windows cover the share `p` of an image."""
+    """Square (Andriushchenko et al., 2020, arXiv:1912.00049), which needs no gradients.
+
+    Args:
+      restarts: searches of each image from different starts, at least 1.
+      queries: forwards of a search, at least 1.
+      p: share of the image that the first windows cover, in (0, 1].
+    """
 
     name = "square"
     queries: int = 5000
