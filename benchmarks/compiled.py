@@ -20,7 +20,7 @@ import sys
 import jax
 
 from rwp_jax.command_line.config_file import load_config
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, as_flags
 from rwp_jax.hardware import report
 from rwp_jax.hardware.cost import PUBLISHED_EXTRA
 from rwp_jax.hardware.programs import PROGRAMS, compile_programs
@@ -44,7 +44,7 @@ def main():
     try:
         run(args)
     except InputError as error:
-        print(f"benchmarks.compiled: {error}", file=sys.stderr)
+        print(f"benchmarks.compiled: {as_flags(error, vars(args))}", file=sys.stderr)
         sys.exit(2)
 
 

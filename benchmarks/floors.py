@@ -13,7 +13,7 @@ import argparse
 import sys
 
 from rwp_jax.command_line.config_file import load_config
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, as_flags
 from rwp_jax.hardware.datasheets import GIB, GPUS
 from rwp_jax.hardware.plan import Plan, check, make_plan
 from rwp_jax.hardware.topology import find_hardware, only_compile
@@ -76,7 +76,7 @@ def main():
             evaluations[network] = plan.programs["evaluate"]
             print(row(target, name, config, plan), flush=True)
     except InputError as error:
-        print(f"benchmarks.floors: {error}", file=sys.stderr)
+        print(f"benchmarks.floors: {as_flags(error, vars(args))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -6,6 +6,7 @@ import math
 import operator
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Container, Iterator
 from typing import Any
@@ -101,11 +102,16 @@ def check_path(name: str, value: Any) -> pathlib.Path:
 
 
 def as_flags(error: Exception, flags: Container[str]) -> str:
-    """The message of an error, with two dashes where it begins with an argument that is a flag here."""
-    message = str(error)
-    name = message.partition("=")[0]
-    # A key of the config is named as in its file: only those given on the command line are flags.
-    return f"--{message}" if name in flags and "." not in name else message
+    """The message of an error, with `--name` for each `name=` that is a flag here."""
+    # A key of the config is named as in its file, `config.epochs=`: only those given on the line are flags.
+
+    def flag(match: re.Match) -> str:
+        if match[1] not in flags:
+            return match[0]
+        bare = match.end() == len(match.string) or match.string[match.end()] in " :;,)"
+        return f"--{match[1]}" if bare else f"--{match[1]}="
+
+    return re.sub(r"(?<![\w.-])(\w+)=", flag, str(error))
 
 
 def first_line(error: Exception) -> str:

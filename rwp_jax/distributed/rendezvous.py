@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
     @property
     def source(self) -> str:
-        return "the cluster's environment" if self.from_cluster else f"--coordinator={self.address}"
+        return "the cluster's environment" if self.from_cluster else f"coordinator={self.address}"
 
 
 def _from_cluster(seconds: int) -> Place | None:
@@ -54,7 +54,7 @@ def _from_cluster(seconds: int) -> Place | None:
             return None  # a pod that is no part of an indexed job
         raise InputError(
             f"the cluster's environment does not say which processes there are ({first_line(error)}): "
-            "give --coordinator, --processes and --process_id, or --processes=1 to run alone"
+            "give coordinator=, processes= and process_id=, or processes=1 to run alone"
         ) from None
     if None in (address, processes, process_id) or processes == 1:
         return None
@@ -63,21 +63,19 @@ def _from_cluster(seconds: int) -> Place | None:
 
 def _from_flags(address: str, processes: int, process_id: int) -> Place:
     """The place that the flags give, checked."""
-    given = {"--coordinator": address, "--processes": processes, "--process_id": process_id}
+    given = {"coordinator=": address, "processes=": processes, "process_id=": process_id}
     missing = [flag for flag, value in given.items() if value is None]
     if missing:
         raise InputError(
-            f"{missing[0]} is missing: --coordinator, --processes and --process_id go together"
+            f"{missing[0]} is missing: coordinator=, processes= and process_id= go together"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise InputError(
-            f"--coordinator={address} must be HOST:PORT of process 0, PORT below 65536"
-        )
+        raise InputError(f"coordinator={address} must be HOST:PORT of process 0, PORT below 65536")
     if processes < 1:
-        raise InputError(f"--processes={processes} must be at least 1")
+        raise InputError(f"processes={processes} must be at least 1")
     if not 0 <= process_id < processes:
-        raise InputError(f"--process_id={process_id} must be in [0, --processes={processes})")
+        raise InputError(f"process_id={process_id} must be in [0, processes={processes})")
     return Place(address, processes, process_id, False)
 
 
@@ -109,7 +107,7 @@ def connect(
     else:
         place = _from_flags(address, processes, process_id)
     if seconds < 1:
-        raise InputError(f"--connect_seconds={seconds} must be at least 1")
+        raise InputError(f"connect_seconds={seconds} must be at least 1")
     deadline = time.monotonic() + seconds
     (_call if place.process_id == 0 else _answer)(place, seconds, deadline)
     # Its handler would swallow a SIGTERM that comes before training has one.

@@ -33,7 +33,7 @@ def parse_attacks(text: str) -> list[str]:
     wanted = [name.strip() for name in text.split(",")]
     for name in wanted:
         if name not in COLUMNS:
-            raise InputError(f"--attacks: {name!r} must be one of {', '.join(COLUMNS)}")
+            raise InputError(f"attacks=: {name!r} must be one of {', '.join(COLUMNS)}")
     return [name for name in COLUMNS if name in wanted]
 
 
@@ -213,7 +213,7 @@ def evaluate(
     if names != ["natural"] and not config.threat.epsilon > 0:
         raise InputError(
             f"workdir={directory}: its config.threat.epsilon={config.threat.epsilon} leaves nothing to "
-            "attack; only --attacks=natural is possible"
+            "attack; only attacks=natural is possible"
         )
     output = directory / EVALUATION / (f"{which}_{examples}" if examples else which)
     with lock(output):

@@ -38,7 +38,7 @@ def explain(
         other classes or threat models, before anything is attacked.
     """
     if examples < 0:
-        raise InputError(f"--examples={examples} must be at least 1, or 0 for {EXAMPLES}")
+        raise InputError(f"examples={examples} must be at least 1, or 0 for {EXAMPLES}")
     directories = [directory, *others]
     names = _names(directories)
     results = [read_result(path) for path in directories]
@@ -95,7 +95,7 @@ def _names(directories: Sequence[pathlib.Path]) -> list[str]:
     resolved = [path.resolve() for path in directories]
     for path, where in zip(directories, resolved, strict=True):
         if resolved.count(where) > 1:
-            raise InputError(f"--workdirs: {path} is given twice")
+            raise InputError(f"workdirs=: {path} is given twice")
     names = [where.name for where in resolved]
     return [
         name if names.count(name) == 1 else str(path)
@@ -119,11 +119,11 @@ def _check_alike(directories: Sequence[pathlib.Path], probes: Sequence[Probe]) -
         for key in _ALIKE:
             if first.get(key) != other.get(key):
                 raise InputError(
-                    f"--workdirs: {path} has config.{key}={other.get(key)!r}, {directories[0]} has "
+                    f"workdirs=: {path} has config.{key}={other.get(key)!r}, {directories[0]} has "
                     f"{first.get(key)!r}: their losses cannot be compared"
                 )
         if probe.num_classes != probes[0].num_classes:
             raise InputError(
-                f"--workdirs: {path} tells {probe.num_classes} classes apart, {directories[0]} "
+                f"workdirs=: {path} tells {probe.num_classes} classes apart, {directories[0]} "
                 f"{probes[0].num_classes}: their losses cannot be compared"
             )

@@ -82,7 +82,7 @@ def compile_programs(
       DoesNotFit: where a device has not enough memory.
     """
     if program not in PROGRAMS:
-        raise InputError(f"--program={program!r} must be one of {', '.join(PROGRAMS)}")
+        raise InputError(f"program={program!r} must be one of {', '.join(PROGRAMS)}")
     check_dtype(config, hardware)
     if program == "autoattack":
         yield from _autoattack(config, hardware, batch_size)
@@ -151,7 +151,7 @@ def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[
         batch_size = default_batch_size(hardware.platform, hardware.devices)
     if batch_size < 1 or batch_size % hardware.devices:
         raise InputError(
-            f"--batch_size={batch_size} must be a positive multiple of the number of devices, "
+            f"batch_size={batch_size} must be a positive multiple of the number of devices, "
             f"{hardware.devices}"
         )
     experiment.check_config(config, 1)

@@ -83,12 +83,12 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
         version than JAX.
     """
     if devices is not None and devices < 1:
-        raise InputError(f"--devices={devices} must be at least 1")
+        raise InputError(f"devices={devices} must be at least 1")
     if target in GPUS:
         return _gpus(target, devices or 1)
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})", target)
     if not match or match[2].count("x") + 1 != _SIDES.get(match[1]):
-        raise InputError(f"--target={target!r} must be one of {ACCEPTED}")
+        raise InputError(f"target={target!r} must be one of {ACCEPTED}")
     return _slice(target, match[1], [int(n) for n in match[2].split("x")], devices)
 
 
@@ -96,7 +96,7 @@ def _gpus(target: str, devices: int) -> Hardware:
     chip = GPUS[target]
     if devices > chip.max_devices:
         raise InputError(
-            f"--devices={devices}: {target} has at most {chip.max_devices}, those of one machine"
+            f"devices={devices}: {target} has at most {chip.max_devices}, those of one machine"
         )
     _check_cuda_plugin(target)
     with quiet_compiler():
@@ -117,14 +117,12 @@ def _gpus(target: str, devices: int) -> Hardware:
 def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Hardware:
     chip, chips = TPUS[kind], math.prod(sizes)
     if chips > chip.max_devices:
-        raise InputError(
-            f"--target={target!r} must have 1 to {chip.max_devices} chips, not {chips}"
-        )
+        raise InputError(f"target={target!r} must have 1 to {chip.max_devices} chips, not {chips}")
     shape = target.partition(":")[2]
     if len(sizes) == 2 and shape not in _FLAT:
-        raise InputError(f"--target={target!r}: slices of {kind} are {', '.join(_FLAT)}")
+        raise InputError(f"target={target!r}: slices of {kind} are {', '.join(_FLAT)}")
     if devices not in (None, chips):
-        raise InputError(f"--devices={devices}: {target} has {chips}, all of which run the program")
+        raise InputError(f"devices={devices}: {target} has {chips}, all of which run the program")
     _check_libtpu(target)
     for name, value in _LIBTPU.items():
         os.environ.setdefault(name, value)
@@ -138,7 +136,7 @@ def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Har
             if "INVALID_ARGUMENT" not in str(error):
                 raise _no_compiler(target, "tpu", error) from error
             raise InputError(
-                f"--target={target!r} is no slice that there is ({first_line(error)}), as {kind}:2x2x4 is"
+                f"target={target!r} is no slice that there is ({first_line(error)}), as {kind}:2x2x4 is"
             ) from error
     return Hardware(target, chip, mesh_of(topology.devices), {})
 
@@ -190,7 +188,7 @@ def _install(platform: str) -> str:
 
 def _no_compiler(target: str, platform: str, error: Exception) -> InputError:
     return InputError(
-        f"--target={target}: JAX cannot compile for it ({first_line(error)}): {_install(platform)}"
+        f"target={target}: JAX cannot compile for it ({first_line(error)}): {_install(platform)}"
     )
 
 
@@ -199,18 +197,18 @@ def _check_cuda_plugin(target: str) -> None:
     found = {name: there for name in _CUDA_PLUGINS if (there := version(name))}
     if not found:
         raise InputError(
-            f"--target={target}: JAX's compiler for NVIDIA GPUs is not installed: {_install('cuda12')}"
+            f"target={target}: JAX's compiler for NVIDIA GPUs is not installed: {_install('cuda12')}"
         )
     jaxlib = version("jaxlib")
     for name, there in found.items():
         if there != jaxlib:
             platform = name.removeprefix("jax-").removesuffix("-plugin")
             raise InputError(
-                f"--target={target}: {name} {there} does not fit jaxlib {jaxlib}: {_install(platform)}"
+                f"target={target}: {name} {there} does not fit jaxlib {jaxlib}: {_install(platform)}"
             )
     if not (any(map(version, _ASSEMBLERS)) or shutil.which("ptxas")):
         raise InputError(
-            f"--target={target}: NVIDIA's assembler, ptxas, is not installed: {_install('cuda12')}"
+            f"target={target}: NVIDIA's assembler, ptxas, is not installed: {_install('cuda12')}"
         )
 
 
@@ -219,12 +217,12 @@ def _check_libtpu(target: str) -> None:
     found = version("libtpu")
     if not found:
         raise InputError(
-            f"--target={target}: JAX's compiler for TPUs is not installed: {_install('tpu')}"
+            f"target={target}: JAX's compiler for TPUs is not installed: {_install('tpu')}"
         )
     for requirement in importlib.metadata.requires("jax") or ():
         wanted = re.match(r"libtpu ?\(?==([\w.*]+)", requirement)
         if wanted and not fnmatch.fnmatch(found, wanted[1]) and found != wanted[1]:
             raise InputError(
-                f"--target={target}: libtpu {found} does not fit jax {jax.__version__}, which needs "
+                f"target={target}: libtpu {found} does not fit jax {jax.__version__}, which needs "
                 f"{wanted[1]}: {_install('tpu')}"
             )

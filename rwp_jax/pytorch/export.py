@@ -33,7 +33,7 @@ def _with_sub_block(entries: dict[str, np.ndarray], prefix: str) -> dict[str, np
     first, copy = f"{prefix}block1.", f"{prefix}sub_block1."
     block = {n: value for n, value in entries.items() if n.startswith(first)}
     if not block:
-        raise InputError("--sub_block1 is for WideResNets: this network has no block1")
+        raise InputError("sub_block1= is for WideResNets: this network has no block1")
     if any(n.startswith(copy) for n in entries):
         return entries
     whole = {}
@@ -112,16 +112,16 @@ def export_torch(
     """
     check_free("output", output)
     if optimizer:
-        check_free("--torch_optimizer", optimizer)
+        check_free("torch_optimizer", optimizer)
     if optimizer and optimizer.suffix == files.SAFETENSORS:
         raise InputError(f"torch_optimizer={optimizer}: safetensors holds no state of an optimiser")
     if optimizer and optimizer.resolve() == output.resolve():
-        raise InputError(f"output={output} and --torch_optimizer must be two files")
+        raise InputError(f"output={output} and torch_optimizer= must be two files")
     if optimizer:
         zoo.refuse(directory)  # which keeps no optimiser's state
     if optimizer and which.endswith("_ema"):
         raise InputError(
-            f"--torch_optimizer is for the trained weights, --checkpoint={which} are averaged ones"
+            f"torch_optimizer= is for the trained weights, checkpoint={which} are averaged ones"
         )
     run, form = load_run(directory, which), contents.load_aside(directory)
     check_has_names(run.config.model.name)

@@ -140,7 +140,7 @@ def import_torch(
     opt_state = optax.tree.set(opt_state, count=jnp.int32(epoch * steps))
     momentum = "zero"
     if optimizer and not config.optimizer.momentum:
-        raise InputError("--torch_optimizer has momentum, config.optimizer.momentum=0")
+        raise InputError("torch_optimizer= has momentum, config.optimizer.momentum=0")
     if optimizer:
         trace = _momentum(optimizer, checkpoint, parts, name, like.params)
         moved = any(buffer.any() for buffer in jax.tree.leaves(trace))

@@ -47,15 +47,15 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
             header, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no CSV file"
-        raise InputError(f"--curves={path} cannot be read: {why}") from None
+        raise InputError(f"curves={path} cannot be read: {why}") from None
     missing = [name for name in (*_NAMED, *_FIGURES) if name not in header]
     if missing:
         raise InputError(
-            f"--curves={path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; needed are "
+            f"curves={path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; needed are "
             f"{', '.join((*_NAMED, *_FIGURES))}"
         )
     if not rows:
-        raise InputError(f"--curves={path} has no rows below its header")
+        raise InputError(f"curves={path} has no rows below its header")
     curves: dict[str, PublishedCurve] = {}
     for number, row in enumerate(rows, 2):
         name = "-".join(str(row[key]) for key in _NAMED)
@@ -70,7 +70,7 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
                 raise ValueError
         except (TypeError, ValueError):
             raise InputError(
-                f"--curves={path}, line {number}: epoch must be a number from 0, once in a run, test_acc "
+                f"curves={path}, line {number}: epoch must be a number from 0, once in a run, test_acc "
                 "and test_robust_acc accuracies in [0, 1]"
             ) from None
         for column, value in zip(curve[3:], (epoch + 1, natural, robust), strict=True):
@@ -103,5 +103,5 @@ def choose_published(
     chosen = [curve for curve in curves if matches(curve.name, patterns)]
     if not chosen:
         there = ", ".join(curve.name for curve in curves) or "none"
-        raise InputError(f"--only={patterns}: no published curve of that name; there are {there}")
+        raise InputError(f"only={patterns}: no published curve of that name; there are {there}")
     return chosen

@@ -61,7 +61,7 @@ def compare(
       InputError: for a directory without metrics, or a file that does not fit.
     """
     if only and not curves:
-        raise InputError(f"--only={only} chooses published curves: --curves is missing")
+        raise InputError(f"only={only} chooses published curves: curves= is missing")
     distinct = {directory.resolve(): directory for directory in directories}
     times = collections.Counter(directory.resolve() for directory in directories)
     again = [str(directory) for path, directory in distinct.items() if times[path] > 1]
@@ -78,10 +78,10 @@ def compare(
             )
         else:
             remarks.append(
-                f"No curve of {curves} is of the runs' data sets and norms: --only=PATTERN chooses some."
+                f"No curve of {curves} is of the runs' data sets and norms: only=PATTERN chooses some."
             )
     if output.exists() and not output.is_dir():
-        raise InputError(f"--workdir={output} is a file, must be a directory")
+        raise InputError(f"workdir={output} is a file, must be a directory")
     output.mkdir(parents=True, exist_ok=True)
     groups = _group(results)
     picture = output / PICTURE

@@ -289,7 +289,7 @@ EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {
 def make_experiment(name: str, scale: str) -> Experiment:
     """Looks an experiment up; raises InputError for an unknown name or scale."""
     if name not in EXPERIMENTS:
-        raise InputError(f"--experiment={name} must be one of {', '.join(EXPERIMENTS)}")
+        raise InputError(f"experiment={name} must be one of {', '.join(EXPERIMENTS)}")
     if scale not in SCALES:
-        raise InputError(f"--scale={scale} must be one of {', '.join(SCALES)}")
+        raise InputError(f"scale={scale} must be one of {', '.join(SCALES)}")
     return EXPERIMENTS[name](scale)

@@ -43,10 +43,10 @@ def check_jobs(jobs: int) -> None:
     if jobs == 1:
         return
     if not hasattr(os, "sched_getaffinity"):
-        raise InputError(f"--jobs={jobs} needs Linux: elsewhere it must be 1")
+        raise InputError(f"jobs={jobs} needs Linux: elsewhere it must be 1")
     cores = len(os.sched_getaffinity(0))
     if not 1 <= jobs <= cores:
-        raise InputError(f"--jobs={jobs} must be in [1, {cores}], the number of CPU cores")
+        raise InputError(f"jobs={jobs} must be in [1, {cores}], the number of CPU cores")
 
 
 def train(runs: Sequence[Run], jobs: int) -> list[str]:
@@ -60,7 +60,7 @@ def train(runs: Sequence[Run], jobs: int) -> list[str]:
       InputError: where a run could not go on.
     """
     if jax.default_backend() != "cpu":
-        raise InputError(f"--jobs={jobs} is for CPUs: on {jax.default_backend()} it must be 1")
+        raise InputError(f"jobs={jobs} is for CPUs: on {jax.default_backend()} it must be 1")
     cores = sorted(os.sched_getaffinity(0))
     share = len(cores) // jobs
     free = [cores[i * share : (i + 1) * share] for i in range(jobs)]

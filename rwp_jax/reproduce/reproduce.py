@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Callable, Sequence
 
-from rwp_jax.errors import InputError, as_flags
+from rwp_jax.errors import InputError
 from rwp_jax.evaluation import table2
 from rwp_jax.hardware import cost
 from rwp_jax.hardware.plan import short
@@ -65,15 +65,15 @@ def reproduce(
       NonFiniteLoss: at the end, where runs diverged; the report leaves them out.
     """
     if target and not show_plan:
-        raise InputError(f"--target={target} is for --list: it shows what the runs take there")
+        raise InputError(f"target={target} is for list=: it shows what the runs take there")
     if devices is not None and not target:
-        raise InputError(f"--devices={devices} is for --target")
+        raise InputError(f"devices={devices} is for target=")
     check_jobs(jobs)
     if show_plan:
         only_compile()
     wanted = make_experiment(name, scale)
     if curves and wanted.layout != CURVES:
-        raise InputError(f"--curves is for learning curves, --experiment={name} has none")
+        raise InputError(f"curves= is for learning curves, experiment={name} has none")
     published = read_published(curves) if curves else []
     settings = [run_list.parse_override(text) for text in overrides]
     runs = run_list.make_plan(wanted, seeds, settings, directory, load_config)
@@ -125,14 +125,13 @@ def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
         try:
             experiment.check_config(run.config)
         except InputError as error:
-            hint = "--override=PATTERN:KEY=VALUE sets keys, --only chooses runs"
+            hint = "override=PATTERN:KEY=VALUE sets keys, only= chooses runs"
             raise InputError(f"run {run.name}: {error} ({hint})") from None
     for run in runs:  # the report shows all that are finished: they must be of these settings
         try:
             run_list.check_directory(run)
         except InputError as error:
-            message = as_flags(error, {"workdir"})
-            raise InputError(f"run {run.name}: {message} (or other --override)") from None
+            raise InputError(f"run {run.name}: {error} (or other override=)") from None
 
 
 def _load_data(runs: Sequence[Run]) -> None:

@@ -59,7 +59,7 @@ def parse_override(text: str) -> Override:
     pattern, _, key = left.rpartition(":")
     if not equals or not key:
         raise InputError(
-            f"--override={text} must be KEY=VALUE, or PATTERN:KEY=VALUE for runs whose names match"
+            f"override={text} must be KEY=VALUE, or PATTERN:KEY=VALUE for runs whose names match"
         )
     return Override(pattern or "*", key, value)
 
@@ -80,7 +80,7 @@ def _typed(override: Override, default: Any) -> Any:
     except (ValueError, SyntaxError, ZeroDivisionError):
         pass
     raise InputError(
-        f"--override={override.key}={override.value} must be of type {type(default).__name__}"
+        f"override={override.key}={override.value} must be of type {type(default).__name__}"
     )
 
 
@@ -108,10 +108,10 @@ def _make_run(
     changes |= scale.changes | experiment.changes
     for override in overrides:
         if override.key not in defaults or override.key == "seed":
-            hint = "--seeds sets it" if override.key == "seed" else hint_at(override.key, defaults)
-            raise InputError(f"--override: {override.key}: no such key; {hint}")
+            hint = "seeds= sets it" if override.key == "seed" else hint_at(override.key, defaults)
+            raise InputError(f"override=: {override.key}: no such key; {hint}")
         if override.key in {"threat.norm", *fixed}:
-            raise InputError(f"--override: {override.key} is what the experiment itself sets")
+            raise InputError(f"override=: {override.key} is what the experiment itself sets")
         if fnmatch.fnmatch(name, override.pattern):
             changes[override.key] = _typed(override, defaults[override.key])
     config.update_from_flattened_dict(changes)
@@ -140,7 +140,7 @@ def make_plan(
     """
     seeds = experiment.seeds if seeds is None else seeds
     if seeds < 1:
-        raise InputError(f"--seeds={seeds} must be at least 1")
+        raise InputError(f"seeds={seeds} must be at least 1")
     runs = [
         _make_run(point, experiment, seed, overrides, directory, load_config)
         for seed in range(seeds)
@@ -148,7 +148,7 @@ def make_plan(
     ]
     for override in overrides:
         if not fnmatch.filter([run.name for run in runs], override.pattern):
-            raise InputError(f"--override={override.pattern}:{override.key}: no run of that name")
+            raise InputError(f"override={override.pattern}:{override.key}: no run of that name")
     return runs
 
 
@@ -156,7 +156,7 @@ def select(runs: list[Run], patterns: str) -> list[Run]:
     """The runs that any of the comma-separated shell patterns matches; InputError if none does."""
     chosen = [run for run in runs if matches(run.name, patterns)]
     if not chosen:
-        raise InputError(f"--only={patterns}: no run of that name; --list shows them")
+        raise InputError(f"only={patterns}: no run of that name; list= shows them")
     return chosen
 
 

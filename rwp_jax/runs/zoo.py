@@ -129,7 +129,7 @@ def write(card: Card, network: dict[str, Any]) -> Card:
     if card.file["packaged"] and total > LARGEST:
         raise InputError(
             f"{PREFIX}{card.name}: all networks together would have {total:,} bytes, may have {LARGEST:,}; "
-            "--card_only keeps the card alone"
+            "card_only= keeps the card alone"
         )
     digest = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     card = card._replace(file={**card.file, **digest})

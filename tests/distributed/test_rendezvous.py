@@ -113,13 +113,13 @@ def test_one_process_asks_nobody(connected, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("host:1", None, None), "--processes is missing"),
-        ((None, 2, 0), "--coordinator is missing"),
-        (("host", 2, 0), "--coordinator=host must be HOST:PORT"),
+        (("host:1", None, None), "processes= is missing"),
+        ((None, 2, 0), "coordinator= is missing"),
+        (("host", 2, 0), "coordinator=host must be HOST:PORT"),
         (("host:70000", 2, 0), "must be HOST:PORT"),
-        (("host:1", 2, 2), r"--process_id=2 must be in \[0, --processes=2\)"),
-        (("host:1", 0, 0), "--processes=0 must be at least 1"),
-        (("host:1", 2, 0, 0), "--connect_seconds=0 must be at least 1"),
+        (("host:1", 2, 2), r"process_id=2 must be in \[0, processes=2\)"),
+        (("host:1", 0, 0), "processes=0 must be at least 1"),
+        (("host:1", 2, 0, 0), "connect_seconds=0 must be at least 1"),
     ],
 )
 def test_flags_that_do_not_fit(connected, arguments, message):

@@ -152,8 +152,8 @@ def test_the_evaluation_of_something_else_is_refused(run):
 @pytest.mark.parametrize(
     ("arguments", "about"),
     [
-        ({"attacks": "natural,pgd10"}, "--attacks: 'pgd10' must be one of natural, fgsm, pgd20"),
-        ({"attacks": ""}, "--attacks: '' must be one of"),
+        ({"attacks": "natural,pgd10"}, "attacks=: 'pgd10' must be one of natural, fgsm, pgd20"),
+        ({"attacks": ""}, "attacks=: '' must be one of"),
         ({"examples": -1}, "examples=-1 must be positive"),
         ({"examples": 41}, "examples=41: there are only 40 test images"),
         ({"which": "first"}, "checkpoint=first must be one of best, best_by"),

@@ -140,8 +140,8 @@ def test_bad_input_leaves_nothing(runs, npz, tmp_path):
             "checkpoint=best_ema: the run in .* averaged no weights",
         ),
         (runs / "at", [], "first", 0, "checkpoint=first must be one of"),
-        (runs / "at", [], "last", -1, "--examples=-1 must be at least 1, or 0 for 256"),
-        (runs / "at", [runs / "at"], "last", 0, "--workdirs: .*at is given twice"),
+        (runs / "at", [], "last", -1, "examples=-1 must be at least 1, or 0 for 256"),
+        (runs / "at", [runs / "at"], "last", 0, "workdirs=: .*at is given twice"),
     ):
         with pytest.raises(InputError, match=message) as error:
             explain.explain(directory, others, which, examples)

@@ -207,7 +207,7 @@ def test_a_first_stage_is_part_of_the_plan():
     [
         ({"batch_size": 18}, "train", "config.batch_size=18 must be a positive multiple of"),
         ({"evaluation.batch_size": 6}, "train", "config.evaluation.batch_size=6"),
-        ({}, "training", "--program='training' must be one of train, evaluate, autoattack"),
+        ({}, "training", "program='training' must be one of train, evaluate, autoattack"),
         ({"model.name": "wrn-11-1"}, "train", "config.model.name='wrn-11-1'"),
         ({"batch_size": 2048}, "train", "config.batch_size=2048 is larger than the training set"),
         ({"augment.padding": 40}, "train", "config.augment.padding=40 must be smaller"),
@@ -224,5 +224,5 @@ def test_bad_values(changes, program, message):
 
 
 def test_batches_of_autoattack_that_do_not_divide():
-    with pytest.raises(InputError, match="--batch_size=10 must be a positive multiple"):
+    with pytest.raises(InputError, match="batch_size=10 must be a positive multiple"):
         list(compile_programs(small(), hardware(), "autoattack", 10))

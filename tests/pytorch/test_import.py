@@ -204,7 +204,7 @@ def test_an_exported_run_loads_strictly_and_continues_where_it_was(halfway, tmp_
 
 def test_network_and_optimizer_need_two_files(halfway, tmp_path):
     path = tmp_path / "same.pth"
-    with pytest.raises(InputError, match="output=.*same.pth and --torch_optimizer must be two"):
+    with pytest.raises(InputError, match="output=.*same.pth and torch_optimizer= must be two"):
         export.export_torch(halfway[1], "last", path, path, sub_block1=False)
     assert not path.exists()
 

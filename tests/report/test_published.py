@@ -30,9 +30,7 @@ def test_those_of_the_runs_data_sets_or_by_name(path):
     assert choose_published(curves, "", {("svhn_cropped", "l_inf")}) == curves[1:]
     assert choose_published(curves, "", {("svhn_cropped", "l_2"), ("npz", "l_inf")}) == []
     assert choose_published(curves, "*cifar10*,none", set()) == curves[:1]
-    with pytest.raises(
-        InputError, match="--only=y\\*: no published curve .* x-cifar10-linf-net-at"
-    ):
+    with pytest.raises(InputError, match="only=y\\*: no published curve .* x-cifar10-linf-net-at"):
         choose_published(curves, "y*", set())
 
 
@@ -65,7 +63,7 @@ def test_any_order_and_a_byte_order_mark(path):
 
 
 def test_binary_and_missing_files(tmp_path):
-    with pytest.raises(InputError, match="--curves=.*missing.csv cannot be read: No such file"):
+    with pytest.raises(InputError, match="curves=.*missing.csv cannot be read: No such file"):
         read_published(tmp_path / "missing.csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     with pytest.raises(InputError, match="cannot be read: it is no CSV file"):

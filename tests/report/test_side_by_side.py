@@ -103,9 +103,9 @@ def test_bad_input_leaves_nothing(runs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="^[^:]*empty holds no run with metrics"):
         compare([*runs, tmp_path / "empty"], tmp_path / "report")
-    with pytest.raises(InputError, match="--curves=.*missing.csv cannot be read"):
+    with pytest.raises(InputError, match="curves=.*missing.csv cannot be read"):
         compare(runs, tmp_path / "report", tmp_path / "missing.csv")
     assert not (tmp_path / "report").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="--workdir=.*file is a file"):
+    with pytest.raises(InputError, match="workdir=.*file is a file"):
         compare(runs, tmp_path / "file")

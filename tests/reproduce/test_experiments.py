@@ -85,7 +85,7 @@ def test_figure_1b_and_1c_set_what_they_go_over(tmp_path):
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match="--experiment=fig3 must be one of table1, table2, fig1a"):
+    with pytest.raises(InputError, match="experiment=fig3 must be one of table1, table2, fig1a"):
         make_experiment("fig3", "digits")
-    with pytest.raises(InputError, match="--scale=mnist must be one of digits, cifar10, short"):
+    with pytest.raises(InputError, match="scale=mnist must be one of digits, cifar10, short"):
         make_experiment("fig1a", "mnist")

@@ -226,7 +226,7 @@ def test_published_curves_stand_beside_learning_curves_alone(tmp_path, epochs_of
     reproduce("fig1a", "digits", tmp_path, load_config, **given)
     page = (tmp_path / "fig1a_digits/report.html").read_text()
     assert "Published curves: x-digits-linf-net-at." in page and "are dotted" in page
-    with pytest.raises(InputError, match="--curves is for learning curves, --experiment=fig2a has"):
+    with pytest.raises(InputError, match="curves= is for learning curves, experiment=fig2a has"):
         reproduce("fig2a", "digits", tmp_path, load_config, **given)
 
 
@@ -259,7 +259,7 @@ def test_bad_input_comes_before_any_training(small, tmp_path, monkeypatch):
     ):
         reproduce("table2", "cifar10", tmp_path / "w", load_config)
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="--workdir=.*file"):
+    with pytest.raises(InputError, match="workdir=.*file"):
         reproduce("fig2c", "digits", tmp_path / "file", load_config, overrides=small)
 
 
@@ -285,7 +285,7 @@ def test_several_runs_at_a_time(small, tmp_path, capfd, monkeypatch):
 
 def test_more_jobs_than_cores(small, tmp_path):
     for count in (0, 1000):
-        with pytest.raises(InputError, match=f"--jobs={count} must be in"):
+        with pytest.raises(InputError, match=f"jobs={count} must be in"):
             reproduce("fig2c", "digits", tmp_path / "w", load_config, overrides=small, jobs=count)
     assert not (tmp_path / "w").exists()
 

@@ -37,17 +37,17 @@ def test_seeds_come_one_after_the_other(tmp_path):
     [
         ("epochs", "must be KEY=VALUE, or PATTERN:KEY=VALUE"),
         ("=3", "must be KEY=VALUE"),
-        ("epoch=3", "--override: epoch: no such key; did you mean epochs. configs/default.py has"),
-        ("model=3", "--override: model: no such key; it is a section, with keys such as model."),
+        ("epoch=3", "override=: epoch: no such key; did you mean epochs. configs/default.py has"),
+        ("model=3", "override=: model: no such key; it is a section, with keys such as model."),
         ("weight_perturbation.name=awp", "weight_perturbation.name is what the experiment itself"),
         ("threat.norm=l_2", "threat.norm is what the experiment itself sets"),
-        ("seed=3", "--override: seed: no such key; --seeds sets it"),
-        ("epochs=many", "--override=epochs=many must be of type int"),
+        ("seed=3", "override=: seed: no such key; seeds= sets it"),
+        ("epochs=many", "override=epochs=many must be of type int"),
         ("epochs=2.5", "must be of type int"),
         ("threat.epsilon=8/0", "must be of type float"),
         ("augment.flip=1", "must be of type bool"),
         ("model.mean=0.5", "must be of type tuple"),
-        ("*trades*:epochs=3", "--override=\\*trades\\*:epochs: no run of that name"),
+        ("*trades*:epochs=3", "override=\\*trades\\*:epochs: no run of that name"),
     ],
 )
 def test_overrides_that_do_not_fit(override, message, tmp_path):
@@ -60,9 +60,9 @@ def test_choosing_runs(tmp_path):
     assert [run.name for run in run_list.select(runs, "*awp*,*rwp*")] == [
         run.name for run in runs[1:]
     ]
-    with pytest.raises(InputError, match="--only=x: no run of that name; --list shows them"):
+    with pytest.raises(InputError, match="only=x: no run of that name; list= shows them"):
         run_list.select(runs, "x")
-    with pytest.raises(InputError, match="--seeds=0 must be at least 1"):
+    with pytest.raises(InputError, match="seeds=0 must be at least 1"):
         make(tmp_path, seeds=0)
 
 
