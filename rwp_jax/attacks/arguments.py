@@ -45,7 +45,7 @@ def check_images(x, y) -> None:
         pixels = np.asarray(x)
         low, high = float(pixels.min()), float(pixels.max())
         if not (low >= 0 and high <= 1):
-            found = "some are NaN" if np.isnan(low) else f"they are in [{low:.6g}, {high:.6g}]"
+            found = "some are NaN" if np.isnan(low) else f"they are in [{low:.12g}, {high:.12g}]"
             raise InputError(f"x= must have pixels in [0, 1], {found}")
     if y.shape != x.shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
         raise InputError(f"y= is {y.dtype}{list(y.shape)}, must be integer labels [{len(x)}]")

@@ -117,7 +117,7 @@ def training_examples(config) -> int:
     return labelled_examples(config) + extra_examples(config)
 
 
-def mixture_of(config) -> Mixture:
+def planned_mixture(config) -> Mixture:
     """How the batches of an epoch are made."""
     return make_mixture(
         labelled_examples(config),
@@ -151,7 +151,7 @@ def check(config) -> None:
     has_extra = bool(config.extra_data.path) or labelled_examples(config) < size.train
     if config.self_training.epochs:
         check_first_stage(config, has_extra)
-    experiment.check_shapes(config, mixture_of(config), has_extra, size.image_shape)
+    experiment.check_shapes(config, planned_mixture(config), has_extra, size.image_shape)
 
 
 def evaluated_examples(config) -> list[int]:
@@ -184,7 +184,7 @@ def training_passes(config, k: float | None = None) -> float:
       config: of the run.
       k: mean number of steps of weight ascent; None for the most it may take.
     """
-    images = mixture_of(config).steps * config.batch_size
+    images = planned_mixture(config).steps * config.batch_size
     perturbed = perturbed_epochs(config)
     if k is None:
         steps = perturbed * passes_of_a_step(config, weight_perturbation_of(config).steps)

@@ -140,7 +140,7 @@ def _floors(config, programs, k: int) -> Floors:
     batches = sum(math.ceil(count / size) for count in cost.evaluated_examples(config))
     evaluation = batch * batches * (2 if config.ema_decay else 1)
     evaluation *= cost.evaluations(config) / config.epochs
-    steps, perturbed = cost.mixture_of(config).steps, cost.perturbed_epochs(config)
+    steps, perturbed = cost.planned_mixture(config).steps, cost.perturbed_epochs(config)
     run = config.epochs * evaluation
     run += steps * (perturbed * step + (config.epochs - perturbed) * unperturbed)
     collectives = counts.collectives(parts, trips)

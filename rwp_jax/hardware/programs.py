@@ -18,7 +18,7 @@ from rwp_jax.errors import InputError, first_line
 from rwp_jax.evaluation.accuracy import PRECISION
 from rwp_jax.evaluation.table2 import AUTOATTACK_NORMS
 from rwp_jax.hardware import cost, counts
-from rwp_jax.hardware.cost import data_size, mixture_of, training_examples
+from rwp_jax.hardware.cost import data_size, planned_mixture, training_examples
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.hardware.topology import Hardware
@@ -110,7 +110,7 @@ def check_dtype(config, hardware: Hardware) -> None:
 def _abstract(config, hardware: Hardware):
     """The parts of a run on the hardware, its state and its training set as shapes, a random key."""
     size = data_size(config)
-    parts = experiment.build(config, size.num_classes, mixture_of(config).steps, hardware.mesh)
+    parts = experiment.build(config, size.num_classes, planned_mixture(config).steps, hardware.mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: init_state(parts.recipe, key, size.image_shape), key)
     return parts, state, key

@@ -24,7 +24,7 @@ _NORMALIZATION = {"mean": ("mean", "mu"), "std": ("std", "sigma")}
 _LISTED = 5  # differences in a message
 
 
-class Parts(NamedTuple):
+class CheckpointParts(NamedTuple):
     """A state dict.
 
     Attributes:
@@ -46,7 +46,7 @@ class Parts(NamedTuple):
     nested: str
 
 
-def split(entries: dict[str, np.ndarray], nested: str = "") -> Parts:
+def split(entries: dict[str, np.ndarray], nested: str = "") -> CheckpointParts:
     """Tells the parts apart; `entries` are in PyTorch's names and layout."""
     # Wrappers put their name before the network's entries; blocks have a conv1 too.
     stems = [re.fullmatch(r"((?!.*(?:layer|block)\d).*?)conv1\.weight", name) for name in entries]
@@ -66,7 +66,7 @@ def split(entries: dict[str, np.ndarray], nested: str = "") -> Parts:
             aside[name] = value
         else:
             network[own] = value
-    return Parts(
+    return CheckpointParts(
         network, **normalization, aside=aside, order=list(entries), prefix=prefix, nested=nested
     )
 
@@ -81,7 +81,7 @@ def recognize(network: dict[str, np.ndarray]) -> str | None:
     return "preactresnet18" if any(name.startswith("layer1.0.") for name in network) else None
 
 
-def check_fit(path: pathlib.Path, parts: Parts, model_name: str, templates: dict) -> None:
+def check_fit(path: pathlib.Path, parts: CheckpointParts, model_name: str, templates: dict) -> None:
     """Raises InputError unless names and shapes are those of a network, and all numbers finite.
 
     Args:
@@ -129,7 +129,7 @@ def check_finite(path: pathlib.Path, name: str, value: np.ndarray, dtype) -> Non
         raise InputError(f"{path}: {name} has entries that are no finite numbers in {dtype}")
 
 
-def num_classes_of(parts: Parts) -> int:
+def num_classes_of(parts: CheckpointParts) -> int:
     """Width of the last layer's bias; 10 where there is none, which `check_fit` then says."""
     biases = [parts.network[name] for name in ("linear.bias", "fc.bias") if name in parts.network]
     return len(biases[0]) if biases and biases[0].ndim == 1 else 10
@@ -141,13 +141,13 @@ def parameter_names(names: list[str]) -> list[str]:
     return [name for name in names if name.rpartition(".")[2] not in buffers]
 
 
-def save_aside(directory: pathlib.Path, parts: Parts) -> None:
+def save_aside(directory: pathlib.Path, parts: CheckpointParts) -> None:
     """Keeps what an export needs to write the same entries again."""
     form = {"order": parts.order, "prefix": parts.prefix, "nested": parts.nested}
     write_npz(directory / ASIDE, parts.aside | {_FORM: np.array(json.dumps(form))})
 
 
-def load_aside(directory: pathlib.Path) -> Parts | None:
+def load_aside(directory: pathlib.Path) -> CheckpointParts | None:
     """What `save_aside` kept, with an empty network; None where the run was not imported."""
     path = directory / ASIDE
     if not path.exists():
@@ -155,7 +155,7 @@ def load_aside(directory: pathlib.Path) -> Parts | None:
     try:
         with np.load(path) as file:
             aside = {name: file[name] for name in file.files}
-        return Parts({}, (), (), aside=aside, **json.loads(str(aside.pop(_FORM))))
+        return CheckpointParts({}, (), (), aside=aside, **json.loads(str(aside.pop(_FORM))))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         raise InputError(
             f"{path} is damaged: with it moved away, a plain state dict is exported"

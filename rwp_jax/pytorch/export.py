@@ -8,8 +8,8 @@ import numpy as np
 
 from rwp_jax.errors import InputError
 from rwp_jax.files import check_free
-from rwp_jax.pytorch import contents, files
-from rwp_jax.pytorch.contents import Parts
+from rwp_jax.pytorch import contents, torch_files
+from rwp_jax.pytorch.contents import CheckpointParts
 from rwp_jax.pytorch.state_dict import check_has_names, to_state_dict
 from rwp_jax.runs import zoo
 from rwp_jax.runs.loaded import FinishedRun, load_run
@@ -44,7 +44,9 @@ def _with_sub_block(entries: dict[str, np.ndarray], prefix: str) -> dict[str, np
     return whole
 
 
-def _state_dict(run: FinishedRun, form: Parts | None, sub_block1: bool) -> dict[str, np.ndarray]:
+def _state_dict(
+    run: FinishedRun, form: CheckpointParts | None, sub_block1: bool
+) -> dict[str, np.ndarray]:
     entries, prefix = own_entries(run), ""
     if form:  # as the checkpoint that the run was imported from
         prefix = form.prefix
@@ -113,7 +115,7 @@ def export_torch(
     check_free("output", output)
     if optimizer:
         check_free("torch_optimizer", optimizer)
-    if optimizer and optimizer.suffix == files.SAFETENSORS:
+    if optimizer and optimizer.suffix == torch_files.SAFETENSORS:
         raise InputError(f"torch_optimizer={optimizer}: safetensors holds no state of an optimiser")
     if optimizer and optimizer.resolve() == output.resolve():
         raise InputError(f"output={output} and torch_optimizer= must be two files")
@@ -126,12 +128,12 @@ def export_torch(
     run, form = load_run(directory, which), contents.load_aside(directory)
     check_has_names(run.config.model.name)
     entries = _state_dict(run, form, sub_block1)
-    nested = form.nested if form and output.suffix != files.SAFETENSORS else ""
-    files.write(output, {nested: entries} if nested else entries)
+    nested = form.nested if form and output.suffix != torch_files.SAFETENSORS else ""
+    torch_files.write(output, {nested: entries} if nested else entries)
     if optimizer:
         prefix = form.prefix if form else ""
         names = contents.parameter_names(list(entries))
-        files.write(optimizer, _optimizer(run, names, prefix))
+        torch_files.write(optimizer, _optimizer(run, names, prefix))
     print(
         f"exported {directory} after epoch {run.epoch + 1}: {len(entries)} entries of "
         f"{run.config.model.name}; wrote {' and '.join(map(str, filter(None, [output, optimizer])))}"

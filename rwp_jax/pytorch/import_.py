@@ -13,8 +13,8 @@ from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed import devices
 from rwp_jax.errors import InputError
 from rwp_jax.files import write_json
-from rwp_jax.pytorch import contents, files
-from rwp_jax.pytorch.contents import Parts
+from rwp_jax.pytorch import contents, torch_files
+from rwp_jax.pytorch.contents import CheckpointParts
 from rwp_jax.pytorch.state_dict import check_has_names, from_state_dict
 from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
@@ -31,7 +31,7 @@ def _template(config, num_classes: int, channels: int, steps_per_epoch: int) -> 
     return jax.eval_shape(lambda key: init_state(recipe, key, image_shape), jax.random.key(0))
 
 
-def _with_normalization(config, parts: Parts, path: pathlib.Path):
+def _with_normalization(config, parts: CheckpointParts, path: pathlib.Path):
     """The config whose network normalises as the checkpoint does."""
     if bool(parts.mean) != bool(parts.std):
         raise InputError(f"{path} has a mean or a standard deviation of pixels, but not both")
@@ -47,12 +47,14 @@ def _with_normalization(config, parts: Parts, path: pathlib.Path):
     return config
 
 
-def _momentum(path: pathlib.Path, checkpoint: pathlib.Path, parts: Parts, model_name: str, params):
+def _momentum(
+    path: pathlib.Path, checkpoint: pathlib.Path, parts: CheckpointParts, model_name: str, params
+):
     """The momentum of SGD for `params` (ShapeDtypeStructs), from the file of the checkpoint's optimiser."""
-    buffers = files.momenta(path, files.read_optimizer(path))
+    buffers = torch_files.momenta(path, torch_files.read_optimizer(path))
     own = lambda name: name.removeprefix(parts.prefix)
     names = contents.parameter_names(parts.order)
-    if checkpoint.suffix == files.SAFETENSORS:  # its entries are in alphabetical order
+    if checkpoint.suffix == torch_files.SAFETENSORS:  # its entries are in alphabetical order
         names = sorted(names, key=lambda name: contents.registration_order(own(name)))
     if len(buffers) != len(names):
         raise InputError(
@@ -100,14 +102,14 @@ def import_torch(
     Args:
       config: of the run; its normalisation gives way to that inside the checkpoint.
       directory: of the run, empty or missing.
-      checkpoint: state dict, see `files.read_state_dict`.
+      checkpoint: state dict, see `torch_files.read_state_dict`.
       optimizer: state dict of its torch.optim.SGD; without, momentum is zero.
       epoch: epochs that the network was trained for; 0: all of the config's, so that nothing is left.
 
     Raises:
       InputError: for bad input, before anything is written.
     """
-    entries, nested = files.read_state_dict(checkpoint)
+    entries, nested = torch_files.read_state_dict(checkpoint)
     parts = contents.split(entries, nested)
     config = _with_normalization(config, parts, checkpoint)
     experiment.check_values(config)

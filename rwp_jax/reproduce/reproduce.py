@@ -76,7 +76,7 @@ def reproduce(
         raise InputError(f"curves= is for learning curves, experiment={name} has none")
     published = read_published(curves) if curves else []
     settings = [run_list.parse_override(text) for text in overrides]
-    runs = run_list.make_plan(wanted, seeds, settings, directory, load_config)
+    runs = run_list.list_runs(wanted, seeds, settings, directory, load_config)
     chosen = run_list.select(runs, only or "*")
     attacks = tuple(COLUMNS) if wanted.layout == "table2" else ()
     enable_x64_for(*(run.config.dtype for run in chosen))

@@ -119,7 +119,7 @@ def _make_run(
     return Run(name, point, config, directory / RUNS / name)
 
 
-def make_plan(
+def list_runs(
     experiment: Experiment,
     seeds: int | None,
     overrides: list[Override],

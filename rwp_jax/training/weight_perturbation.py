@@ -145,6 +145,10 @@ def make_weight_perturbation(
         raise InputError(f"gamma= is missing: {name} needs it, 0.01 in the paper")
     if "steps" in missing and name == "rwp":
         raise InputError("steps= is missing: rwp needs it, 10 in the paper")
+    if mask is None or isinstance(mask, str | int | float) and not isinstance(mask, bool):
+        raise InputError(
+            f"mask={mask!r} must be a tree of True and False, or a function that makes one"
+        )
     if not callable(mask):
         tree, mask = mask, lambda params: tree
     if name == "awp":

@@ -97,7 +97,7 @@ def test_sizes_are_those_that_the_trainer_finds(module, changes, tmp_path):
         images = np.zeros((700, 8, 8, 1), np.uint8)
         np.savez(config.extra_data.path, data=images, extrapolated_targets=labels)
     data = training_data.load_data(config)
-    theirs, ours = training_data.mixture_of(config, data), cost.mixture_of(config)
+    theirs, ours = training_data.mixture_of(config, data), cost.planned_mixture(config)
     assert ours == theirs
     assert cost.training_examples(config) == len(training_data.training_set(config, data).labels)
     cost.check(config)

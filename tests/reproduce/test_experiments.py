@@ -6,7 +6,7 @@ import pytest
 
 from rwp_jax.errors import InputError
 from rwp_jax.reproduce.experiments import EXPERIMENTS, SCALES, make_experiment
-from rwp_jax.reproduce.run_list import make_plan
+from rwp_jax.reproduce.run_list import list_runs
 
 
 def load_config(name):
@@ -19,7 +19,7 @@ def load_config(name):
 def plan(name, scale, path, **arguments):
     experiment = make_experiment(name, scale)
     settings = {"seeds": 1, "overrides": []} | arguments
-    return make_plan(experiment, directory=path, load_config=load_config, **settings)
+    return list_runs(experiment, directory=path, load_config=load_config, **settings)
 
 
 @pytest.mark.parametrize("scale", SCALES)

@@ -18,7 +18,7 @@ from rwp_jax.report import paper
 from rwp_jax.reproduce import jobs
 from rwp_jax.reproduce.experiments import make_experiment
 from rwp_jax.reproduce.reproduce import reproduce
-from rwp_jax.reproduce.run_list import make_plan, parse_override
+from rwp_jax.reproduce.run_list import list_runs, parse_override
 from rwp_jax.runs import layout
 from rwp_jax.runs.layout import COLUMNS
 from rwp_jax.training import self_training
@@ -133,7 +133,7 @@ def write_runs(name, path, seeds=2):
     """All runs of an experiment as if trained, with random figures; returns them by label."""
     rng = np.random.default_rng(0)
     found = {}
-    for run in make_plan(make_experiment(name, "digits"), seeds, [], path, load_config):
+    for run in list_runs(make_experiment(name, "digits"), seeds, [], path, load_config):
         pgd, validation, train = rng.uniform(0.2, 0.8, (3, 3))
         epochs = {"best": int(pgd.argmax()), "best_by_validation": int(validation.argmax())}
         splits = {"validation_pgd_accuracy": validation, "train_pgd_accuracy": train}
@@ -233,7 +233,7 @@ def test_published_curves_stand_beside_learning_curves_alone(tmp_path, epochs_of
 def test_the_short_scale_has_the_rows_of_l_inf(tmp_path, epochs_of_three):
     overrides = ["dtype=float32"]  # bfloat16 and these tests' float64 exclude each other
     settings = list(map(parse_override, overrides))
-    plan = make_plan(make_experiment("table1", "short"), 1, settings, tmp_path, load_config)
+    plan = list_runs(make_experiment("table1", "short"), 1, settings, tmp_path, load_config)
     names = ["cifar10_at", "cifar10_at_awp", "cifar10_at_rwp"]
     assert [run.name for run in plan] == [f"short_{name}_seed0" for name in names]
     assert {run.config.epochs for run in plan} == {40}
@@ -304,7 +304,7 @@ def test_more_jobs_than_cores(small, tmp_path):
     ],
 )
 def test_a_run_that_crashes_is_no_run_that_diverged(code, raised, message, tmp_path):
-    (run, *_) = make_plan(make_experiment("fig1a", "digits"), 1, [], tmp_path, load_config)
+    (run, *_) = list_runs(make_experiment("fig1a", "digits"), 1, [], tmp_path, load_config)
     run = run._replace(name="digits_at_gamma0.02_seed0")
     run = run._replace(directory=tmp_path / run.name)
     assert jobs.log_of(run).name == "digits_at_gamma0.02_seed0.log"

@@ -13,7 +13,7 @@ def load_config(name):
 
 def make(path, *overrides, seeds=1):
     settings = [run_list.parse_override(text) for text in overrides]
-    return run_list.make_plan(
+    return run_list.list_runs(
         make_experiment("fig2c", "digits"), seeds, settings, path, load_config
     )
 

@@ -197,6 +197,17 @@ def test_the_gate_is_strict_above_and_has_no_bound_at_zero():
         ({"name": "rwp", "gamma": -1.0}, "gamma=-1.0 must be in"),
         ({"name": "rwp", "gamma": float("nan")}, "gamma=nan must be in"),
         ({"name": "rwp", "c_min": -0.1}, "c_min=-0.1 must be in"),
+        (
+            {"name": "awp", "gamma": 0.1, "mask": "all"},
+            "mask='all' must be a tree of True and False",
+        ),
+        ({"name": "awp", "gamma": 0.1, "mask": None}, "mask=None must be a tree"),
+        ({"name": "awp", "gamma": ""}, "gamma='' must be in"),
+        ({"name": "awp", "gamma": False}, "gamma=False must be in"),
+        ({"name": "rwp", "gamma": 0.1, "steps": ""}, "steps='' must be an integer"),
+        ({"name": "rwp", "gamma": 0.1, "steps": 2**40}, "steps=.* and below 2.31"),
+        ({"name": "awp", "gamma": 0.1, "lsc_low": "a"}, "lsc_low='a' must be in"),
+        ({"name": "awp", "gamma": 0.1, "lsc_high": None}, "lsc_high=None must be in"),
         ({"name": "rwp", "steps": -1}, "steps=-1 must be an integer of at least 0"),
         ({"name": "rwp", "accumulate": "sum"}, "accumulate='sum' must be one of reference, paper"),
         ({"name": "awp", "lsc_low": 2.0, "lsc_high": 1.0}, "must satisfy 0 <= lsc_low <= lsc_high"),
@@ -276,13 +287,33 @@ def test_a_mask_says_what_is_perturbed_and_what_enters_the_norms(name, given):
         (losses, {"gate_loss": lambda loss, aux: loss[:3]}, "gate_loss= gives 3 losses for 12"),
         (lambda p: p["b"], {"params": {"b": np.ones(2)}}, "mask= perturbs no tensor of params"),
         (losses, {"mask": {"w": True}}, "mask= must have the structure of params"),
+        (
+            losses,
+            {"mask": {"w": "no", "u": True, "b": True}},
+            "mask= has 'no' for w, must have True or False",
+        ),
+        (lambda p: losses(p)[0][:0], {}, "per_example= gives no loss: the batch is empty"),
+        (3, {}, "per_example=3 must be a function"),
+        (losses, {"gate_loss": 3}, "gate_loss=3 must be a function"),
+        (losses, {"max_steps": 1.5}, "max_steps=1.5 must be an integer of at least 0"),
+        (losses, {"max_steps": -1}, "max_steps=-1 must be an integer of at least 0"),
+        (
+            losses,
+            {"gradient_dtype": "int8"},
+            "gradient_dtype='int8' must be '' .their own. or 'bfloat16'",
+        ),
+        (
+            losses,
+            {"params": {"w": "x"}},
+            "params= holds a str in w, must hold floating-point arrays",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused(per_example, settings, message):
     perturbation = make_weight_perturbation(
         "rwp", 0.1, 1, **{k: v for k, v in settings.items() if k == "mask"}
     )
-    keywords = {k: v for k, v in settings.items() if k == "gate_loss"}
+    keywords = {k: v for k, v in settings.items() if k not in ("mask", "params")}
     with pytest.raises(InputError, match=message):
         perturb_and_differentiate(
             per_example, settings.get("params", PARAMS), perturbation, **keywords

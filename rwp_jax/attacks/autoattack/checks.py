@@ -41,10 +41,10 @@ def check_epsilon(epsilon: float, norm: str) -> float:
     return check_number("epsilon", epsilon, accepted, fits)
 
 
-def check_precision(precision: str) -> None:
+def check_matmul_precision(precision: str) -> None:
     """Raises InputError for what jax.default_matmul_precision does not know."""
     try:
-        with jax.default_matmul_precision(precision):
+        with jax.default_matmul_precision(str(precision)):
             pass
     except Exception:
         raise InputError(

@@ -223,7 +223,7 @@ def autoattack(
     if batch_size is None:
         batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
     batch_size = check_integer("batch_size", batch_size, 1)
-    checks.check_precision(precision)
+    checks.check_matmul_precision(precision)
     path = None if state_path is None else check_path("state_path", state_path)
     if path and not path.absolute().parent.is_dir():
         raise InputError(f"state_path={path}: there is no such directory")
