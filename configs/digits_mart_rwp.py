@@ -2,9 +2,9 @@
 
     python main.py --config configs/digits_mart_rwp.py
 
-MART's loss is larger than AT's by a margin and a KL: 2.41 where all classes are as likely, AT's 2.30 there, and
-c_min = 1.8 is as much larger than AT's 1.7. It lets 9 of the 64 examples of a batch through in the first epoch
-that perturbs, 54 in the last.
+MART's loss is larger than AT's by a margin and a KL: where all classes are as likely it is 2.41, AT's is
+2.30. c_min = 1.8 is as much larger than AT's 1.7. It lets 9 of the 64 examples of a batch through in the
+first epoch that perturbs, 54 in the last.
 
 Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy in %
 97.2 / 75.8 best, 97.2 / 75.0 last. Eight minutes on 2 CPU cores, beside other jobs.

@@ -1,0 +1,87 @@
+"""AutoAttack that was killed, and continues."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from rwp_jax.attacks.autoattack import (
+    ApgdCE,
+    FabT,
+    Square,
+    autoattack,
+)
+from tests.attacks.small_networks import images, labels, network
+
+
+class Killed(Exception):
+    pass
+
+
+def test_continues_after_a_kill(tmp_path, monkeypatch):
+    """Killed again and again, it ends with the same images, and repeats no attack."""
+    monkeypatch.setattr("rwp_jax.attacks.autoattack.state.SAVE_SECONDS", 0)
+    logits_fn, x = network(), images(30)
+    y = labels(logits_fn, x, 2)
+    attacks = (ApgdCE(steps=10), FabT(targets=2, steps=5), Square(queries=1500))
+    run = functools.partial(
+        autoattack, logits_fn, x, y, "Linf", 0.05, "custom", attacks=attacks, batch_size=8
+    )
+    whole, path, kills = run(), tmp_path / "state.npz", 0
+
+    def killer():
+        seen = []
+
+        def progress(moment):
+            seen.append(moment)
+            if len(seen) == 3:
+                raise Killed
+
+        return progress
+
+    while True:
+        try:
+            parts = run(state_path=path, progress=killer())
+            break
+        except Killed:
+            kills += 1
+    assert kills > 3
+    np.testing.assert_array_equal(whole.x_adv, parts.x_adv)
+    for name in whole.robust_after:
+        np.testing.assert_array_equal(whole.robust_after[name], parts.robust_after[name])
+    again = run(state_path=path, progress=lambda moment: pytest.fail("was finished"))
+    np.testing.assert_array_equal(whole.x_adv, again.x_adv)
+
+
+def test_the_state_of_something_else_is_refused(tmp_path):
+    logits_fn, x = network(), images(6)
+    y = labels(logits_fn, x)
+    path = tmp_path / "state.npz"
+    attacks = (ApgdCE(steps=3),)
+    run = functools.partial(autoattack, version="custom", attacks=attacks, state_path=path)
+    run(logits_fn, x, y)
+    for arguments, about in (
+        ((network(1), x, labels(network(1), x)), "other labels"),
+        ((network(1), x, y), "other network"),
+        ((logits_fn, 1 - x, y), "other images"),
+        ((logits_fn, x, y, "L2"), "other norm"),
+        ((logits_fn, x, y, "Linf", 0.2), "other epsilon"),
+    ):
+        with pytest.raises(ValueError, match=about):
+            run(*arguments)
+    with pytest.raises(ValueError, match="other attacks"):
+        autoattack(logits_fn, x, y, state_path=path)
+    with pytest.raises(ValueError, match="other network"):  # the same logits, but no gradient
+        run(lambda z: logits_fn(jax.lax.stop_gradient(z)), x, y)
+    with pytest.raises(ValueError, match="other precision"):
+        run(logits_fn, x, y, precision="default")
+    arrays = dict(np.load(path))
+    for lost in ("figures", "x_adv", "robust_after", "broken", "identity"):
+        np.savez(path, **{name: a for name, a in arrays.items() if name != lost})
+        with pytest.raises(ValueError, match="is no state of AutoAttack"):
+            run(logits_fn, x, y)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is no state of AutoAttack"):
+        run(logits_fn, x, y)
+    assert path.read_bytes() == b"nothing"

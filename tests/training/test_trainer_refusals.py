@@ -1,0 +1,73 @@
+"""What is wrong with a config is said before anything is compiled or written."""
+
+import pytest
+
+from rwp_jax.errors import InputError
+from rwp_jax.training import trainer
+from tests.small import write_two_classes
+from tests.training.test_trainer import small_config
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", train=50, test=20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.name": "vgg"}, "config.model.name='vgg'"),
+        ({"objective.name": "tart"}, "config.objective.name='tart' must be one of natural, at"),
+        ({"objective.beta": -1.0}, r"config.objective.beta=-1.0 must be in \[0, inf\)"),
+        (
+            {"objective.name": "rst", "attack.bn": "eval"},
+            "config.objective.name='rst' needs extra data",
+        ),
+        ({"objective.name": "trades"}, "config.attack.bn='train' must be one of eval, batch for"),
+        ({"extra_data.unlabeled_fraction": 1.0}, "unlabeled_fraction=1.0 must be in .* labelled"),
+        ({"extra_data.weight": -1.0}, "config.extra_data.weight=-1.0 must be in"),
+        ({"extra_data.path": "nowhere.npz"}, "config.extra_data.path='nowhere.npz' is no file"),
+        ({"attack.variant": "cw"}, "config.attack.variant='cw' must be one of madry, trades"),
+        ({"data.labeled_examples": 49}, "config.data.labeled_examples=49 must be 0 .* 48"),
+        ({"data.svhn_extra": True}, "config.data.svhn_extra=True is for svhn_cropped"),
+        ({"data.name": "digits"}, "config.data.path=.* is for npz, not config.data.name='digits'"),
+        ({"data.name": "mnist", "data.path": ""}, "config.data.name='mnist' must be one of"),
+        ({"threat.norm": "l1"}, "config.threat.norm='l1' must be one of l_inf, l_2"),
+        ({"threat.epsilon": -0.1}, "config.threat.epsilon=-0.1"),
+        ({"weight_perturbation.gamma": -1.0}, "gamma=-1.0"),
+        ({"weight_perturbation.c_min": float("nan")}, "c_min=nan"),
+        ({"weight_perturbation.steps": -1}, "steps=-1"),
+        ({"weight_perturbation.start_epoch": -1}, "config.weight_perturbation.start_epoch=-1"),
+        ({"weight_perturbation.steps": 2**31}, "steps=2147483648 must be at least 0 and below"),
+        ({"attack.steps": -1}, "config.attack.steps=-1 must be at least 0"),
+        ({"attack.bn": "none"}, "config.attack.bn='none' must be one of train, batch, eval"),
+        ({"attack.step_size": float("inf")}, "config.attack.step_size=inf"),
+        ({"batch_size": 12}, "config.batch_size=12 must be a positive multiple .* 8"),
+        ({"batch_size": 64}, "config.batch_size=64 is larger than the training set of 50 images"),
+        ({"evaluation.batch_size": 0}, "config.evaluation.batch_size=0"),
+        ({"dtype": "float16"}, "config.dtype='float16' must be one of"),
+        ({"parallel": "jit"}, "config.parallel='jit' must be one of pmap, shard_map"),
+        ({"epochs": 0}, "config.epochs=0 must be at least 1"),
+        ({"evaluation.every": 0}, "config.evaluation.every=0 must be at least 1"),
+        ({"data.train_examples": -1}, "config.data.train_examples=-1 must be at least 0"),
+        ({"data.train_examples": 49}, "config.data.train_examples=49 must be 0 .* 48"),
+        ({"seed": -1}, "config.seed=-1 must be at least 0"),
+        ({"optimizer.learning_rate": 0.0}, "config.optimizer.learning_rate=0.0"),
+        ({"optimizer.learning_rate": 1e39}, "optimizer.learning_rate=.* must be within 3.4e.38"),
+        ({"optimizer.momentum": 1.0}, "config.optimizer.momentum=1.0"),
+        ({"optimizer.schedule": "linear"}, "config.optimizer.schedule='linear'"),
+        ({"model.mean": (0.1, 0.2)}, "config.model.std= has 0 channels, mean= has 2: both or none"),
+        (
+            {"model.mean": (0.1, 0.2), "model.std": (1.0, 1.0)},
+            "one entry for each of the images' 1",
+        ),
+        ({"model.mean": (0.1,), "model.std": (0.0,)}, "std=.* positive"),
+        ({"model.mean": ("a",), "model.std": (1.0,)}, "config.model.mean=.* tuple of numbers"),
+        ({"augment.padding": 8}, "config.augment.padding=8 must be smaller"),
+    ],
+)
+def test_refusals_come_before_anything_is_written(npz, tmp_path, changes, message):
+    directory = tmp_path / "run"
+    with pytest.raises(InputError, match=message) as error:
+        trainer.train(small_config(**({"data.path": npz} | changes)), directory)
+    assert "\n" not in str(error.value) and not directory.exists()
