@@ -3,6 +3,8 @@
 import pathlib
 from collections.abc import Callable, Sequence
 
+import jax
+
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import table2
 from rwp_jax.hardware import cost
@@ -109,6 +111,8 @@ def reproduce(
             diverged.append(run.name)
         except layout.InUse as error:
             print(f"{run.name} is left to another process: {error}", flush=True)
+        # A run's programs take thousands of memory mappings, of which Linux allows a process 65,530.
+        jax.clear_caches()
     if any(run.finished for run in runs):
         write_report(wanted, runs, directory / f"{name}_{scale}", overrides, published)
     elif not diverged:
