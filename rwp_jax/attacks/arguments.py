@@ -1,5 +1,6 @@
 """Checks of the arguments that attacks have in common."""
 
+import contextlib
 import operator
 
 import jax
@@ -17,17 +18,15 @@ def is_known(value) -> bool:
 def as_arrays(x, y) -> tuple[jax.Array, jax.Array]:
     """Arrays of JAX from what can be made one; raises InputError."""
     try:
-        if (
-            is_known(y)
-            and np.asarray(y).dtype.kind in "iu"
-            and np.asarray(y).max(initial=0) >= 2**31
-        ):
-            raise InputError("y= has labels of 2^31 and more, must have classes from 0 on")
-        return jnp.asarray(x), jnp.asarray(y)
-    except InputError:
-        raise
+        labels = np.asarray(y) if is_known(y) else None
+        # JAX would wrap them round to classes that exist.
+        wide = labels is not None and labels.dtype.kind in "iu" and labels.max(initial=0) >= 2**31
+        arrays = None if wide else (jnp.asarray(x), jnp.asarray(y))
     except (TypeError, ValueError) as error:
         raise InputError(f"x= and y= must be arrays: {first_line(error)}") from None
+    if arrays is None:
+        raise InputError("y= has labels of 2^31 and more, must have classes from 0 on")
+    return arrays
 
 
 def check_images(x, y) -> None:
@@ -81,24 +80,42 @@ def check_key(key) -> jax.Array:
         raise InputError(f"key={described} must be one seed or one random key of JAX") from None
 
 
-def check_logits_fn(logits_fn, x) -> int:
-    """The number of classes; raises InputError where logits_fn gives no logits of these images."""
+@contextlib.contextmanager
+def logits_fn_named(image_shape: tuple[int, ...], arguments: str = "(images)"):
+    """Within it, whatever the user's logits_fn raises is an InputError that names logits_fn."""
     try:
-        logits = jax.eval_shape(logits_fn, x)
+        yield
     except Exception as error:  # whatever the user's function raises
-        described = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
-            f"logits_fn(images) fails on images {list(x.shape)}: {described}"
+            f"logits_fn{arguments} fails on images {list(image_shape)}: "
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
-    is_array = isinstance(logits, jax.ShapeDtypeStruct)
-    given = f"{logits.dtype}{list(logits.shape)}" if is_array else f"a {type(logits).__name__}"
-    fits = is_array and logits.ndim == 2 and logits.shape[0] == len(x)
-    if not fits or logits.shape[1] < 2 or not jnp.issubdtype(logits.dtype, jnp.floating):
+
+
+def check_logits(logits, image_shape: tuple[int, ...]) -> int:
+    """The number of classes; raises InputError unless `logits` is the shape of these images' logits."""
+    is_array = hasattr(logits, "shape") and hasattr(logits, "dtype")
+    fits = (
+        is_array
+        and len(logits.shape) == 2
+        and logits.shape[0] == image_shape[0]
+        and logits.shape[1] >= 2
+        and jnp.issubdtype(logits.dtype, jnp.floating)
+    )
+    if not fits:
+        given = f"{logits.dtype}{list(logits.shape)}" if is_array else f"a {type(logits).__name__}"
         raise InputError(
-            f"logits_fn returns {given} for images {list(x.shape)}: it must return floating-point logits "
-            "[B, classes] with two classes at least"
+            f"logits_fn returns {given} for images {list(image_shape)}: it must return floating-point "
+            "logits [B, classes] with two classes at least"
         )
     return logits.shape[1]
+
+
+def check_logits_fn(logits_fn, x) -> int:
+    """The number of classes; raises InputError where logits_fn gives no logits of these images."""
+    with logits_fn_named(x.shape):
+        logits = jax.eval_shape(logits_fn, x)
+    return check_logits(logits, x.shape)
 
 
 def check_losses(name: str, losses, batch_size: int) -> None:

@@ -21,6 +21,7 @@ from jax import lax
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.models.modules import Functions, linen_functions, nnx_functions
+from rwp_jax.models.moving_averages import find_decays
 
 
 def from_linen(make_module: Callable[..., linen.Module]) -> Callable[..., Classifier]:
@@ -140,44 +141,11 @@ def _build(
     def decays(image_shape):
         """How much of each running statistic a forward leaves, as numbers."""
         with jax.ensure_compile_time_eval():
-            fill = lambda tree, value: jax.tree.map(
-                lambda s: jnp.full(s.shape, value, s.dtype), tree
-            )
-            params, batch_stats = shapes(image_shape)
-            run = jax.jit(alone.train)
+            variables = shapes(image_shape)
             images = np.zeros((2, *image_shape), param_dtype)
-            first = lambda: alone.train(fill(params, 1), fill(batch_stats, 0), images)[0]
-            check_logits("training", first, image_shape)
-            # Weights and images of zero have moments of zero: what is left of a statistic is the decay.
-            # A module that divides a weight by its norm gives NaN there; its weights are one.
-            for weight in (0, 1):
-                weights, stats = fill(params, weight), [fill(batch_stats, v) for v in (0, 1, 2)]
-                at = jax.device_get([run(weights, before, images)[1] for before in stats])
-                if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(at)):
-                    break
-            check_uses_batch_moments(run, params, batch_stats, images)
-        decay = jax.tree.map(lambda zero, one: one - zero, *at[:2])
-        straight = jax.tree.map(lambda zero, one, two: np.allclose(two - one, one - zero), *at)
-        if not all(jax.tree.leaves(straight)):
-            raise InputError(
-                f"make_module={name}: its running statistics are no moving averages of batch moments"
-            )
-        return decay
-
-    def check_uses_batch_moments(run, params, batch_stats, images):
-        """Raises InputError where running statistics, zero here while training, enter the logits."""
-        draw = np.random.default_rng(0).standard_normal
-        drawn = lambda s: np.asarray(draw(s.shape), s.dtype)
-        params, images = jax.tree.map(drawn, params), drawn(images)
-        filled = lambda value: jax.tree.map(
-            lambda s: jnp.full(s.shape, value, s.dtype), batch_stats
-        )
-        one, two = (np.asarray(run(params, filled(value), images)[0]) for value in (1, 2))
-        if not np.array_equal(one, two, equal_nan=True):
-            raise InputError(
-                f"make_module={name}: its logits while training depend on its running statistics; "
-                "BatchNorm must normalise by the batch's moments there (use_running_average=not train)"
-            )
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), variables)
+            check_logits("training", lambda: alone.train(*zeros, images)[0], image_shape)
+            return find_decays(alone.train, *variables, images, name)
 
     def train(params, images):
         image_shape = images.shape[1:]

@@ -1,7 +1,6 @@
 """From a config to the parts of a run, with every value checked before anything is compiled."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -136,14 +135,12 @@ def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) 
             f"{config.batch_size} is less than one extra example a batch"
         )
     height, width, channels = image_shape
-    mean, std = (tuple(config.model[key]) for key in ("mean", "std"))
-    if len(mean) != len(std) or len(mean) not in (0, channels):
+    mean = config.model.mean
+    if len(mean) not in (0, channels):
         raise InputError(
-            f"config.model.mean={mean} and std={std} must have one entry for each of the images' "
+            f"config.model.mean={tuple(mean)} and std must have one entry for each of the images' "
             f"{channels} channels, or both be ()"
         )
-    if not all(0 < value < math.inf for value in std) or not all(map(math.isfinite, mean)):
-        raise InputError(f"config.model.mean={mean} must be finite and std={std} positive")
     if config.augment.padding >= min(height, width):
         raise InputError(
             f"config.augment.padding={config.augment.padding} must be smaller than the images, "

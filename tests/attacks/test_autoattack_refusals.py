@@ -30,7 +30,7 @@ from tests.attacks.small_networks import images, labels, network, quick
         ({"y": np.zeros(4)}, "y= is float64"),
         ({"y": np.array([0, 1, 2, -1])}, r"labels in \[-1, 2\]"),
         ({"y": np.array([0, 1, 2, 5])}, "labels up to 5, and logits_fn tells 5 classes apart"),
-        ({"logits_fn": lambda x: x.sum((1, 2, 3))}, r"returns float32\[2\] for two images"),
+        ({"logits_fn": lambda x: x.sum((1, 2, 3))}, r"returns float32\[2\] for images"),
         (
             {"logits_fn": lambda x: x.reshape(1, -1)},
             r"must return floating-point logits \[B, classes\]",
@@ -71,7 +71,10 @@ from tests.attacks.small_networks import images, labels, network, quick
         ({"version": ["standard"]}, "must be one of standard"),
         ({"version": "custom", "attacks": 5}, "5 must be one of apgd-ce"),
         ({"logits_fn": None}, r"logits_fn\(images\) fails on images .* TypeError"),
-        ({"logits_fn": lambda x: [x.reshape(len(x), -1)]}, "returns a list, must return an array"),
+        (
+            {"logits_fn": lambda x: [x.reshape(len(x), -1)]},
+            r"returns a list for images .*: it must return",
+        ),
         ({"logits_fn": lambda x: np.asarray(x).reshape(len(x), -1)}, "fails on images"),
         ({"randomized": True}, r"logits_fn\(images, key\) fails on images"),
         ({"state_path": "nowhere/state.npz"}, "there is no such directory"),

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.attacks.arguments import check_logits, logits_fn_named
 from rwp_jax.models.program import digest
 
 
@@ -59,7 +59,7 @@ def make_model(
     def takes_key(images, key):
         logits = logits_fn(images, key) if randomized else logits_fn(images)
         if not isinstance(logits, jax.Array | np.ndarray):
-            raise TypeError(f"it returns a {type(logits).__name__}, must return an array")
+            check_logits(logits, images.shape)
         return logits
 
     def trace(images, key):
@@ -76,29 +76,11 @@ def make_model(
         return logits.astype(images.dtype)
 
     images_of = lambda count: jax.ShapeDtypeStruct((count, *image_shape), jnp.float32)
-    try:
+    with logits_fn_named((2, *image_shape), "(images, key)" if randomized else "(images)"):
         probe, other = (trace(images_of(count), None) for count in (2, 3))
-    except Exception as error:  # whatever the user's function raises
-        described = f"{type(error).__name__}: {first_line(error)}"
-        arguments = "(images, key)" if randomized else "(images)"
-        raise InputError(
-            f"logits_fn{arguments} fails on images {[2, *image_shape]}: {described}"
-        ) from error
-    outputs = probe.out_avals
-    described = ", ".join(f"{o.dtype}{list(o.shape)}" for o in outputs)
-    if (
-        len(outputs) != 1
-        or outputs[0].ndim != 2
-        or outputs[0].shape[0] != 2
-        or outputs[0].shape[1] < 2
-        or not jnp.issubdtype(outputs[0].dtype, jnp.floating)
-    ):
-        raise InputError(
-            f"logits_fn returns {described} for two images: it must return floating-point logits "
-            "[B, classes] with two classes at least"
-        )
+    num_classes = check_logits(probe.out_avals[0], (2, *image_shape))
     # Constants that depend on the number of images are no weights.
     platform = platform or jax.default_backend()
     hoist = platform != "cpu" and same_arrays(probe.consts, other.consts)
     weights = probe.consts if hoist else ()
-    return Model(weights, apply, outputs[0].shape[1], randomized, digest(probe))
+    return Model(weights, apply, num_classes, randomized, digest(probe))
