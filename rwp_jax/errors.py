@@ -1,4 +1,7 @@
-"""The exception for mistakes of the user: the command line prints it as a single line and exits with 2."""
+"""Mistakes of the user: the exception, checks that raise it, and how the command line says it.
+
+The command line prints one line and exits with 2.
+"""
 
 import contextlib
 import importlib.util
@@ -8,7 +11,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 # The distributions behind these names come with the extra `train`.
@@ -69,6 +72,12 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
 
 
+def shown(value: Any) -> str:
+    """A value in a message of one line: its repr, cut where it is long or has several lines."""
+    first, *others = repr(value).splitlines() or [""]
+    return f"{first[:80]}..." if others or len(first) > 80 else first
+
+
 def check_number(name: str, value: Any, accepted: str, holds: Callable[[float], bool]) -> float:
     """The value of an argument as a float; raises InputError unless it is a number that `holds`."""
     _check_known(name, value)
@@ -77,7 +86,7 @@ def check_number(name: str, value: Any, accepted: str, holds: Callable[[float], 
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if math.isnan(number) or not holds(number):
-        raise InputError(f"{name}={value!r} must be {accepted}")
+        raise InputError(f"{name}={shown(value)} must be {accepted}")
     return number
 
 
@@ -90,28 +99,48 @@ def check_integer(name: str, value: Any, least: int) -> int:
         number = least - 1
     if number < least or number >= 2**31 or _is_bool(value):
         below = " and below 2^31" if number >= 2**31 else ""
-        raise InputError(f"{name}={value!r} must be an integer of at least {least}{below}")
+        raise InputError(f"{name}={shown(value)} must be an integer of at least {least}{below}")
     return number
 
 
 def check_path(name: str, value: Any) -> pathlib.Path:
     """The value of an argument as a path; raises InputError where it is none."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise InputError(f"{name}={value!r} must be a path")
+        raise InputError(f"{name}={shown(value)} must be a path")
     return pathlib.Path(value)
 
 
-def as_flags(error: Exception, flags: Container[str]) -> str:
-    """The message of an error, with `--name` for each `name=` that is a flag here."""
-    # A key of the config is named as in its file, `config.epochs=`: only those given on the line are flags.
+def as_flags(error: Exception, flags: Mapping[str, Any]) -> str:
+    """The message of an error, with `--name` for each `name=` that is a flag here.
+
+    A key of the config is named as in its file, `config.epochs=`: only those given on the line are flags.
+    What the user gave, such as the file epoch=9.ckpt, stays as it is, and so does a quoted call, f(mode=3).
+
+    Args:
+      error: whose message names arguments.
+      flags: values by name.
+    """
 
     def flag(match: re.Match) -> str:
-        if match[1] not in flags:
+        name, text = match[match.lastindex or 1], match.string
+        bare = match.end() == len(text) or text[match.end()] in " :;,)"
+        called = not bare and match.start() and text[match.start() - 1] == "("
+        if name not in flags or called:
             return match[0]
-        bare = match.end() == len(match.string) or match.string[match.end()] in " :;,)"
-        return f"--{match[1]}" if bare else f"--{match[1]}="
+        return f"--{name}" if bare else f"--{name}="
 
-    return re.sub(r"(?<![\w.-])(\w+)=", flag, str(error))
+    values = [
+        v for given in flags.values() for v in (given if isinstance(given, list) else [given])
+    ]
+    verbatim = {re.escape(str(value)) for value in values if "=" in str(value)}
+    longest_first = sorted(verbatim, key=len, reverse=True)
+    named = r"(?<![\w.-])(\w+)="
+    pattern = "|".join([f"(?P<verbatim>{'|'.join(longest_first)})", named] if verbatim else [named])
+    return re.sub(
+        pattern,
+        lambda match: match[0] if match.groupdict().get("verbatim") else flag(match),
+        str(error),
+    )
 
 
 def first_line(error: Exception) -> str:

@@ -4,10 +4,12 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from numpy.typing import ArrayLike
 
 from rwp_jax.errors import InputError
@@ -16,14 +18,14 @@ PARTIAL = ".partial"
 _SEAL = "sha256"  # key of a record's own digest
 
 
-def check_free(flag: str, path: pathlib.Path) -> None:
-    """Raises InputError, which names the flag, unless a file can be made at `path`."""
+def check_free(name: str, path: pathlib.Path) -> None:
+    """Raises InputError, which names the argument, unless a file can be made at `path`."""
     if path.exists():
-        raise InputError(f"{flag}={path} exists already")
+        raise InputError(f"{name}={path} exists already")
     if not path.absolute().parent.is_dir():
-        raise InputError(f"{flag}={path}: there is no directory {path.parent}")
+        raise InputError(f"{name}={path}: there is no directory {path.parent}")
     if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
-        raise InputError(f"{flag}={path}: no permission to write in {path.parent}")
+        raise InputError(f"{name}={path}: no permission to write in {path.parent}")
 
 
 def partial_of(path: pathlib.Path) -> pathlib.Path:
@@ -51,6 +53,14 @@ def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray], *, compressed=F
 def raw_bytes(array: ArrayLike) -> memoryview:
     """The bytes of an array, of whatever dtype, in C order; a view where they lie so."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def program_digest(program: ClosedJaxpr) -> str:
+    """SHA-256 of a traced function: of its operations and the arrays that they close over."""
+    content = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)).encode())
+    for value in program.consts:
+        content.update(raw_bytes(value))
+    return content.hexdigest()
 
 
 def array_digests(tree) -> dict[str, str]:

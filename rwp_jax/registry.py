@@ -128,10 +128,14 @@ def _import(origin: Origin) -> None:
         raise ImportError("it is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.path.append(str(recorded.parent))  # modules beside it, which it may need later too
+    beside = str(recorded.parent)  # modules that it may need, later too
+    added = beside not in sys.path
+    if added:
+        sys.path.append(beside)
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
-        sys.path.remove(str(recorded.parent))
+        if added:
+            sys.path.remove(beside)
         raise

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import subprocess
 import sys
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -113,11 +114,12 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
         ({"x": X * 255}, r"x= must have pixels in \[0, 1\], they are in"),
         ({"x": np.where(X > 0.9, np.nan, X)}, "x= must have pixels .* some are NaN"),
         ({"x": np.uint8(X)}, "x= is uint8, must be floating-point"),
-        ({"x": X[:0], "y": Y[:0]}, r"x= is \[0, 4, 4, 1\], must be images .* one at least"),
+        ({"x": X[:0], "y": Y[:0]}, r"x= is \[0, 4, 4, 1\], must be images .* at least one"),
         ({"x": "images"}, "x= and y= must be arrays"),
         ({"logits_fn": lambda x: logits_fn(x) * np.nan}, "logits_fn has NaN or infinite logits"),
         ({"logits_fn": lambda x: jnp.sqrt(logits_fn(x) * 0)}, "logits_fn has NaN .* gradients"),
-        ({"y": Y + 2**32}, r"y= has labels of 2\^31 and more"),
+        ({"y": Y - 2**32}, "y= has labels that need more than 32 bits"),
+        ({"y": Y + 2**32}, r"y= has labels that need more than 32 bits"),
         (
             {"loss": lambda logits, y: logits.argmax(-1)},
             "loss= gives int64.6., must give a loss of",
@@ -144,7 +146,10 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
         ({"step_size": float("nan")}, "step_size=nan must be in"),
         ({"steps": -1}, "steps=-1 must be an integer of at least 0"),
         ({"steps": 2.5}, "steps=2.5 must be an integer of at least 0"),
-        ({"y": Y + 1}, r"y= has labels in \[1, 3\], must have classes .* in \[0, 3\)"),
+        ({"steps": np.ones((9, 9))}, r"steps=array\(\[\[1.*\.\.\. must be an integer"),
+        ({"loss": None}, "loss=None must be a function"),
+        ({"key": [[1], [1, 2]]}, r"key=\[\[1\], \[1, 2\]\] must be one seed"),
+        ({"y": Y + 1}, r"y= has labels in \[1, 3\], must be in \[0, 3\)"),
     ],
 )
 def test_pgd_names_the_argument(changes, message):
@@ -155,9 +160,55 @@ def test_pgd_names_the_argument(changes, message):
         rwp_jax.pgd(**(arguments | changes))
 
 
+def test_pgd_names_traced_numbers():
+    attack = jax.jit(
+        lambda steps: rwp_jax.pgd(
+            logits_fn, X, Y, rwp_jax.make_threat_model("l_inf", 0.1), steps=steps, step_size=0.1
+        )
+    )
+    with pytest.raises(InputError, match=r"steps= is float64\[\], must be an integer"):
+        attack(2.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("norm", ["l_inf", "l_2"])
+def test_numbers_of_numpy_and_traced_ones_widen_no_image(norm, dtype):
+    """A float64 epsilon or step_size is the number, whatever the dtype of the images."""
+    attack = lambda number, size: rwp_jax.pgd(
+        lambda x: logits_fn(x).astype(dtype),
+        jnp.asarray(X, dtype),
+        Y,
+        rwp_jax.make_threat_model(norm, number(0.125)),
+        steps=2,
+        step_size=size,
+    )
+    plain = attack(float, 0.0625)
+    others = [attack(np.float64, np.float64(0.0625)), attack(np.float32, np.float32(0.0625))]
+    others += [attack(Fraction, 0.0625), jax.jit(lambda size: attack(float, size))(0.0625)]
+    for other in others:
+        assert other.dtype == plain.dtype == dtype
+        np.testing.assert_allclose(np.float64(other), np.float64(plain), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda: rwp_jax.make_threat_model(np.array(["l_2", "l_inf"]), 0.1),
+            "^norm=array.* must be one of l_inf, l_2",
+        ),
+        (
+            lambda: rwp_jax.make_classifier("wrn-10-1", 10, axis_name=5),
+            "^axis_name=5 must be the name",
+        ),
+        (
+            lambda: rwp_jax.make_classifier("wrn-10-1", 10, mean=np.array(0.5)),
+            r"^mean=array\(0.5\) must be finite numbers, one of each channel",
+        ),
+        (
+            lambda: rwp_jax.make_weight_perturbation("awp", np.ones((3, 3))),
+            r"^gamma=array\(\[\[1., 1., 1.\],\.\.\. must be",
+        ),
         (lambda: rwp_jax.make_threat_model("l_inf", 8), r"^epsilon=8 must be in \[0, 1\]"),
         (lambda: rwp_jax.make_classifier("resnet", 10), "^name='resnet' is no known model"),
         (lambda: rwp_jax.make_objective("tades"), "^name='tades' must be one of"),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, first_line, shown
 
 
 def is_known(value) -> bool:
@@ -18,15 +18,20 @@ def is_known(value) -> bool:
 def as_arrays(x, y) -> tuple[jax.Array, jax.Array]:
     """Arrays of JAX from what can be made one; raises InputError."""
     try:
-        labels = np.asarray(y) if is_known(y) else None
-        # JAX would wrap them round to classes that exist.
-        wide = labels is not None and labels.dtype.kind in "iu" and labels.max(initial=0) >= 2**31
-        arrays = None if wide else (jnp.asarray(x), jnp.asarray(y))
+        labels = np.asarray(y) if is_known(y) else np.zeros(0, int)
+        arrays = None if _is_wide(labels) else (jnp.asarray(x), jnp.asarray(y))
     except (TypeError, ValueError) as error:
         raise InputError(f"x= and y= must be arrays: {first_line(error)}") from None
     if arrays is None:
-        raise InputError("y= has labels of 2^31 and more, must have classes from 0 on")
+        raise InputError("y= has labels that need more than 32 bits, must have classes from 0 on")
     return arrays
+
+
+def _is_wide(labels: np.ndarray) -> bool:
+    """Whether JAX, without x64, would wrap some labels round to others."""
+    if labels.dtype.kind not in "iu" or not labels.size:
+        return False
+    return labels.min() < -(2**31) or labels.max() >= 2**31
 
 
 def check_images(x, y) -> None:
@@ -37,7 +42,7 @@ def check_images(x, y) -> None:
       y: the same.
     """
     if x.ndim != 4 or not x.size:
-        raise InputError(f"x= is {list(x.shape)}, must be images [B, H, W, C], one at least")
+        raise InputError(f"x= is {list(x.shape)}, must be images [B, H, W, C], at least one")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"x= is {x.dtype}, must be floating-point images in [0, 1]")
     if is_known(x):
@@ -56,15 +61,16 @@ def check_classes(y, num_classes: int) -> None:
         low, high = int(np.asarray(y).min()), int(np.asarray(y).max())
         if low < 0 or high >= num_classes:
             raise InputError(
-                f"y= has labels in [{low}, {high}], must have classes of logits_fn, in [0, {num_classes})"
+                f"y= has labels in [{low}, {high}], must be in [0, {num_classes}), the classes of logits_fn"
             )
 
 
 def check_key(key) -> jax.Array:
     """A random key from a seed, which may be traced, or a key of either kind; raises InputError."""
-    described = f" of shape {list(np.shape(key))}" if np.shape(key) else f"{key!r}"
+    described = shown(key)
     try:
         dtype, shape = getattr(key, "dtype", None), np.shape(key)
+        described = f" of shape {list(shape)}" if shape else described
         if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
             made = key
         elif shape:
@@ -106,7 +112,7 @@ def check_logits(logits, image_shape: tuple[int, ...]) -> int:
         given = f"{logits.dtype}{list(logits.shape)}" if is_array else f"a {type(logits).__name__}"
         raise InputError(
             f"logits_fn returns {given} for images {list(image_shape)}: it must return floating-point "
-            "logits [B, classes] with two classes at least"
+            "logits [B, classes] of at least two classes"
         )
     return logits.shape[1]
 

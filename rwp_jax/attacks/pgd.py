@@ -9,7 +9,7 @@ from jax import lax
 
 from rwp_jax.attacks import arguments
 from rwp_jax.attacks.threat_model import ThreatModel
-from rwp_jax.errors import InputError, check_integer, check_number
+from rwp_jax.errors import InputError, check_integer, check_number, shown
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import Classifier
 
@@ -40,8 +40,8 @@ def pgd_steps(
     start,
     batch_stats,
     *,
-    step_size: float,
-    steps: int,
+    step_size: float | jax.Array,
+    steps: int | jax.Array,
     global_batch_size: int | None = None,
 ):
     """Maximises the mean loss over perturbations of x, from a given start, within a training step.
@@ -84,8 +84,8 @@ def pgd(
     y: jax.typing.ArrayLike,
     threat_model: ThreatModel,
     *,
-    steps: int,
-    step_size: float,
+    steps: int | jax.Array,
+    step_size: float | jax.Array,
     key: Any = 0,
     loss: Callable = cross_entropy,
 ) -> jax.Array:
@@ -98,8 +98,8 @@ def pgd(
       x: clean images [B, H, W, C], floating-point in [0, 1].
       y: labels [B], integers.
       threat_model: see `make_threat_model`.
-      steps: at least 0.
-      step_size: in pixels, in [0, 1), for L_inf; in L_2 norm, in [0, 1000), for L_2.
+      steps: at least 0; may be traced.
+      step_size: in pixels, in [0, 1), for L_inf; in L_2 norm, in [0, 1000), for L_2; may be traced.
       key: of the random start, a seed or a `jax.random.key`.
       loss: (logits, y) -> [B], what is maximised.
 
@@ -114,12 +114,19 @@ def pgd(
     arguments.check_classes(y, arguments.check_logits_fn(logits_fn, x))
     if not isinstance(threat_model, ThreatModel):
         raise InputError(f"threat_model={threat_model!r} must be made by make_threat_model")
-    if arguments.is_known(step_size):
-        # A step of 1 is the whole range of pixels; float16 overflows beyond 65,504.
+    if not callable(loss):
+        raise InputError(f"loss={shown(loss)} must be a function")
+    if not isinstance(step_size, jax.core.Tracer):
+        # 1 or 8 is a step in units of 1/255, for pixels in [0, 1]; float16 overflows beyond 65,504.
         largest = 1 if threat_model.norm == "l_inf" else 1000
-        check_number("step_size", step_size, f"in [0, {largest})", lambda size: 0 <= size < largest)
-    if arguments.is_known(steps):
-        check_integer("steps", steps, 0)
+        within = lambda size: 0 <= size < largest
+        step_size = check_number("step_size", step_size, f"in [0, {largest})", within)
+    else:
+        step_size = step_size.astype(x.dtype)  # of a wider dtype it would widen the images
+    if not isinstance(steps, jax.core.Tracer):
+        steps = check_integer("steps", steps, 0)
+    elif steps.shape or not jnp.issubdtype(steps.dtype, jnp.integer):
+        raise InputError(f"steps= is {steps.dtype}{list(steps.shape)}, must be an integer")
     key = arguments.check_key(key)
     arguments.check_losses("loss", jax.eval_shape(lambda: loss(logits_fn(x), y)), len(x))
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(x)))

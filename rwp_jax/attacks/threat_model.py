@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rwp_jax.errors import InputError, check_number
+from rwp_jax.errors import InputError, check_number, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,19 +126,19 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
 
     Args:
       norm: `l_inf` or `l_2`.
-      epsilon: radius; in [0, 1] for L_inf, in [0, 1000] for L_2.
+      epsilon: radius; in [0, 1] for L_inf, in [0, 1000] for L_2. Not traced.
       variant: whose details of start and projection, `madry` (uniform start; the AT scripts and every
         evaluation) or `trades` (TRADES and RST in training).
 
     Raises:
       InputError: for an unknown norm or variant or an epsilon outside its range.
     """
-    if norm not in NORMS:
-        raise InputError(f"norm={norm!r} must be one of {', '.join(NORMS)}")
-    if variant not in VARIANTS:
-        raise InputError(f"variant={variant!r} must be one of {', '.join(VARIANTS)}")
+    if not isinstance(norm, str) or norm not in NORMS:
+        raise InputError(f"norm={shown(norm)} must be one of {', '.join(NORMS)}")
+    if not isinstance(variant, str) or variant not in VARIANTS:
+        raise InputError(f"variant={shown(variant)} must be one of {', '.join(VARIANTS)}")
     # Beyond 1 the L_inf ball holds every image; for L_2 that is a matter of the image's size.
     largest = 1 if norm == "l_inf" else 1000
     accepted = f"in [0, {largest}] (pixels are in [0, 1]) for {norm}"
-    check_number("epsilon", epsilon, accepted, lambda radius: 0 <= radius <= largest)
+    epsilon = check_number("epsilon", epsilon, accepted, lambda radius: 0 <= radius <= largest)
     return _THREAT_MODELS[norm, variant](epsilon)

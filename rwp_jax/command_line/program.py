@@ -83,7 +83,7 @@ def main() -> None:
         InputError,
         OSError,
     ) as error:  # OSError: a directory that cannot be written to, a full disk
-        why = as_flags(error, absl_flags.FLAGS)
+        why = as_flags(error, absl_flags.FLAGS.flag_values_dict())
     except NonFiniteLoss as error:
         code, why = 1, error
     except Interrupted as error:

@@ -13,8 +13,6 @@ import numpy as np
 from rwp_jax.data import sources
 from rwp_jax.errors import InputError
 from rwp_jax.files import write_npz
-from rwp_jax.models.classifier import MODELS
-from rwp_jax.models.program import program_of
 from rwp_jax.runs.loaded import FinishedRun, load_run
 
 UNKNOWN = -1  # verdict of an example that was not attacked yet
@@ -60,8 +58,7 @@ def identity(subject: Subject) -> str:
     digest.update(np.ascontiguousarray(subject.images))
     digest.update(np.ascontiguousarray(subject.labels))
     config, run = subject.run.config, subject.run
-    if MODELS.origin(config.model.name):  # whose code may change
-        digest.update(program_of(run.classifier, run.image_shape).sha256.encode())
+    digest.update(run.code.encode())
     settings = [
         config.threat.to_dict(),
         config.evaluation.step_size,

@@ -33,6 +33,9 @@ def from_linen(make_module: Callable[..., linen.Module]) -> Callable[..., Classi
         The module is called as module(images, train=True or False), images [B, H, W, C], and returns
         logits [B, num_classes]. Its collections may be `params` and `batch_stats`.
 
+        While training it normalises by the batch's moments, draws no random numbers, and changes its
+        statistics as moving averages of moments, as linen.BatchNorm and nnx.BatchNorm do.
+
     Raises:
       InputError: when the network is built or first run, where the module is not so.
     """
@@ -47,6 +50,9 @@ def from_nnx(make_module: Callable[..., nnx.Module]) -> Callable[..., Classifier
         module class whose constructor takes these will do. The module is called as module(images), images
         [B, H, W, C], after module.train() or module.eval(), and returns logits [B, num_classes]. Its
         variables may be nnx.Param and nnx.BatchStat.
+
+        While training it normalises by the batch's moments, draws no random numbers, and changes its
+        statistics as moving averages of moments, as linen.BatchNorm and nnx.BatchNorm do.
 
     Raises:
       InputError: when the network is built or first run, where the module is not so.
@@ -103,8 +109,13 @@ def _build(
         """Within it, errors of the module in tracing, such as sizes that do not fit, name the module."""
         try:
             yield
-        except (TypeError, ValueError, flax_errors.ScopeParamShapeError) as error:
-            if isinstance(error, InputError) or "rng" in str(error).lower():
+        except flax_errors.InvalidRngError as error:
+            raise InputError(
+                f"make_module={name}: the module draws random numbers, as dropout does, which is not "
+                f"supported ({first_line(error)})"
+            ) from None
+        except (TypeError, ValueError, flax_errors.FlaxError) as error:
+            if isinstance(error, InputError):
                 raise
             sizes = ", ".join(map(str, image_shape))
             described = f"{type(error).__name__}: {first_line(error)}"
@@ -143,7 +154,7 @@ def _build(
         with jax.ensure_compile_time_eval():
             variables = shapes(image_shape)
             images = np.zeros((2, *image_shape), param_dtype)
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), variables)
+            zeros = jax.tree.map(jnp.zeros_like, variables)
             check_logits("training", lambda: alone.train(*zeros, images)[0], image_shape)
             return find_decays(alone.train, *variables, images, name)
 
@@ -155,17 +166,10 @@ def _build(
                 f"make_module={name}: axis_name={axis_name!r} needs a module that takes axis_name, for its "
                 "BatchNorm (or config.model.per_device_batch_norm=True)"
             )
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), batch_stats)
-        try:
+        zeros = jax.tree.map(jnp.zeros_like, batch_stats)
+        with sizes_named(image_shape):
             logits, increments = over.train(params, zeros, images)
             decay = jax.tree.map(jnp.asarray, decays(image_shape))
-        except (flax_errors.InvalidRngError, ValueError) as error:
-            if isinstance(error, InputError) or "rng" not in str(error).lower():
-                raise
-            raise InputError(
-                f"make_module={name}: the module draws random numbers while training, as dropout does, "
-                f"which is not supported ({str(error).splitlines()[0]})"
-            ) from None
         return logits.astype(param_dtype), (cast(increments), cast(decay))
 
     def evaluate(params, batch_stats, images):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.errors import InputError, check_integer, check_number, first_line
+from rwp_jax.errors import InputError, check_integer, check_number, first_line, shown
 from rwp_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -153,8 +153,8 @@ def _check_moments(mean, std) -> None:
     finite = ("finite numbers", math.isfinite)
     positive = ("finite positive numbers", lambda value: 0 < value < math.inf)
     for name, values, (accepted, holds) in (("mean", mean, finite), ("std", std, positive)):
-        if isinstance(values, str) or not hasattr(values, "__len__"):
-            raise InputError(f"{name}={values!r} must be {accepted}, one of each channel")
+        if isinstance(values, str) or len(np.shape(values)) != 1:
+            raise InputError(f"{name}={shown(values)} must be {accepted}, one of each channel")
         for value in values:
             check_number(name, value, accepted, holds)
     if len(mean) != len(std):
@@ -185,10 +185,12 @@ def make_classifier(
     """
     builder = _builder(name)
     check_integer("num_classes", num_classes, 1)
-    if dtype not in DTYPES:
-        raise InputError(f"dtype={dtype!r} must be one of {', '.join(DTYPES)}")
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise InputError(f"dtype={shown(dtype)} must be one of {', '.join(DTYPES)}")
     if dtype == "float64":
         require_x64("dtype='float64'")
+    if not isinstance(axis_name, str | None):
+        raise InputError(f"axis_name={shown(axis_name)} must be the name of a mapped axis, or None")
     _check_moments(mean, std)
     network = _built(name, builder, num_classes, dtype=dtype, axis_name=axis_name)
     param_dtype = _param_dtype(dtype)
@@ -198,11 +200,16 @@ def make_classifier(
             raise InputError(f"images= are {images.dtype}, must be floating-point in [0, 1]")
         images = images.astype(param_dtype)
         if len(mean):
+            if images.shape[-1] != len(mean):
+                raise InputError(
+                    f"images= have {images.shape[-1]} channels, mean= and std= have {len(mean)}"
+                )
             images = (images - np.asarray(mean, param_dtype)) / np.asarray(std, param_dtype)
         return images
 
+    init = jax.jit(network.init, static_argnums=1)
     return network._replace(
-        init=jax.jit(network.init, static_argnums=1),
+        init=lambda key, image_shape: init(key, tuple(image_shape)),
         train=lambda params, images: network.train(params, normalize(images)),
         eval=lambda params, batch_stats, images: network.eval(
             params, batch_stats, normalize(images)

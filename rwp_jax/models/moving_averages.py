@@ -38,24 +38,37 @@ def find_decays(train: Callable, params, batch_stats, images: np.ndarray, name: 
         at = jax.device_get([run(weights, before, images)[1] for before in stats])
         if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(at)):
             break
-    _check_uses_batch_moments(run, params, batch_stats, images, name)
     decays = jax.tree.map(lambda zero, one: one - zero, *at[:2])
     straight = jax.tree.map(lambda zero, one, two: np.allclose(two - one, one - zero), *at)
     if not all(jax.tree.leaves(straight)):
-        raise InputError(
-            f"make_module={name}: its running statistics are no moving averages of batch moments"
-        )
+        raise _no_moving_averages(name)
+    _check(run, decays, params, batch_stats, images, name)
     return decays
 
 
-def _check_uses_batch_moments(run: Callable, params, batch_stats, images, name: str) -> None:
-    """Raises InputError where running statistics, zero here while training, enter the logits."""
-    draw = np.random.default_rng(0).standard_normal
-    drawn = lambda leaf: np.asarray(draw(leaf.shape), leaf.dtype)
+def _no_moving_averages(name: str) -> InputError:
+    return InputError(
+        f"make_module={name}: its running statistics are no moving averages of batch moments"
+    )
+
+
+def _check(run: Callable, decays, params, batch_stats, images, name: str) -> None:
+    """Raises InputError unless all hold at drawn weights and images, whatever the statistics are."""
+    rng = np.random.default_rng(0)
+    drawn = lambda leaf: np.asarray(rng.standard_normal(leaf.shape), leaf.dtype)
     params, images = jax.tree.map(drawn, params), drawn(images)
-    one, two = (np.asarray(run(params, _filled(batch_stats, v), images)[0]) for v in (1, 2))
-    if not np.array_equal(one, two, equal_nan=True):
+    # Not multiples of each other: a direction, as of SpectralNorm's vector, would be the same for all.
+    befores = [_filled(batch_stats, 0)] + [jax.tree.map(drawn, batch_stats) for _ in range(2)]
+    logits, updated = zip(*jax.device_get([run(params, b, images) for b in befores]), strict=True)
+    if not all(np.array_equal(logits[0], other, equal_nan=True) for other in logits[1:]):
         raise InputError(
             f"make_module={name}: its logits while training depend on its running statistics; "
             "BatchNorm must normalise by the batch's moments there (use_running_average=not train)"
         )
+    for before, after in zip(befores[1:], updated[1:], strict=True):
+        expected = jax.tree.map(lambda r, b, decay: r + decay * b, updated[0], before, decays)
+        close = lambda a, b: np.allclose(
+            a, b, equal_nan=True, rtol=1e-3, atol=1e-3 * (1 + np.abs(b).max(initial=0))
+        )
+        if not all(jax.tree.leaves(jax.tree.map(close, after, expected))):
+            raise _no_moving_averages(name)

@@ -12,7 +12,7 @@ import sys
 import jax
 from tqdm import tqdm
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, as_flags
 from rwp_jax.names import matches
 from rwp_jax.parity import autoattack
 from rwp_jax.parity.agreement import Row, compare, guarded, table
@@ -90,6 +90,6 @@ def main(argv=None) -> int:
                 raise InputError(f"--{flag} goes with --reference, not with --cases")
         failed = run_cases(args.cases, args.only) if args.cases else run_live(args)
     except InputError as error:
-        print(f"rwp_jax.parity: {error}", file=sys.stderr)
+        print(f"rwp_jax.parity: {as_flags(error, vars(args))}", file=sys.stderr)
         return 2
     return 1 if failed else 0

@@ -120,7 +120,7 @@ def export_torch(
     if optimizer and optimizer.resolve() == output.resolve():
         raise InputError(f"output={output} and torch_optimizer= must be two files")
     if optimizer:
-        zoo.refuse(directory)  # which keeps no optimiser's state
+        zoo.refuse(directory, f"torch_optimizer={optimizer} needs the optimiser's state of a run")
     if optimizer and which.endswith("_ema"):
         raise InputError(
             f"torch_optimizer= is for the trained weights, checkpoint={which} are averaged ones"

@@ -78,7 +78,7 @@ def compare(
             )
         else:
             remarks.append(
-                f"No curve of {curves} is of the runs' data sets and norms: only=PATTERN chooses some."
+                f"No curve of {curves} is of the runs' data sets and norms, and no pattern chooses others."
             )
     if output.exists() and not output.is_dir():
         raise InputError(f"workdir={output} is a file, must be a directory")

@@ -192,7 +192,9 @@ def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardwar
     header = ["run", "state", "device-hours at least, k = 0", "k = K2", "time left at most"]
     if not hardware:
         rows = [[*row[:2], row[-1]] for row in rows]
-        return Table("", [*header[:2], header[-1]], rows, "--target h100 adds device-hours there")
+        return Table(
+            "", [*header[:2], header[-1]], rows, "a target, such as h100, adds device-hours there"
+        )
     note = f"device-hours: floors on {hardware.devices} x {hardware.chip.name}, Table 2's attacks left out"
     return Table("", header, rows, note)
 

@@ -17,13 +17,14 @@ from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
 from rwp_jax.errors import InputError, RunWarning, check_path, named_in
 from rwp_jax.models.classifier import Classifier, make_classifier
+from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.models.precision import require_x64
-from rwp_jax.models.program import program_of
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.runs.config import completed
 from rwp_jax.runs.network_record import (
     NetworkRecord,
+    check_shapes,
     read_network_record,
     record_of_params,
     require_model,
@@ -45,7 +46,9 @@ class FinishedRun:
       batch_stats: its running statistics, likewise.
       image_shape: (H, W, C) of the images that it takes; H and W are 0 where they are not known.
       num_classes: that it tells apart.
-      saved: the training state as it was saved, nested dicts of NumPy arrays.
+      saved: what the checkpoint holds, nested dicts of NumPy arrays: the training state of a run, the
+        network alone of the zoo.
+      code: digest of what a network of the user's own computes; empty for the package's own.
       test_images: of the run's data set, uint8 [N, H, W, C], read when first asked for.
       test_labels: theirs, int32 [N].
     """
@@ -58,6 +61,7 @@ class FinishedRun:
     image_shape: tuple[int, int, int]
     num_classes: int
     saved: dict[str, Any]
+    code: str = ""
 
     def predict(self, images) -> np.ndarray:
         """Logits of images, by the running statistics and at the highest precision of the device.
@@ -239,9 +243,10 @@ def _finished_run(
         )
     # A network without running statistics has none in its checkpoint.
     variables = weights["params"], weights.get("batch_stats", {})
+    code = ""
     if network.model:
-        _check_shapes(classifier, network, variables)
-        _warn_of_changes(model.name, classifier, network)
+        check_shapes(classifier, network, variables)
+        code = _code(model.name, classifier, network)
     params, batch_stats = devices.replicate_on_this_host(variables)
     return FinishedRun(
         config,
@@ -252,35 +257,24 @@ def _finished_run(
         network.image_shape,
         network.num_classes,
         saved,
+        code,
     )
 
 
-def _check_shapes(classifier: Classifier, network: NetworkRecord, variables: tuple) -> None:
-    """Raises InputError where a network of the user's own is not any more what was trained."""
-    wanted = jax.eval_shape(lambda: classifier.init(jax.random.key(0), network.image_shape))
-    shapes = lambda tree: {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-    held, now = shapes(variables), shapes(tuple(wanted))
-    changed = sorted(name for name in held.keys() | now.keys() if held.get(name) != now.get(name))
-    if changed:
-        name = changed[0]
-        raise InputError(
-            f"the checkpoint does not fit the network that is registered now: {name.partition('/')[2]} is "
-            f"{held.get(name, 'missing')} there, {now.get(name, 'missing')} here"
-        )
-
-
-def _warn_of_changes(name: str, classifier: Classifier, network: NetworkRecord) -> None:
-    """Warns where a network of the user's own computes something else than when it was trained."""
-    if network.program and network.program.differs(program_of(classifier, network.image_shape)):
+def _code(name: str, classifier: Classifier, network: NetworkRecord) -> str:
+    """Digest of a network of the user's own; warns where it is not that with which training began."""
+    now, begun = fingerprint(classifier, network.image_shape), network.program
+    if begun is None:
+        return now.sha256
+    if begun.differs(now):
         where = network.model.file or network.model.module if network.model else ""
         _warn(
             f"the network {name!r} of {where} has changed since the run began: it computes something else "
             "with the same weights",
             calls=3,
         )
+        return now.sha256
+    return begun.sha256  # also where other versions trace another program for the same code
 
 
 def _from_zoo(name: str) -> FinishedRun:

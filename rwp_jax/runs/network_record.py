@@ -4,10 +4,12 @@ import json
 import pathlib
 from typing import NamedTuple
 
+import jax
+
 from rwp_jax.errors import InputError
 from rwp_jax.files import write_json
-from rwp_jax.models.classifier import MODELS
-from rwp_jax.models.program import Program
+from rwp_jax.models.classifier import MODELS, Classifier
+from rwp_jax.models.fingerprint import Fingerprint
 from rwp_jax.registry import Origin
 
 NETWORK = "network.json"
@@ -28,7 +30,7 @@ class NetworkRecord(NamedTuple):
     num_classes: int
     model: Origin | None = None
     objective: Origin | None = None
-    program: Program | None = None
+    program: Fingerprint | None = None
 
 
 def write_network_record(directory: pathlib.Path, network: NetworkRecord) -> None:
@@ -52,7 +54,7 @@ def read_network_record(directory: pathlib.Path) -> NetworkRecord | None:
         origins = {
             kind: content[kind] and Origin(**content[kind]) for kind in ("model", "objective")
         }
-        program = content.get("program") and Program(**content["program"])
+        program = content.get("program") and Fingerprint(**content["program"])
         shape, classes = tuple(content["image_shape"]), int(content["num_classes"])
         return NetworkRecord(shape, classes, program=program, **origins)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -60,11 +62,15 @@ def read_network_record(directory: pathlib.Path) -> NetworkRecord | None:
 
 
 def keep_network_record(directory: pathlib.Path, network: NetworkRecord) -> bool:
-    """Writes it where a run begins; returns whether the network of one that goes on has changed."""
+    """Writes it where a run begins or goes on; returns whether the network of one that goes on has changed.
+
+    What the model computed stays as it was when training began. The rest is that of now: the module may
+    have moved, and a run that began with imported weights learns the size of its images.
+    """
     held = read_network_record(directory)
-    if held is None:
-        write_network_record(directory, network)
-    return bool(held and held.program and network.program and held.program.differs(network.program))
+    begun = network.program if held is None else held.program
+    write_network_record(directory, network._replace(program=begun))
+    return bool(begun and network.program and begun.differs(network.program))
 
 
 def record_of_params(params) -> NetworkRecord:
@@ -79,3 +85,20 @@ def require_model(directory: pathlib.Path, name: str, network: NetworkRecord | N
     """Imports what registers the model of a run; raises InputError where that is not possible."""
     if network and network.model:
         MODELS.require(name, network.model, f"workdir={directory}")
+
+
+def check_shapes(classifier: Classifier, network: NetworkRecord, variables: tuple) -> None:
+    """Raises InputError where a network of the user's own is not any more what was trained."""
+    wanted = jax.eval_shape(lambda: classifier.init(jax.random.key(0), network.image_shape))
+    shapes = lambda tree: {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    held, now = shapes(variables), shapes(tuple(wanted))
+    changed = sorted(name for name in held.keys() | now.keys() if held.get(name) != now.get(name))
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"the checkpoint does not fit the network that is registered now: {name.partition('/')[2]} is "
+            f"{held.get(name, 'missing')} there, {now.get(name, 'missing')} here"
+        )

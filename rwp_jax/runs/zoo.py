@@ -47,13 +47,10 @@ class Card(NamedTuple):
     version: str
 
 
-def refuse(workdir: pathlib.Path | str) -> None:
-    """Raises InputError for a network of the zoo where a run's directory is needed."""
+def refuse(workdir: pathlib.Path | str, why: str = "a run's directory is needed here") -> None:
+    """Raises InputError for a network of the zoo where one of a run is needed."""
     if str(workdir).startswith(PREFIX):
-        raise InputError(
-            f"workdir={workdir} is a network of the package, which has no run's directory: "
-            "--mode=pseudo_label, --mode=export_torch and load_run take it"
-        )
+        raise InputError(f"workdir={workdir} is a network of the package: {why}")
 
 
 def names() -> list[str]:

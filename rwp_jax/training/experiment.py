@@ -17,7 +17,7 @@ from rwp_jax.distributed.devices import AXIS, Mapped, check_batch_size, data_par
 from rwp_jax.errors import InputError, first_line, named_in
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
 from rwp_jax.models.classifier import MODELS, make_classifier
-from rwp_jax.models.program import program_of
+from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
 from rwp_jax.training.objectives import OBJECTIVES, Aux, Objective
@@ -189,18 +189,18 @@ def check_config(config, devices: int | None = None, is_new: bool = True) -> Non
 def network_record(config, dataset: Dataset) -> NetworkRecord:
     """What a run's directory says of its network."""
     model, image_shape = config.model, dataset.x_train.shape[1:]
-    origin, program = MODELS.origin(model.name), None
+    origin, traced = MODELS.origin(model.name), None
     if origin:
         dtype = "float64" if config.dtype == "float64" else "float32"
         moments = tuple(model.mean), tuple(model.std)
         classifier = make_classifier(model.name, dataset.num_classes, *moments, dtype=dtype)
-        program = program_of(classifier, image_shape)
+        traced = fingerprint(classifier, image_shape)
     return NetworkRecord(
         image_shape,
         dataset.num_classes,
         origin,
         OBJECTIVES.origin(config.objective.name),
-        program,
+        traced,
     )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rwp_jax.attacks.pgd import BN_MODES
-from rwp_jax.errors import InputError, check_number
+from rwp_jax.errors import InputError, check_number, first_line
 from rwp_jax.losses import cross_entropy, entropy, kl_divergence
 from rwp_jax.registry import Registry
 
@@ -205,8 +205,8 @@ def register_objective(name: str, builder: Callable[..., Objective]) -> None:
 
     Args:
       name: of the objective; the package's own names are taken.
-      builder: called with all of config.objective but the name as keyword arguments, floats, among them
-        `beta` and `entropy_weight`; returns an `Objective`.
+      builder: called with all of config.objective but the name as keyword arguments, among them `beta` and
+        `entropy_weight`; returns an `Objective`. It checks their ranges itself, by raising InputError.
 
     Raises:
       InputError: for a name that is taken, or a builder that cannot be called.
@@ -224,17 +224,25 @@ def make_objective(name: str, **settings: float) -> Objective:
         package's own all take the two, which a config has whatever its objective.
 
     Raises:
-      InputError: for an unknown name, a setting that it does not take or one outside [0, inf).
+      InputError: for an unknown name, a setting that it does not take or, of the package's own, outside
+        [0, inf), or a builder that fails.
     """
     if not isinstance(name, str) or name not in OBJECTIVES:
         raise InputError(f"name={name!r} must be one of {', '.join(OBJECTIVES)}")
-    for key, value in settings.items():
+    own = OBJECTIVES.origin(name) is None
+    for key, value in settings.items() if own else ():
         check_number(key, value, "in [0, inf)", lambda number: 0 <= number < float("inf"))
     try:
         inspect.signature(OBJECTIVES[name]).bind(**settings)
     except TypeError as error:
         raise InputError(f"name={name!r} does not fit its settings: {error}") from None
-    objective = OBJECTIVES[name](**settings)
+    try:
+        objective = OBJECTIVES[name](**settings)
+    except Exception as error:  # whatever the user's builder raises
+        if own or isinstance(error, InputError):
+            raise
+        described = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(f"name={name!r}: its builder fails ({described})") from error
     if not isinstance(objective, Objective):
         given = type(objective).__name__
         raise InputError(f"name={name!r}: its builder returns a {given}, must return an Objective")

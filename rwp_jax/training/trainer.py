@@ -86,10 +86,8 @@ def train(
         if processes.is_first() and not resuming:
             write_json(directory / layout.CONFIG, plain_config)  # first: without it no run is there
         network = experiment.network_record(config, data)
-        if processes.is_first() and keep_network_record(directory, network):
-            processes.say(
-                f"{directory}: the network has changed since the run began; its weights stay"
-            )
+        if processes.by_first(lambda: keep_network_record(directory, network)):
+            processes.say(f"{directory}: the network's code has changed since the run began")
         return _train(config, directory, data, marks, checkpoints, stop, trace)
 
 

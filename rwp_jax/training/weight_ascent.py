@@ -55,17 +55,17 @@ def _loss_and_aux(per_example: Callable) -> Callable:
 def _check_params(params) -> None:
     """Raises InputError for parameters that have no gradient."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        held: Any
         try:
-            dtype = jnp.result_type(leaf)
+            held = jnp.result_type(leaf)
         except TypeError:  # a string, for one
-            dtype = np.dtype(object)
-        if not jnp.issubdtype(dtype, jnp.floating):
+            held = f"a {type(leaf).__name__}"
+        if isinstance(held, str) or not jnp.issubdtype(held, jnp.floating):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
-            held = f"a {type(leaf).__name__}" if dtype.kind == "O" else dtype
             raise InputError(f"params= holds {held} in {name}, must hold floating-point arrays")
 
 
-def _check(params, perturbation: WeightPerturbation, loss, gate_loss) -> None:
+def _check(params, perturbation: WeightPerturbation, max_steps, loss, gate_loss) -> None:
     """Raises InputError for losses or a mask that cannot be used."""
     for name, values in (("per_example", loss), ("gate_loss", gate_loss)):
         is_array = hasattr(values, "dtype")
@@ -94,7 +94,7 @@ def _check(params, perturbation: WeightPerturbation, loss, gate_loss) -> None:
         if not isinstance(chosen, bool | np.bool_):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise InputError(f"mask= has {chosen!r} for {name}, must have True or False")
-    none = isinstance(perturbation.steps, int) and perturbation.steps == 0  # steps may be traced
+    none = isinstance(max_steps, int) and max_steps == 0  # it may be traced
     if not none and not any(jax.tree.leaves(mask)):
         raise InputError(
             "mask= perturbs no tensor of params; by default those of rank > 1 are perturbed"
@@ -125,7 +125,8 @@ def perturb_and_differentiate(
 
     Every iteration evaluates the per-example losses at w + v once. While a gate is open and steps are
     left it pulls back the gate and ascends; otherwise it pulls back the mean, which is the update's
-    gradient, and leaves. So k steps cost k + 1 passes, and one forward and backward is compiled.
+    gradient, and leaves. So k steps cost k + 1 passes, and one forward and backward is compiled. The number
+    of passes is known on the device alone, so the result cannot be differentiated in reverse mode.
 
     Args:
       per_example: params -> loss [B], or (loss [B], aux), on this device's part of the batch. aux is any
@@ -155,7 +156,7 @@ def perturb_and_differentiate(
     per_example, gate_loss = _loss_and_aux(per_example), gate_loss or (lambda loss, aux: loss)
     _check_params(params)
     shapes = jax.eval_shape(per_example, params)
-    _check(params, perturbation, shapes[0], jax.eval_shape(gate_loss, *shapes))
+    _check(params, perturbation, max_steps, shapes[0], jax.eval_shape(gate_loss, *shapes))
     mask = perturbation.mask(params)
     total = lambda value: lax.psum(value, axis_name) if axis_name else value
 
@@ -199,7 +200,7 @@ def perturb_and_differentiate(
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     counter = jnp.zeros((), jnp.int32)
-    loss, aux = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    loss, aux = jax.tree.map(jnp.zeros_like, shapes)
     nothing = Perturbed(zeros, zeros, loss, aux, aux, counter, counter, counter)
     carry = (zeros, counter, jnp.asarray(False), nothing)
     with jax.named_scope("perturb"):  # the loop's name in profiles and compiled programs

@@ -4,8 +4,8 @@ import sys
 
 from rwp_jax.errors import exit_without_extra
 
-exit_without_extra("rwp_jax.zoo")
+if __name__ == "__main__":
+    exit_without_extra("rwp_jax.zoo")
+    from rwp_jax.zoo import catalogue
 
-from rwp_jax.zoo import catalogue  # noqa: E402, imports what the extra brings
-
-sys.exit(catalogue.main(sys.argv[1:]))
+    sys.exit(catalogue.main(sys.argv[1:]))

@@ -25,11 +25,14 @@ from tests.attacks.small_networks import images, labels, network, quick
         ({"x": np.where(images(4) > 0.9, np.nan, images(4))}, "some are NaN"),
         ({"x": np.zeros((4, 4, 4, 1), np.uint8)}, "x= is uint8, must be floating-point images"),
         ({"x": images(4)[0]}, r"x= is \[4, 4, 1\], must be images \[B, H, W, C\]"),
-        ({"x": images(4)[:0], "y": np.zeros(0, int)}, "one at least"),
+        ({"x": images(4)[:0], "y": np.zeros(0, int)}, "at least one"),
         ({"y": np.zeros(3, int)}, r"y= is int64\[3\], must be integer labels \[4\]"),
         ({"y": np.zeros(4)}, "y= is float64"),
         ({"y": np.array([0, 1, 2, -1])}, r"labels in \[-1, 2\]"),
-        ({"y": np.array([0, 1, 2, 5])}, "labels up to 5, and logits_fn tells 5 classes apart"),
+        (
+            {"y": np.array([0, 1, 2, 5])},
+            r"labels in \[0, 5\], must be in \[0, 5\), the classes of logits_fn",
+        ),
         ({"logits_fn": lambda x: x.sum((1, 2, 3))}, r"returns float32\[2\] for images"),
         (
             {"logits_fn": lambda x: x.reshape(1, -1)},

@@ -115,3 +115,15 @@ def test_initialisation_is_pytorchs(key):
 def test_unknown_names_are_refused(name):
     with pytest.raises(InputError, match="preactresnet18 or wrn-DEPTH-WIDTH"):
         make_classifier(name, 10)
+
+
+def test_images_of_other_channels_than_the_normalisation_are_refused(key):
+    """NumPy would broadcast grey images to three channels."""
+    classifier = make_classifier("wrn-10-1", 10, (0.5,) * 3, (0.25,) * 3)
+    params, batch_stats = classifier.init(key, [8, 8, 3])
+    for channels in (1, 2):
+        grey = jnp.zeros((2, 8, 8, channels), jnp.float32)
+        with pytest.raises(InputError, match=f"images= have {channels} channels, mean= and std="):
+            classifier.eval(params, batch_stats, grey)
+        with pytest.raises(InputError, match=f"images= have {channels} channels, mean= and std="):
+            classifier.train(params, grey)

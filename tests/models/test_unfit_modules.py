@@ -102,6 +102,45 @@ class Spectral(LinenNet):
         return nn.SpectralNorm(nn.Dense(self.num_classes))(x.mean((1, 2)), update_stats=train)
 
 
+class SpectralAndBatchNorm(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.SpectralNorm(nn.Conv(4, (3, 3)))(x, update_stats=train)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train)(x))
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class FirstBatchAlone(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        seen = self.variable("batch_stats", "seen", jnp.zeros, ())
+        x = jnp.where(seen.value == 0, x - x.mean((0, 1, 2)), x)
+        if train:
+            seen.value = 0.9 * seen.value + 0.1
+        return nn.Dense(self.num_classes)((x**2).mean((1, 2)))
+
+
+class DroppingAlways(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        return nn.Dense(self.num_classes)(nn.Dropout(0.5, deterministic=False)(x.mean((1, 2))))
+
+
+class BatchMomentsAlways(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=False)(x)
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class NnxSpectral(nnx.Module):
+    def __init__(self, num_classes, rngs):
+        self.norm = nnx.SpectralNorm(nnx.Linear(2, num_classes, rngs=rngs), rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(x.mean((1, 2)))
+
+
 class NnxNoRngs(nnx.Module):
     def __init__(self, num_classes):
         pass
@@ -128,6 +167,14 @@ class NnxDropping(NnxNet):
         (from_linen(Frozen), "make_module=Frozen: its logits while training depend on its running"),
         (from_linen(Renormalised), "its logits while training depend on its running statistics"),
         (from_linen(Spectral), "its logits while training depend on its running statistics"),
+        (from_linen(SpectralAndBatchNorm), "its logits while training depend on its running"),
+        (from_linen(FirstBatchAlone), "its logits while training depend on its running"),
+        (from_nnx(NnxSpectral), "make_module=NnxSpectral"),
+        (from_linen(DroppingAlways), "make_module=DroppingAlways: the module draws random numbers"),
+        (
+            from_linen(BatchMomentsAlways),
+            "make_module=BatchMomentsAlways fails .*ModifyScopeVariable",
+        ),
         (from_linen(Narrow), r"make_module=Narrow fails on images \[B, 6, 6, 2\]: .* reshape"),
         (from_linen(None), "make_module=None must be a class or a function"),
         (from_linen(nn.Dense), "make_module=Dense cannot be called: .* 'num_classes'"),
@@ -139,8 +186,9 @@ class NnxDropping(NnxNet):
         (from_nnx(NnxDropping), "make_module=NnxDropping: it keeps dropout.* beside nnx.Param"),
     ],
 )
-def test_what_does_not_fit_is_named(builder, message, images, key):
+@pytest.mark.parametrize("dtype", ["float64", "float32"])  # which show what the other hides
+def test_what_does_not_fit_is_named(builder, message, dtype, images, key):
     with pytest.raises(InputError, match=message):
-        classifier = build(builder)
+        classifier = build(builder, dtype=dtype)
         params, _ = classifier.init(key, SHAPE)
-        classifier.train(params, images)
+        classifier.train(params, images.astype(dtype))

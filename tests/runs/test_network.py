@@ -4,85 +4,20 @@ import json
 import shutil
 import subprocess
 import sys
-import warnings
 
-import jax
 import numpy as np
 import pytest
 
 from rwp_jax.command_line.config_file import load_config
-from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import pseudo_label, table2
 from rwp_jax.models.classifier import MODELS, register_model
 from rwp_jax.pytorch.export import export_torch
-from rwp_jax.runs.loaded import config_of, load_run
+from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.network_record import NETWORK
 from rwp_jax.training import trainer
-from rwp_jax.training.objectives import OBJECTIVES
+from tests.own_code import keep_registered
 from tests.small import shrink, write_two_classes
-
-MODULE = """
-import flax.linen as nn
-import jax.numpy as jnp
-import rwp_jax
-from rwp_jax.losses import cross_entropy
-
-class Tiny(nn.Module):
-    num_classes: int
-    axis_name: str | None = None
-
-    @nn.compact
-    def __call__(self, x, train):
-        x = nn.Conv(4, (3, 3))(x)
-        x = nn.relu(nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name)(x))
-        return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
-
-def shifted(shift, **_):
-    def per_example(train, params, batch):
-        logits, moments = train(params, batch.x_adv)
-        loss = cross_entropy(logits, batch.y) + shift
-        correct = logits.argmax(-1) == batch.y
-        return loss, rwp_jax.Aux(loss, (moments,), correct, {})
-    return rwp_jax.Objective(per_example, lambda forward, x, y: lambda logits: cross_entropy(logits, y))
-
-rwp_jax.register_model("tiny", rwp_jax.from_linen(Tiny))
-rwp_jax.register_objective("shifted", shifted)
-"""
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A directory with the user's module, its data and a run, in which nothing is registered any more."""
-    root = tmp_path_factory.mktemp("own")
-    (root / "tiny_network.py").write_text(MODULE)
-    path = write_two_classes(root / "two.npz", 48, 20)
-    config = shrink(digits_at_rwp.get_config("full"), **{"data.path": path, "model.name": "tiny"})
-    config.objective.name, config.objective.shift = "shifted", 0.25
-    with pytest.MonkeyPatch.context() as patch:
-        forget(patch)
-        patch.syspath_prepend(root)
-        import tiny_network  # noqa: F401, registers
-
-        trainer.train(config, root / "run")
-        again = trainer.train(config, root / "run")  # finished: nothing is left to train
-        assert again["last"]["epoch"] == 1
-    del sys.modules["tiny_network"]
-    return root
-
-
-def forget(patch):
-    for registry in (MODELS, OBJECTIVES):
-        patch.setattr(registry, "_builders", dict(registry._builders))
-        patch.setattr(registry, "_origins", dict(registry._origins))
-
-
-@pytest.fixture
-def own(trained, monkeypatch):
-    forget(monkeypatch)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    yield trained
-    sys.modules.pop("tiny_network", None)
 
 
 def test_a_run_remembers_whose_code_its_network_is(own):
@@ -231,7 +166,7 @@ def get_config():
 
 def test_two_configs_with_modules_beside_them_in_one_process(tmp_path, monkeypatch):
     """Config files are all loaded under one module's name."""
-    forget(monkeypatch)
+    keep_registered(monkeypatch)
     monkeypatch.setattr(sys, "path", [*sys.path])
     data = write_two_classes(tmp_path / "two.npz", 48, 20)
     for name, layers in (("shallow", 1), ("deep", 2)):
@@ -249,51 +184,9 @@ def test_two_configs_with_modules_beside_them_in_one_process(tmp_path, monkeypat
     assert sizes == [2, 3]
 
 
-def test_a_network_that_computes_something_else_is_noticed(own, tmp_path, capsys, monkeypatch):
-    """Of the same shapes: loading it warns, verdicts of the two are not mixed, training says so."""
-    shutil.copytree(own, tmp_path / "own")
-    module = tmp_path / "own" / "tiny_network.py"
-    record = tmp_path / "own" / "run" / NETWORK
-    record.write_text(record.read_text().replace(str(own), str(tmp_path / "own")))
-    run = tmp_path / "own" / "run"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        before = load_run(run).predict(np.zeros((1, 8, 8, 1), np.uint8))
-    table2.evaluate(run, "best", "natural", 4, False)
-    module.write_text(module.read_text().replace("nn.relu(", "nn.tanh("))
-    for registry, name in ((MODELS, "tiny"), (OBJECTIVES, "shifted")):
-        monkeypatch.delitem(registry._builders, name)
-        monkeypatch.delitem(registry._origins, name)
-    with pytest.warns(UserWarning, match="'tiny' of .*tiny_network.py has changed since the run"):
-        after = load_run(run).predict(np.zeros((1, 8, 8, 1), np.uint8))
-    assert (before != after).any()
-    with pytest.raises(InputError, match="is an evaluation of another network"):
-        table2.evaluate(run, "best", "natural", 4, False)
-    config = config_of(run)
-    trainer.train(config, run)
-    assert "the network has changed since the run began" in capsys.readouterr().out
-    assert json.loads(record.read_text())["program"]["jax"] == jax.__version__
-
-
 def test_another_network_of_the_name_is_not_taken_for_it(own, tmp_path):
     register_model("tiny", lambda num_classes, **_: None)
     with pytest.raises(
         InputError, match="and here by .*test_network.py: load it in a process of its"
     ):
         load_run(own / "run")
-
-
-def test_a_module_that_has_changed_does_not_fit(own, tmp_path):
-    shutil.copytree(own / "run", tmp_path / "run")
-    elsewhere = tmp_path / "wider" / "tiny_network.py"
-    elsewhere.parent.mkdir()
-    elsewhere.write_text(MODULE.replace("nn.Conv(4", "nn.Conv(5"))
-    path = tmp_path / "run" / NETWORK
-    path.write_text(path.read_text().replace(str(own / "tiny_network.py"), str(elsewhere)))
-    with pytest.raises(
-        InputError, match="does not fit the network that is registered now: .*BatchNorm"
-    ):
-        load_run(tmp_path / "run")
-    path.unlink()
-    with pytest.raises(InputError, match="network.json is missing"):
-        load_run(tmp_path / "run")

@@ -126,3 +126,34 @@ def test_parameters_of_several_kinds():
     )
     with pytest.raises(InputError, match="params= holds int64 in count, must hold floating-point"):
         perturb_and_differentiate(losses, PARAMS | {"count": np.arange(3)}, RWP)
+
+
+def test_a_batch_sharded_over_an_explicit_axis():
+    """In JAX's mode that has shardings in types, the loop's values keep those of the losses."""
+    mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Explicit,))
+    whole = perturb_and_differentiate(lambda p: ((FEATURES @ p["w"]) ** 2).sum(-1), PARAMS, RWP)
+    with jax.set_mesh(mesh):
+        x = jax.device_put(FEATURES, jax.sharding.PartitionSpec("batch"))
+        step = jax.jit(
+            lambda params, x: perturb_and_differentiate(
+                lambda p: (((x @ p["w"]) ** 2).sum(-1), {"x": x}), params, RWP
+            )
+        )
+        ours = step(PARAMS, x)
+    np.testing.assert_allclose(ours.v["w"], whole.v["w"], rtol=1e-12)
+    np.testing.assert_allclose(ours.gradient["w"], whole.gradient["w"], rtol=1e-12)
+
+
+def test_no_steps_need_no_tensor():
+    """Of a network whose tensors all have rank 1 nothing is perturbed, which no steps ask for."""
+    params = {"u": PARAMS["u"].reshape(-1)}
+    losses = lambda p: (p["u"] ** 2)[:3]
+    with pytest.raises(InputError, match="mask= perturbs no tensor"):
+        perturb_and_differentiate(losses, params, RWP)
+    assert not perturb_and_differentiate(losses, params, RWP, max_steps=0).v["u"].any()
+
+
+def test_what_has_no_gradient_is_named():
+    for held in (jax.random.key(0), "sgd", np.arange(3)):
+        with pytest.raises(InputError, match="params= holds .* in extra, must hold floating"):
+            perturb_and_differentiate(losses, PARAMS | {"extra": held}, RWP)

@@ -7,7 +7,13 @@ from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
 from rwp_jax.training import self_training
-from rwp_jax.training.objectives import OBJECTIVES, Aux, Objective, register_objective
+from rwp_jax.training.objectives import (
+    OBJECTIVES,
+    Aux,
+    Objective,
+    make_objective,
+    register_objective,
+)
 from tests.small import shrink, write_two_classes
 
 
@@ -99,3 +105,27 @@ def test_its_settings_are_not_the_first_stages(config, tmp_path):
     teacher = self_training.teacher_config(config)
     assert teacher.objective.to_dict() == {"name": "natural", "beta": 6.0, "entropy_weight": 0.0}
     assert self_training.train(config, tmp_path / "run")["last"]["epoch"] == 1
+
+
+def test_a_builder_that_fails_is_named(config, tmp_path):
+    def builder(shift, **_):
+        raise ValueError("shift is no pair\nof numbers")
+
+    register_objective("own", builder)
+    with pytest.raises(
+        InputError,
+        match=r"name='own': its builder fails \(ValueError: shift is no pair\)$",
+    ):
+        self_training.train(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("key", "value"), [("shift", -0.5), ("shift", "left")])
+def test_settings_are_the_builders_own(config, key, value):
+    """Only the package's objectives know that theirs are in [0, inf)."""
+    given = []
+    register_objective("own", lambda shift, **_: given.append(shift) or objective())
+    config.objective.unlock()
+    del config.objective.shift
+    config.objective[key] = value
+    make_objective(**config.objective.to_dict())
+    assert given == [value]

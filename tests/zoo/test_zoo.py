@@ -133,7 +133,7 @@ def test_unknown_names(empty):
         load_run("zoo:resnet")
     for needs_a_run in (read_config, read_result):
         with pytest.raises(
-            InputError, match="workdir=zoo:x is a network of the package, which has no"
+            InputError, match="workdir=zoo:x is a network of the package: a run's directory"
         ):
             needs_a_run(pathlib.Path("zoo:x"))
 

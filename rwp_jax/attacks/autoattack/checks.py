@@ -24,10 +24,10 @@ def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
         )
     try:
         x, y = np.asarray(x), np.asarray(y)
-    except ValueError as error:  # nested lists of unequal lengths
+    except (TypeError, ValueError) as error:  # nested lists of unequal lengths, random keys
         raise InputError(f"x= and y= must be arrays: {first_line(error)}") from None
     arguments.check_images(x, y)
-    if y.min() < 0 or y.max() >= 2**31:
+    if y.min() < 0 or y.max() >= 2**31:  # which int32 would wrap round to others
         raise InputError(f"y= has labels in [{y.min()}, {y.max()}], must have classes from 0 on")
     return x.astype(np.float32), y.astype(np.int32)
 
@@ -52,7 +52,7 @@ def check_matmul_precision(precision: str) -> None:
         ) from None
 
 
-def check_logits(logits: np.ndarray, y: np.ndarray) -> None:
+def check_clean_logits(logits: np.ndarray, y: np.ndarray) -> None:
     """Raises InputError for clean logits [N, classes] that are not finite or too few for the labels."""
     bad = np.flatnonzero(~np.isfinite(logits).all(-1))
     if len(bad):
@@ -60,10 +60,7 @@ def check_logits(logits: np.ndarray, y: np.ndarray) -> None:
             f"logits_fn returns NaN or infinite logits for {len(bad)} of {len(logits)} clean images, "
             f"the first is number {bad[0]}"
         )
-    if y.max() >= logits.shape[-1]:
-        raise InputError(
-            f"y= has labels up to {y.max()}, and logits_fn tells {logits.shape[-1]} classes apart"
-        )
+    arguments.check_classes(y, logits.shape[-1])
 
 
 def _unit(logits: np.ndarray) -> np.ndarray:
@@ -73,7 +70,7 @@ def _unit(logits: np.ndarray) -> np.ndarray:
 def interaction(logits_of: Callable, x: np.ndarray, logits: np.ndarray) -> Iterator[str]:
     """Warns where an image has other logits among copies of itself, which fill its batch."""
     (alone,) = logits_of(x[:1])
-    if np.linalg.norm(_unit(alone) - _unit(logits[0])) > 1e-4:
+    if not np.linalg.norm(_unit(alone) - _unit(logits[0])) <= 1e-4:  # NaN among copies of itself
         yield (
             "the logits of an image depend on the others in its batch, as with BatchNorm in training mode: "
             "so do verdicts"
@@ -84,12 +81,12 @@ def randomness(
     logits_of: Callable, x: np.ndarray, y: np.ndarray, version: str, randomized: bool
 ) -> Iterator[str]:
     """Warns where five equal calls of logits_of, (images, call number) -> logits, differ unannounced."""
+    if version == "rand" or (version == "custom" and randomized):
+        return
     logits = [logits_of(x, call) for call in range(5)]
     units = [_unit(z) for z in logits]
     counts = {int((z.argmax(-1) == y).sum()) for z in logits}
     spread = max(np.linalg.norm(u - v, axis=-1).max() for u in units for v in units)
-    if version == "rand" or (version == "custom" and randomized):
-        return
     if len(counts) > 1 or spread > 1e-4:
         yield "five equal calls of logits_fn differ: for a randomised defence use version='rand'"
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.attacks.arguments import check_logits, logits_fn_named
-from rwp_jax.models.program import digest
+from rwp_jax.files import program_digest
 
 
 class Model(NamedTuple):
@@ -83,4 +83,4 @@ def make_model(
     platform = platform or jax.default_backend()
     hoist = platform != "cpu" and same_arrays(probe.consts, other.consts)
     weights = probe.consts if hoist else ()
-    return Model(weights, apply, num_classes, randomized, digest(probe))
+    return Model(weights, apply, num_classes, randomized, program_digest(probe))

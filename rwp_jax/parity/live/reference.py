@@ -20,7 +20,7 @@ def _check_output(output: pathlib.Path | None) -> None:
     if output and output.suffix not in FORMATS:
         raise InputError(f"--output={output} must end in {' or '.join(FORMATS)}")
     if output:
-        check_free("--output", output)
+        check_free("output", output)
 
 
 def _check_torch(device: str) -> None:

@@ -1,0 +1,39 @@
+"""What a network computes, as a digest that tells one from another whose arrays have the same shapes."""
+
+from typing import NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+
+from rwp_jax.files import program_digest
+from rwp_jax.models.classifier import Classifier
+
+
+class Fingerprint(NamedTuple):
+    """Of a network's forward in evaluation, traced by these versions; others may trace another for it.
+
+    Attributes:
+      sha256: see `program_digest`.
+      jax: version of JAX.
+      flax: version of Flax.
+    """
+
+    sha256: str
+    jax: str
+    flax: str
+
+    def differs(self, other: "Fingerprint") -> bool:
+        """Whether the two are of different networks, as far as versions allow to say."""
+        return self != other and self[1:] == other[1:]
+
+
+def fingerprint(classifier: Classifier, image_shape: tuple[int, int, int]) -> Fingerprint:
+    """Traces the network on two images, compiling nothing."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+    # The precision that a process asks for is no part of the network.
+    with jax.default_matmul_precision(None):
+        variables = jax.eval_shape(lambda key: classifier.init(key, tuple(image_shape)), key)
+        program = jax.make_jaxpr(classifier.eval)(*variables, images)
+    return Fingerprint(program_digest(program), jax.__version__, flax.__version__)
