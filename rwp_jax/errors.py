@@ -60,6 +60,35 @@ def named_in(section: str, names: str, **others: str) -> Iterator[None]:
         ) from None
 
 
+@contextlib.contextmanager
+def renamed(name: str, argument: str) -> Iterator[None]:
+    """Within it, an error that begins with `name=` begins with `argument=`, what the caller calls it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(re.sub(f"^{name}=", f"{argument}=", str(error))) from None
+
+
+@contextlib.contextmanager
+def prefixed(text: str) -> Iterator[None]:
+    """Within it, errors about a file, which begin with its path, begin with `text` before it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{text}{error}") from None
+
+
+@contextlib.contextmanager
+def function_of_the_user(name: str) -> Iterator[None]:
+    """Within it, whatever a function of the user's raises is an InputError that names the argument."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name}= fails: {type(error).__name__}: {first_line(error)}") from error
+
+
 def _check_known(name: str, value: Any) -> None:
     """Raises InputError for a number that JAX has yet to compute."""
     if "Tracer" in type(value).__name__:

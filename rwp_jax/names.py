@@ -20,7 +20,9 @@ def hint_at(key: str, known: Collection[str], prefix: str = "") -> str:
     """
     section = [other for other in known if other.startswith(key + ".")]
     if section:
-        return f"it is a section, with keys such as {section[0]}; configs/default.py has them all"
+        return (
+            f"it is a section, with keys such as {section[0]}; rwp_jax.configs.default has them all"
+        )
     nearest = difflib.get_close_matches(key, known, 1)
     meant = f"did you mean {prefix}{nearest[0]}? " if nearest else ""
-    return f"{meant}configs/default.py has them all"
+    return f"{meant}rwp_jax.configs.default has them all"

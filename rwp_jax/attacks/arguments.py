@@ -91,7 +91,9 @@ def logits_fn_named(image_shape: tuple[int, ...], arguments: str = "(images)"):
     """Within it, whatever the user's logits_fn raises is an InputError that names logits_fn."""
     try:
         yield
-    except Exception as error:  # whatever the user's function raises
+    except InputError:
+        raise
+    except Exception as error:
         raise InputError(
             f"logits_fn{arguments} fails on images {list(image_shape)}: "
             f"{type(error).__name__}: {first_line(error)}"

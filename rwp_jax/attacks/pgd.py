@@ -9,7 +9,13 @@ from jax import lax
 
 from rwp_jax.attacks import arguments
 from rwp_jax.attacks.threat_model import ThreatModel
-from rwp_jax.errors import InputError, check_integer, check_number, shown
+from rwp_jax.errors import (
+    InputError,
+    check_integer,
+    check_number,
+    function_of_the_user,
+    shown,
+)
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import Classifier
 
@@ -113,7 +119,7 @@ def pgd(
     arguments.check_images(x, y)
     arguments.check_classes(y, arguments.check_logits_fn(logits_fn, x))
     if not isinstance(threat_model, ThreatModel):
-        raise InputError(f"threat_model={threat_model!r} must be made by make_threat_model")
+        raise InputError(f"threat_model={shown(threat_model)} must be made by make_threat_model")
     if not callable(loss):
         raise InputError(f"loss={shown(loss)} must be a function")
     if not isinstance(step_size, jax.core.Tracer):
@@ -128,7 +134,9 @@ def pgd(
     elif steps.shape or not jnp.issubdtype(steps.dtype, jnp.integer):
         raise InputError(f"steps= is {steps.dtype}{list(steps.shape)}, must be an integer")
     key = arguments.check_key(key)
-    arguments.check_losses("loss", jax.eval_shape(lambda: loss(logits_fn(x), y)), len(x))
+    with function_of_the_user("loss"):
+        losses = jax.eval_shape(lambda: loss(logits_fn(x), y))
+    arguments.check_losses("loss", losses, len(x))
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(x)))
     delta, _ = pgd_steps(
         lambda images, state: (logits_fn(images), state),

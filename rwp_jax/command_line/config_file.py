@@ -38,7 +38,7 @@ def find_config(name: str) -> str:
     near = difflib.get_close_matches(known.stem, names, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
     raise InputError(
-        f"--config={path} is no config file: name one, such as configs/digits_at_rwp.py, or one of the "
+        f"--config={path} is no config file: name one, such as mine/config.py, or one of the "
         f"package's by its name, digits_at_rwp{meant}"
     )
 
@@ -60,6 +60,7 @@ def with_config_file(argv: list[str]) -> list[str]:
 _KINDS = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a string"}
 _WORDINGS = (
     (r"^flag (--\S+=.*): invalid literal for int\(\) .*", r"\1 must be an integer"),
+    (r"^flag (--\S+=.*): \('Non-boolean argument.*", r"\1 must be True or False"),
     (r"^flag (--\S+=.*): could not convert string to float: .*", r"\1 must be a number"),
     (
         r"^TypeError: Could not override field '(\w+)' \(reference\)\. (.*) is of original type .* to type "
@@ -71,7 +72,7 @@ _WORDINGS = (
 )
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """What is wrong, of a message of absl, ml_collections or a config file."""
     # A config that cannot be loaded is explained at the end of a long message.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -85,6 +86,17 @@ def one_line(error: Exception) -> str:
     if isinstance(error, ImportError):
         line = f"--config: the file cannot be imported ({line})"
     return line.removeprefix("rwp_jax.errors.InputError: ")
+
+
+def why_config_fails(error: BaseException) -> str:
+    """What is wrong with the file that --config names, from what loading it raised."""
+    if isinstance(error, SystemExit):
+        return "--config: the file ends the program (SystemExit)"
+    line = one_line(error)
+    named = (
+        line.startswith("--config") or isinstance(error, InputError) or "InputError" in str(error)
+    )
+    return line if named else f"--config: the file fails ({type(error).__name__}: {line})"
 
 
 def check_config_dict(name: str, config) -> None:
@@ -104,8 +116,8 @@ def load_config(name: str) -> ml_collections.ConfigDict:
     )  # all are loaded into one module, which keeps what it had
     try:
         config = config_flags.config_flags.ConfigFileFlagParser("config", None).parse(file)
-    except Exception as error:  # of the file, or of ml_collections, in many lines
-        reason = one_line(error).removeprefix("--config: ")
+    except (Exception, SystemExit) as error:  # of the file, or of ml_collections, in many lines
+        reason = why_config_fails(error).removeprefix("--config: ")
         raise InputError(f"--config={name}: {reason}") from None
     check_config_dict(name, config)
     return config

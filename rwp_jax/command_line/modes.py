@@ -9,7 +9,7 @@ from rwp_jax.command_line import flags
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.command_line.parsing import Mode
 from rwp_jax.distributed import devices, rendezvous
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, renamed
 from rwp_jax.evaluation import pseudo_label, table2
 from rwp_jax.explain.explain import explain
 from rwp_jax.hardware.plan import print_plan
@@ -41,7 +41,10 @@ def _prepare(*dtypes: str) -> None:
 
 def _prepare_for(*directories: pathlib.Path) -> None:
     """The same for the verdicts of trained networks, which are float32 where training was in bfloat16."""
-    dtypes = [loaded.config_of(directory).dtype for directory in directories]
+    _prepare_verdicts([loaded.config_of(directory).dtype for directory in directories])
+
+
+def _prepare_verdicts(dtypes: list[str]) -> None:
     _prepare(*("float64" if dtype == "float64" else "float32" for dtype in dtypes))
 
 
@@ -125,7 +128,10 @@ def workdirs() -> list[pathlib.Path]:
 
 def explain_run() -> None:
     directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "best"
-    _prepare_for(directory, *workdirs())
+    dtypes = [loaded.config_of(directory).dtype]
+    with renamed("workdir", "workdirs"):
+        dtypes += [loaded.config_of(other).dtype for other in workdirs()]
+    _prepare_verdicts(dtypes)
     explain(directory, workdirs(), which, flags.EXAMPLES.value)
 
 

@@ -8,7 +8,12 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
-from rwp_jax.command_line.config_file import check_config_dict, one_line, with_config_file
+from rwp_jax.command_line.config_file import (
+    check_config_dict,
+    one_line,
+    why_config_fails,
+    with_config_file,
+)
 from rwp_jax.errors import InputError
 from rwp_jax.names import hint_at
 from rwp_jax.runs.config import flatten
@@ -88,7 +93,12 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
         # the config, so that their keys can be checked.
         argv, others = with_config_file(argv), with_config_file(others)
         sys.argv = others
-        rest = values(others)
+        try:
+            rest = values(others)
+        except (flags.Error, InputError):
+            raise
+        except (Exception, SystemExit) as error:  # whatever the config file raises
+            raise InputError(why_config_fails(error)) from None
         mode, config = values["mode"].value, values["config"].value
         if mode not in modes:
             raise InputError(f"--mode={mode} must be one of {', '.join(modes)}")

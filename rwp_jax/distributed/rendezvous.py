@@ -100,14 +100,14 @@ def connect(
       InputError: where arguments do not fit, processes disagree about how many they are, or one of them
         does not come.
     """
+    if seconds < 1:
+        raise InputError(f"connect_seconds={seconds} must be at least 1")
     if address is None and process_id is None and processes in (None, 1):
         place = None if processes else _from_cluster(seconds)
         if place is None:
             return
     else:
         place = _from_flags(address, processes, process_id)
-    if seconds < 1:
-        raise InputError(f"connect_seconds={seconds} must be at least 1")
     deadline = time.monotonic() + seconds
     (_call if place.process_id == 0 else _answer)(place, seconds, deadline)
     # Its handler would swallow a SIGTERM that comes before training has one.

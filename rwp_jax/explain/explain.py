@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, renamed
 from rwp_jax.explain.landscape import landscape
 from rwp_jax.explain.probe import Probe, gate_losses, make_probe
 from rwp_jax.report.explained import DIRECTORY, write_pictures
@@ -41,8 +41,11 @@ def explain(
         raise InputError(f"examples={examples} must be at least 1, or 0 for {EXAMPLES}")
     directories = [directory, *others]
     names = _names(directories)
-    results = [read_result(path) for path in directories]
-    probes = [make_probe(path, which, examples or EXAMPLES) for path in directories]
+    results, probes = [], []
+    for path in directories:
+        with renamed("workdir", "workdir" if path is directory else "workdirs"):
+            results.append(read_result(path))
+            probes.append(make_probe(path, which, examples or EXAMPLES))
     _check_alike(directories, probes)
     output = directory / DIRECTORY / which
     with layout.lock(output):

@@ -158,7 +158,9 @@ def _check_moments(mean, std) -> None:
         for value in values:
             check_number(name, value, accepted, holds)
     if len(mean) != len(std):
-        raise InputError(f"std= has {len(std)} channels, mean= has {len(mean)}: both or none")
+        raise InputError(
+            f"mean= has {len(mean)} numbers and std {len(std)}: both have one of each channel, or both none"
+        )
 
 
 def make_classifier(

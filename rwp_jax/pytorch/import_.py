@@ -11,7 +11,7 @@ import optax
 
 from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, prefixed
 from rwp_jax.files import write_json
 from rwp_jax.pytorch import contents, torch_files
 from rwp_jax.pytorch.contents import CheckpointParts
@@ -51,7 +51,8 @@ def _momentum(
     path: pathlib.Path, checkpoint: pathlib.Path, parts: CheckpointParts, model_name: str, params
 ):
     """The momentum of SGD for `params` (ShapeDtypeStructs), from the file of the checkpoint's optimiser."""
-    buffers = torch_files.momenta(path, torch_files.read_optimizer(path))
+    with prefixed("torch_optimizer="):
+        buffers = torch_files.momenta(path, torch_files.read_optimizer(path))
     own = lambda name: name.removeprefix(parts.prefix)
     names = contents.parameter_names(parts.order)
     if checkpoint.suffix == torch_files.SAFETENSORS:  # its entries are in alphabetical order
@@ -109,7 +110,8 @@ def import_torch(
     Raises:
       InputError: for bad input, before anything is written.
     """
-    entries, nested = torch_files.read_state_dict(checkpoint)
+    with prefixed("torch_checkpoint="):
+        entries, nested = torch_files.read_state_dict(checkpoint)
     parts = contents.split(entries, nested)
     config = _with_normalization(config, parts, checkpoint)
     experiment.check_values(config)

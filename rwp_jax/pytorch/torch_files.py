@@ -44,7 +44,7 @@ def _to_numpy(path: pathlib.Path, name: str, tensor) -> np.ndarray:
 
 def _load(path: pathlib.Path) -> Any:
     """The content of a file of torch.save: tensors, containers and numbers, or an InputError."""
-    torch = _torch(f"reading {path}")
+    torch = _torch(f"{path}: reading it")
     try:
         # Scripts often save accuracies beside the weights as NumPy numbers.
         numbers = [
@@ -102,7 +102,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         from safetensors import SafetensorError
         from safetensors.numpy import load_file
     except ImportError:
-        raise InputError(f"reading {path} needs the package safetensors") from None
+        raise InputError(f"{path}: reading it needs the package safetensors") from None
     try:
         entries = load_file(path)
     except TypeError as error:  # NumPy has no float8
@@ -168,11 +168,11 @@ def write(path: pathlib.Path, content: dict[str, Any]) -> None:
         try:
             from safetensors.numpy import save
         except ImportError:
-            raise InputError(f"writing {path} needs the package safetensors") from None
+            raise InputError(f"{path}: writing it needs the package safetensors") from None
         arrays = {name: np.array(value, order="C") for name, value in content.items()}
         partial.write_bytes(save(arrays))
     else:
-        torch = _torch(f"writing {path}")
+        torch = _torch(f"{path}: writing it")
 
         def tensors(value):
             if isinstance(value, dict):

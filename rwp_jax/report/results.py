@@ -121,7 +121,7 @@ def read_result(directory: pathlib.Path) -> Result:
     zoo.refuse(directory)
     if not (directory / layout.CONFIG).is_file() or not (directory / FILE).is_file():
         lacks = FILE if (directory / layout.CONFIG).is_file() else layout.CONFIG
-        raise InputError(f"{directory} holds no run with metrics: there is no {lacks}")
+        raise InputError(f"workdir={directory} holds no run with metrics: there is no {lacks}")
     try:
         config = json.loads((directory / layout.CONFIG).read_text(encoding="utf-8"))
         config = ml_collections.ConfigDict(completed(config))
@@ -136,9 +136,11 @@ def read_result(directory: pathlib.Path) -> Result:
         test_images = _test_images(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{directory}: its files are not those of a run ({type(error).__name__})"
+            f"workdir={directory}: its files are not those of a run ({type(error).__name__})"
         ) from None
     if not any("pgd_accuracy" in epoch for epoch in epochs):
-        raise InputError(f"{directory} holds no run with metrics: {FILE} has no epoch with a test")
+        raise InputError(
+            f"workdir={directory} holds no run with metrics: {FILE} has no epoch with a test"
+        )
     finished = seconds is not None and epochs[-1]["epoch"] + 1 >= config.epochs
     return Result(directory, config, epochs, finished, seconds, test_images, columns, examples)

@@ -5,7 +5,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, renamed
 from rwp_jax.report import summary
 from rwp_jax.report.curves import draw_learning_curves
 from rwp_jax.report.explained import explained
@@ -66,7 +66,8 @@ def compare(
     times = collections.Counter(directory.resolve() for directory in directories)
     again = [str(directory) for path, directory in distinct.items() if times[path] > 1]
     remarks = [f"Given more than once, shown once: {', '.join(again)}."] if again else []
-    results = [read_result(directory) for directory in distinct.values()]
+    with renamed("workdir", "workdirs"):
+        results = [read_result(directory) for directory in distinct.values()]
     published = []
     if curves:
         threats = {(r.config.data.name, r.config.threat.norm) for r in results}

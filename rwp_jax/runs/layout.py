@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from rwp_jax.errors import InputError
 from rwp_jax.files import PARTIAL
+from rwp_jax.runs import zoo
 from rwp_jax.runs.config import differences, flatten
 
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
@@ -44,6 +45,7 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
       InputError: if it holds a run of another config, anything that is no run, or a run although
         `resume` is false; or if it cannot be written to.
     """
+    zoo.refuse(workdir, "a run is trained in a directory of its own")
     try:
         if workdir.is_symlink() and not workdir.exists():
             raise InputError(f"workdir={workdir} is a link to a directory that does not exist")

@@ -102,7 +102,9 @@ class FinishedRun:
         if not fits:
             sizes = [str(size or name) for name, size in zip("HWC", known, strict=True)]
             raise InputError(f"images= have shape {images.shape}, must be [N, {', '.join(sizes)}]")
-        if floating and not ((images >= 0) & (images <= 1)).all():  # NaN is neither
+        if floating and np.isnan(images).any():
+            raise InputError("images= must have pixels in [0, 1], some are NaN")
+        if floating and not ((images >= 0) & (images <= 1)).all():
             raise InputError("images= have pixels outside [0, 1]: give uint8, or divide by 255")
         return images
 

@@ -90,15 +90,20 @@ def require_model(directory: pathlib.Path, name: str, network: NetworkRecord | N
 def check_shapes(classifier: Classifier, network: NetworkRecord, variables: tuple) -> None:
     """Raises InputError where a network of the user's own is not any more what was trained."""
     wanted = jax.eval_shape(lambda: classifier.init(jax.random.key(0), network.image_shape))
+    for now, held in zip(wanted, variables, strict=True):
+        check_same_shapes(now, held)
+
+
+def check_same_shapes(now, held) -> None:
+    """Raises InputError unless arrays of a checkpoint have the shapes of those that the network has now."""
     shapes = lambda tree: {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
-    held, now = shapes(variables), shapes(tuple(wanted))
-    changed = sorted(name for name in held.keys() | now.keys() if held.get(name) != now.get(name))
+    there, here = shapes(held), shapes(now)
+    changed = sorted(name for name in there | here if there.get(name) != here.get(name))
     if changed:
-        name = changed[0]
         raise InputError(
-            f"the checkpoint does not fit the network that is registered now: {name.partition('/')[2]} is "
-            f"{held.get(name, 'missing')} there, {now.get(name, 'missing')} here"
+            f"the checkpoint does not fit the network that is registered now: {changed[0]} is "
+            f"{there.get(changed[0], 'missing')} there, {here.get(changed[0], 'missing')} here"
         )

@@ -92,12 +92,11 @@ def check_numbers(config) -> None:
         "weight_perturbation.start_epoch",
     ):
         _require(config, key, "at least 0 and below 2^31", whole(0))
-    for key in (
-        "attack.step_size",
-        "evaluation.step_size",
-        "optimizer.weight_decay",
-        "extra_data.weight",
-    ):
+    # As `pgd` has them: pixels are in [0, 1].
+    largest = 1 if config.threat.norm == "l_inf" else 1000
+    for key in ("attack.step_size", "evaluation.step_size"):
+        _require(config, key, f"in [0, {largest})", lambda size: 0 <= size < largest)
+    for key in ("optimizer.weight_decay", "extra_data.weight"):
         _require(config, key, "in [0, inf)", lambda value: 0 <= value < math.inf)
     _require(
         config,

@@ -1,6 +1,7 @@
 """From a config to the parts of a run, with every value checked before anything is compiled."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,10 +21,10 @@ from rwp_jax.models.classifier import MODELS, make_classifier
 from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
-from rwp_jax.training.objectives import OBJECTIVES, Aux, Objective
+from rwp_jax.training.objective_checks import checked, wrong_in
+from rwp_jax.training.objectives import OBJECTIVES
 from rwp_jax.training.optimizer import make_schedule, make_sgd
 from rwp_jax.training.train_step import (
-    METRICS,
     PGDSettings,
     Recipe,
     attack_and_update,
@@ -66,7 +67,9 @@ def _try_own(config, dataset: Dataset) -> None:
     recipe = build(config, dataset.num_classes, steps_per_epoch=1).recipe
     # One device: no axis to share moments over.
     own = config.model.name, dataset.num_classes, config.model.mean, config.model.std
-    recipe = recipe._replace(classifier=make_classifier(*own, dtype=config.dtype))
+    recipe = recipe._replace(
+        classifier=make_classifier(*own, dtype=config.dtype), objective=checked(recipe.objective)
+    )
     names = f"config.model.name={own[0]!r} with config.objective.name={config.objective.name!r}"
 
     def step(key):
@@ -84,8 +87,12 @@ def _try_own(config, dataset: Dataset) -> None:
 
     try:
         aux, attack_loss = jax.eval_shape(step, jax.random.key(0))
-        wrong = _wrong_in_objective(recipe.objective, aux, attack_loss)
-    except InputError:
+        wrong = wrong_in(recipe.objective, aux, attack_loss)
+    except InputError as error:
+        if re.match(
+            "(per_example|gate_loss|attack_loss)=", str(error)
+        ):  # arguments of the objective's
+            raise InputError(f"config.objective.name={config.objective.name!r}: {error}") from None
         raise
     except Exception as error:  # whatever the user's code raises
         why = f"{type(error).__name__}: {first_line(error)}"
@@ -94,25 +101,6 @@ def _try_own(config, dataset: Dataset) -> None:
         ) from None
     if wrong:
         raise InputError(f"config.objective.name={config.objective.name!r}: {wrong}")
-
-
-def _wrong_in_objective(objective: Objective, aux: Aux, attack_loss) -> str:
-    """What two examples show to be wrong; empty where nothing is."""
-    of_each = lambda values, kind: values.shape == (2,) and jnp.issubdtype(values.dtype, kind)
-    wrong = [name for name, term in aux.terms.items() if not of_each(term, jnp.floating)]
-    if wrong:
-        return f"of its terms {wrong[0]!r} must have a value of each example, floating-point [B]"
-    if not of_each(aux.correct, jnp.bool_):
-        return f"aux.correct is {aux.correct.dtype}{list(aux.correct.shape)}, must be bool [B]"
-    if attack_loss is not None and not of_each(attack_loss, jnp.floating):
-        given = f"{attack_loss.dtype}{list(attack_loss.shape)}"
-        return f"attack_loss gives {given}, must give a floating-point loss of each example, [B]"
-    taken = sorted(set(aux.terms) & {*METRICS, objective.accuracy})
-    if taken:
-        return f"of its terms {taken[0]!r} is a metric already"
-    if not isinstance(objective.accuracy, str) or objective.accuracy in METRICS:
-        return f"accuracy={objective.accuracy!r} must be the name of a metric that is not taken"
-    return ""
 
 
 def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) -> None:

@@ -25,7 +25,7 @@ from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import MetricsWriter
-from rwp_jax.runs.network_record import keep_network_record
+from rwp_jax.runs.network_record import check_same_shapes, keep_network_record
 from rwp_jax.runs.resume_point import WHICH, Position, within_epoch
 from rwp_jax.training import experiment, training_data
 from rwp_jax.training.divergence import check_finite
@@ -261,7 +261,10 @@ def _restore(checkpoints: Checkpoints, like) -> tuple[Any, dict] | None:
         return record
 
     record = processes.by_first(read)
-    return None if record is None else (processes.broadcast(state), record)
+    if record is None:
+        return None
+    check_same_shapes(like.params, state.params)
+    return processes.broadcast(state), record
 
 
 def _stop(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:
@@ -277,12 +280,10 @@ def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: f
     """What is printed after an epoch; `accuracy` is the objective's figure of the training batches, `test`
     is empty where nothing was evaluated."""
     minutes, rest = divmod(math.floor(seconds), 60)
-    tested = (
-        f"test natural {test['natural_accuracy']:6.2%}  "
-        f"PGD-{config.evaluation.steps} {test['pgd_accuracy']:6.2%}  |  "
-        if test
-        else ""
-    )
+    tested = ""
+    if test:
+        tested = f"test natural {test['natural_accuracy']:6.2%}  "
+        tested += f"PGD-{config.evaluation.steps} {test['pgd_accuracy']:6.2%}  |  "
     return (
         f"epoch {epoch + 1:{len(str(config.epochs))}}/{config.epochs}  "
         f"loss {train['loss']:.3f}  {accuracy.removesuffix('_accuracy')} {train[accuracy]:6.2%}  |  "

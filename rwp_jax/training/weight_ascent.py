@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from rwp_jax.errors import InputError, check_integer
+from rwp_jax.errors import InputError, check_integer, function_of_the_user, shown
 from rwp_jax.training.weight_perturbation import WeightPerturbation
 
 
@@ -84,18 +83,10 @@ def _check(params, perturbation: WeightPerturbation, max_steps, loss, gate_loss)
         raise InputError(
             f"gate_loss= gives {gate_loss.shape[0]} losses for {loss.shape[0]} examples"
         )
-    mask = perturbation.mask(params)
-    structure = jax.tree.structure
-    if structure(mask) != structure(params):  # type: ignore[operator]  # jaxlib has no stubs
-        raise InputError("mask= must have the structure of params")
     if not loss.size:
         raise InputError("per_example= gives no loss: the batch is empty")
-    for path, chosen in jax.tree_util.tree_leaves_with_path(mask):
-        if not isinstance(chosen, bool | np.bool_):
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise InputError(f"mask= has {chosen!r} for {name}, must have True or False")
     none = isinstance(max_steps, int) and max_steps == 0  # it may be traced
-    if not none and not any(jax.tree.leaves(mask)):
+    if not none and not any(jax.tree.leaves(perturbation.mask(params))):
         raise InputError(
             "mask= perturbs no tensor of params; by default those of rank > 1 are perturbed"
         )
@@ -144,19 +135,31 @@ def perturb_and_differentiate(
         in a `jax.shard_map` with check_vma.
     """
     if not isinstance(perturbation, WeightPerturbation):
-        raise InputError(f"perturbation={perturbation!r} must be made by make_weight_perturbation")
+        raise InputError(
+            f"perturbation={shown(perturbation)} must be made by make_weight_perturbation"
+        )
     for name, function in (("per_example", per_example), ("gate_loss", gate_loss)):
         if not callable(function) and not (function is None and name == "gate_loss"):
-            raise InputError(f"{name}={function!r} must be a function")
-    if gradient_dtype not in ("", "bfloat16"):
-        raise InputError(f"gradient_dtype={gradient_dtype!r} must be '' (their own) or 'bfloat16'")
+            raise InputError(f"{name}={shown(function)} must be a function")
+    if not isinstance(gradient_dtype, str) or gradient_dtype not in ("", "bfloat16"):
+        raise InputError(
+            f"gradient_dtype={shown(gradient_dtype)} must be '' (their own) or 'bfloat16'"
+        )
     max_steps = perturbation.steps if max_steps is None else max_steps
     if not isinstance(max_steps, jax.core.Tracer):
         max_steps = check_integer("max_steps", max_steps, 0)
+    elif max_steps.shape or not jnp.issubdtype(max_steps.dtype, jnp.integer):
+        given = f"{max_steps.dtype}{list(max_steps.shape)}"
+        raise InputError(f"max_steps= is {given}, must be an integer")
+    if not isinstance(axis_name, str | None):
+        raise InputError(f"axis_name={shown(axis_name)} must be the name of a mapped axis, or None")
     per_example, gate_loss = _loss_and_aux(per_example), gate_loss or (lambda loss, aux: loss)
     _check_params(params)
-    shapes = jax.eval_shape(per_example, params)
-    _check(params, perturbation, max_steps, shapes[0], jax.eval_shape(gate_loss, *shapes))
+    with function_of_the_user("per_example"):
+        shapes = jax.eval_shape(per_example, params)
+    with function_of_the_user("gate_loss"):
+        gate_shape = jax.eval_shape(gate_loss, *shapes)
+    _check(params, perturbation, max_steps, shapes[0], gate_shape)
     mask = perturbation.mask(params)
     total = lambda value: lax.psum(value, axis_name) if axis_name else value
 

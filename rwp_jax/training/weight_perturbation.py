@@ -10,9 +10,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from rwp_jax.errors import InputError, check_integer, check_number
+from rwp_jax.errors import (
+    InputError,
+    check_integer,
+    check_number,
+    first_line,
+    function_of_the_user,
+    shown,
+)
 
 NAMES = ("none", "awp", "rwp")
 ACCUMULATE = ("reference", "paper")
@@ -98,6 +106,30 @@ def _rescaled_sum(direction, v, gradient):
     return jax.tree.map(jnp.add, v, gradient)
 
 
+def _whole_mask(mask) -> Callable:
+    """params -> a tree of bool of their structure, from such a function, or a tree or its upper part."""
+
+    def whole(params):
+        with function_of_the_user("mask"):
+            given = mask(params) if callable(mask) else mask
+        try:
+            chosen = jax.tree.broadcast(given, params)
+        except ValueError as error:
+            raise InputError(
+                f"mask= must have the structure of params, or of its upper part: {first_line(error)}"
+            ) from None
+        for path, leaf in jax.tree_util.tree_leaves_with_path(chosen):
+            is_bool = isinstance(leaf, bool | np.bool_)
+            if not is_bool and not (
+                isinstance(leaf, jax.Array) and leaf.dtype == bool and not leaf.ndim
+            ):
+                where = jax.tree_util.keystr(path, simple=True, separator=".")
+                raise InputError(f"mask= has {shown(leaf)} for {where}, must have True or False")
+        return jax.tree.map(bool, chosen)
+
+    return whole
+
+
 def make_weight_perturbation(
     name: str,
     gamma: float | None = None,
@@ -120,7 +152,8 @@ def make_weight_perturbation(
       lsc_low: p of a range [p, q) that losses must lie in besides (awp on a range is Figure 1(c)).
       lsc_high: q of that range.
       mask: which tensors are perturbed and enter the norms, as optax has masks: a tree of bool of the
-        parameters' structure, or a function params -> such a tree; by default those of rank > 1.
+        parameters' structure or of its upper part, or a function params -> such a tree; by default those
+        of rank > 1.
 
     Raises:
       InputError: for an unknown name or a value out of range.
@@ -147,10 +180,9 @@ def make_weight_perturbation(
         raise InputError("steps= is missing: rwp needs it, 10 in the paper")
     if mask is None or isinstance(mask, str | int | float) and not isinstance(mask, bool):
         raise InputError(
-            f"mask={mask!r} must be a tree of True and False, or a function that makes one"
+            f"mask={shown(mask)} must be a tree of True and False, or a function that makes one"
         )
-    if not callable(mask):
-        tree, mask = mask, lambda params: tree
+    mask = _whole_mask(mask)
     if name == "awp":
         return WeightPerturbation(
             1, _range_gate(lsc_low, lsc_high), _raw_sum, _scale_by_layer(gamma), mask

@@ -25,6 +25,10 @@ def get_config():
         ),
         ("x = 3", "the file has no function get_config"),
         ("import nothere", "the file cannot be imported .No module named 'nothere'"),
+        ("def get_config(): return 1 / 0", "the file fails .ZeroDivisionError: division by zero"),
+        ("def get_config(a, b): return 1", "the file fails .TypeError: get_config"),
+        ("import sys; sys.exit(0)", "the file ends the program"),
+        ("def get_config(:", "the file fails .SyntaxError"),
         (STANDARD.format(line="config.epochs = 1.5"), "it sets epochs=1.5, must be an integer"),
         (
             STANDARD.format(line="config.optimizer.nesterov = 'no'"),

@@ -87,7 +87,10 @@ def test_fractions(argument, expected):
         (["--mode=evaluate", DIGITS], "--config is not for --mode=evaluate"),
         (["--mode=evaluate"], "holds no run"),
         (["--mode=pseudo_label", "--output=a.npz"], "holds no run"),
-        ([DIGITS, "--config.nothing=1"], "--config.nothing: no such key; configs/default.py has"),
+        (
+            [DIGITS, "--config.nothing=1"],
+            "--config.nothing: no such key; rwp_jax.configs.default has",
+        ),
         ([DIGITS, "--config.epochs=many"], "--config.epochs=many"),
         ([DIGITS, "--config.epochs", "2.5"], "--config.epochs=2.5"),
         ([DIGITS, "--epochs=3"], "epochs"),
@@ -98,6 +101,13 @@ def test_fractions(argument, expected):
         ([DIGITS, "--jobs=2"], "--jobs is for --mode=reproduce"),
         (["--mode=reproduce", "--experiment=fig9"], "--experiment=fig9 must be one of table1"),
         (["--mode=reproduce", "--experiment=gamma", "--seeds=0"], "--seeds=0 must be at least 1"),
+        (["--mode=report", "--workdirs=nope"], "--workdirs=nope holds no run"),
+        ([DIGITS, "--connect_seconds=-1"], "--connect_seconds=-1 must be at least 1"),
+        ([DIGITS, "--resume=maybe"], "--resume=maybe must be True or False"),
+        (
+            [DIGITS, "--workdir=zoo:mine"],
+            "--workdir=zoo:mine is a network of the package: a run is",
+        ),
         (["--mode=report", "--workdirs=a,,b"], "--workdirs=a,,b: an entry between commas is empty"),
     ],
 )

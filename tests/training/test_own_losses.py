@@ -157,3 +157,52 @@ def test_what_has_no_gradient_is_named():
     for held in (jax.random.key(0), "sgd", np.arange(3)):
         with pytest.raises(InputError, match="params= holds .* in extra, must hold floating"):
             perturb_and_differentiate(losses, PARAMS | {"extra": held}, RWP)
+
+
+@pytest.mark.parametrize(
+    ("mask", "means"),
+    [
+        (True, {"w", "u", "b"}),
+        ({"w": False, "u": True, "b": np.bool_(True)}, {"u", "b"}),
+        ({"w": jnp.asarray(True), "u": False, "b": False}, {"w"}),
+        (lambda params: {"w": True, "u": False, "b": False}, {"w"}),
+    ],
+)
+def test_masks_as_optax_takes_them(mask, means):
+    """Trees, their upper parts, functions; of bools of Python, NumPy and JAX."""
+    nested = {"net": PARAMS}
+    perturbation = make_weight_perturbation("rwp", 0.1, 1, mask=mask)
+    v = perturb_and_differentiate(losses, PARAMS, perturbation).v
+    assert {name for name, value in v.items() if value.any()} == means
+    upper = make_weight_perturbation("rwp", 0.1, 1, mask={"net": True})
+    v = perturb_and_differentiate(lambda p: losses(p["net"]), nested, upper).v
+    assert all(value.any() for value in v["net"].values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gate_loss": lambda loss: loss}, "gate_loss= fails: TypeError"),
+        ({"per_example": lambda: 1}, "per_example= fails: TypeError"),
+        ({"per_example": lambda p: (losses(p)[0], "aux")}, "per_example= fails: TypeError"),
+        ({"mask": lambda: True}, "mask= fails: TypeError"),
+        ({"mask": {n: np.ones(PARAMS[n].shape, bool) for n in PARAMS}}, "mask= has array"),
+        ({"axis_name": 3}, "axis_name=3 must be the name of a mapped axis"),
+        ({"perturbation": np.ones((9, 9))}, "perturbation=array.*must be made by make_weight"),
+        ({"max_steps": "traced floats"}, r"max_steps= is float64\[\], must be an integer"),
+    ],
+)
+def test_functions_and_numbers_that_do_not_fit_are_named_in_one_line(changes, message):
+    changes = dict(changes)
+    perturbation = make_weight_perturbation("rwp", 0.1, 1, mask=changes.pop("mask", True))
+    per_example = changes.pop("per_example", losses)
+    arguments = {"perturbation": perturbation} | changes
+    with pytest.raises(InputError, match=message) as raised:
+        if "max_steps" in changes:
+            jax.jit(
+                lambda k: perturb_and_differentiate(
+                    per_example, PARAMS, **(arguments | {"max_steps": k})
+                )
+            )(2.5)
+        perturb_and_differentiate(per_example, PARAMS, **arguments)
+    assert "\n" not in str(raised.value)

@@ -51,11 +51,21 @@ def terms(**values):
     [
         (
             {"per_example": lambda loss, aux: None},
-            "cannot be traced on images .8, 8, 1. .AttributeError",
+            "per_example= returns NoneType, must return .loss .B., rwp_jax.Aux.",
         ),
         (
             {"per_example": lambda loss, aux: (loss, aux._replace(moments=()))},
-            "cannot be traced .*IndexError",
+            "per_example= returns Aux with moments=an empty tuple, must be a tuple",
+        ),
+        (
+            {"per_example": lambda loss, aux: (loss, aux._replace(moments={}))},
+            "per_example= returns Aux with moments=a dict, must be a tuple",
+        ),
+        ({"per_example": lambda loss, aux: (loss, 1)}, r"per_example= returns \(.*, int\), must"),
+        ({"per_example": lambda loss, aux: 1 / 0}, "per_example= fails: ZeroDivisionError"),
+        (
+            {"attack_loss": lambda forward, x, y: None},
+            "attack_loss= returns a NoneType, must return a function of logits",
         ),
         ({"per_example": lambda loss, aux: (loss.mean(), aux)}, "per_example= gives float64"),
         (terms(loss=jnp.ones(2)), "'loss' is a metric already"),

@@ -56,7 +56,7 @@ def npz(tmp_path_factory):
         ({"optimizer.learning_rate": 1e39}, "optimizer.learning_rate=.* must be within 3.4e.38"),
         ({"optimizer.momentum": 1.0}, "config.optimizer.momentum=1.0"),
         ({"optimizer.schedule": "linear"}, "config.optimizer.schedule='linear'"),
-        ({"model.mean": (0.1, 0.2)}, "config.model.std= has 0 channels, mean= has 2: both or none"),
+        ({"model.mean": (0.1, 0.2)}, "config.model.mean= has 2 numbers and std 0: both have"),
         (
             {"model.mean": (0.1, 0.2), "model.std": (1.0, 1.0)},
             "one entry for each of the images' 1",

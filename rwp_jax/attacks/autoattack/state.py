@@ -111,7 +111,7 @@ class Record:
 
 
 def _damaged(path: pathlib.Path, why: str) -> InputError:
-    return InputError(f"{path} is no state of AutoAttack ({why}): move it away")
+    return InputError(f"state_path={path} is no state of AutoAttack ({why}): give another file")
 
 
 def read_state(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict, dict]:
