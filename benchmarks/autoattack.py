@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import functools
 import json
+import math
 import os
 import pathlib
 import platform
@@ -145,6 +146,9 @@ def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
         left = predict(x) == y
     seconds, counts = {}, {"clean": int(left.sum())}
     for attack in attacks:
+        seconds[attack], counts[attack] = 0.0, int(left.sum())
+        if not counts[attack]:  # which the official code does not take
+            continue
         adversary.attacks_to_run = [attack]
         begin = time.perf_counter()
         x_adv = adversary.run_standard_evaluation(x[left], y[left], bs=batch_size)
@@ -211,7 +215,9 @@ def main():
     compiled, official = (sum(row[i] for row in rows.values()) for i in (3, 4))
     rows["all"] = (*rows[attacks[-1]][:2], wall, compiled, official)
     for name, (a, b, s, c, t) in rows.items():
-        print(f"{name:9}  {a:12}/{b:<8}   {s:12.1f}  {c:10.1f}  {t:8.1f}  {s / t:13.2f}")
+        print(
+            f"{name:9}  {a:12}/{b:<8}   {s:12.1f}  {c:10.1f}  {t:8.1f}  {s / t if t else math.nan:13.2f}"
+        )
     if args.json:
         with open(args.json, "w") as file:
             json.dump(rows, file, indent=1)

@@ -96,7 +96,8 @@ def why_config_fails(error: BaseException) -> str:
     named = (
         line.startswith("--config") or isinstance(error, InputError) or "InputError" in str(error)
     )
-    return line if named else f"--config: the file fails ({type(error).__name__}: {line})"
+    kind = type(error).__name__
+    return line if named else f"--config: the file fails ({kind}: {line.removeprefix(f'{kind}: ')})"
 
 
 def check_config_dict(name: str, config) -> None:

@@ -104,10 +104,6 @@ def test_fractions(argument, expected):
         (["--mode=report", "--workdirs=nope"], "--workdirs=nope holds no run"),
         ([DIGITS, "--connect_seconds=-1"], "--connect_seconds=-1 must be at least 1"),
         ([DIGITS, "--resume=maybe"], "--resume=maybe must be True or False"),
-        (
-            [DIGITS, "--workdir=zoo:mine"],
-            "--workdir=zoo:mine is a network of the package: a run is",
-        ),
         (["--mode=report", "--workdirs=a,,b"], "--workdirs=a,,b: an entry between commas is empty"),
     ],
 )

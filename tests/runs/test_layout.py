@@ -1,4 +1,5 @@
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -110,3 +111,9 @@ def test_keys_that_came_later_and_are_off_make_no_other_run(tmp_path):
     assert layout.check(tmp_path, later, resume=True)
     with pytest.raises(InputError, match="later='missing' there, 0.9 here"):
         layout.check(tmp_path, later | {"later": 0.9}, resume=True)
+
+
+def test_no_run_has_a_name_of_the_zoo():
+    """Loading it would give the package's network of that name."""
+    with pytest.raises(InputError, match="workdir=zoo:mine is a network of the package: a run"):
+        layout.check(pathlib.Path("zoo:mine"), {}, resume=True)
