@@ -12,7 +12,6 @@ times include compilation. Needs torch.
 import argparse
 import contextlib
 import functools
-import json
 import math
 import os
 import pathlib
@@ -32,6 +31,7 @@ from rwp_jax.attacks.autoattack import autoattack
 from rwp_jax.distributed import devices
 from rwp_jax.evaluation.store import load_subject
 from rwp_jax.evaluation.table2 import AUTOATTACK_NORMS
+from rwp_jax.files import write_json
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.parity.autoattack import EPSILON, MEAN, STD, load_network, read_arrays
 from rwp_jax.pytorch.export import own_entries
@@ -132,7 +132,7 @@ def run_ours(victim: Victim, x, y, norm, epsilon, attacks, batch_size):
 
 
 def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
-    """Seconds and images left after each attack of the official code."""
+    """Of each attack of the official code, as it ends: its name, seconds, and images left."""
     from autoattack import AutoAttack
 
     model = model.to(device)
@@ -144,21 +144,18 @@ def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
     )
     with torch.no_grad():
         left = predict(x) == y
-    seconds, counts = {}, {"clean": int(left.sum())}
     for attack in attacks:
-        seconds[attack], counts[attack] = 0.0, int(left.sum())
-        if not counts[attack]:  # which the official code does not take
-            continue
-        adversary.attacks_to_run = [attack]
-        begin = time.perf_counter()
-        x_adv = adversary.run_standard_evaluation(x[left], y[left], bs=batch_size)
-        if device != "cpu":
-            torch.cuda.synchronize()
-        seconds[attack] = time.perf_counter() - begin
-        with torch.no_grad():
-            left[left.clone()] = predict(x_adv) == y[left]
-        counts[attack] = int(left.sum())
-    return seconds, counts
+        seconds = 0.0
+        if left.any():  # none is what the official code does not take
+            adversary.attacks_to_run = [attack]
+            begin = time.perf_counter()
+            x_adv = adversary.run_standard_evaluation(x[left], y[left], bs=batch_size)
+            if device != "cpu":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - begin
+            with torch.no_grad():
+                left[left.clone()] = predict(x_adv) == y[left]
+        yield attack, seconds, int(left.sum())
 
 
 def main():
@@ -172,7 +169,7 @@ def main():
     parser.add_argument("--examples", type=int, help="the first ones; default all")
     parser.add_argument("--attacks", default="apgd-ce,apgd-t,fab-t,square")
     parser.add_argument("--batch_size", type=int, help="ours; theirs is 250")
-    parser.add_argument("--json", help="also write the figures here")
+    parser.add_argument("--json", type=pathlib.Path, help="also write the figures here")
     args = parser.parse_args()
     if not (args.reference / "autoattack" / "autoattack.py").is_file():
         parser.error(f"--reference={args.reference} is no checkout of auto-attack")
@@ -203,24 +200,22 @@ def main():
     begin = time.perf_counter()
     ours, compiling = run_ours(victim, x, y, norm, epsilon, attacks, args.batch_size)
     wall = time.perf_counter() - begin  # with checks, which the official attacks' seconds contain
-    print("ours done, now the official one", flush=True)
-    seconds, counts = run_official(twin, x, y, norm, epsilon, attacks, 250, device)
-
     print("attack     robust ours/official   seconds ours (compiling)  official  ours/official")
     rows = {}
-    for attack in attacks:
+
+    def add(name, *row):
+        robust, left, mine, compiled, theirs = rows[name] = row
+        ratio = mine / theirs if theirs else math.nan
+        seconds = f"{mine:12.1f}  {compiled:10.1f}  {theirs:8.1f}  {ratio:13.2f}"
+        print(f"{name:9}  {robust:12}/{left:<8}   {seconds}", flush=True)
+        if args.json:  # after each attack: what is stopped has measured something
+            write_json(args.json, rows)
+
+    for attack, theirs, left in run_official(twin, x, y, norm, epsilon, attacks, 250, device):
         robust = int(ours.robust_after[attack].sum())
-        times = (ours.seconds[attack], compiling[attack], seconds[attack])
-        rows[attack] = (robust, counts[attack], *times)
-    compiled, official = (sum(row[i] for row in rows.values()) for i in (3, 4))
-    rows["all"] = (*rows[attacks[-1]][:2], wall, compiled, official)
-    for name, (a, b, s, c, t) in rows.items():
-        print(
-            f"{name:9}  {a:12}/{b:<8}   {s:12.1f}  {c:10.1f}  {t:8.1f}  {s / t if t else math.nan:13.2f}"
-        )
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(rows, file, indent=1)
+        add(attack, robust, left, ours.seconds[attack], compiling[attack], theirs)
+    compiled, theirs = (sum(row[i] for row in rows.values()) for i in (3, 4))
+    add("all", *rows[attacks[-1]][:2], wall, compiled, theirs)
 
 
 if __name__ == "__main__":

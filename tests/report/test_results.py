@@ -94,7 +94,7 @@ def test_what_is_no_run(files, message, tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=f"^{tmp_path}.*{message}"):
+    with pytest.raises(InputError, match=f"^workdir={tmp_path}.*{message}"):
         read_result(tmp_path)
 
 

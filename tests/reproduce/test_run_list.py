@@ -37,7 +37,10 @@ def test_seeds_come_one_after_the_other(tmp_path):
     [
         ("epochs", "must be KEY=VALUE, or PATTERN:KEY=VALUE"),
         ("=3", "must be KEY=VALUE"),
-        ("epoch=3", "override=: epoch: no such key; did you mean epochs. configs/default.py has"),
+        (
+            "epoch=3",
+            "override=: epoch: no such key; did you mean epochs. rwp_jax.configs.default has",
+        ),
         ("model=3", "override=: model: no such key; it is a section, with keys such as model."),
         ("weight_perturbation.name=awp", "weight_perturbation.name is what the experiment itself"),
         ("threat.norm=l_2", "threat.norm is what the experiment itself sets"),

@@ -115,7 +115,7 @@ def test_a_network_of_ones_own_has_no_names_in_pytorch(own, tmp_path):
         (np.zeros((8, 8, 1), np.uint8), r"must be \[N, 8, 8, 1\]"),
         (np.zeros((2, 16, 16, 1), np.uint8), r"must be \[N, 8, 8, 1\]"),
         (np.full((2, 8, 8, 1), 255.0), r"images= have pixels outside \[0, 1\]"),
-        (np.full((2, 8, 8, 1), np.nan), r"images= have pixels outside \[0, 1\]"),
+        (np.full((2, 8, 8, 1), np.nan), r"images= must have pixels in \[0, 1\], some are NaN"),
         (np.zeros((2, 8, 8, 1), int), "images= are int64, must be uint8, or floating-point"),
     ],
 )
