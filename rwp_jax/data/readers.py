@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 
 from rwp_jax.data.unpickle import ArraysOnly, PickledArray
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, first_line, prefixed
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IMAGES, LABELS, CONFIDENCES = "data", "extrapolated_targets", "confidences"
@@ -75,8 +75,9 @@ def read_images(path: str) -> np.ndarray:
     file = pathlib.Path(path)
     if not file.is_file():
         raise InputError(f"unlabeled={path} is no file")
-    (images,) = _npz_arrays(file, (IMAGES,), "unlabeled=")
-    check_images(f"unlabeled={file}: {IMAGES}", images)
+    with prefixed("unlabeled="):
+        (images,) = _npz_arrays(file, (IMAGES,))
+        check_images(f"{file}: {IMAGES}", images)
     return images
 
 
@@ -111,11 +112,9 @@ def _require(file: pathlib.Path, names, held) -> None:
         )
 
 
-def _npz_arrays(file: pathlib.Path, names, argument: str = "") -> list[np.ndarray]:
+def _npz_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
     if not zipfile.is_zipfile(file):  # NumPy would suggest to unpickle it
-        raise InputError(
-            f"{argument}{file}: cannot be read as an .npz file (it is none, or cut short)"
-        )
+        raise InputError(f"{file}: cannot be read as an .npz file (it is none, or cut short)")
     try:
         with np.load(file, allow_pickle=False) as arrays:
             _require(file, names, arrays.files)
@@ -123,9 +122,7 @@ def _npz_arrays(file: pathlib.Path, names, argument: str = "") -> list[np.ndarra
     except InputError:
         raise
     except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
-        raise InputError(
-            f"{argument}{file}: cannot be read as an .npz file ({first_line(error)})"
-        ) from None
+        raise InputError(f"{file}: cannot be read as an .npz file ({first_line(error)})") from None
 
 
 def _pickle_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
