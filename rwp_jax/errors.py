@@ -11,9 +11,12 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+_CALL = (
+    r"\w\((?:[^()]|\([^()]*\))*\)"  # f(x, g(y), mode=3), as users write it in their own messages
+)
 # The distributions behind these names come with the extra `train`.
 _NEEDED = (
     "absl",
@@ -85,7 +88,7 @@ def function_of_the_user(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{name}= fails: {type(error).__name__}: {first_line(error)}") from error
 
 
@@ -97,13 +100,18 @@ def _check_known(name: str, value: Any) -> None:
         )
 
 
-def _is_bool(value: Any) -> bool:
+def is_bool(value: Any) -> bool:
+    """Whether it is a Boolean, or an array of them."""
     return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
 
 
 def shown(value: Any) -> str:
     """A value in a message of one line: its repr, cut where it is long or has several lines."""
-    first, *others = repr(value).splitlines() or [""]
+    try:
+        text = repr(value)
+    except Exception:  # of the user's class
+        text = f"<{type(value).__name__}>"
+    first, *others = text.splitlines() or [""]
     return f"{first[:80]}..." if others or len(first) > 80 else first
 
 
@@ -111,7 +119,7 @@ def check_number(name: str, value: Any, accepted: str, holds: Callable[[float], 
     """The value of an argument as a float; raises InputError unless it is a number that `holds`."""
     _check_known(name, value)
     try:
-        number = math.nan if isinstance(value, str | bytes) or _is_bool(value) else float(value)
+        number = math.nan if isinstance(value, str | bytes) or is_bool(value) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if math.isnan(number) or not holds(number):
@@ -126,10 +134,18 @@ def check_integer(name: str, value: Any, least: int) -> int:
         number = operator.index(value)
     except TypeError:
         number = least - 1
-    if number < least or number >= 2**31 or _is_bool(value):
+    if number < least or number >= 2**31 or is_bool(value):
         below = " and below 2^31" if number >= 2**31 else ""
         raise InputError(f"{name}={shown(value)} must be an integer of at least {least}{below}")
     return number
+
+
+def check_choice(name: str, value: Any, accepted: Iterable[str]) -> str:
+    """The value of an argument; raises InputError unless it is one of these strings."""
+    accepted = tuple(accepted)
+    if not isinstance(value, str) or value not in accepted:
+        raise InputError(f"{name}={shown(value)} must be one of {', '.join(accepted)}")
+    return value
 
 
 def check_path(name: str, value: Any) -> pathlib.Path:
@@ -143,38 +159,37 @@ def as_flags(error: Exception, flags: Mapping[str, Any]) -> str:
     """The message of an error, with `--name` for each `name=` that is a flag here.
 
     A key of the config is named as in its file, `config.epochs=`: only those given on the line are flags.
-    What the user gave, such as the file epoch=9.ckpt, stays as it is, and so does a quoted call, f(mode=3).
+    What the user gave, such as the file epoch=9.ckpt, stays as it is, and so does a call, f(mode=3).
 
     Args:
       error: whose message names arguments.
       flags: values by name.
     """
 
-    def flag(match: re.Match) -> str:
-        name, text = match[match.lastindex or 1], match.string
-        bare = match.end() == len(text) or text[match.end()] in " :;,)"
-        called = not bare and match.start() and text[match.start() - 1] == "("
-        if name not in flags or called:
-            return match[0]
-        return f"--{name}" if bare else f"--{name}="
-
-    values = [
-        v for given in flags.values() for v in (given if isinstance(given, list) else [given])
+    given = [
+        str(value)
+        for values in flags.values()
+        for value in (values if isinstance(values, list) else [values])
+        if "=" in str(value)
     ]
-    verbatim = {re.escape(str(value)) for value in values if "=" in str(value)}
-    longest_first = sorted(verbatim, key=len, reverse=True)
-    named = r"(?<![\w.-])(\w+)="
-    pattern = "|".join([f"(?P<verbatim>{'|'.join(longest_first)})", named] if verbatim else [named])
-    return re.sub(
-        pattern,
-        lambda match: match[0] if match.groupdict().get("verbatim") else flag(match),
-        str(error),
-    )
+    # Messages may name a file as pathlib writes it, or a directory that it lies in.
+    paths = [pathlib.PurePath(os.path.normpath(value)) for value in given]
+    parents = [str(part) for path in paths for part in (path, *path.parents) if "=" in str(part)]
+    longest_first = sorted({*given, *parents}, key=len, reverse=True)
+    kept = "|".join([*map(re.escape, longest_first), _CALL])
+
+    def flag(match: re.Match) -> str:
+        name, after = match["name"], match.string[match.end() :][:1]
+        if name not in flags:
+            return match[0]
+        return f"--{name}" if after in " :;,)" else f"--{name}="
+
+    return re.sub(rf"{kept}|(?<![\w./-])(?P<name>\w+)=", flag, str(error))
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an exception says, for quoting inside a message of one line."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
 
 
 def exit_without_extra(program: str) -> None:

@@ -160,14 +160,31 @@ def test_pgd_names_the_argument(changes, message):
         rwp_jax.pgd(**(arguments | changes))
 
 
-def test_pgd_names_traced_numbers():
-    attack = jax.jit(
-        lambda steps: rwp_jax.pgd(
-            logits_fn, X, Y, rwp_jax.make_threat_model("l_inf", 0.1), steps=steps, step_size=0.1
-        )
+@pytest.mark.parametrize(
+    ("traced", "message"),
+    [
+        ({"steps": 2.0}, r"steps= is float64\[\], must be an integer"),
+        ({"steps": True}, r"steps= is bool\[\], must be an integer"),
+        ({"steps": jax.random.key(0)}, r"steps= is key<fry>\[\], must be an integer"),
+        ({"step_size": jnp.full((4,), 0.1)}, r"step_size= is float64\[4\], must be a number"),
+        ({"step_size": 0.1j}, r"step_size= is complex128\[\], must be a number"),
+        ({"step_size": True}, r"step_size= is bool\[\], must be a number"),
+    ],
+)
+def test_pgd_names_traced_numbers(traced, message):
+    threat_model = rwp_jax.make_threat_model("l_inf", 0.1)
+    attack = lambda numbers: rwp_jax.pgd(
+        logits_fn, X, Y, threat_model, **({"steps": 1, "step_size": 0.1} | numbers)
     )
-    with pytest.raises(InputError, match=r"steps= is float64\[\], must be an integer"):
-        attack(2.0)
+    with pytest.raises(InputError, match=message):
+        jax.jit(attack)(traced)
+
+
+def test_pgd_takes_steps_of_any_integer():
+    threat_model = rwp_jax.make_threat_model("l_inf", 0.1)
+    attack = lambda steps: rwp_jax.pgd(logits_fn, X, Y, threat_model, steps=steps, step_size=0.1)
+    for steps in (np.uint8(2), np.int64(2)):
+        np.testing.assert_array_equal(jax.jit(attack)(steps), attack(2))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 import rwp_jax
-from rwp_jax.errors import InputError, as_flags, check_integer, check_number, check_path, named_in
+from rwp_jax.errors import (
+    InputError,
+    as_flags,
+    check_choice,
+    check_integer,
+    check_number,
+    check_path,
+    first_line,
+    named_in,
+    shown,
+)
 
 PACKAGE = pathlib.Path(rwp_jax.__file__).parent
 COMMANDS = ("command_line", "parity", "zoo")  # which parse flags
@@ -19,7 +29,7 @@ COMMANDS = ("command_line", "parity", "zoo")  # which parse flags
     ("message", "said"),
     [
         ("epsilon=8 must be in [0, 1]", "--epsilon=8 must be in [0, 1]"),
-        ("epsilon= is missing: steps= is not", "--epsilon is missing: steps= is not"),
+        ("epsilon= is missing: gamma= is not", "--epsilon is missing: gamma= is not"),
         ("devices=2 is for epsilon=", "--devices=2 is for --epsilon"),
         ("epsilon=: 'x' must be a number", "--epsilon: 'x' must be a number"),
         ("config.epsilon=8 must be", "config.epsilon=8 must be"),
@@ -27,11 +37,16 @@ COMMANDS = ("command_line", "parity", "zoo")  # which parse flags
         ("reading epsilon=1 needs epsilon=", "reading epsilon=1 needs --epsilon"),
         ("file=epsilon=9-x.ckpt is empty", "--file=epsilon=9-x.ckpt is empty"),
         ("the model fails: f(epsilon=3)", "the model fails: f(epsilon=3)"),
+        ("the model fails: f(3, g(x), epsilon=3)", "the model fails: f(3, g(x), epsilon=3)"),
+        ("in d/epsilon=2/file: no", "in d/epsilon=2/file: no"),
+        ("steps=7/run is no run", "steps=7/run is no run"),
+        ("steps=7 is no directory", "steps=7 is no directory"),
         ("take --epsilon=8, or x_epsilon=8", "take --epsilon=8, or x_epsilon=8"),
     ],
 )
 def test_arguments_become_flags(message, said):
-    given = {"epsilon": None, "devices": None, "file": "epsilon=9-x.ckpt", "runs": ["epsilon=1"]}
+    given = {"epsilon": None, "devices": None, "file": "epsilon=9-x.ckpt"}
+    given |= {"runs": ["epsilon=1", "./steps=7//run/"], "steps": None}
     assert as_flags(InputError(message), given) == said
 
 
@@ -84,6 +99,24 @@ def test_what_is_no_path(value):
     with pytest.raises(InputError, match="^workdir=.* must be a path$"):
         check_path("workdir", value)
     assert check_path("workdir", "runs") == pathlib.Path("runs")
+
+
+def test_values_in_messages_are_one_short_line():
+    class Broken:
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    assert shown(Broken()) == "<Broken>"
+    assert shown(np.eye(2)) == "array([[1., 0.],..."
+    assert shown("x" * 99) == f"'{'x' * 79}..."
+    assert first_line(ValueError("\n\n  that\nthis")) == "that"
+    assert first_line(ValueError("\n")) == first_line(ValueError()) == "ValueError"
+
+
+@pytest.mark.parametrize("value", ["L_inf", 3, None, np.array(["l_inf", "l_2"]), ["l_inf"], b"l_2"])
+def test_what_is_none_of_the_choices(value):
+    with pytest.raises(InputError, match=r"^norm=.* must be one of l_inf, l_2$"):
+        check_choice("norm", value, ("l_inf", "l_2"))
 
 
 def raised(path: pathlib.Path):

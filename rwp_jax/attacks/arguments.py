@@ -15,12 +15,18 @@ def is_known(value) -> bool:
     return not isinstance(value, jax.core.Tracer)
 
 
+def check_traced(name: str, value: jax.Array, accepted: str, *kinds: type) -> None:
+    """Raises InputError unless a traced value is one number of these kinds, such as `jnp.integer`."""
+    if value.shape or not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
+        raise InputError(f"{name}= is {value.dtype}{list(value.shape)}, must be {accepted}")
+
+
 def as_arrays(x, y) -> tuple[jax.Array, jax.Array]:
     """Arrays of JAX from what can be made one; raises InputError."""
     try:
         labels = np.asarray(y) if is_known(y) else np.zeros(0, int)
         arrays = None if _is_wide(labels) else (jnp.asarray(x), jnp.asarray(y))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"x= and y= must be arrays: {first_line(error)}") from None
     if arrays is None:
         raise InputError("y= has labels that need more than 32 bits, must have classes from 0 on")

@@ -128,11 +128,13 @@ def pgd(
         within = lambda size: 0 <= size < largest
         step_size = check_number("step_size", step_size, f"in [0, {largest})", within)
     else:
+        arguments.check_traced("step_size", step_size, "a number", jnp.integer, jnp.floating)
         step_size = step_size.astype(x.dtype)  # of a wider dtype it would widen the images
     if not isinstance(steps, jax.core.Tracer):
         steps = check_integer("steps", steps, 0)
-    elif steps.shape or not jnp.issubdtype(steps.dtype, jnp.integer):
-        raise InputError(f"steps= is {steps.dtype}{list(steps.shape)}, must be an integer")
+    else:
+        arguments.check_traced("steps", steps, "an integer", jnp.integer)
+        steps = steps.astype(jnp.int32)  # lax.fori_loop needs the dtype of its lower bound
     key = arguments.check_key(key)
     with function_of_the_user("loss"):
         losses = jax.eval_shape(lambda: loss(logits_fn(x), y))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rwp_jax.errors import InputError, check_number, shown
+from rwp_jax.errors import check_choice, check_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,10 +133,8 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
     Raises:
       InputError: for an unknown norm or variant or an epsilon outside its range.
     """
-    if not isinstance(norm, str) or norm not in NORMS:
-        raise InputError(f"norm={shown(norm)} must be one of {', '.join(NORMS)}")
-    if not isinstance(variant, str) or variant not in VARIANTS:
-        raise InputError(f"variant={shown(variant)} must be one of {', '.join(VARIANTS)}")
+    check_choice("norm", norm, NORMS)
+    check_choice("variant", variant, VARIANTS)
     # Beyond 1 the L_inf ball holds every image; for L_2 that is a matter of the image's size.
     largest = 1 if norm == "l_inf" else 1000
     accepted = f"in [0, {largest}] (pixels are in [0, 1]) for {norm}"

@@ -7,10 +7,11 @@ import re
 import sys
 
 import ml_collections
+from absl import flags
 from ml_collections import config_flags
 
 from rwp_jax import configs
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 
 CONFIG_FLAG = re.compile(r"--?config(?:=(.*))?")
 
@@ -63,7 +64,7 @@ _WORDINGS = (
     (r"^flag (--\S+=.*): \('Non-boolean argument.*", r"\1 must be True or False"),
     (r"^flag (--\S+=.*): could not convert string to float: .*", r"\1 must be a number"),
     (
-        r"^TypeError: Could not override field '(\w+)' \(reference\)\. (.*) is of original type .* to type "
+        r"^Could not override field '(\w+)' \(reference\)\. (.*) is of original type .* to type "
         r"<class '(\w+)'>$",
         lambda match: (
             f"--config: it sets {match[1]}={match[2]}, must be {_KINDS.get(match[3], match[3])}"
@@ -73,40 +74,61 @@ _WORDINGS = (
 
 
 def one_line(error: BaseException) -> str:
-    """What is wrong, of a message of absl, ml_collections or a config file."""
+    """What is wrong, of a message of absl or ml_collections."""
     # A config that cannot be loaded is explained at the end of a long message.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = lines[-1] if lines else type(error).__name__
+    return _reworded(lines[-1] if lines else type(error).__name__)
+
+
+def _reworded(line: str) -> str:
     for pattern, wording in _WORDINGS:
         line = re.sub(pattern, wording, line)
     if "get_config() takes 0 positional arguments" in line:
         line = "--config: this file takes nothing after ':'"
     if "has no attribute 'get_config'" in line:
         line = "--config: the file has no function get_config"
-    if isinstance(error, ImportError):
-        line = f"--config: the file cannot be imported ({line})"
-    return line.removeprefix("rwp_jax.errors.InputError: ")
+    return line
+
+
+def _raised_by_file(error: BaseException) -> BaseException:
+    """What a config file raised, out of what ml_collections and absl raise instead of some kinds."""
+    while error.__context__ and (
+        isinstance(error, flags.Error) or str(error).startswith("Error whilst parsing config file")
+    ):
+        error = error.__context__
+    return error
 
 
 def why_config_fails(error: BaseException) -> str:
     """What is wrong with the file that --config names, from what loading it raised."""
+    error = _raised_by_file(error)
+    line = _reworded(first_line(error))
+    if isinstance(error, InputError) or line.startswith("--config"):
+        return line
     if isinstance(error, SystemExit):
-        return "--config: the file ends the program (SystemExit)"
-    line = one_line(error)
-    named = (
-        line.startswith("--config") or isinstance(error, InputError) or "InputError" in str(error)
-    )
+        said = f": {line}" if isinstance(error.code, str) else ""
+        return f"--config: the file ends the program (SystemExit{said})"
+    if isinstance(error, ImportError):
+        return f"--config: the file cannot be imported ({line})"
     kind = type(error).__name__
-    return line if named else f"--config: the file fails ({kind}: {line.removeprefix(f'{kind}: ')})"
+    return f"--config: the file fails ({kind if line == kind else f'{kind}: {line}'})"
+
+
+def _named(name: str, error: BaseException) -> InputError:
+    """The same, to be raised of the file `name`."""
+    return InputError(f"--config={name}: {why_config_fails(error).removeprefix('--config: ')}")
 
 
 def check_config_dict(name: str, config) -> None:
     """Raises InputError where the get_config of the file `name` returns something else."""
-    if not isinstance(config, ml_collections.ConfigDict):
-        given = type(config).__name__
-        raise InputError(
-            f"--config={name}: its get_config returns a {given}, must return a ConfigDict"
-        )
+    if isinstance(config, ml_collections.ConfigDict):
+        return
+    given = type(config).__name__
+    try:
+        getattr(config, "keys", None)
+    except OSError as error:  # ml_collections keeps an OSError of the file until it is looked at
+        raise _named(name, error.__cause__ or error) from None
+    raise InputError(f"--config={name}: its get_config returns a {given}, must return a ConfigDict")
 
 
 def load_config(name: str) -> ml_collections.ConfigDict:
@@ -118,7 +140,6 @@ def load_config(name: str) -> ml_collections.ConfigDict:
     try:
         config = config_flags.config_flags.ConfigFileFlagParser("config", None).parse(file)
     except (Exception, SystemExit) as error:  # of the file, or of ml_collections, in many lines
-        reason = why_config_fails(error).removeprefix("--config: ")
-        raise InputError(f"--config={name}: {reason}") from None
+        raise _named(name, error) from None
     check_config_dict(name, config)
     return config

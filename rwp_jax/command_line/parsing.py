@@ -95,8 +95,12 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
         sys.argv = others
         try:
             rest = values(others)
-        except (flags.Error, InputError):
+        except InputError:
             raise
+        except flags.Error as error:
+            if not str(error).startswith("flag --config="):
+                raise
+            raise InputError(why_config_fails(error)) from None
         except (Exception, SystemExit) as error:  # whatever the config file raises
             raise InputError(why_config_fails(error)) from None
         mode, config = values["mode"].value, values["config"].value

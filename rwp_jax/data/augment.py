@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_choice
 
 PAD_MODES = ("reflect", "zero")
 MAX_ROTATION = 180.0
@@ -34,10 +34,7 @@ def make_augment(
     Raises:
       InputError: for an unknown mode or a value out of range.
     """
-    if pad_mode not in PAD_MODES:
-        raise InputError(
-            f"config.augment.pad_mode={pad_mode!r} must be one of {', '.join(PAD_MODES)}"
-        )
+    check_choice("config.augment.pad_mode", pad_mode, PAD_MODES)
     if padding < 0:
         raise InputError(f"config.augment.padding={padding} must be at least 0")
     if not 0 <= rotation <= MAX_ROTATION:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_choice
 
 AXIS = "batch"
 MODES = ("pmap", "shard_map")
@@ -139,8 +139,7 @@ def data_parallel(
     Returns:
       A function of the same arguments; outputs are replicated.
     """
-    if mode not in MODES:
-        raise InputError(f"config.parallel={mode!r} must be one of {', '.join(MODES)}")
+    check_choice("config.parallel", mode, MODES)
     if mode == "pmap" and mesh is None:
         mapped = jax.pmap(
             function,

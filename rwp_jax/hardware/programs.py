@@ -14,7 +14,7 @@ from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.packing import default_batch_size
 from rwp_jax.attacks.autoattack.slots import map_programs
 from rwp_jax.attacks.autoattack.suite import VERSIONS
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, check_choice, first_line
 from rwp_jax.evaluation.accuracy import PRECISION
 from rwp_jax.evaluation.table2 import AUTOATTACK_NORMS
 from rwp_jax.hardware import cost, counts
@@ -81,8 +81,7 @@ def compile_programs(
       InputError: for values of the config that do not fit, batches that do not divide.
       DoesNotFit: where a device has not enough memory.
     """
-    if program not in PROGRAMS:
-        raise InputError(f"program={program!r} must be one of {', '.join(PROGRAMS)}")
+    check_choice("program", program, PROGRAMS)
     check_dtype(config, hardware)
     if program == "autoattack":
         yield from _autoattack(config, hardware, batch_size)

@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.errors import InputError, check_integer, check_number, first_line, shown
+from rwp_jax.errors import (
+    InputError,
+    check_choice,
+    check_integer,
+    check_number,
+    first_line,
+    shown,
+)
 from rwp_jax.models.layers import (
     BatchNorm,
     Conv,
@@ -132,7 +139,7 @@ def _built(name: str, builder: Callable, *arguments, **keywords) -> Classifier:
         network = builder(*arguments, **keywords)
     except InputError:
         raise
-    except Exception as error:  # whatever the user's builder raises
+    except (Exception, SystemExit) as error:  # whatever the user's builder raises
         described = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(f"name={name!r}: its builder fails ({described})") from error
     if not isinstance(network, Classifier):
@@ -187,8 +194,7 @@ def make_classifier(
     """
     builder = _builder(name)
     check_integer("num_classes", num_classes, 1)
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise InputError(f"dtype={shown(dtype)} must be one of {', '.join(DTYPES)}")
+    check_choice("dtype", dtype, DTYPES)
     if dtype == "float64":
         require_x64("dtype='float64'")
     if not isinstance(axis_name, str | None):

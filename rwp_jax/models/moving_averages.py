@@ -8,10 +8,21 @@ import numpy as np
 
 from rwp_jax.errors import InputError
 
+_LARGE = 1e3  # a statistic that is far from all moments here
+_ROUNDING = 1e-3  # of bfloat16, in decays
+
 
 def _filled(shapes, value):
     """A tree of arrays of these shapes that hold `value`."""
     return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), shapes)
+
+
+def _drawn(shapes, rng=None):
+    """The same of normally distributed numbers."""
+    rng = rng or np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: np.asarray(rng.standard_normal(leaf.shape), leaf.dtype), shapes
+    )
 
 
 def find_decays(train: Callable, params, batch_stats, images: np.ndarray, name: str):
@@ -32,16 +43,23 @@ def find_decays(train: Callable, params, batch_stats, images: np.ndarray, name: 
     """
     run = jax.jit(train)
     # Weights and images of zero have moments of zero: what is left of a statistic is the decay.
-    # A module that divides a weight by its norm gives NaN there; its weights are one.
-    for weight in (0, 1):
-        weights, stats = _filled(params, weight), [_filled(batch_stats, v) for v in (0, 1, 2)]
+    # A module that divides weights by their norm gives NaN there, and at one after subtracting a mean.
+    for weights in (_filled(params, 0), _filled(params, 1), _drawn(params)):
+        stats = [_filled(batch_stats, value) for value in (0, 1, _LARGE)]
         at = jax.device_get([run(weights, before, images)[1] for before in stats])
         if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(at)):
             break
     decays = jax.tree.map(lambda zero, one: one - zero, *at[:2])
-    straight = jax.tree.map(lambda zero, one, two: np.allclose(two - one, one - zero), *at)
-    if not all(jax.tree.leaves(straight)):
+    straight = lambda zero, decay, large: np.allclose(large - zero, _LARGE * decay)
+    if not all(jax.tree.leaves(jax.tree.map(straight, at[0], decays, at[2]))):
         raise _no_moving_averages(name)
+    for decay in jax.tree.leaves(decays):
+        if not (decay.min(initial=0) >= -_ROUNDING and decay.max(initial=0) <= 1 + _ROUNDING):
+            wrong = decay.flat[np.abs(decay - 0.5).argmax()]
+            raise InputError(
+                f"make_module={name}: a forward multiplies its running statistics by {wrong:.3g}, must by "
+                "the decay of a moving average, in [0, 1]"
+            )
     _check(run, decays, params, batch_stats, images, name)
     return decays
 
@@ -55,10 +73,9 @@ def _no_moving_averages(name: str) -> InputError:
 def _check(run: Callable, decays, params, batch_stats, images, name: str) -> None:
     """Raises InputError unless all hold at drawn weights and images, whatever the statistics are."""
     rng = np.random.default_rng(0)
-    drawn = lambda leaf: np.asarray(rng.standard_normal(leaf.shape), leaf.dtype)
-    params, images = jax.tree.map(drawn, params), drawn(images)
+    params, images = _drawn(params, rng), _drawn(images, rng)
     # Not multiples of each other: a direction, as of SpectralNorm's vector, would be the same for all.
-    befores = [_filled(batch_stats, 0)] + [jax.tree.map(drawn, batch_stats) for _ in range(2)]
+    befores = [_filled(batch_stats, 0)] + [_drawn(batch_stats, rng) for _ in range(2)]
     logits, updated = zip(*jax.device_get([run(params, b, images) for b in befores]), strict=True)
     if not all(np.array_equal(logits[0], other, equal_nan=True) for other in logits[1:]):
         raise InputError(

@@ -20,6 +20,7 @@ from orbax.checkpoint import v1
 
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.files import array_digests, file_digests, seal, unseal, write_text
+from rwp_jax.runs.network_record import check_same_shapes
 from rwp_jax.runs.resume_point import choose
 
 DIRECTORY = "checkpoints"
@@ -211,15 +212,20 @@ class Checkpoints:
           like: a tree of the state's structure, shapes and dtypes.
 
         Raises:
-          InputError: where there are checkpoints, and none is sound.
+          InputError: where there are checkpoints, and none is sound; where `like` has other shapes.
         """
         self.wait()
         records = sorted(self.records(), key=lambda record: record["step"], reverse=True)
         template = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+
+        def fitting(saved):
+            check_same_shapes(template, saved)
+            return template
+
         found = None
         for record in records:
             try:
-                found = self._read(record, lambda: template), record
+                found = self._read(record, fitting), record
                 break
             except DamagedCheckpoint as error:
                 self._damaged[self.path(record["step"])] = str(error)
@@ -242,18 +248,17 @@ class Checkpoints:
         Raises:
           DamagedCheckpoint: where it is not what was saved.
         """
-
-        def like():
-            saved = v1.metadata(self.path(record["step"])).metadata
-            return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
-
-        return self._read(record, like)
+        as_saved = lambda saved: jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
+        return self._read(record, as_saved)
 
     def _read(self, record: dict[str, Any], like: Callable):
+        """What was saved, as the tree that `like` makes of its shapes and dtypes."""
         path = self.path(record["step"])
         self._check_files(path, record.get("files", {}))
         try:
-            state = _load(path, like())
+            state = _load(path, like(v1.metadata(path).metadata))
+        except InputError:
+            raise
         except Exception as error:  # orbax and its storage raise many kinds for damaged files
             raise DamagedCheckpoint(
                 f"checkpoint {path} is damaged ({type(error).__name__})"

@@ -101,7 +101,7 @@ def check_same_shapes(now, held) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
     there, here = shapes(held), shapes(now)
-    changed = sorted(name for name in there | here if there.get(name) != here.get(name))
+    changed = [name for name in here | there if there.get(name) != here.get(name)]
     if changed:
         raise InputError(
             f"the checkpoint does not fit the network that is registered now: {changed[0]} is "

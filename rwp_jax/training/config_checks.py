@@ -9,7 +9,7 @@ import numpy as np
 
 from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.configs.default import get_config
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_choice
 from rwp_jax.models.precision import require_x64
 from rwp_jax.names import hint_at
 from rwp_jax.runs.config import flatten
@@ -112,10 +112,7 @@ def check_numbers(config) -> None:
     for key in ("mean", "std"):
         if not all(isinstance(value, int | float) for value in config.model[key]):
             raise InputError(f"config.model.{key}={config.model[key]!r} must be a tuple of numbers")
-    if config.attack.bn not in BN_MODES:
-        raise InputError(
-            f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(BN_MODES)}"
-        )
+    check_choice("config.attack.bn", config.attack.bn, BN_MODES)
 
 
 def check_precision(config) -> None:

@@ -21,7 +21,7 @@ from rwp_jax.models.classifier import MODELS, make_classifier
 from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
-from rwp_jax.training.objective_checks import checked, wrong_in
+from rwp_jax.training.objective_checks import checked, taken_name
 from rwp_jax.training.objectives import OBJECTIVES
 from rwp_jax.training.optimizer import make_schedule, make_sgd
 from rwp_jax.training.train_step import (
@@ -86,8 +86,8 @@ def _try_own(config, dataset: Dataset) -> None:
         return attack_and_update(recipe, state, x, y, jnp.zeros_like(x))[2].aux, attack_loss
 
     try:
-        aux, attack_loss = jax.eval_shape(step, jax.random.key(0))
-        wrong = wrong_in(recipe.objective, aux, attack_loss)
+        aux, _ = jax.eval_shape(step, jax.random.key(0))
+        wrong = taken_name(recipe.objective, aux)
     except InputError as error:
         if re.match(
             "(per_example|gate_loss|attack_loss)=", str(error)

@@ -3,8 +3,9 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jax.tree_util import tree_leaves_with_path
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, shown
 from rwp_jax.training.objectives import Aux, Objective
 from rwp_jax.training.train_step import METRICS
 
@@ -13,19 +14,20 @@ def checked(objective: Objective) -> Objective:
     """The same objective; its functions raise InputError for results that the step cannot use."""
 
     def per_example(train, params, batch):
-        result: Any = objective.per_example(train, params, batch)
+        forwards: list[Any] = []  # moments of each
+
+        def recorded(*arguments):
+            logits, moments = train(*arguments)
+            forwards.append(moments)
+            return logits, moments
+
+        result: Any = objective.per_example(recorded, params, batch)
         is_pair = isinstance(result, tuple) and len(result) == 2
         if not is_pair or not isinstance(result[1], Aux):
             given = f"({', '.join(type(part).__name__ for part in result)})" if is_pair else ""
             given = given or type(result).__name__
             raise InputError(f"per_example= returns {given}, must return (loss [B], rwp_jax.Aux)")
-        moments = result[1].moments
-        if not isinstance(moments, tuple) or not moments:
-            given = "an empty tuple" if moments == () else f"a {type(moments).__name__}"
-            raise InputError(
-                f"per_example= returns Aux with moments={given}, must be a tuple of the moments of each "
-                "forward"
-            )
+        _check_aux(result[1], forwards)
         return result
 
     def attack_loss(forward, x, y):
@@ -33,27 +35,63 @@ def checked(objective: Objective) -> Objective:
         if not callable(loss):
             given = type(loss).__name__
             raise InputError(f"attack_loss= returns a {given}, must return a function of logits")
-        return loss
+
+        def of_logits(logits):
+            values = loss(logits)
+            wrong = _no_values("attack_loss= gives", values, "floating-point losses", jnp.floating)
+            if wrong:
+                raise InputError(wrong)
+            return values
+
+        return of_logits
 
     return objective._replace(
         per_example=per_example, attack_loss=objective.attack_loss and attack_loss
     )
 
 
-def wrong_in(objective: Objective, aux: Aux, attack_loss) -> str:
-    """What two examples show to be wrong; empty where nothing is."""
-    of_each = lambda values, kind: values.shape == (2,) and jnp.issubdtype(values.dtype, kind)
-    wrong = [name for name, term in aux.terms.items() if not of_each(term, jnp.floating)]
+def _no_values(what: str, values, accepted: str, kind: type) -> str:
+    """What is wrong with values that must be one of each of two examples; empty where nothing is."""
+    is_array = hasattr(values, "shape") and hasattr(values, "dtype")
+    if is_array and values.shape == (2,) and jnp.issubdtype(values.dtype, kind):
+        return ""
+    given = f"{values.dtype}{list(values.shape)}" if is_array else f"a {type(values).__name__}"
+    return f"{what} {given}, must be {accepted} [B], one of each example"
+
+
+def _check_aux(aux: Aux, forwards: list) -> None:
+    """Raises InputError for an Aux of two examples that the step cannot use.
+
+    `forwards` are the moments that the objective was given.
+    """
+    if not isinstance(aux.moments, tuple) or not aux.moments:
+        given = "an empty tuple" if aux.moments == () else f"a {type(aux.moments).__name__}"
+        wrong = f"moments={given}, must be a tuple of the moments of each forward"
+    elif forwards and any(not _alike(moments, forwards[0]) for moments in aux.moments):
+        wrong = "moments that train did not give, must be a tuple of the moments of each forward"
+    elif not isinstance(aux.terms, dict) or not all(isinstance(name, str) for name in aux.terms):
+        wrong = f"terms={shown(aux.terms)}, must be a dict of arrays by name"
+    else:
+        wrong = _no_values("gate_loss of", aux.gate_loss, "floating-point losses", jnp.floating)
+        wrong = wrong or _no_values("correct of", aux.correct, "bool", jnp.bool_)
+        for name, term in aux.terms.items():
+            what = f"the term {name!r} of"
+            wrong = wrong or _no_values(what, term, "floating-point", jnp.floating)
     if wrong:
-        return f"of its terms {wrong[0]!r} must have a value of each example, floating-point [B]"
-    if not of_each(aux.correct, jnp.bool_):
-        return f"aux.correct is {aux.correct.dtype}{list(aux.correct.shape)}, must be bool [B]"
-    if attack_loss is not None and not of_each(attack_loss, jnp.floating):
-        given = f"{attack_loss.dtype}{list(attack_loss.shape)}"
-        return f"attack_loss gives {given}, must give a floating-point loss of each example, [B]"
+        raise InputError(f"per_example= returns Aux with {wrong}")
+
+
+def _alike(one, other) -> bool:
+    """Whether two trees have the same structure and shapes."""
+    leaves = lambda tree: [(path, jnp.shape(leaf)) for path, leaf in tree_leaves_with_path(tree)]
+    return leaves(one) == leaves(other)
+
+
+def taken_name(objective: Objective, aux: Aux) -> str:
+    """Which name of a metric is taken already, in words; empty where none is."""
     taken = sorted(set(aux.terms) & {*METRICS, objective.accuracy})
     if taken:
         return f"of its terms {taken[0]!r} is a metric already"
-    if not isinstance(objective.accuracy, str) or objective.accuracy in METRICS:
+    if objective.accuracy in METRICS:
         return f"accuracy={objective.accuracy!r} must be the name of a metric that is not taken"
     return ""

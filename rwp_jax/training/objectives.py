@@ -1,6 +1,7 @@
 """Training objectives. All have one signature, which gate, weight ascent and update share."""
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from rwp_jax.attacks.pgd import BN_MODES
-from rwp_jax.errors import InputError, check_number, first_line
+from rwp_jax.errors import InputError, check_choice, check_number, first_line, prefixed, shown
 from rwp_jax.losses import cross_entropy, entropy, kl_divergence
 from rwp_jax.registry import Registry
 
@@ -227,8 +228,7 @@ def make_objective(name: str, **settings: float) -> Objective:
       InputError: for an unknown name, a setting that it does not take or, of the package's own, outside
         [0, inf), or a builder that fails.
     """
-    if not isinstance(name, str) or name not in OBJECTIVES:
-        raise InputError(f"name={name!r} must be one of {', '.join(OBJECTIVES)}")
+    check_choice("name", name, OBJECTIVES)
     own = OBJECTIVES.origin(name) is None
     for key, value in settings.items() if own else ():
         check_number(key, value, "in [0, inf)", lambda number: 0 <= number < float("inf"))
@@ -238,7 +238,7 @@ def make_objective(name: str, **settings: float) -> Objective:
         raise InputError(f"name={name!r} does not fit its settings: {error}") from None
     try:
         objective = OBJECTIVES[name](**settings)
-    except Exception as error:  # whatever the user's builder raises
+    except (Exception, SystemExit) as error:  # whatever the user's builder raises
         if own or isinstance(error, InputError):
             raise
         described = f"{type(error).__name__}: {first_line(error)}"
@@ -246,4 +246,22 @@ def make_objective(name: str, **settings: float) -> Objective:
     if not isinstance(objective, Objective):
         given = type(objective).__name__
         raise InputError(f"name={name!r}: its builder returns a {given}, must return an Objective")
+    with prefixed(f"name={name!r}: "):
+        _check_fields(objective)
     return objective
+
+
+def _check_fields(objective: Objective) -> None:
+    """Raises InputError for an Objective that the user's builder has filled in wrongly."""
+    for field, optional in (("per_example", False), ("attack_loss", True)):
+        function = getattr(objective, field)
+        if not callable(function) and not (optional and function is None):
+            raise InputError(f"{field}={shown(function)} must be a function")
+    for field in ("uses_unlabelled", "needs_extra_data"):
+        if not isinstance(getattr(objective, field), bool):
+            raise InputError(f"{field}={shown(getattr(objective, field))} must be True or False")
+    modes = objective.attack_modes
+    if not isinstance(modes, tuple | list) or not modes or any(m not in BN_MODES for m in modes):
+        raise InputError(f"attack_modes={shown(modes)} must be some of {', '.join(BN_MODES)}")
+    if not isinstance(objective.accuracy, str) or not re.fullmatch(r"\w+", objective.accuracy):
+        raise InputError(f"accuracy={shown(objective.accuracy)} must be a word, the metric's name")

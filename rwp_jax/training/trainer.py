@@ -25,7 +25,7 @@ from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import MetricsWriter
-from rwp_jax.runs.network_record import check_same_shapes, keep_network_record
+from rwp_jax.runs.network_record import keep_network_record
 from rwp_jax.runs.resume_point import WHICH, Position, within_epoch
 from rwp_jax.training import experiment, training_data
 from rwp_jax.training.divergence import check_finite
@@ -85,9 +85,6 @@ def train(
         processes.by_first(lambda: identity.check_records(directory, checkpoints.records(), marks))
         if processes.is_first() and not resuming:
             write_json(directory / layout.CONFIG, plain_config)  # first: without it no run is there
-        network = experiment.network_record(config, data)
-        if processes.by_first(lambda: keep_network_record(directory, network)):
-            processes.say(f"{directory}: the network's code has changed since the run began")
         return _train(config, directory, data, marks, checkpoints, stop, trace)
 
 
@@ -110,6 +107,9 @@ def _train(
     saved = _restore(checkpoints, state)
     if not saved:
         processes.by_first(lambda: identity.check_not_lost(directory))
+    network = experiment.network_record(config, data)
+    if processes.by_first(lambda: keep_network_record(directory, network)):
+        processes.say(f"{directory}: the network's code has changed since the run began")
     position = Position.after(saved[1]) if saved else Position()
     state = devices.replicate(saved[0] if saved else state)
     if saved:
@@ -263,7 +263,6 @@ def _restore(checkpoints: Checkpoints, like) -> tuple[Any, dict] | None:
     record = processes.by_first(read)
     if record is None:
         return None
-    check_same_shapes(like.params, state.params)
     return processes.broadcast(state), record
 
 

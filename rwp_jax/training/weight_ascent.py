@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rwp_jax.attacks.arguments import check_traced
 from rwp_jax.errors import InputError, check_integer, function_of_the_user, shown
 from rwp_jax.training.weight_perturbation import WeightPerturbation
 
@@ -62,6 +63,18 @@ def _check_params(params) -> None:
         if isinstance(held, str) or not jnp.issubdtype(held, jnp.floating):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise InputError(f"params= holds {held} in {name}, must hold floating-point arrays")
+
+
+def _check_axis(name) -> None:
+    """Raises InputError unless it is None, or an axis that is mapped where this is called."""
+    if not isinstance(name, str | None):
+        raise InputError(f"axis_name={shown(name)} must be the name of a mapped axis, or None")
+    try:
+        name and lax.axis_size(name)
+    except NameError:
+        raise InputError(
+            f"axis_name={name!r} is mapped nowhere around this call: jax.shard_map or jax.pmap map axes"
+        ) from None
 
 
 def _check(params, perturbation: WeightPerturbation, max_steps, loss, gate_loss) -> None:
@@ -148,11 +161,9 @@ def perturb_and_differentiate(
     max_steps = perturbation.steps if max_steps is None else max_steps
     if not isinstance(max_steps, jax.core.Tracer):
         max_steps = check_integer("max_steps", max_steps, 0)
-    elif max_steps.shape or not jnp.issubdtype(max_steps.dtype, jnp.integer):
-        given = f"{max_steps.dtype}{list(max_steps.shape)}"
-        raise InputError(f"max_steps= is {given}, must be an integer")
-    if not isinstance(axis_name, str | None):
-        raise InputError(f"axis_name={shown(axis_name)} must be the name of a mapped axis, or None")
+    else:
+        check_traced("max_steps", max_steps, "an integer", jnp.integer)
+    _check_axis(axis_name)
     per_example, gate_loss = _loss_and_aux(per_example), gate_loss or (lambda loss, aux: loss)
     _check_params(params)
     with function_of_the_user("per_example"):

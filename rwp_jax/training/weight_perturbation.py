@@ -15,10 +15,12 @@ import optax
 
 from rwp_jax.errors import (
     InputError,
+    check_choice,
     check_integer,
     check_number,
     first_line,
     function_of_the_user,
+    is_bool,
     shown,
 )
 
@@ -119,11 +121,12 @@ def _whole_mask(mask) -> Callable:
                 f"mask= must have the structure of params, or of its upper part: {first_line(error)}"
             ) from None
         for path, leaf in jax.tree_util.tree_leaves_with_path(chosen):
-            is_bool = isinstance(leaf, bool | np.bool_)
-            if not is_bool and not (
-                isinstance(leaf, jax.Array) and leaf.dtype == bool and not leaf.ndim
-            ):
-                where = jax.tree_util.keystr(path, simple=True, separator=".")
+            where = jax.tree_util.keystr(path, simple=True, separator=".")
+            if isinstance(leaf, jax.core.Tracer):
+                raise InputError(
+                    f"mask= is traced within jax.jit for {where}, must be known before"
+                )
+            if not is_bool(leaf) or np.shape(leaf):
                 raise InputError(f"mask= has {shown(leaf)} for {where}, must have True or False")
         return jax.tree.map(bool, chosen)
 
@@ -158,10 +161,8 @@ def make_weight_perturbation(
     Raises:
       InputError: for an unknown name or a value out of range.
     """
-    if name not in NAMES:
-        raise InputError(f"name={name!r} must be one of {', '.join(NAMES)}")
-    if accumulate not in ACCUMULATE:
-        raise InputError(f"accumulate={accumulate!r} must be one of {', '.join(ACCUMULATE)}")
+    check_choice("name", name, NAMES)
+    check_choice("accumulate", accumulate, ACCUMULATE)
     missing = [key for key, value in (("gamma", gamma), ("steps", steps)) if value is None]
     gamma, steps = 0.0 if gamma is None else gamma, 0 if steps is None else steps
     accepted = f"in [0, {LARGEST_GAMMA}]"
@@ -178,7 +179,7 @@ def make_weight_perturbation(
         raise InputError(f"gamma= is missing: {name} needs it, 0.01 in the paper")
     if "steps" in missing and name == "rwp":
         raise InputError("steps= is missing: rwp needs it, 10 in the paper")
-    if mask is None or isinstance(mask, str | int | float) and not isinstance(mask, bool):
+    if mask is None or isinstance(mask, str | bytes | int | float) and not isinstance(mask, bool):
         raise InputError(
             f"mask={shown(mask)} must be a tree of True and False, or a function that makes one"
         )

@@ -3,6 +3,8 @@
 import pytest
 
 from rwp_jax.command_line.config_file import load_config, one_line
+from rwp_jax.command_line.modes import MODES
+from rwp_jax.command_line.parsing import parse_flags
 from rwp_jax.errors import InputError
 from rwp_jax.training.config_checks import check_keys, check_types
 
@@ -26,8 +28,12 @@ def get_config():
         ("x = 3", "the file has no function get_config"),
         ("import nothere", "the file cannot be imported .No module named 'nothere'"),
         ("def get_config(): return 1 / 0", "the file fails .ZeroDivisionError: division by zero"),
+        ("def get_config(): raise ValueError('too\\nlong')", "the file fails .ValueError: too.$"),
+        ("def get_config(): open('gone.txt')", "the file fails .FileNotFoundError: .*'gone.txt'.$"),
+        ("def get_config(): raise KeyError('seed')", "the file fails .KeyError: 'seed'.$"),
         ("def get_config(a, b): return 1", "the file fails .TypeError: get_config"),
-        ("import sys; sys.exit(0)", "the file ends the program"),
+        ("import sys; sys.exit(0)", "the file ends the program .SystemExit.$"),
+        ("import sys; sys.exit('no GPU')", "the file ends the program .SystemExit: no GPU.$"),
         ("def get_config(:", "the file fails .SyntaxError"),
         (STANDARD.format(line="config.epochs = 1.5"), "it sets epochs=1.5, must be an integer"),
         (
@@ -47,6 +53,23 @@ def test_a_file_that_is_no_config(tmp_path, source, message):
     with pytest.raises(InputError, match=f"^--config={path}: {message}") as caught:
         load_config(str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raises", "said"),
+    [
+        ("ValueError('too\\nlong')", "ValueError: too"),
+        ("TypeError('no')", "TypeError: no"),
+        ("OSError('no disk')", "OSError: no disk"),
+        ("OverflowError()", "OverflowError"),
+    ],
+)
+def test_the_command_line_says_the_same(tmp_path, raises, said):
+    """Absl raises its own exception instead of some kinds, and ml_collections keeps others."""
+    path = tmp_path / "own.py"
+    path.write_text(f"def get_config():\n    raise {raises}")
+    with pytest.raises(InputError, match=f"^--config(={path})?: the file fails .{said}.$"):
+        parse_flags(["main.py", f"--config={path}"], MODES)
 
 
 @pytest.mark.parametrize(

@@ -169,20 +169,24 @@ def test_a_partial_of_a_class_will_do(builder, images, key):
 
 
 class Standardised(nn.Module):
-    """Divides its weights by their norm, which is not possible at zero."""
+    """Divides its weights by their norm, which is not possible at zero, nor for the centred at one."""
 
     num_classes: int
+    centred: bool = False
 
     @nn.compact
     def __call__(self, x, train):
         kernel = self.param("kernel", nn.initializers.normal(), (72, 8))
+        if self.centred:
+            kernel -= kernel.mean(0)
         x = x.reshape(len(x), -1) @ (kernel / jnp.linalg.norm(kernel, axis=0))
         x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
         return nn.Dense(self.num_classes)(x)
 
 
-def test_weights_that_must_not_be_zero(images, key):
-    classifier = build(from_linen(Standardised))
+@pytest.mark.parametrize("centred", [False, True])
+def test_weights_that_must_not_be_zero(centred, images, key):
+    classifier = build(from_linen(functools.partial(Standardised, centred=centred)))
     params, _ = classifier.init(key, SHAPE)
     decay = classifier.train(params, images)[1][1]
     np.testing.assert_allclose(jax.tree.leaves(decay), 0.9, rtol=1e-12)

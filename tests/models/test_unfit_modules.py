@@ -1,5 +1,7 @@
 """Modules that make no classifier: what is wrong with each is said."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -49,6 +51,28 @@ class Largest(LinenNet):
         largest = self.variable("batch_stats", "largest", jnp.zeros, ())
         if train:
             largest.value = jnp.maximum(largest.value, x.max() + 1.5)
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class Unstable(LinenNet):
+    """Its statistic grows with every forward, or swings."""
+
+    factor: float = 1.5
+
+    @nn.compact
+    def __call__(self, x, train):
+        mean = self.variable("batch_stats", "mean", jnp.zeros, ())
+        if train:
+            mean.value = self.factor * mean.value + x.mean()
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class Clipped(LinenNet):
+    @nn.compact
+    def __call__(self, x, train):
+        mean = self.variable("batch_stats", "mean", jnp.zeros, ())
+        if train:
+            mean.value = jnp.clip(0.9 * mean.value + 0.1 * x.mean(), -10, 10)
         return nn.Dense(self.num_classes)(x.mean((1, 2)))
 
 
@@ -183,6 +207,9 @@ class NnxDropping(NnxNet):
         (from_nnx(NnxNoRngs), "make_module=NnxNoRngs cannot be called: .* 'rngs'"),
         (from_nnx(LinenNet), "make_module=LinenNet"),
         (from_linen(Largest), "its running statistics are no moving averages"),
+        (from_linen(Clipped), "its running statistics are no moving averages"),
+        (from_linen(Unstable), r"multiplies its running statistics by 1.5, .* in \[0, 1\]"),
+        (from_linen(functools.partial(Unstable, factor=-0.5)), "running statistics by -0.5"),
         (from_nnx(NnxDropping), "make_module=NnxDropping: it keeps dropout.* beside nnx.Param"),
     ],
 )

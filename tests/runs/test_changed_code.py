@@ -94,3 +94,38 @@ def test_a_module_that_has_changed_does_not_fit(own, tmp_path):
     path.unlink()
     with pytest.raises(InputError, match="network.json is missing"):
         load_run(tmp_path / "run")
+
+
+CONV = "x = nn.Conv(4, (3, 3))(x)\n"
+ONE_MORE = (CONV, f"{CONV}        {CONV}")
+ONE_LESS = ("nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name)(x)", "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("nn.Conv(4", "nn.Conv(5"), r"is \(4,\) there, \(5,\) here"),
+        (ONE_MORE, "params/Conv_1/bias is missing there"),
+        (ONE_LESS, r"batch_stats/BatchNorm_0/mean is \(4,\) there, missing here"),
+    ],
+)
+def test_training_does_not_go_on_with_a_network_of_other_shapes(
+    change, message, own, tmp_path, monkeypatch
+):
+    """Nothing is written: with the module as it was, the run is as before."""
+    shutil.copytree(own, tmp_path / "own")
+    run, module = tmp_path / "own" / "run", tmp_path / "own" / "tiny_network.py"
+    record = run / NETWORK
+    record.write_text(record.read_text().replace(str(own), str(tmp_path / "own")))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    module.write_text(MODULE.replace(*change))
+    assert module.read_text() != MODULE
+    forget(monkeypatch)
+    for registry, name in ((MODELS, "tiny"), (OBJECTIVES, "shifted")):
+        registry.require(name, Origin("tiny_network", str(module)), "here")
+    with pytest.raises(
+        InputError, match=f"not fit the network that is registered now: .*{message}"
+    ):
+        trainer.train(config_of(run), run)
+    after = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert after == before

@@ -164,7 +164,7 @@ def test_what_has_no_gradient_is_named():
     [
         (True, {"w", "u", "b"}),
         ({"w": False, "u": True, "b": np.bool_(True)}, {"u", "b"}),
-        ({"w": jnp.asarray(True), "u": False, "b": False}, {"w"}),
+        ({"w": jnp.asarray(True), "u": np.array(False), "b": False}, {"w"}),
         (lambda params: {"w": True, "u": False, "b": False}, {"w"}),
     ],
 )
@@ -187,7 +187,9 @@ def test_masks_as_optax_takes_them(mask, means):
         ({"per_example": lambda p: (losses(p)[0], "aux")}, "per_example= fails: TypeError"),
         ({"mask": lambda: True}, "mask= fails: TypeError"),
         ({"mask": {n: np.ones(PARAMS[n].shape, bool) for n in PARAMS}}, "mask= has array"),
+        ({"mask": lambda p: {n: p[n].max() > 0 for n in p}}, "mask= is traced .* for b, must be"),
         ({"axis_name": 3}, "axis_name=3 must be the name of a mapped axis"),
+        ({"axis_name": "batch"}, "axis_name='batch' is mapped nowhere around this call"),
         ({"perturbation": np.ones((9, 9))}, "perturbation=array.*must be made by make_weight"),
         ({"max_steps": "traced floats"}, r"max_steps= is float64\[\], must be an integer"),
     ],
@@ -204,5 +206,5 @@ def test_functions_and_numbers_that_do_not_fit_are_named_in_one_line(changes, me
                     per_example, PARAMS, **(arguments | {"max_steps": k})
                 )
             )(2.5)
-        perturb_and_differentiate(per_example, PARAMS, **arguments)
+        jax.jit(lambda p: perturb_and_differentiate(per_example, p, **arguments))(PARAMS)
     assert "\n" not in str(raised.value)

@@ -1,5 +1,7 @@
 """Objectives of the user's own: what is wrong with one is said before anything is written."""
 
+import sys
+
 import jax.numpy as jnp
 import pytest
 
@@ -42,8 +44,12 @@ def config(tmp_path, monkeypatch):
     return config
 
 
+def aux(**values):
+    return {"per_example": lambda loss, aux: (loss, aux._replace(**values))}
+
+
 def terms(**values):
-    return {"per_example": lambda loss, aux: (loss, aux._replace(terms=values))}
+    return aux(terms=values)
 
 
 @pytest.mark.parametrize(
@@ -53,14 +59,8 @@ def terms(**values):
             {"per_example": lambda loss, aux: None},
             "per_example= returns NoneType, must return .loss .B., rwp_jax.Aux.",
         ),
-        (
-            {"per_example": lambda loss, aux: (loss, aux._replace(moments=()))},
-            "per_example= returns Aux with moments=an empty tuple, must be a tuple",
-        ),
-        (
-            {"per_example": lambda loss, aux: (loss, aux._replace(moments={}))},
-            "per_example= returns Aux with moments=a dict, must be a tuple",
-        ),
+        (aux(moments=()), "per_example= returns Aux with moments=an empty tuple, must be a tuple"),
+        (aux(moments={}), "per_example= returns Aux with moments=a dict, must be a tuple"),
         ({"per_example": lambda loss, aux: (loss, 1)}, r"per_example= returns \(.*, int\), must"),
         ({"per_example": lambda loss, aux: 1 / 0}, "per_example= fails: ZeroDivisionError"),
         (
@@ -70,25 +70,31 @@ def terms(**values):
         ({"per_example": lambda loss, aux: (loss.mean(), aux)}, "per_example= gives float64"),
         (terms(loss=jnp.ones(2)), "'loss' is a metric already"),
         (terms(robust_accuracy=jnp.ones(2)), "'robust_accuracy' is a metric already"),
-        (terms(mean=jnp.ones(())), "'mean' must have a value of each example"),
-        (
-            terms(count=jnp.ones(2, int)),
-            "'count' must have a value of each example, floating-point",
-        ),
-        (
-            {"per_example": lambda loss, aux: (loss, aux._replace(correct=aux.correct * 2.0))},
-            r"aux.correct is float64\[2\], must be bool \[B\]",
-        ),
+        (terms(mean=jnp.ones(())), r"the term 'mean' of float64\[\], must be floating-point \[B\]"),
+        (terms(count=jnp.ones(2, int)), r"the term 'count' of int64\[2\], must be floating-point"),
+        (terms(count="x"), "the term 'count' of a str, must be floating-point"),
+        (aux(terms=None), "Aux with terms=None, must be a dict of arrays by name"),
+        (aux(terms={3: 1.0}), "Aux with terms={3: 1.0}, must be a dict of arrays by name"),
+        (aux(correct=jnp.ones(2)), r"Aux with correct of float64\[2\], must be bool \[B\]"),
+        (aux(correct=None), "Aux with correct of a NoneType, must be bool"),
+        (aux(gate_loss=None), "Aux with gate_loss of a NoneType, must be floating-point losses"),
+        (aux(moments=(3,)), "Aux with moments that train did not give"),
         (
             {"attack_loss": lambda forward, x, y: lambda logits: logits.argmax(-1)},
-            r"attack_loss gives int64\[2\], must give a floating-point loss of each example",
+            r"attack_loss= gives int64\[2\], must be floating-point losses \[B\], one of each example",
         ),
         (
             {"attack_loss": lambda forward, x, y: lambda logits: logits.mean()},
-            r"attack_loss gives float64\[\], must give",
+            r"attack_loss= gives float64\[\], must be",
         ),
+        ({"attack_loss": lambda forward, x, y: lambda logits: None}, "attack_loss= gives a NoneT"),
+        ({"attack_loss": 3}, "attack_loss=3 must be a function"),
+        ({"attack_modes": None}, "attack_modes=None must be some of train, batch, eval"),
+        ({"attack_modes": "train"}, "attack_modes='train' must be some of train, batch, eval"),
+        ({"uses_unlabelled": "no"}, "uses_unlabelled='no' must be True or False"),
         ({"accuracy": "loss"}, "accuracy='loss' must be the name of a metric that is not taken"),
-        ({"accuracy": 3}, "accuracy=3 must be the name"),
+        ({"accuracy": 3}, "accuracy=3 must be a word, the metric's name"),
+        ({"accuracy": ""}, "accuracy='' must be a word"),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_written(
@@ -105,6 +111,12 @@ def test_what_is_no_objective_is_refused(config, tmp_path):
     with pytest.raises(
         InputError, match="name='own': its builder returns a NoneType, must return an"
     ):
+        self_training.train(config, tmp_path / "run")
+
+
+def test_a_builder_that_ends_the_program_is_named(config, tmp_path):
+    register_objective("own", lambda **_: sys.exit("no GPU"))
+    with pytest.raises(InputError, match="name='own': its builder fails .SystemExit: no GPU."):
         self_training.train(config, tmp_path / "run")
 
 

@@ -198,6 +198,10 @@ def test_the_gate_is_strict_above_and_has_no_bound_at_zero():
         ({"name": "rwp", "gamma": float("nan")}, "gamma=nan must be in"),
         ({"name": "rwp", "c_min": -0.1}, "c_min=-0.1 must be in"),
         (
+            {"name": "awp", "gamma": 0.1, "mask": b"all"},
+            "mask=b'all' must be a tree of True and False, or a function",
+        ),
+        (
             {"name": "awp", "gamma": 0.1, "mask": "all"},
             "mask='all' must be a tree of True and False",
         ),

@@ -12,7 +12,7 @@ from rwp_jax.attacks.autoattack.fab import make_fab
 from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
 from rwp_jax.attacks.autoattack.search import Job, Search
 from rwp_jax.attacks.autoattack.square import make_square
-from rwp_jax.errors import InputError, check_integer, check_number
+from rwp_jax.errors import InputError, check_choice, check_integer, check_number, shown
 from rwp_jax.losses import cross_entropy
 
 
@@ -206,8 +206,7 @@ def attacks_of(version: str, attacks) -> tuple[Attack, ...]:
         if attacks is not None:
             raise InputError(f"attacks= is for version='custom', not for version={version!r}")
         return VERSIONS[version]
-    if version != "custom":
-        raise InputError(f"version={version!r} must be one of {', '.join(VERSIONS)}, custom")
+    check_choice("version", version, (*VERSIONS, "custom"))
     if not isinstance(attacks, list | tuple | None):
         attacks = (attacks,)
     if not attacks:
@@ -216,7 +215,7 @@ def attacks_of(version: str, attacks) -> tuple[Attack, ...]:
     for attack in attacks:
         if not isinstance(attack, Attack):
             if not isinstance(attack, str) or attack not in ATTACKS:
-                raise InputError(f"attacks: {attack!r} must be one of {', '.join(ATTACKS)}")
+                raise InputError(f"attacks: {shown(attack)} must be one of {', '.join(ATTACKS)}")
             attack = ATTACKS[attack]()
         chosen.append(attack)
     names = [attack.name for attack in chosen]
@@ -227,6 +226,6 @@ def attacks_of(version: str, attacks) -> tuple[Attack, ...]:
 
 def check_norm(norm: str) -> None:
     """Raises InputError unless the norm is one that every attack knows."""
-    if norm not in NORMS:
-        note = ": L1 is not there yet" if norm == "L1" else ""
-        raise InputError(f"norm={norm!r} must be {' or '.join(NORMS)}{note}")
+    if not isinstance(norm, str) or norm not in NORMS:
+        note = ": L1 is not there yet" if isinstance(norm, str) and norm == "L1" else ""
+        raise InputError(f"norm={shown(norm)} must be {' or '.join(NORMS)}{note}")
