@@ -19,18 +19,40 @@ import sys
 
 import jax
 
-from rwp_jax.command_line.config_file import load_config
-from rwp_jax.errors import InputError, as_flags
-from rwp_jax.hardware import report
-from rwp_jax.hardware.cost import PUBLISHED_EXTRA
-from rwp_jax.hardware.programs import PROGRAMS, compile_programs
-from rwp_jax.hardware.topology import ACCEPTED, find_hardware, only_compile
+from rwp_jax.errors import InputError, as_flags, exit_without_extra
+
+exit_without_extra("benchmarks.compiled")
+
+from rwp_jax.command_line.config_file import load_config  # noqa: E402  (needs the extra)
+from rwp_jax.distributed.preemption import ending_at_once  # noqa: E402
+from rwp_jax.hardware import report  # noqa: E402
+from rwp_jax.hardware.cost import PUBLISHED_EXTRA  # noqa: E402
+from rwp_jax.hardware.programs import (  # noqa: E402
+    PROGRAMS,
+    DoesNotFit,
+    check_program,
+    compile_programs,
+)
+from rwp_jax.hardware.topology import ACCEPTED, find_hardware, only_compile  # noqa: E402
+
+# What flags set in the config, whose messages name its keys.
+KEYS = {
+    "config.model.name": "model",
+    "config.dtype": "dtype",
+    "config.batch_size": "batch_size",
+    "config.evaluation.batch_size": "batch_size",
+}
+
+
+class OneLine(argparse.ArgumentParser):
+    """Says what is wrong without the usage, which --help prints."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        "python -m benchmarks.compiled", description=__doc__.splitlines()[0]
-    )
+    parser = OneLine("benchmarks.compiled", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--target", default="h100", help=ACCEPTED)
     parser.add_argument("--devices", type=int, help="default one GPU, or all of a slice")
@@ -42,15 +64,26 @@ def main():
     parser.add_argument("--hlo", type=pathlib.Path, help="keep the compiled text here")
     args = parser.parse_args()
     try:
-        run(args)
+        with ending_at_once():
+            run(args)
     except InputError as error:
-        print(f"benchmarks.compiled: {as_flags(error, vars(args))}", file=sys.stderr)
+        message = as_flags(error, vars(args))
+        for key, flag in KEYS.items():
+            if getattr(args, flag) is not None:
+                message = message.replace(f"{key}=", f"--{flag}=")
+        if isinstance(error, DoesNotFit):
+            message += (
+                "; take another --batch_size (main.py --mode plan looks for the largest that fits)"
+            )
+        print(f"benchmarks.compiled: {message}", file=sys.stderr)
         sys.exit(2)
 
 
 def check_writable(flag: str, path: pathlib.Path) -> None:
     """Raises InputError unless the file can be written; leaves what is in it."""
     there = path.exists()
+    if path.is_fifo():  # opening it waits for a reader
+        raise InputError(f"{flag}={path} is a pipe, must be a file")
     try:
         path.open("a").close()
     except OSError as error:
@@ -59,14 +92,26 @@ def check_writable(flag: str, path: pathlib.Path) -> None:
         path.unlink()
 
 
+def write(flag: str, path: pathlib.Path, text: str) -> None:
+    """Writes the file; raises InputError where that fails, as on a full disk."""
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise InputError(f"{flag}={path} cannot be written: {error.strerror}") from None
+
+
 def run(args) -> None:
     only_compile()
-    for flag, path in (("--json", args.json), ("--hlo", args.hlo)):
+    for flag, path in (("json", args.json), ("hlo", args.hlo)):
         if path:
             check_writable(flag, path)
+    if args.json and args.hlo and args.json.resolve() == args.hlo.resolve():
+        raise InputError(f"hlo={args.hlo} is the file of json= too: name another")
     config = load_config(args.config)
-    config.model.name = args.model or config.model.name
-    config.dtype = args.dtype or config.dtype
+    if args.model is not None:
+        config.model.name = args.model
+    if args.dtype is not None:
+        config.dtype = args.dtype
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     if args.batch_size is not None:
@@ -77,8 +122,9 @@ def run(args) -> None:
         config.extra_data.path = "ti_500K_pseudo_labeled.pickle"
         print(f"no extra_data.path: counted as {PUBLISHED_EXTRA:,} images")
     hardware = find_hardware(args.target, args.devices)
-    programs = []
+    check_program(config, hardware, args.program, args.batch_size)
     print(f"compiling for {hardware.devices} x {hardware.chip.name}", file=sys.stderr, flush=True)
+    programs = []
     for program in compile_programs(config, hardware, args.program, args.batch_size):
         print(report.describe(program, hardware), flush=True)
         programs.append(program)
@@ -87,11 +133,11 @@ def run(args) -> None:
             file = (
                 args.hlo.with_suffix(f".{program.name}{args.hlo.suffix}") if several else args.hlo
             )
-            file.write_text(program.text)
+            write("hlo", file, program.text)
     if args.json:
         figures = report.figures(programs, hardware)
         figures["command"] = "python -m benchmarks.compiled " + " ".join(sys.argv[1:])
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write("json", args.json, json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import sys
 
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.errors import InputError, as_flags
-from rwp_jax.hardware.datasheets import GIB, GPUS
+from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.plan import Plan, check, make_plan
 from rwp_jax.hardware.topology import find_hardware, only_compile
 
@@ -60,7 +60,7 @@ def main():
     only_compile()
     try:
         cases = [
-            (target, hardware_of(target), name, config_of(name, model, args))
+            (target, find_hardware(target), name, config_of(name, model, args))
             for target in args.targets.split(",")
             for model in args.models.split(",")
             for name in args.configs.split(",")
@@ -78,16 +78,6 @@ def main():
     except InputError as error:
         print(f"benchmarks.floors: {as_flags(error, vars(args))}", file=sys.stderr)
         sys.exit(2)
-
-
-def hardware_of(target: str):
-    """`h100:8` or `v5e:2x2`; raises InputError for others."""
-    kind, _, count = target.partition(":")
-    if kind not in GPUS:
-        return find_hardware(target)
-    if count and not count.isdigit():
-        raise InputError(f"--targets: {target!r} must be like {kind}:8")
-    return find_hardware(kind, int(count or 1))
 
 
 def config_of(name: str, model: str, args):

@@ -1,9 +1,16 @@
 """Benchmarks follow the code they time; what they measure is not tested."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from benchmarks import compile_time
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 def test_the_training_step_is_traced():
@@ -21,3 +28,28 @@ def test_the_pytorch_step_runs(objective):
     assert np.isfinite(loss)
     changed = [(a != b).any() for a, b in zip(before, step.model.parameters(), strict=True)]
     assert all(changed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--devices", "two"), "argument --devices: invalid int value: 'two'"),
+        (("--json", "x", "--hlo", "./x"), "--hlo=x is the file of --json too: name another"),
+        (("--json", "/dev/full/x"), "--json=/dev/full/x cannot be written: Not a directory"),
+        (("--model", "wrn-11-1", "--target", "h1000"), "--target='h1000' must be one of a100"),
+    ],
+)
+def test_compiled_says_in_a_line_what_is_wrong(arguments, message, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.compiled",
+        "--config",
+        "cifar10_at_rwp",
+        *arguments,
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2 and not list(tmp_path.iterdir())
+    assert result.stderr.startswith(f"benchmarks.compiled: {message}")
+    assert len(result.stderr.splitlines()) == 1

@@ -9,6 +9,7 @@ from rwp_jax.command_line import flags
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.command_line.parsing import Mode
 from rwp_jax.distributed import devices, rendezvous
+from rwp_jax.distributed.preemption import ending_at_once
 from rwp_jax.errors import InputError, renamed
 from rwp_jax.evaluation import pseudo_label, table2
 from rwp_jax.explain.explain import explain
@@ -115,7 +116,8 @@ def plan() -> None:
     if flags.WORKDIR.present:
         raise InputError("--workdir is not for --mode=plan: it writes nothing")
     enable_x64_for(flags.CONFIG.value.dtype)  # nothing runs here: no other setting matters
-    print_plan(flags.CONFIG.value, flags.TARGET.value, flags.DEVICES.value)
+    with ending_at_once():
+        print_plan(flags.CONFIG.value, flags.TARGET.value, flags.DEVICES.value)
 
 
 def workdirs() -> list[pathlib.Path]:

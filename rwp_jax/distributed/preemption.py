@@ -1,8 +1,10 @@
 """Signals that ask a run to stop, as a cluster sends them before it takes a machine away."""
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 
 import jax
@@ -28,6 +30,21 @@ def end_on_sigterm(line: str) -> None:
         os._exit(EXIT_CODE)
 
     signal.signal(signal.SIGTERM, end)
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Within it SIGTERM and SIGINT end the process at once, in compilations too: nothing must be lost."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    # Python hands signals to the main thread alone.
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class StopRequest:

@@ -81,9 +81,11 @@ def make_plan(config, hardware: Hardware, evaluate: CompiledProgram | None = Non
       DoesNotFit: where the memory is not enough; it says which batch would fit.
     """
     check(config, hardware)
+    # The training step alone before the evaluation, which the compiler for TPUs takes minutes for.
+    train = _fitting(config, hardware, "batch_size", _train)
     if evaluate is None:
         evaluate = _fitting(config, hardware, "evaluation.batch_size", _evaluate)
-    plan = _plan(config, hardware, evaluate)
+    plan = _plan(config, hardware, evaluate, train)
     if config.self_training.epochs:
         first = _plan(teacher_config(config), hardware, evaluate)
         plan = plan._replace(first_stage=first.floors[0].run, memory=max(plan.memory, first.memory))
@@ -99,11 +101,14 @@ def check(config, hardware: Hardware) -> None:
         cost.check(teacher_config(config))
 
 
-def _plan(config, hardware: Hardware, evaluate: CompiledProgram) -> Plan:
-    """That of one stage, whose evaluation is compiled."""
+def _plan(
+    config, hardware: Hardware, evaluate: CompiledProgram, train: CompiledProgram | None = None
+) -> Plan:
+    """That of one stage, whose evaluation is compiled, and maybe its training step."""
 
     def compile_train(config, hardware):
-        programs = {"evaluate": evaluate, "train": _one(config, hardware, "train")}
+        held = train if train and train.batch_size == config.batch_size else None
+        programs = {"evaluate": evaluate, "train": held or _train(config, hardware)}
         memory = _memory(config, programs)
         if memory > hardware.chip.memory:
             raise does_not_fit("training", memory, hardware)
@@ -117,6 +122,10 @@ def _plan(config, hardware: Hardware, evaluate: CompiledProgram) -> Plan:
 
 def _one(config, hardware: Hardware, program: str) -> CompiledProgram:
     return next(compile_programs(config, hardware, program))
+
+
+def _train(config, hardware: Hardware) -> CompiledProgram:
+    return _one(config, hardware, "train")
 
 
 def _evaluate(config, hardware: Hardware) -> CompiledProgram:

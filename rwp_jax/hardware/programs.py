@@ -81,13 +81,10 @@ def compile_programs(
       InputError: for values of the config that do not fit, batches that do not divide.
       DoesNotFit: where a device has not enough memory.
     """
-    check_choice("program", program, PROGRAMS)
-    check_dtype(config, hardware)
+    check_program(config, hardware, program, batch_size)
     if program == "autoattack":
         yield from _autoattack(config, hardware, batch_size)
         return
-    experiment.check_config(config, hardware.devices)
-    cost.check(config)
     lower, section, attack = {
         "train": (lower_train, config, config.attack),
         "evaluate": (lower_evaluate, config.evaluation, config.evaluation),
@@ -96,6 +93,22 @@ def compile_programs(
     # TPUs' programs do not say how often a loop runs.
     known = lambda part: part._replace(trips=attack.steps) if part.name == "attack" else part
     yield compiled._replace(parts=[known(p) if p.trips is None else p for p in compiled.parts])
+
+
+def check_program(config, hardware: Hardware, program: str, batch_size: int | None = None) -> None:
+    """Raises InputError for what `compile_programs` refuses before it compiles."""
+    check_choice("program", program, PROGRAMS)
+    check_dtype(config, hardware)
+    if program == "autoattack":
+        if batch_size is not None and (batch_size < 1 or batch_size % hardware.devices):
+            raise InputError(
+                f"batch_size={batch_size} must be a positive multiple of the number of devices, "
+                f"{hardware.devices}"
+            )
+        experiment.check_config(config, 1)
+        return
+    experiment.check_config(config, hardware.devices)
+    cost.check(config)
 
 
 def check_dtype(config, hardware: Hardware) -> None:
@@ -148,12 +161,6 @@ def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[
     size = data_size(config)
     if batch_size is None:
         batch_size = default_batch_size(hardware.platform, hardware.devices)
-    if batch_size < 1 or batch_size % hardware.devices:
-        raise InputError(
-            f"batch_size={batch_size} must be a positive multiple of the number of devices, "
-            f"{hardware.devices}"
-        )
-    experiment.check_config(config, 1)
     mean_std = config.model.mean, config.model.std
     classifier = make_classifier(config.model.name, size.num_classes, *mean_std)
     network = jax.eval_shape(lambda key: classifier.init(key, size.image_shape), jax.random.key(0))
@@ -183,10 +190,10 @@ def _lower_advance(programs, model, image_shape, batch_size: int) -> jax.stages.
 
 def does_not_fit(what: str, needed: float, hardware: Hardware) -> DoesNotFit:
     """For `what` that needs so many bytes a device."""
-    chip = hardware.chip
+    chip, amount = hardware.chip, f"{needed / GIB:.1f} of {hardware.chip.gigabytes} GB"
+    usable = f" (usable: {chip.memory / GIB:.1f})" if chip.memory < chip.gigabytes * GIB else ""
     return DoesNotFit(
-        f"does not fit: {needed / GIB:.1f} of {chip.gigabytes} GB a device of {hardware.target} for {what}",
-        needed,
+        f"does not fit: {amount} a device of {hardware.target}{usable} for {what}", needed
     )
 
 

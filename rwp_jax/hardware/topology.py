@@ -23,7 +23,8 @@ from rwp_jax.hardware.datasheets import GPUS, TPUS, Datasheet
 from rwp_jax.hardware.quiet import quiet_compiler
 
 ACCEPTED = (
-    f"{', '.join(GPUS)}, or a TPU slice: v5e:AxB, v6e:AxB, v4:AxBxC or v5p:AxBxC, such as v5e:2x2"
+    f"{', '.join(GPUS)}, or a TPU slice: v5e:AxB, v6e:AxB, v4:AxBxC or v5p:AxBxC, such as v5e:2x2 (and "
+    "h100:8 is eight H100s)"
 )
 _SIDES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")  # slices of v5e and v6e
@@ -75,7 +76,7 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
     """Describes hardware to JAX.
 
     Args:
-      target: a GPU's name, or a TPU slice's; see ACCEPTED.
+      target: a GPU's name, with their number behind a colon or without, or a TPU slice's; see ACCEPTED.
       devices: how many; default one GPU, or all of a slice.
 
     Raises:
@@ -84,8 +85,11 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
     """
     if devices is not None and devices < 1:
         raise InputError(f"devices={devices} must be at least 1")
-    if target in GPUS:
-        return _gpus(target, devices or 1)
+    kind, _, count = target.partition(":")
+    if kind in GPUS and re.fullmatch(r"[1-9]\d{,5}", count or "1"):
+        if devices and count and devices != int(count):
+            raise InputError(f"devices={devices}: target={target} has {count}")
+        return _gpus(kind, devices or int(count or 1))
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})", target)
     if not match or match[2].count("x") + 1 != _SIDES.get(match[1]):
         raise InputError(f"target={target!r} must be one of {ACCEPTED}")

@@ -161,8 +161,17 @@ def test_what_does_not_fit_says_which_batch_would(sized, batch_size, evaluated, 
 
 
 def test_a_program_that_does_not_fit():
-    with pytest.raises(DoesNotFit, match="does not fit: 0.0 of 32 GB a device of four for train"):
+    message = r"does not fit: 0.0 of 32 GB a device of four \(usable: 0.0\) for train"
+    with pytest.raises(DoesNotFit, match=message):
         list(compile_programs(small(), hardware(usable=0), "train"))
+
+
+def test_the_training_step_is_tried_first_and_compiled_once(planned, monkeypatch):
+    """The evaluation takes minutes to compile for TPUs, which is no use where training does not fit."""
+    made, asked = planned[1].programs, []
+    monkeypatch.setattr(plan, "_one", lambda c, h, name: asked.append(name) or made[name])
+    plan.make_plan(planned[0], hardware())
+    assert asked == ["train", "evaluate"]
 
 
 @pytest.mark.parametrize(
