@@ -184,8 +184,8 @@ def _install(platform: str) -> str:
     if platform != "tpu":
         suffix = "-cu12" if platform == "cuda12" else ""
         packages = (
-            f"jax-{platform}-plugin=={version('jaxlib')} nvidia-cuda-nvcc{suffix} "
-            f"nvidia-cuda-runtime{suffix}"
+            f"jax-{platform}-plugin=={version('jaxlib')} jax-{platform}-pjrt=={version('jaxlib')} "
+            f"nvidia-cuda-nvcc{suffix} nvidia-cuda-runtime{suffix}"
         )
     return f"pip install {packages}, in an environment of its own"
 
@@ -199,14 +199,17 @@ def _no_compiler(target: str, platform: str, error: Exception) -> InputError:
 def _check_cuda_plugin(target: str) -> None:
     """Raises InputError where no plugin for CUDA is installed, or one that JAX does not take."""
     found = {name: there for name in _CUDA_PLUGINS if (there := version(name))}
+    # Each plugin loads a library from a package of its own.
+    libraries = [name.replace("plugin", "pjrt") for name in found]
     if not found:
         raise InputError(
             f"target={target}: JAX's compiler for NVIDIA GPUs is not installed: {_install('cuda12')}"
         )
     jaxlib = version("jaxlib")
+    found |= {name: there for name in libraries if (there := version(name))}
     for name, there in found.items():
         if there != jaxlib:
-            platform = name.removeprefix("jax-").removesuffix("-plugin")
+            platform = name.split("-")[1]
             raise InputError(
                 f"target={target}: {name} {there} does not fit jaxlib {jaxlib}: {_install(platform)}"
             )

@@ -67,6 +67,16 @@ def test_a_compiler_of_another_version(monkeypatch):
         find_hardware("a100")
 
 
+def test_a_library_of_another_version(monkeypatch):
+    versions = {"jax_cuda12_plugin": "0.10.2", "jax_cuda12_pjrt": "0.10.1"}
+    installed(monkeypatch, jaxlib="0.10.2", **versions)
+    message = (
+        "jax-cuda12-pjrt 0.10.1 does not fit jaxlib 0.10.2: pip install .* jax-cuda12-pjrt==0.10.2 "
+    )
+    with pytest.raises(InputError, match=message):
+        find_hardware("h100")
+
+
 def test_a_missing_assembler(monkeypatch):
     installed(monkeypatch, jaxlib="0.10.2", jax_cuda12_plugin="0.10.2")
     with pytest.raises(InputError, match="ptxas, is not installed: pip install"):
