@@ -115,8 +115,8 @@ def check_dtype(config, hardware: Hardware) -> None:
     """Raises InputError for a dtype that the hardware does not compute in."""
     if not hardware.chip.rates.get(config.dtype, 1):
         raise InputError(
-            f"config.dtype={config.dtype!r}: {hardware.chip.name} does not compute in it, must be float32 or "
-            "bfloat16"
+            f"config.dtype={config.dtype!r}: {hardware.chip.name} does not compute in it, must be "
+            "float32 or bfloat16"
         )
 
 
