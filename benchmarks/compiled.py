@@ -15,6 +15,7 @@ AutoAttack, a file an attack, with its name before the suffix.
 import argparse
 import json
 import pathlib
+import re
 import sys
 
 import jax
@@ -48,6 +49,9 @@ class OneLine(argparse.ArgumentParser):
     """Says what is wrong without the usage, which --help prints."""
 
     def error(self, message):
+        message = re.sub(
+            r"argument (\S+): invalid int value: '(.*)'", r"\1=\2 must be an integer", message
+        )
         self.exit(2, f"{self.prog}: {message}\n")
 
 
@@ -60,8 +64,8 @@ def main():
     parser.add_argument("--dtype", help="instead of the config's")
     parser.add_argument("--model", help="instead of the config's")
     parser.add_argument("--program", default="train", help=", ".join(PROGRAMS))
-    parser.add_argument("--json", type=pathlib.Path, help="also write the figures here")
-    parser.add_argument("--hlo", type=pathlib.Path, help="keep the compiled text here")
+    parser.add_argument("--json", help="also write the figures here")
+    parser.add_argument("--hlo", help="keep the compiled text here")
     args = parser.parse_args()
     try:
         with ending_at_once():
@@ -71,25 +75,28 @@ def main():
         for key, flag in KEYS.items():
             if getattr(args, flag) is not None:
                 message = message.replace(f"{key}=", f"--{flag}=")
-        if isinstance(error, DoesNotFit):
-            message += (
-                "; take another --batch_size (main.py --mode plan looks for the largest that fits)"
-            )
         print(f"benchmarks.compiled: {message}", file=sys.stderr)
         sys.exit(2)
 
 
-def check_writable(flag: str, path: pathlib.Path) -> None:
-    """Raises InputError unless the file can be written; leaves what is in it."""
+def writable(flag: str, name: str) -> pathlib.Path:
+    """The file of that name; raises InputError unless it can be written. Leaves what is in it."""
+    if not name:
+        raise InputError(f"{flag}= must name a file")
+    try:
+        path = pathlib.Path(name).resolve()  # of a link to nothing, what it points to
+    except (OSError, RuntimeError):
+        raise InputError(f"{flag}={name} cannot be written: its links run in a circle") from None
     there = path.exists()
     if path.is_fifo():  # opening it waits for a reader
-        raise InputError(f"{flag}={path} is a pipe, must be a file")
+        raise InputError(f"{flag}={name} is a pipe, must be a file")
     try:
         path.open("a").close()
     except OSError as error:
-        raise InputError(f"{flag}={path} cannot be written: {error.strerror}") from None
+        raise InputError(f"{flag}={name} cannot be written: {error.strerror}") from None
     if not there:
         path.unlink()
+    return path
 
 
 def write(flag: str, path: pathlib.Path, text: str) -> None:
@@ -102,10 +109,11 @@ def write(flag: str, path: pathlib.Path, text: str) -> None:
 
 def run(args) -> None:
     only_compile()
-    for flag, path in (("json", args.json), ("hlo", args.hlo)):
-        if path:
-            check_writable(flag, path)
-    if args.json and args.hlo and args.json.resolve() == args.hlo.resolve():
+    json_file, hlo_file = (
+        None if name is None else writable(flag, name)
+        for flag, name in (("json", args.json), ("hlo", args.hlo))
+    )
+    if json_file and json_file == hlo_file:
         raise InputError(f"hlo={args.hlo} is the file of json= too: name another")
     config = load_config(args.config)
     if args.model is not None:
@@ -125,19 +133,24 @@ def run(args) -> None:
     check_program(config, hardware, args.program, args.batch_size)
     print(f"compiling for {hardware.devices} x {hardware.chip.name}", file=sys.stderr, flush=True)
     programs = []
-    for program in compile_programs(config, hardware, args.program, args.batch_size):
-        print(report.describe(program, hardware), flush=True)
-        programs.append(program)
-        if args.hlo:
-            several = args.program == "autoattack"
-            file = (
-                args.hlo.with_suffix(f".{program.name}{args.hlo.suffix}") if several else args.hlo
-            )
-            write("hlo", file, program.text)
-    if args.json:
+    try:
+        for program in compile_programs(config, hardware, args.program, args.batch_size):
+            print(report.describe(program, hardware), flush=True)
+            programs.append(program)
+            if hlo_file:
+                several = args.program == "autoattack"
+                name = (
+                    f"{hlo_file.stem}.{program.name}{hlo_file.suffix}" if several else hlo_file.name
+                )
+                write("hlo", hlo_file.with_name(name), program.text)
+    except DoesNotFit as error:
+        size = f"a batch of {config.batch_size}" if args.program == "train" else "its batch"
+        hint = "main.py --mode plan looks for the largest that fits"
+        raise InputError(f"{error}, with {size}; take another --batch_size ({hint})") from None
+    if json_file:
         figures = report.figures(programs, hardware)
         figures["command"] = "python -m benchmarks.compiled " + " ".join(sys.argv[1:])
-        write("json", args.json, json.dumps(figures, indent=1) + "\n")
+        write("json", json_file, json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

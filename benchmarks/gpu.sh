@@ -17,10 +17,12 @@
 set -euo pipefail
 declare -A minutes=([check]=1 [speed]=3 [train]=5 [attacks]=3 [options]=5)
 part=${1:-} results=${2:-}
-if [ -z "${minutes[${part:-none}]:-}" ] || [ -z "$results" ]; then
-  echo "usage: benchmarks/gpu.sh check|speed|train|attacks|options RESULTS" >&2
+refuse() {
+  echo "benchmarks/gpu.sh: $*" >&2
   exit 2
-fi
+}
+[ -n "${minutes[${part:-none}]:-}" ] || refuse "PART=$part must be one of check, speed, train, attacks, options"
+[ -n "$results" ] || refuse "RESULTS, a directory, is missing behind $part"
 here=$(cd "$(dirname "$0")/.." && pwd)
 absolute() { case $1 in "" | /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
 results=$(absolute "$results")
@@ -31,25 +33,29 @@ python=${PYTHON:-python}
 case $python in */*) python=$(absolute "$python") ;; esac
 cd "$here"
 needs() {
-  if [ -z "${!1:-}" ] || [ ! -e "${!1}" ]; then
-    echo "benchmarks/gpu.sh: $1=${!1:-} must name $2" >&2
-    exit 2
-  fi
+  if [ -z "${!1:-}" ] || [ ! -e "${!1}" ]; then refuse "$1=${!1:-} must name $2"; fi
 }
 [ "$part" = train ] && needs DATA "an npz with x_train, y_train, x_test and y_test"
 [ "$part" = attacks ] && needs AUTO_ATTACK "a checkout of fra31/auto-attack"
-command -v "$python" >/dev/null || { echo "benchmarks/gpu.sh: PYTHON=$python is no interpreter" >&2 && exit 2; }
-mkdir -p "$results" || exit 2
+command -v "$python" >/dev/null || refuse "PYTHON=$python is no interpreter"
 factor=1
 [ -z "${SMALL:-}" ] || factor=5 # CPUs are slow at the small size too
 seconds=${LIMIT:-$((60 * factor * minutes[$part]))}
-[[ $seconds =~ ^[0-9]+$ ]] || { echo "benchmarks/gpu.sh: LIMIT=$seconds must be whole seconds" >&2 && exit 2; }
+[[ $seconds =~ ^[0-9]+$ ]] || refuse "LIMIT=$seconds must be whole seconds"
+mkdir -p "$results" 2>/dev/null && [ -w "$results" ] || refuse "RESULTS=$results must be a directory to write to"
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$results/xla} PYTHONUNBUFFERED=1
 
 if [ -z "${GPU_SH_INSIDE:-}" ]; then # once more, bounded and written down
   export GPU_SH_INSIDE=1
   status=0
-  PYTHON=$python timeout -k 10 "$seconds" bash benchmarks/gpu.sh "$part" "$results" 2>&1 | tee "$results/$part.txt" || status=$?
+  exec 3>&1 4>&2 > >(tee "$results/$part.txt") 2>&1
+  writer=$!
+  PYTHON=$python timeout -k 10 "$seconds" bash benchmarks/gpu.sh "$part" "$results" &
+  bounded=$!
+  trap 'kill "$bounded"; wait "$bounded" || true; exit 143' TERM INT HUP
+  wait "$bounded" || status=$?
+  exec >&3 2>&4 3>&- 4>&-
+  wait "$writer"
   if [ "$status" = 124 ] || [ "$status" = 137 ]; then
     echo "benchmarks/gpu.sh: $part was stopped after $seconds s; $results has what it measured" | tee -a "$results/$part.txt"
     status=0

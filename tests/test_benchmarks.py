@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -33,8 +34,10 @@ def test_the_pytorch_step_runs(objective):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--devices", "two"), "argument --devices: invalid int value: 'two'"),
-        (("--json", "x", "--hlo", "./x"), "--hlo=x is the file of --json too: name another"),
+        (("--devices", "two"), "--devices=two must be an integer"),
+        (("--target", "h100:9"), "--target='h100:9': h100 has at most 8 devices"),
+        (("--json", ""), "--json must name a file"),
+        (("--json", "x", "--hlo", "./x"), "--hlo=./x is the file of --json too: name another"),
         (("--json", "/dev/full/x"), "--json=/dev/full/x cannot be written: Not a directory"),
         (("--model", "wrn-11-1", "--target", "h1000"), "--target='h1000' must be one of a100"),
     ],
@@ -53,3 +56,22 @@ def test_compiled_says_in_a_line_what_is_wrong(arguments, message, tmp_path):
     assert result.returncode == 2 and not list(tmp_path.iterdir())
     assert result.stderr.startswith(f"benchmarks.compiled: {message}")
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ((), {}, "PART= must be one of check, speed, train, attacks, options"),
+        (("fast", "results"), {}, "PART=fast must be one of check"),
+        (("check",), {}, "RESULTS, a directory, is missing"),
+        (("check", "results"), {"LIMIT": "1m"}, "LIMIT=1m must be whole seconds"),
+        (("check", "results"), {"PYTHON": "/no/python"}, "PYTHON=/no/python is no interpreter"),
+        (("train", "results"), {"DATA": "no.npz"}, "DATA=.*no.npz must name an npz"),
+        (("check", "/dev/null"), {}, "RESULTS=/dev/null must be a directory to write to"),
+    ],
+)
+def test_the_script_for_a_gpu_refuses_before_it_writes(arguments, settings, message, tmp_path):
+    command, environment = ["bash", ROOT / "benchmarks/gpu.sh", *arguments], os.environ | settings
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2 and not list(tmp_path.iterdir())
+    assert re.fullmatch(f"benchmarks/gpu.sh: {message}.*\n", result.stderr)

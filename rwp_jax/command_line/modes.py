@@ -1,5 +1,6 @@
 """What each --mode does with the flags."""
 
+import contextlib
 import pathlib
 
 from absl import flags as absl_flags
@@ -96,20 +97,21 @@ def export_torch() -> None:
 
 
 def reproduce_paper() -> None:
-    reproduce(
-        flags.EXPERIMENT.value,
-        flags.SCALE.value,
-        _path(flags.WORKDIR),
-        load_config,
-        seeds=flags.SEEDS.value,
-        overrides=flags.SETTINGS.value,
-        only=flags.ONLY.value,
-        show_plan=flags.LIST.value,
-        target=flags.TARGET.value,
-        devices=flags.DEVICES.value,
-        jobs=flags.JOBS.value,
-        curves=_path(flags.CURVES),
-    )
+    with ending_at_once() if flags.LIST.value else contextlib.nullcontext():
+        reproduce(
+            flags.EXPERIMENT.value,
+            flags.SCALE.value,
+            _path(flags.WORKDIR),
+            load_config,
+            seeds=flags.SEEDS.value,
+            overrides=flags.SETTINGS.value,
+            only=flags.ONLY.value,
+            show_plan=flags.LIST.value,
+            target=flags.TARGET.value,
+            devices=flags.DEVICES.value,
+            jobs=flags.JOBS.value,
+            curves=_path(flags.CURVES),
+        )
 
 
 def plan() -> None:

@@ -15,6 +15,7 @@ from rwp_jax.command_line.config_file import (
     with_config_file,
 )
 from rwp_jax.errors import InputError
+from rwp_jax.hardware.topology import ACCEPTED
 from rwp_jax.names import hint_at
 from rwp_jax.runs.config import flatten
 
@@ -143,4 +144,5 @@ def check_flags(mode: str, modes: Mapping[str, Mode]) -> None:
             raise InputError(f"--{name} is for {theirs}")
     for name in modes[mode].needs:
         if not flags.FLAGS[name].value:
-            raise InputError(f"--{name} is missing: --mode={mode} needs it")
+            among = f", one of {ACCEPTED}" if name == "target" else ""
+            raise InputError(f"--{name} is missing: --mode={mode} needs it{among}")

@@ -35,7 +35,7 @@ def end_on_sigterm(line: str) -> None:
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
     """Within it SIGTERM and SIGINT end the process at once, in compilations too: nothing must be lost."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = SIGNALS
     # Python hands signals to the main thread alone.
     if threading.current_thread() is not threading.main_thread():
         numbers = ()
@@ -45,6 +45,13 @@ def ending_at_once() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def keep_handlers() -> None:
+    """Puts Python's handlers of SIGTERM and SIGINT back, where a library has its own, as libtpu."""
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            signal.signal(number, signal.getsignal(number))
 
 
 class StopRequest:

@@ -18,6 +18,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from rwp_jax.distributed.devices import mesh_of
+from rwp_jax.distributed.preemption import keep_handlers
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.hardware.datasheets import GPUS, TPUS, Datasheet
 from rwp_jax.hardware.quiet import quiet_compiler
@@ -85,10 +86,13 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
     """
     if devices is not None and devices < 1:
         raise InputError(f"devices={devices} must be at least 1")
-    kind, _, count = target.partition(":")
-    if kind in GPUS and re.fullmatch(r"[1-9]\d{,5}", count or "1"):
-        if devices and count and devices != int(count):
+    kind, colon, count = target.partition(":")
+    if kind in GPUS and re.fullmatch(r"[1-9]\d{,5}", count if colon else "1"):
+        if devices and colon and devices != int(count):
             raise InputError(f"devices={devices}: target={target} has {count}")
+        _check_count(
+            kind, f"target={target!r}" if colon else f"devices={devices}", count or devices
+        )
         return _gpus(kind, devices or int(count or 1))
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})", target)
     if not match or match[2].count("x") + 1 != _SIDES.get(match[1]):
@@ -96,12 +100,15 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
     return _slice(target, match[1], [int(n) for n in match[2].split("x")], devices)
 
 
+def _check_count(kind: str, named: str, count) -> None:
+    """Raises InputError for more GPUs than a machine has; `named` is what names their number."""
+    most = GPUS[kind].max_devices
+    if int(count or 1) > most:
+        raise InputError(f"{named}: {kind} has at most {most} devices, those of one machine")
+
+
 def _gpus(target: str, devices: int) -> Hardware:
     chip = GPUS[target]
-    if devices > chip.max_devices:
-        raise InputError(
-            f"devices={devices}: {target} has at most {chip.max_devices}, those of one machine"
-        )
     _check_cuda_plugin(target)
     with quiet_compiler():
         try:
@@ -142,6 +149,8 @@ def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Har
             raise InputError(
                 f"target={target!r} is no slice that there is ({first_line(error)}), as {kind}:2x2x4 is"
             ) from error
+        finally:
+            keep_handlers()
     return Hardware(target, chip, mesh_of(topology.devices), {})
 
 
@@ -187,7 +196,7 @@ def _install(platform: str) -> str:
             f"jax-{platform}-plugin=={version('jaxlib')} jax-{platform}-pjrt=={version('jaxlib')} "
             f"nvidia-cuda-nvcc{suffix} nvidia-cuda-runtime{suffix}"
         )
-    return f"pip install {packages}, in an environment of its own"
+    return f"in an environment of its own, pip install {packages}"
 
 
 def _no_compiler(target: str, platform: str, error: Exception) -> InputError:

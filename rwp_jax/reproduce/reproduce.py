@@ -66,9 +66,9 @@ def reproduce(
       InputError: for bad input, before anything is trained.
       NonFiniteLoss: at the end, where runs diverged; the report leaves them out.
     """
-    if target and not show_plan:
+    if target is not None and not show_plan:
         raise InputError(f"target={target} is for list=: it shows what the runs take there")
-    if devices is not None and not target:
+    if devices is not None and target is None:
         raise InputError(f"devices={devices} is for target=")
     check_jobs(jobs)
     if show_plan:
@@ -84,7 +84,7 @@ def reproduce(
     enable_x64_for(*(run.config.dtype for run in chosen))
     _check(chosen, runs)
     if show_plan:
-        hardware = find_hardware(target, devices) if target else None
+        hardware = None if target is None else find_hardware(target, devices)
         if hardware:
             check_runs(chosen, hardware)
         print(f"{wanted.title}, {SCALES[scale].described}")
@@ -193,7 +193,7 @@ def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardwar
     if not hardware:
         rows = [[*row[:2], row[-1]] for row in rows]
         return Table(
-            "", [*header[:2], header[-1]], rows, "a target, such as h100, adds device-hours there"
+            "", [*header[:2], header[-1]], rows, "--target, such as h100, adds device-hours there"
         )
     note = f"device-hours: floors on {hardware.devices} x {hardware.chip.name}, Table 2's attacks left out"
     return Table("", header, rows, note)

@@ -32,7 +32,7 @@ def installed(monkeypatch, **versions):
         ("v5p:2x2", None, "must be one of"),
         ("v5e:2x2x2", None, "must be one of"),
         ("h100", 9, "devices=9: h100 has at most 8"),
-        ("h100:9", None, "devices=9: h100 has at most 8"),
+        ("h100:9", None, "target='h100:9': h100 has at most 8"),
         ("h100:8", 4, "devices=4: target=h100:8 has 8"),
         ("h100:0", None, "must be one of"),
         ("h100:eight", None, "must be one of"),
@@ -56,13 +56,15 @@ def test_targets_that_are_none(target, devices, message):
 
 def test_a_missing_compiler_for_gpus(monkeypatch):
     installed(monkeypatch, jaxlib="0.10.2")
-    with pytest.raises(InputError, match=r"not installed: pip install jax-cuda12-plugin==0.10.2 "):
+    with pytest.raises(
+        InputError, match=r"not installed: in an .*, pip install jax-cuda12-plugin==0.10.2 "
+    ):
         find_hardware("h100", 8)
 
 
 def test_a_compiler_of_another_version(monkeypatch):
     installed(monkeypatch, jaxlib="0.10.2", jax_cuda13_plugin="0.10.1")
-    message = "jax-cuda13-plugin 0.10.1 does not fit jaxlib 0.10.2: pip install jax-cuda13-plugin=="
+    message = "jax-cuda13-plugin 0.10.1 does not fit jaxlib 0.10.2: in an .* pip install jax-cuda13-plugin=="
     with pytest.raises(InputError, match=message):
         find_hardware("a100")
 
@@ -70,22 +72,22 @@ def test_a_compiler_of_another_version(monkeypatch):
 def test_a_library_of_another_version(monkeypatch):
     versions = {"jax_cuda12_plugin": "0.10.2", "jax_cuda12_pjrt": "0.10.1"}
     installed(monkeypatch, jaxlib="0.10.2", **versions)
-    message = (
-        "jax-cuda12-pjrt 0.10.1 does not fit jaxlib 0.10.2: pip install .* jax-cuda12-pjrt==0.10.2 "
-    )
+    message = "jax-cuda12-pjrt 0.10.1 does not fit jaxlib 0.10.2: in an .* pip install .* jax-cuda12-pjrt==0.10.2 "
     with pytest.raises(InputError, match=message):
         find_hardware("h100")
 
 
 def test_a_missing_assembler(monkeypatch):
     installed(monkeypatch, jaxlib="0.10.2", jax_cuda12_plugin="0.10.2")
-    with pytest.raises(InputError, match="ptxas, is not installed: pip install"):
+    with pytest.raises(
+        InputError, match="ptxas, is not installed: in an environment of its own, pip install"
+    ):
         find_hardware("h100")
 
 
 def test_a_missing_compiler_for_tpus(monkeypatch):
     installed(monkeypatch, jaxlib="0.10.2")
-    with pytest.raises(InputError, match=r'not installed: pip install "jax\[tpu\]=='):
+    with pytest.raises(InputError, match=r'not installed: in an .*, pip install "jax\[tpu\]=='):
         find_hardware("v5e:2x2")
 
 
