@@ -64,7 +64,9 @@ def test_a_missing_compiler_for_gpus(monkeypatch):
 
 def test_a_compiler_of_another_version(monkeypatch):
     installed(monkeypatch, jaxlib="0.10.2", jax_cuda13_plugin="0.10.1")
-    message = "jax-cuda13-plugin 0.10.1 does not fit jaxlib 0.10.2: in an .* pip install jax-cuda13-plugin=="
+    message = (
+        "jax-cuda13-plugin 0.10.1 does not fit jaxlib 0.10.2: .*pip install jax-cuda13-plugin=="
+    )
     with pytest.raises(InputError, match=message):
         find_hardware("a100")
 
@@ -72,7 +74,9 @@ def test_a_compiler_of_another_version(monkeypatch):
 def test_a_library_of_another_version(monkeypatch):
     versions = {"jax_cuda12_plugin": "0.10.2", "jax_cuda12_pjrt": "0.10.1"}
     installed(monkeypatch, jaxlib="0.10.2", **versions)
-    message = "jax-cuda12-pjrt 0.10.1 does not fit jaxlib 0.10.2: in an .* pip install .* jax-cuda12-pjrt==0.10.2 "
+    message = (
+        "jax-cuda12-pjrt 0.10.1 does not fit jaxlib 0.10.2: .*pip install .* jax-cuda12-pjrt=="
+    )
     with pytest.raises(InputError, match=message):
         find_hardware("h100")
 
