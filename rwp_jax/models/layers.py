@@ -1,11 +1,14 @@
 """Layers with PyTorch's semantics, and the way batch moments reach the running statistics."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from rwp_jax.models.convolution import conv2d
+from rwp_jax.models.normalization import normalize, normalize_by_batch
 
 # What torch.nn.Conv2d and torch.nn.Linear draw from, kaiming_uniform(a=sqrt(5)): U(+-1/sqrt(fan_in)).
 torch_default_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -41,7 +44,7 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """torch.nn.BatchNorm2d over the global batch, for [N, H, W, C] inputs.
+    """torch.nn.BatchNorm2d over the global batch, for [N, H, W, C] inputs, and the activation behind it.
 
     With `use_running_average` it normalises by the collection `batch_stats`. Without, it normalises by
     the moments of the batch (over `axis_name` as well) and hands them out in the collection `moments`,
@@ -51,6 +54,7 @@ class BatchNorm(nn.Module):
 
     use_running_average: bool
     axis_name: str | None = None
+    activation: Callable = lambda z: z
     epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
@@ -60,30 +64,20 @@ class BatchNorm(nn.Module):
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
-        x = x.astype(self.param_dtype)  # reductions of bfloat16 activations are float32
         if self.use_running_average or self.is_initializing():
             mean = self.variable("batch_stats", "mean", jnp.zeros, shape, self.param_dtype).value
             var = self.variable("batch_stats", "var", jnp.ones, shape, self.param_dtype).value
-        if not self.use_running_average:
-            mean, var, count = self._batch_moments(x)
-            if self.is_mutable_collection("moments"):
-                self.put_variable("moments", "mean", mean)
-                self.put_variable("moments", "var", var * (count / max(count - 1, 1)))
-        inverse = scale * lax.rsqrt(var + self.epsilon)
-        return (x * inverse + (bias - mean * inverse)).astype(self.dtype)
-
-    def _batch_moments(self, x):
-        """Mean and biased variance [C] over examples, positions and devices, and how many values."""
-        mean = x.mean((0, 1, 2))
-        var = jnp.square(x - mean).mean((0, 1, 2))
-        count = x.size // x.shape[-1]
-        if self.axis_name and not self.is_initializing():
-            # One exchange for both, and one in the backward pass; each is waited for.
-            means, variances = lax.all_gather(jnp.stack([mean, var]), self.axis_name, axis=1)
-            mean = means.mean(0)
-            var = (variances + jnp.square(means - mean)).mean(0)
-            count *= lax.axis_size(self.axis_name)
-        return mean, var, count
+        if self.use_running_average:
+            return normalize(x, scale, bias, mean, var, self.activation, self.epsilon)
+        axis_name = None if self.is_initializing() else self.axis_name
+        activated, mean, var = normalize_by_batch(
+            x, scale, bias, self.activation, self.epsilon, axis_name
+        )
+        if self.is_mutable_collection("moments"):
+            count = x.size // x.shape[-1] * (lax.axis_size(axis_name) if axis_name else 1)
+            self.put_variable("moments", "mean", mean)
+            self.put_variable("moments", "var", var * (count / max(count - 1, 1)))
+        return activated
 
 
 def fold_moments(batch_stats, moments):

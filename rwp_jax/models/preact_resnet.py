@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from rwp_jax.models.layers import torch_bias_init, torch_default_init
+from rwp_jax.models.normalization import relu
 
 
 class PreActBlock(nn.Module):
@@ -18,11 +19,11 @@ class PreActBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        out = nn.relu(self.norm(name="bn1")(x))
+        out = self.norm(name="bn1", activation=relu)(x)
         if self.stride != 1 or x.shape[-1] != self.features:
             x = self.conv(self.features, 1, self.stride, name="shortcut")(out)
         out = self.conv(self.features, 3, self.stride, name="conv1")(out)
-        out = nn.relu(self.norm(name="bn2")(out))
+        out = self.norm(name="bn2", activation=relu)(out)
         return self.conv(self.features, name="conv2")(out) + x
 
 
@@ -58,7 +59,7 @@ class PreActResNet(nn.Module):
             for j in range(self.blocks):
                 name = f"{self.stage_name}{i}_{j}"
                 x = PreActBlock(features, 1 if j else stride, self.conv, self.norm, name=name)(x)
-        x = nn.relu(self.norm(name="bn")(x))
+        x = self.norm(name="bn", activation=relu)(x)
         x = x.astype(self.param_dtype).mean((1, 2))
         return nn.Dense(
             self.num_classes,

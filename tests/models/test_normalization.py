@@ -1,0 +1,135 @@
+"""BatchNorm with its activation as one function: values, gradients and moments are those of the formula."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rwp_jax.models import normalization
+from rwp_jax.models.normalization import normalize, normalize_by_batch, relu
+
+EPSILON = 1e-5
+ACTIVATIONS = {"relu": relu, "silu": jax.nn.silu, "none": lambda z: z}
+
+
+def formula(x, scale, bias, mean, var, activation):
+    return activation((x - mean) / jnp.sqrt(var + EPSILON) * scale + bias)
+
+
+def by_batch(x, scale, bias, activation):
+    return formula(x, scale, bias, x.mean((0, 1, 2)), x.var((0, 1, 2)), activation)
+
+
+@pytest.fixture
+def arguments():
+    """x [8, 3, 3, 5], and four vectors of its channels; one value is exactly 0 before the activation."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(2, 3, (8, 3, 3, 5))
+    scale, bias, mean = rng.normal(size=(3, 5))
+    bias[0], x[0, 0, 0, 0] = 0, mean[0]
+    return tuple(map(jnp.asarray, (x, scale, bias, mean, rng.uniform(1, 2, 5))))
+
+
+def gradients(function, arguments):
+    """Of a weighted sum of what the function gives, by every argument."""
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=arguments[0].shape))
+    total = lambda *arguments: (weights * function(*arguments)).sum()
+    return jax.grad(total, tuple(range(len(arguments))))(*arguments)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_running_statistics(name, arguments):
+    ours = lambda *a: normalize(*a, ACTIVATIONS[name], EPSILON)
+    theirs = lambda *a: formula(*a, jax.nn.relu if name == "relu" else ACTIVATIONS[name])
+    np.testing.assert_allclose(ours(*arguments), theirs(*arguments), rtol=1e-11, atol=1e-13)
+    for one, other in zip(gradients(ours, arguments), gradients(theirs, arguments), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_moments_of_the_batch(name, arguments):
+    arguments = arguments[:3]
+    ours = lambda *a: normalize_by_batch(*a, ACTIVATIONS[name], EPSILON, None)[0]
+    theirs = lambda *a: by_batch(*a, jax.nn.relu if name == "relu" else ACTIVATIONS[name])
+    np.testing.assert_allclose(ours(*arguments), theirs(*arguments), rtol=1e-11, atol=1e-13)
+    for one, other in zip(gradients(ours, arguments), gradients(theirs, arguments), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+    _, mean, var = normalize_by_batch(*arguments, ACTIVATIONS[name], EPSILON, None)
+    np.testing.assert_allclose(mean, arguments[0].mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(var, arguments[0].var((0, 1, 2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_moments_of_all_devices(name, arguments):
+    x, scale, bias = arguments[:3]
+    x = x + 50 * jnp.arange(8)[:, None, None, None]  # devices differ by more than a batch does
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=x.shape))
+
+    @functools.partial(jax.pmap, axis_name="i", in_axes=(0, None, None, 0))
+    def ours(x, scale, bias, weights):
+        def total(*arguments):
+            values, *moments = normalize_by_batch(*arguments, ACTIVATIONS[name], EPSILON, "i")
+            return (weights * values).sum(), (values, moments)
+
+        found, aux = jax.grad(total, (0, 1, 2), has_aux=True)(x, scale, bias)
+        return found[0], jax.lax.psum(found[1:], "i"), aux
+
+    each = lambda array: array[:, None]  # one example a device
+    dx, sums, (values, moments) = ours(each(x), scale, bias, each(weights))
+    (dx, values), (dscale, dbias), moments = (
+        (dx[:, 0], values[:, 0]),
+        [total[0] for total in sums],
+        [moment[0] for moment in moments],
+    )
+    theirs = lambda *a: by_batch(*a, jax.nn.relu if name == "relu" else ACTIVATIONS[name])
+    np.testing.assert_allclose(values, theirs(x, scale, bias), rtol=1e-10, atol=1e-12)
+    expected = gradients(theirs, (x, scale, bias))
+    for one, other in zip((dx, dscale, dbias), expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(moments[0], x.mean((0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(moments[1], x.var((0, 1, 2)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("distance", [0, 1, 10, 100])
+@pytest.mark.parametrize("shape", [(128, 8, 8, 16), (16, 32, 32, 8)])
+def test_float32_moments_far_from_zero(shape, distance):
+    """The mean is so many standard deviations from zero; against two passes in float64."""
+    rng = np.random.default_rng(distance)
+    x = np.float32(rng.normal(distance, 1, shape) * rng.uniform(0.1, 10, shape[-1]))
+    _, mean, var = jax.jit(
+        functools.partial(normalize_by_batch, activation=relu, epsilon=EPSILON, axis_name=None)
+    )(x, np.ones(shape[-1], np.float32), np.zeros(shape[-1], np.float32))
+    wide = np.float64(x)
+    std = wide.std((0, 1, 2))
+    assert (
+        np.abs(mean - wide.mean((0, 1, 2))) <= 1e-6 * (np.abs(wide.mean((0, 1, 2))) + std)
+    ).all()
+    np.testing.assert_allclose(var, std**2, rtol=1e-6)
+
+
+def test_bfloat16_activations_have_float32_moments():
+    x = jnp.asarray(np.random.default_rng(0).normal(3, 1, (64, 8, 8, 4)), jnp.bfloat16)
+    ones = jnp.ones(4, jnp.float32)
+    values, mean, var = normalize_by_batch(x, ones, 0 * ones, relu, EPSILON, None)
+    assert (values.dtype, mean.dtype, var.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
+    np.testing.assert_allclose(mean, np.float64(x).mean((0, 1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(var, np.float64(x).var((0, 1, 2)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["separately", "together", "in_parts"])
+@pytest.mark.parametrize("shape", [(128, 4, 4, 512), (16, 32, 32, 64), (7, 3, 3, 5), (2, 1, 1, 3)])
+def test_sums_of_every_platform(way, shape):
+    one, two = np.random.default_rng(0).normal(size=(2, *shape))
+    sums = jax.jit(getattr(normalization, f"sums_{way}"))(one, two)
+    np.testing.assert_allclose(sums, [one.sum((0, 1, 2)), two.sum((0, 1, 2))], rtol=1e-9, atol=1e-9)
+
+
+def test_relu_is_that_of_pytorch_in_its_derivative_too():
+    """0 at 0, 1 above it however close, and no derivative of a derivative."""
+    tiny = jnp.finfo(jnp.float64).tiny
+    z = jnp.asarray([-2.0, 0.0, tiny, 3.0])
+    np.testing.assert_array_equal(relu(z), [0, 0, tiny, 3])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(relu))(z), [0, 0, 1, 1])
+    np.testing.assert_array_equal(jax.vmap(jax.grad(jax.grad(relu)))(z), np.zeros(4))
