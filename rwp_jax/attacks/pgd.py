@@ -29,6 +29,8 @@ def forward_in_mode(classifier: Classifier, params, bn: str) -> Callable:
     batch, leaves batch_stats alone; `eval`: normalises by batch_stats.
     """
 
+    params = classifier.prepare(params)
+
     def forward(images, batch_stats):
         if bn == "eval":
             return classifier.eval(params, batch_stats, images), batch_stats

@@ -50,12 +50,15 @@ class Classifier(NamedTuple):
       eval: (params, batch_stats, images) -> logits, normalised by the running statistics.
       fold: (batch_stats, moments) -> running statistics after one training-mode forward. By default as
         PyTorch, for moments of the structure of batch_stats: see `layers.fold_moments`.
+      prepare: params -> what train and eval take as well and need no conversion of, for loops in which they
+        stay the same.
     """
 
     init: Callable
     train: Callable
     eval: Callable
     fold: Callable = fold_moments
+    prepare: Callable = lambda params: params
 
 
 def _wide_resnet_size(name: str) -> tuple[int, int] | None:
@@ -91,7 +94,10 @@ def _build(
     def evaluate(params, batch_stats, images):
         return network(True).apply({"params": params, "batch_stats": batch_stats}, images)
 
-    return Classifier(init, train, evaluate)
+    def prepare(params):
+        return jax.tree.map(lambda p: p.astype(dtype) if p.ndim == 4 else p, params)
+
+    return Classifier(init, train, evaluate, prepare=prepare)
 
 
 MODELS = Registry(
