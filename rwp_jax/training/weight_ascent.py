@@ -172,6 +172,7 @@ def perturb_and_differentiate(
         gate_shape = jax.eval_shape(gate_loss, *shapes)
     _check(params, perturbation, max_steps, shapes[0], gate_shape)
     mask = perturbation.mask(params)
+    scale = perturbation.scale(params)
     total = lambda value: lax.psum(value, axis_name) if axis_name else value
 
     def total_gradient(gradient):
@@ -182,7 +183,7 @@ def perturb_and_differentiate(
 
     def iterate(carry):
         direction, k, _, previous = carry
-        v = perturbation.scale(params, direction)
+        v = scale(direction)
         w_plus_v = jax.tree.map(jnp.add, params, v)
         loss, pullback, aux = jax.vjp(per_example, w_plus_v, has_aux=True)
         gate = perturbation.gate(gate_loss(loss, aux))
@@ -198,10 +199,12 @@ def perturb_and_differentiate(
             gradient,
             mask,
         )
-        direction = perturbation.accumulate(direction, v, ascent)
+        ascended = perturbation.accumulate(direction, v, ascent)
+        # As it is where nothing is ascended, so that it gives v again, which is not carried.
+        direction = jax.tree.map(lambda a, b: jnp.where(ascend, a, b), ascended, direction)
         first = lambda now, before: jax.tree.map(lambda a, b: jnp.where(k == 0, a, b), now, before)
         current = Perturbed(
-            v=v,
+            v=(),
             gradient=gradient,
             loss=loss,
             aux=aux,
@@ -215,8 +218,8 @@ def perturb_and_differentiate(
     zeros = jax.tree.map(jnp.zeros_like, params)
     counter = jnp.zeros((), jnp.int32)
     loss, aux = jax.tree.map(jnp.zeros_like, shapes)
-    nothing = Perturbed(zeros, zeros, loss, aux, aux, counter, counter, counter)
+    nothing = Perturbed((), zeros, loss, aux, aux, counter, counter, counter)
     carry = (zeros, counter, jnp.asarray(False), nothing)
     with jax.named_scope("perturb"):  # the loop's name in profiles and compiled programs
-        *_, result = lax.while_loop(lambda carry: ~carry[2], iterate, carry)
-    return result
+        direction, *_, result = lax.while_loop(lambda carry: ~carry[2], iterate, carry)
+    return result._replace(v=scale(direction))

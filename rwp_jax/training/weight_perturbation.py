@@ -37,7 +37,7 @@ class WeightPerturbation(NamedTuple):
       steps: K2, the most ascent steps; 0 perturbs nothing.
       gate: loss [B] -> [B] bool, the examples whose loss is ascended.
       accumulate: (direction, v, gradient) -> direction after a step.
-      scale: (params, direction) -> v, of the wanted norm.
+      scale: params -> a function direction -> v, of the wanted norm relative to theirs.
       mask: params -> tree of bool, the tensors that are perturbed and enter the norms.
     """
 
@@ -72,9 +72,14 @@ def perturbed_norm(tree, mask: Callable = kernels):
 def _scale_globally(gamma, mask):
     """gamma ||w|| along the direction, one norm over all perturbed tensors (RWP)."""
 
-    def scale(params, direction):
-        factor = gamma * perturbed_norm(params, mask) / (perturbed_norm(direction, mask) + _EPS)
-        return jax.tree.map(lambda d: (factor * d).astype(d.dtype), direction)
+    def scale(params):
+        wanted = gamma * perturbed_norm(params, mask)
+
+        def scaled(direction):
+            factor = wanted / (perturbed_norm(direction, mask) + _EPS)
+            return jax.tree.map(lambda d: (factor * d).astype(d.dtype), direction)
+
+        return scaled
 
     return scale
 
@@ -83,9 +88,10 @@ def _scale_by_layer(gamma):
     """gamma ||w_l|| along the direction in every tensor l (AWP)."""
     norm = lambda tensor: jnp.linalg.norm(_at_least_float32(tensor).ravel())
 
-    def scale(params, direction):
-        return jax.tree.map(
-            lambda w, d: (gamma * norm(w) / (norm(d) + _EPS) * d).astype(d.dtype), params, direction
+    def scale(params):
+        wanted = jax.tree.map(lambda w: gamma * norm(w), params)
+        return lambda direction: jax.tree.map(
+            lambda n, d: (n / (norm(d) + _EPS) * d).astype(d.dtype), wanted, direction
         )
 
     return scale

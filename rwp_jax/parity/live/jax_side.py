@@ -59,11 +59,16 @@ def _choose(recipes: dict[tuple[str, str], Recipe], norm, perturbation) -> Recip
     ascents = jnp.asarray([recipe.perturbation.steps for recipe in by_name])
     first = by_norm[0]
     perturbations = [recipe.perturbation for recipe in by_name]
+
+    def scale(params):
+        scales = [lambda w, d, p=p: p.scale(w)(d) for p in perturbations]
+        return lambda direction: lax.switch(perturbation, scales, params, direction)
+
     return first._replace(
         threat_model=_either(norm, [r.threat_model for r in by_norm], "step", "project"),
         attack=first.attack._replace(step_size=alphas[norm]),
-        perturbation=_either(perturbation, perturbations, "gate", "accumulate", "scale")._replace(
-            steps=ascents[perturbation]
+        perturbation=_either(perturbation, perturbations, "gate", "accumulate")._replace(
+            steps=ascents[perturbation], scale=scale
         ),
     )
 
@@ -85,7 +90,8 @@ def _watched(recipe: Recipe, note: Callable) -> Recipe:
     return recipe._replace(
         threat_model=dataclasses.replace(threat_model, project=project),
         perturbation=perturbation._replace(
-            scale=watch(perturbation.scale, "v"), gate=watch(perturbation.gate, "gates")
+            scale=lambda params: watch(perturbation.scale(params), "v"),
+            gate=watch(perturbation.gate, "gates"),
         ),
     )
 
@@ -160,6 +166,7 @@ def _steps(setting: Setting, dtype: str) -> Iterator[Step]:
         state, loss = program.step(state, x, draws.y, start, norm, perturbation)
         jax.effects_barrier()
         v, gates = program.noted["v"], [int(gate.sum()) for gate in program.noted["gates"]]
+        v = v[:-1]  # after the loop it is scaled once more
         # v at loop 0 is zero. Once no gate is open the loop ends, and v stays for the steps left over.
         ascents = {"none": 0, "awp": 1, "rwp": setting.constants()["rwp_steps"]}
         left = ascents[setting.perturbation] + 1 - len(v)
