@@ -170,11 +170,10 @@ def _by_batch_gradients(activation, epsilon, axis_name, residuals, cotangents):
     total = sums
     if axis_name:
         total, count = lax.psum(sums, axis_name), count * lax.axis_size(axis_name)
-    mean_dz, mean_dz_normal = total / count
     # Behind barriers of their own the two uses share nothing: a mask would be written out and read again.
-    x, cotangent, c, d = lax.optimization_barrier(
-        (x, cotangents[0], -a * mean_dz_normal, -a * mean_dz)
-    )
+    x, cotangent, total = lax.optimization_barrier((x, cotangents[0], total))
+    mean_dz, mean_dz_normal = total / count
+    c, d = -a * mean_dz_normal, -a * mean_dz
     normal, dz = normal_and_dz(x, cotangent)
     dx = dz * a + (normal * c + d)
     return dx.astype(x.dtype), sums[1], sums[0]
