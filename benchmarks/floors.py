@@ -84,7 +84,7 @@ def config_of(name: str, model: str, args):
     """The config with what is the same in all rows."""
     config = load_config(f"configs/{name}.py")
     config.model.name, config.dtype = model, args.dtype
-    config.batch_size = config.evaluation.batch_size = args.batch_size
+    config.batch_size = args.batch_size
     return config
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from rwp_jax.data.augment import make_augment
 from rwp_jax.distributed import devices
-from rwp_jax.evaluation.accuracy import PRECISION
 from rwp_jax.hardware import counts
 from rwp_jax.hardware.cost import data_size
 from rwp_jax.hardware.datasheets import chip_of
@@ -116,8 +115,7 @@ class OurEvaluation:
         count = config.evaluation.batch_size
         fixed = devices.replicate((*network, *made_up(config, count), jax.random.key(1)))
         self._arguments = *fixed, np.arange(count, dtype=np.int32), np.ones(count, bool)
-        with jax.default_matmul_precision(PRECISION):
-            self._compiled = Compiled(parts.count_correct, self._arguments, "evaluate")
+        self._compiled = Compiled(parts.count_correct, self._arguments, "evaluate")
         self._steps = config.evaluation.steps
         self()
 

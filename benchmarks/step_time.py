@@ -31,6 +31,7 @@ from rwp_jax.command_line.config_file import load_config
 from rwp_jax.files import write_json
 from rwp_jax.hardware.cost import data_size, forward_flops, passes_of_a_step
 from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.training import experiment
 
 
 class Rival:
@@ -118,6 +119,7 @@ def spread(ratios: list[float]) -> dict[str, float]:
 
 def measure_evaluation(config, repeats: int, lasting: float) -> dict:
     """Figures of one batch of the evaluation."""
+    config = experiment.filled(config)
     ours = OurEvaluation(config)
     queued = max(1, round(lasting / ours()))
     return {

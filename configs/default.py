@@ -13,6 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.epoch_examples = 0  # length of an epoch; 0 is one pass of the training set
     config.batch_size = 128  # over all devices of all hosts
     config.dtype = "float32"  # of activations: float32, bfloat16 or float64 (then everything is)
+    config.precision = "default"  # of float32 matrix products: default (fast), high or highest
     config.parallel = "pmap"  # or shard_map: how a step is spread over devices
     config.gradient_dtype = (
         ""  # of gradients while devices exchange them: "" is their own, or bfloat16
@@ -92,7 +93,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.evaluation = ml_collections.ConfigDict()  # natural and PGD accuracy on the test set
     config.evaluation.every = 1  # so many epochs, and after the last; best is chosen among these
-    config.evaluation.batch_size = 128  # over all devices
+    config.evaluation.batch_size = 0  # over all devices; 0: 256 an accelerator, 128 on CPUs
+    config.evaluation.precision = "default"  # of the attack's matrix products; verdicts: highest
     config.evaluation.steps = 20  # of PGD
     config.evaluation.step_size = 2 / 255
     config.evaluation.train_examples = (

@@ -39,6 +39,16 @@ def check_batch_size(key: str, batch_size: int, devices: int | None = None) -> N
         raise InputError(f"{key}={batch_size} must be at most {LARGEST_BATCH}")
 
 
+def filling_batch(platform: str | None = None, devices: int | None = None) -> int:
+    """A batch that keeps all devices busy where examples do not interact.
+
+    256 images an accelerator; on CPUs 128, or the next multiple of their number. `platform` and
+    `devices` are by default JAX's, those of all hosts.
+    """
+    platform, devices = platform or jax.default_backend(), devices or jax.device_count()
+    return 256 * devices if platform != "cpu" else -(-128 // devices) * devices
+
+
 def part_of_this_host(batch_size: int) -> slice:
     """Which entries of a global batch this host hands to its devices."""
     local = batch_size // jax.process_count()

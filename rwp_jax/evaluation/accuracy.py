@@ -15,8 +15,7 @@ from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import Classifier
-
-PRECISION = "highest"  # of matrix products, whose verdicts are to be float32's
+from rwp_jax.models.precision import matmul_precision
 
 
 class FixedAttack(NamedTuple):
@@ -72,12 +71,13 @@ def make_count_correct(
     step_size: float,
     batch_size: int,
     mode: str,
+    precision: str = "default",
     mesh: Mesh | None = None,
 ) -> devices.Mapped:
     """Makes the program of an evaluation, for one batch.
 
     The attack runs in eval mode from a random start. Its key depends on the example's index alone, so
-    that the number of devices changes no verdict.
+    that the number of devices changes no verdict. Verdicts are of fresh forwards in full float32.
 
     Args:
       classifier: network; give it float32 or float64.
@@ -86,6 +86,7 @@ def make_count_correct(
       step_size: of PGD.
       batch_size: global, a multiple of the number of devices.
       mode: of `devices.data_parallel`.
+      precision: of matrix products within the attack, one of `PRECISIONS`.
       mesh: other devices, to compile for.
 
     Returns:
@@ -98,11 +99,24 @@ def make_count_correct(
     def count_correct(params, batch_stats, images, labels, key, indices, mask):
         dtype = jax.tree.leaves(params)[0].dtype
         x, y = images[indices].astype(dtype) / 255, labels[indices]
-        x_adv = attack_images(
-            classifier, threat_model, attack, params, batch_stats, x, y, key, indices, batch_size
-        )
-        correct = lambda images: jnp.argmax(classifier.eval(params, batch_stats, images), -1) == y
-        counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x_adv) & mask)])
+        with matmul_precision(precision):
+            x_adv = attack_images(
+                classifier,
+                threat_model,
+                attack,
+                params,
+                batch_stats,
+                x,
+                y,
+                key,
+                indices,
+                batch_size,
+            )
+        with matmul_precision("highest"):
+            correct = lambda images: (
+                jnp.argmax(classifier.eval(params, batch_stats, images), -1) == y
+            )
+            counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x_adv) & mask)])
         return lax.psum(counts, devices.AXIS)
 
     split = (False,) * 5 + (True, True)
@@ -111,8 +125,6 @@ def make_count_correct(
 
 def make_evaluation(count_correct: Callable, batch_size: int) -> Callable:
     """Makes the evaluation that runs after each epoch: clean accuracy and PGD on the cross-entropy.
-
-    Matrix products use full float32.
 
     Args:
       count_correct: see `make_count_correct`.
@@ -126,10 +138,9 @@ def make_evaluation(count_correct: Callable, batch_size: int) -> Callable:
     def evaluate(params, batch_stats, images, labels, key):
         counts = []
         mine = devices.part_of_this_host(batch_size)
-        with jax.default_matmul_precision(PRECISION):
-            for indices, mask in padded_batches(len(labels), batch_size):
-                arguments = params, batch_stats, images, labels, key, indices[mine], mask[mine]
-                counts.append(count_correct(*arguments))
+        for indices, mask in padded_batches(len(labels), batch_size):
+            arguments = params, batch_stats, images, labels, key, indices[mine], mask[mine]
+            counts.append(count_correct(*arguments))
         natural, robust = np.sum(jax.device_get(counts), 0) / len(labels)
         return {"natural_accuracy": float(natural), "pgd_accuracy": float(robust)}
 

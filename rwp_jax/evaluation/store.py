@@ -65,7 +65,10 @@ def identity(subject: Subject) -> str:
         list(config.model.mean),
         config.model.name,
     ]
-    digest.update(json.dumps([*settings, list(config.model.std)], sort_keys=True).encode())
+    settings.append(list(config.model.std))
+    if config.evaluation.precision != "highest":  # that of runs older than the key
+        settings.append(config.evaluation.precision)
+    digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()
 
 

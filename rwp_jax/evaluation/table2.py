@@ -14,12 +14,13 @@ from rwp_jax.attacks.autoattack import AutoAttackWarning, autoattack
 from rwp_jax.attacks.autoattack.margins import misclassified
 from rwp_jax.attacks.autoattack.state import read_state
 from rwp_jax.attacks.threat_model import make_threat_model
-from rwp_jax.distributed.devices import over_examples
+from rwp_jax.distributed.devices import filling_batch, over_examples
 from rwp_jax.errors import InputError, named_in
 from rwp_jax.evaluation.accuracy import FixedAttack, attack_images
 from rwp_jax.evaluation.store import UNKNOWN, Subject, Verdicts, load_subject, wilson
 from rwp_jax.files import write_json
 from rwp_jax.losses import carlini_wagner
+from rwp_jax.models.precision import matmul_precision
 from rwp_jax.runs.layout import COLUMNS, EVALUATION, EVALUATION_JSON, EVALUATION_NPZ, lock
 from rwp_jax.version import __version__
 
@@ -53,7 +54,10 @@ def _bar(name: str, total) -> tqdm:
 
 
 def make_attack(subject: Subject, attack: FixedAttack | None, batch_size: int) -> Callable:
-    """(indices [batch_size]) -> (correct [batch_size], attacked images); None: clean images."""
+    """(indices [batch_size]) -> (correct [batch_size], attacked images); None: clean images.
+
+    Verdicts are of fresh forwards in full float32.
+    """
     run = subject.run
     threat = run.config.threat
     threat_model = make_threat_model(threat.norm, threat.epsilon)
@@ -62,20 +66,20 @@ def make_attack(subject: Subject, attack: FixedAttack | None, batch_size: int) -
         x = images.astype(jax.tree.leaves(params)[0].dtype) / 255
         if attack:
             network, start = (params, batch_stats), (key, indices)
-            x = attack_images(
-                run.classifier, threat_model, attack, *network, x, labels, *start, batch_size
-            )
-        logits = run.classifier.eval(params, batch_stats, x)
+            with matmul_precision(run.config.evaluation.precision):
+                x = attack_images(
+                    run.classifier, threat_model, attack, *network, x, labels, *start, batch_size
+                )
+        with matmul_precision("highest"):
+            logits = run.classifier.eval(params, batch_stats, x)
         return ~misclassified(logits, labels), x
 
     mapped = over_examples(judge, (False,) * 3 + (True,) * 3)
-    params, batch_stats = jax.device_get((run.params, run.batch_stats))
+    network = run.params, run.batch_stats, jax.random.key(run.config.seed)
 
     def call(indices):
-        with jax.default_matmul_precision("highest"):
-            key = jax.random.key(run.config.seed)
-            batch = subject.images[indices], subject.labels[indices], indices
-            return jax.device_get(mapped(params, batch_stats, key, *batch))
+        batch = subject.images[indices], subject.labels[indices], indices
+        return jax.device_get(mapped(*network, *batch))
 
     return call
 
@@ -86,7 +90,8 @@ def run_fixed(
     """Fills in the verdicts of one attack that are missing."""
     count = len(subject.labels)
     devices = jax.local_device_count()
-    batch_size = -(-min(subject.run.config.evaluation.batch_size, count) // devices) * devices
+    wanted = subject.run.config.evaluation.batch_size or filling_batch(devices=devices)
+    batch_size = -(-min(wanted, count) // devices) * devices
     arrays, images = verdicts.arrays, f"x_adv_{name}"
     correct = arrays.setdefault(f"correct_{name}", np.full(count, UNKNOWN, np.int8))
     if save_images and attack and images not in arrays:
@@ -134,6 +139,7 @@ def run_autoattack(
                 norm,
                 run.config.threat.epsilon,
                 key=run.config.seed,
+                precision=run.config.evaluation.precision,
                 state_path=state_path,
                 progress=progress,
             )

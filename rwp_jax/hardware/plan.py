@@ -81,6 +81,7 @@ def make_plan(config, hardware: Hardware, evaluate: CompiledProgram | None = Non
       DoesNotFit: where the memory is not enough; it says which batch would fit.
     """
     check(config, hardware)
+    config = experiment.filled(config, hardware.platform, hardware.devices)
     # The training step alone before the evaluation, which the compiler for TPUs takes minutes for.
     train = _fitting(config, hardware, "batch_size", _train)
     if evaluate is None:

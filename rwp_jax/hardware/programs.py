@@ -15,7 +15,6 @@ from rwp_jax.attacks.autoattack.packing import default_batch_size
 from rwp_jax.attacks.autoattack.slots import map_programs
 from rwp_jax.attacks.autoattack.suite import VERSIONS
 from rwp_jax.errors import InputError, check_choice, first_line
-from rwp_jax.evaluation.accuracy import PRECISION
 from rwp_jax.evaluation.table2 import AUTOATTACK_NORMS
 from rwp_jax.hardware import cost, counts
 from rwp_jax.hardware.cost import data_size, planned_mixture, training_examples
@@ -82,6 +81,7 @@ def compile_programs(
       DoesNotFit: where a device has not enough memory.
     """
     check_program(config, hardware, program, batch_size)
+    config = experiment.filled(config, hardware.platform, hardware.devices)
     if program == "autoattack":
         yield from _autoattack(config, hardware, batch_size)
         return
@@ -154,8 +154,7 @@ def lower_evaluate(config, hardware: Hardware) -> jax.stages.Lowered:
     batch = (config.evaluation.batch_size,)
     indices, mask = jax.ShapeDtypeStruct(batch, jnp.int32), jax.ShapeDtypeStruct(batch, bool)
     network = state.params, state.batch_stats
-    with jax.default_matmul_precision(PRECISION):
-        return parts.count_correct.lower(*network, images, labels, key, indices, mask)
+    return parts.count_correct.lower(*network, images, labels, key, indices, mask)
 
 
 def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[CompiledProgram]:
@@ -185,8 +184,7 @@ def _lower_advance(programs, model, image_shape, batch_size: int) -> jax.stages.
     )
     begin = programs.begin.lower(epsilon, key, images, *[numbers] * 5)
     slots = jax.tree.map(lambda leaf: shape(leaf.shape, leaf.dtype), begin.out_info)
-    with jax.default_matmul_precision(PRECISION):
-        return programs.advance.lower(model.weights, epsilon, key, shape((), jnp.int32), slots)
+    return programs.advance.lower(model.weights, epsilon, key, shape((), jnp.int32), slots)
 
 
 def does_not_fit(what: str, needed: float, hardware: Hardware) -> DoesNotFit:

@@ -1,8 +1,23 @@
-"""float64: commands switch JAX to it, library code says what its caller has to set."""
+"""Precision: of matrix products; and float64, which commands switch on and library code asks for."""
+
+import contextlib
 
 import jax
 
 from rwp_jax.errors import InputError
+
+
+# Of matrix products of float32 numbers, convolutions included. `default` is the device's fast mode (TF32
+# on GPUs, one pass of bfloat16 on TPUs) unless JAX_DEFAULT_MATMUL_PRECISION chooses another; `high` is
+# three passes of bfloat16 on TPUs and as `default` on GPUs; `highest` is float32's. On CPUs all are.
+PRECISIONS = ("default", "high", "highest")
+
+
+def matmul_precision(precision: str):
+    """A context in which functions are traced with matrix products of one of PRECISIONS."""
+    if precision == "default":
+        return contextlib.nullcontext()
+    return jax.default_matmul_precision(precision)
 
 
 def enable_x64_for(*dtypes: str) -> None:

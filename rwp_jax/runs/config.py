@@ -4,11 +4,17 @@ from typing import Any
 
 from rwp_jax.configs import default
 
-FREE = {"checkpoint_steps"}  # keys that change nothing in a run's results
+# Keys that change nothing in a run's results, or how they are rounded.
+FREE = {"checkpoint_steps", "evaluation.batch_size", "evaluation.precision"}
 # What is no run lacks them.
 _SECTIONS = {"data", "threat"}
 # Keys that came later than 0.1.0 -> what it did.
-_LATER = {"evaluation.every": 1, "data.train_examples": 0}
+_LATER = {
+    "precision": "default",
+    "evaluation.every": 1,
+    "evaluation.precision": "highest",
+    "data.train_examples": 0,
+}
 LISTED = 8  # differences in a message
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.configs.default import get_config
 from rwp_jax.errors import InputError, check_choice
-from rwp_jax.models.precision import require_x64
+from rwp_jax.models.precision import PRECISIONS, require_x64
 from rwp_jax.names import hint_at
 from rwp_jax.runs.config import flatten
 
@@ -116,7 +116,9 @@ def check_numbers(config) -> None:
 
 
 def check_precision(config) -> None:
-    """Checks that the dtypes go together; raises InputError."""
+    """Checks precisions, and that the dtypes go together; raises InputError."""
+    check_choice("config.precision", config.precision, PRECISIONS)
+    check_choice("config.evaluation.precision", config.evaluation.precision, PRECISIONS)
     if config.gradient_dtype not in GRADIENT_DTYPES:
         raise InputError(
             f"config.gradient_dtype={config.gradient_dtype!r} must be '' (their own) or 'bfloat16'"

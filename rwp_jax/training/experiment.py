@@ -14,11 +14,18 @@ from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.data.augment import make_augment
 from rwp_jax.data.order import Mixture
 from rwp_jax.data.sources import Dataset
-from rwp_jax.distributed.devices import AXIS, Mapped, check_batch_size, data_parallel
+from rwp_jax.distributed.devices import (
+    AXIS,
+    Mapped,
+    check_batch_size,
+    data_parallel,
+    filling_batch,
+)
 from rwp_jax.errors import InputError, first_line, named_in
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
 from rwp_jax.models.classifier import MODELS, make_classifier
 from rwp_jax.models.fingerprint import fingerprint
+from rwp_jax.models.precision import matmul_precision
 from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
 from rwp_jax.training.objective_checks import checked, taken_name
@@ -143,8 +150,9 @@ def check_values(config, devices: int | None = None) -> None:
     """
     check_numbers(config)
     check_precision(config)
-    for section, key in ((config, "batch_size"), (config.evaluation, "evaluation.batch_size")):
-        check_batch_size(f"config.{key}", section.batch_size, devices)
+    check_batch_size("config.batch_size", config.batch_size, devices)
+    if config.evaluation.batch_size:
+        check_batch_size("config.evaluation.batch_size", config.evaluation.batch_size, devices)
     build(config, num_classes=2, steps_per_epoch=1)
 
 
@@ -200,6 +208,15 @@ def weight_perturbation_of(config) -> WeightPerturbation:
         return make_weight_perturbation(**perturbation)
 
 
+def filled(config, platform: str | None = None, devices: int | None = None):
+    """The config with a batch of its evaluations that fills the devices where it names none."""
+    if config.evaluation.batch_size:
+        return config
+    config = config.copy_and_resolve_references()
+    config.evaluation.batch_size = filling_batch(platform, devices)
+    return config
+
+
 def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None) -> Parts:
     """Builds the parts, compiling nothing; raises InputError for values that a part refuses.
 
@@ -247,13 +264,16 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
     step = make_train_step(recipe, augment, schedule, AXIS)
 
     def step_and_agree(state, data, indices, key, asked):
+        with matmul_precision(config.precision):
+            state, metrics = step(state, data, indices, key)
         # Within the step, so that all hosts hear it after the same one, and nobody waits for it.
-        return *step(state, data, indices, key), lax.pmax(asked[0].astype(int), AXIS)
+        return state, metrics, lax.pmax(asked[0].astype(int), AXIS)
 
     train_step = data_parallel(
         step_and_agree, (False, False, True, False, True), config.parallel, (0,), mesh
     )
-    batch_size = config.evaluation.batch_size
+    devices = (mesh.devices.flat[0].platform, mesh.size) if mesh else ()
+    batch_size = filled(config, *devices).evaluation.batch_size
     count_correct = make_count_correct(
         judge,
         threat_model,
@@ -261,6 +281,7 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
         step_size=config.evaluation.step_size,
         batch_size=batch_size,
         mode=config.parallel,
+        precision=config.evaluation.precision,
         mesh=mesh,
     )
     evaluate = make_evaluation(count_correct, batch_size)

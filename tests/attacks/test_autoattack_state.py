@@ -75,7 +75,7 @@ def test_the_state_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="other network"):  # the same logits, but no gradient
         run(lambda z: logits_fn(jax.lax.stop_gradient(z)), x, y)
     with pytest.raises(ValueError, match="other precision"):
-        run(logits_fn, x, y, precision="default")
+        run(logits_fn, x, y, precision="highest")
     arrays = dict(np.load(path))
     for lost in ("figures", "x_adv", "robust_after", "broken", "identity"):
         np.savez(path, **{name: a for name, a in arrays.items() if name != lost})

@@ -44,7 +44,12 @@ def npz(tmp_path_factory):
         ({"attack.step_size": float("inf")}, "config.attack.step_size=inf"),
         ({"batch_size": 12}, "config.batch_size=12 must be a positive multiple .* 8"),
         ({"batch_size": 64}, "config.batch_size=64 is larger than the training set of 50 images"),
-        ({"evaluation.batch_size": 0}, "config.evaluation.batch_size=0"),
+        ({"evaluation.batch_size": -8}, "config.evaluation.batch_size=-8"),
+        ({"precision": "tf32"}, "config.precision='tf32' must be one of default, high, highest"),
+        (
+            {"evaluation.precision": ""},
+            "config.evaluation.precision='' must be one of default, high",
+        ),
         ({"dtype": "float16"}, "config.dtype='float16' must be one of"),
         ({"parallel": "jit"}, "config.parallel='jit' must be one of pmap, shard_map"),
         ({"epochs": 0}, "config.epochs=0 must be at least 1"),

@@ -184,7 +184,7 @@ def autoattack(
     batch_size: int | None = None,
     attacks: Sequence[str | Attack] | None = None,
     randomized: bool = False,
-    precision: str = "highest",
+    precision: str = "default",
     state_path: str | pathlib.Path | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> AutoAttackResult:
@@ -205,8 +205,8 @@ def autoattack(
       attacks: for `custom`, names (`apgd-ce`, `apgd-dlr`, `apgd-t`, `fab`, `fab-t`, `square`) or, with
         other settings, such as `Square(queries=10_000)`; see `suite`.
       randomized: whether logits_fn takes a random key as its second argument.
-      precision: of matrix products within the attacks, see `jax.default_matmul_precision`. Verdicts
-        always have the highest.
+      precision: of matrix products within the attacks, see `jax.default_matmul_precision`; by default the
+        fast mode of the device. Verdicts always have the highest.
       state_path: file in which progress is kept, every minute; given again, the evaluation continues.
       progress: called with how far it is, about every hundred iterations.
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.attacks.arguments import check_logits, logits_fn_named
+from rwp_jax.distributed.devices import replicate_on_this_host
 from rwp_jax.files import program_digest
 
 
@@ -20,7 +21,7 @@ class Model(NamedTuple):
     image, as an argument 1.1 ms (jaxlib 0.10.2, 2 cores).
 
     Attributes:
-      weights: arrays that the user's function closes over; none on the CPU.
+      weights: arrays that the user's function closes over, on all devices; none on the CPU.
       apply: (weights, images [B, H, W, C], key) -> logits [B, classes], in the dtype of the images.
       num_classes: width of the logits.
       randomized: whether the user's function takes a key.
@@ -82,5 +83,5 @@ def make_model(
     # Constants that depend on the number of images are no weights.
     platform = platform or jax.default_backend()
     hoist = platform != "cpu" and same_arrays(probe.consts, other.consts)
-    weights = probe.consts if hoist else ()
+    weights = replicate_on_this_host(probe.consts) if hoist else ()
     return Model(weights, apply, num_classes, randomized, program_digest(probe))

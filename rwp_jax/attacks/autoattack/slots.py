@@ -14,6 +14,7 @@ from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.search import Job, Outcome, pick
 from rwp_jax.attacks.autoattack.suite import Attack
 from rwp_jax.distributed import devices
+from rwp_jax.models.precision import matmul_precision
 
 TICKS = 100  # iterations on the devices before the host is heard of again
 
@@ -124,7 +125,7 @@ def compile_attack(
 
     def precisely(function):
         def call(*arguments):
-            with jax.default_matmul_precision(precision):
+            with matmul_precision(precision):
                 return function(*arguments)
 
         return call
