@@ -139,4 +139,9 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
     largest = 1 if norm == "l_inf" else 1000
     accepted = f"in [0, {largest}] (pixels are in [0, 1]) for {norm}"
     epsilon = check_number("epsilon", epsilon, accepted, lambda radius: 0 <= radius <= largest)
+    return ball(norm, epsilon, variant)
+
+
+def ball(norm: str, epsilon, variant: str) -> ThreatModel:
+    """As `make_threat_model`, of values that are checked already; epsilon may be traced."""
     return _THREAT_MODELS[norm, variant](epsilon)

@@ -1,9 +1,10 @@
-"""Augmentation of uint8 images on the device: padding, crop, flip and rotation as one gather."""
+"""Augmentation of uint8 images on the device: padding, crop, flip and rotation."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from rwp_jax.errors import InputError, check_choice
 
@@ -52,43 +53,31 @@ def make_augment(
     def augment_one(key, image):
         height, width = image.shape[:2]
         offset_key, flip_key, angle_key = jax.random.split(key, 3)
-        # Follow each output pixel back to where it comes from.
-        rows, columns = jnp.mgrid[:height, :width]
-        inside = True
+        if padding:
+            around = ((padding, padding), (padding, padding), (0, 0))
+            padded = jnp.pad(image, around, "constant" if pad_mode == "zero" else "reflect")
+            offset = jax.random.randint(offset_key, (2,), -padding, padding + 1, whole) + padding
+            image = lax.dynamic_slice(padded, (*offset, jnp.zeros_like(offset[0])), image.shape)
+        if flip:
+            image = jnp.where(jax.random.bernoulli(flip_key, half), image[:, ::-1], image)
         if rotation:
             angle = jax.random.uniform(angle_key, (), jnp.float32, -rotation, rotation)
-            rows, columns, inside = rotate_back(rows, columns, jnp.deg2rad(angle), height, width)
-        if flip:
-            columns = jnp.where(jax.random.bernoulli(flip_key, half), width - 1 - columns, columns)
-        if padding:
-            offset = jax.random.randint(offset_key, (2,), -padding, padding + 1, whole)
-            rows, columns = rows + offset[0], columns + offset[1]
-            if pad_mode == "zero":
-                inside &= (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-            else:
-                rows, columns = reflect(rows, height), reflect(columns, width)
-        if inside is True:
-            return image[rows, columns]
-        pixels = image[jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)]
-        return jnp.where(inside[..., None], pixels, 0)
+            image = rotate(image, jnp.deg2rad(angle))
+        return image
 
     if not (padding or flip or rotation):
         return lambda keys, images: images
     return jax.vmap(augment_one)
 
 
-def reflect(index, size: int):
-    """Index into an axis that is mirrored at its first and last entry, both standing once."""
-    index = jnp.abs(index)
-    return jnp.where(index >= size, 2 * (size - 1) - index, index)
-
-
-def rotate_back(rows, columns, angle, height: int, width: int):
-    """Source pixels of an image turned counter-clockwise by `angle` radians, and which lie inside."""
-    y, x = (index.astype(angle.dtype) + 0.5 for index in (rows, columns))
+def rotate(image, angle):
+    """Turns an image [H, W, C] counter-clockwise by `angle` radians; nearest neighbour, zeros outside."""
+    height, width = image.shape[:2]
+    y, x = (index.astype(angle.dtype) + 0.5 for index in jnp.mgrid[:height, :width])
     y, x = y - height / 2, x - width / 2
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     columns = jnp.floor(x * cos - y * sin + width / 2).astype(jnp.int32)
     rows = jnp.floor(x * sin + y * cos + height / 2).astype(jnp.int32)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    return jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1), inside
+    pixels = image[jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)]
+    return jnp.where(inside[..., None], pixels, 0)

@@ -86,9 +86,11 @@ def replicate_on_this_host(tree):
     return jax.device_put(tree, NamedSharding(mesh_of(jax.local_devices()), PartitionSpec()))
 
 
-def per_device(value) -> np.ndarray:
-    """An argument of `data_parallel` that is split: the value of this host for each of its devices."""
-    return np.full(jax.local_device_count(), value)
+def with_flag(part: np.ndarray, flag: bool) -> np.ndarray:
+    """An argument of `data_parallel` that is split: this host's [n], a flag behind each device's share."""
+    count = jax.local_device_count()
+    flags = np.full((count, 1), flag, part.dtype)
+    return np.concatenate([part.reshape(count, -1), flags], 1).ravel()
 
 
 def _shapes(mesh: Mesh, split: bool, tree):

@@ -18,8 +18,8 @@ from rwp_jax.data.sources import NAMED, DataSize, images_to_choose_from, size_of
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.training import experiment
-from rwp_jax.training.experiment import weight_perturbation_of
 from rwp_jax.training.objectives import make_objective
+from rwp_jax.training.recipe import weight_perturbation_of
 from rwp_jax.training.self_training import check_first_stage, teacher_config
 
 # Forward passes an image of Table 2's columns. A gradient step costs 2. AutoAttack's are at most, for an

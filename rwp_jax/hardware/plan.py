@@ -19,7 +19,7 @@ from rwp_jax.hardware.programs import (
 )
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
 from rwp_jax.training import experiment
-from rwp_jax.training.experiment import weight_perturbation_of
+from rwp_jax.training.recipe import weight_perturbation_of
 from rwp_jax.training.self_training import teacher_config
 
 # What JAX takes of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.

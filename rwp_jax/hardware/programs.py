@@ -140,10 +140,9 @@ def lower_train(config, hardware: Hardware) -> jax.stages.Lowered:
     parts, state, key = _abstract(config, hardware)
     images, labels = _images(training_examples(config), data_size(config).image_shape)
     weights = jax.ShapeDtypeStruct(labels.shape, jnp.float32)
-    indices = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
-    asked = jax.ShapeDtypeStruct((hardware.devices,), bool)
+    sent = jax.ShapeDtypeStruct((config.batch_size + hardware.devices,), jnp.int32)
     data = TrainingSet(images, labels, weights)
-    return parts.train_step.lower(state, data, indices, key, asked)
+    return parts.train_step.lower(state, data, sent, key, parts.numbers)
 
 
 def lower_evaluate(config, hardware: Hardware) -> jax.stages.Lowered:

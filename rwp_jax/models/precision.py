@@ -6,7 +6,6 @@ import jax
 
 from rwp_jax.errors import InputError
 
-
 # Of matrix products of float32 numbers, convolutions included. `default` is the device's fast mode (TF32
 # on GPUs, one pass of bfloat16 on TPUs) unless JAX_DEFAULT_MATMUL_PRECISION chooses another; `high` is
 # three passes of bfloat16 on TPUs and as `default` on GPUs; `highest` is float32's. On CPUs all are.

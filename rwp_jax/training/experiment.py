@@ -30,16 +30,21 @@ from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
 from rwp_jax.training.objective_checks import checked, taken_name
 from rwp_jax.training.objectives import OBJECTIVES
-from rwp_jax.training.optimizer import make_schedule, make_sgd
+from rwp_jax.training.recipe import (
+    Numbers,
+    check_recipe,
+    make_recipe,
+    numbers_of,
+    param_dtype,
+)
 from rwp_jax.training.train_step import (
-    PGDSettings,
+    Metrics,
     Recipe,
     attack_and_update,
     init_state,
     make_train_step,
 )
 from rwp_jax.training.training_data import mixture_of, objective_of
-from rwp_jax.training.weight_perturbation import WeightPerturbation, make_weight_perturbation
 
 _MOST_STEPS = 2**28  # schedules count quarters of training in int32
 
@@ -49,13 +54,16 @@ class Parts(NamedTuple):
 
     Attributes:
       recipe: what a training step is made of.
-      train_step: (state, TrainingSet, indices of this host, key, asked) -> (state, metrics, stop). `asked`,
-        from `devices.per_device`, says whether this host was asked to stop; `stop`, whether any was.
+      numbers: the recipe's, as arguments of the step.
+      train_step: (state, TrainingSet, sent, key, numbers) -> (state, Metrics, stop). `sent`, from
+        `devices.with_flag`, are this host's indices and whether it was asked to stop; `stop`, whether any
+        was.
       count_correct: the program of an evaluation, see `accuracy.make_count_correct`.
       evaluate: see `accuracy.make_evaluation`.
     """
 
     recipe: Recipe
+    numbers: Numbers
     train_step: Mapped
     count_correct: Mapped
     evaluate: Callable
@@ -200,14 +208,6 @@ def network_record(config, dataset: Dataset) -> NetworkRecord:
     )
 
 
-def weight_perturbation_of(config) -> WeightPerturbation:
-    """The config's; raises InputError for values that it refuses."""
-    perturbation = config.weight_perturbation.to_dict()
-    del perturbation["start_epoch"]  # what the step asks for, not what it is
-    with named_in("config.weight_perturbation", " ".join(perturbation)):
-        return make_weight_perturbation(**perturbation)
-
-
 def filled(config, platform: str | None = None, devices: int | None = None):
     """The config with a batch of its evaluations that fills the devices where it names none."""
     if config.evaluation.batch_size:
@@ -226,57 +226,30 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
         make_classifier, config.model.name, num_classes, config.model.mean, config.model.std
     )
     moments_over = None if config.model.per_device_batch_norm else AXIS
-    # Verdicts are float32 even where training computes in bfloat16.
-    dtype = "float64" if config.dtype == "float64" else "float32"
+    dtype = param_dtype(config)
     with named_in("config.model", "name mean std", dtype="config"):
         classifier = network(dtype=config.dtype, axis_name=moments_over)
         judge = network(dtype=dtype)
-    with named_in("config.threat", "norm epsilon", variant="config.attack"):
-        threat_model = make_threat_model(config.threat.norm, config.threat.epsilon)
-        training_threat_model = make_threat_model(
-            config.threat.norm, config.threat.epsilon, config.attack.variant
-        )
-    schedule = make_schedule(
-        config.optimizer.schedule,
-        config.optimizer.learning_rate,
-        config.epochs,
-        steps_per_epoch,
-        dtype,
-    )
-    recipe = Recipe(
-        classifier,
-        objective_of(config),
-        training_threat_model,
-        PGDSettings(config.attack.steps, config.attack.step_size, config.attack.bn),
-        weight_perturbation_of(config),
-        min(config.weight_perturbation.start_epoch, config.epochs) * steps_per_epoch,
-        make_sgd(
-            schedule,
-            config.optimizer.momentum,
-            config.optimizer.weight_decay,
-            config.optimizer.nesterov,
-        ),
-        config.ema_decay,
-        config.gradient_dtype,
-        config.model.per_device_batch_norm,
-    )
+    check_recipe(config)
+    numbers = numbers_of(config)
     augment = make_augment(**config.augment.to_dict(), dtype=config.dtype)
-    step = make_train_step(recipe, augment, schedule, AXIS)
+    config = config.copy_and_resolve_references()  # it is traced later
 
-    def step_and_agree(state, data, indices, key, asked):
+    def train_step(state, data, sent, key, numbers):
+        recipe, schedule = make_recipe(config, classifier, steps_per_epoch, numbers)
+        step = make_train_step(recipe, augment, schedule, AXIS)
         with matmul_precision(config.precision):
-            state, metrics = step(state, data, indices, key)
+            state, figures = step(state, data, sent[:-1], key)
         # Within the step, so that all hosts hear it after the same one, and nobody waits for it.
-        return state, metrics, lax.pmax(asked[0].astype(int), AXIS)
+        return state, Metrics.of(figures, dtype), lax.pmax(sent[-1], AXIS)
 
-    train_step = data_parallel(
-        step_and_agree, (False, False, True, False, True), config.parallel, (0,), mesh
-    )
+    split = (False, False, True, False, False)
+    train_step = data_parallel(train_step, split, config.parallel, (0,), mesh)
     devices = (mesh.devices.flat[0].platform, mesh.size) if mesh else ()
     batch_size = filled(config, *devices).evaluation.batch_size
     count_correct = make_count_correct(
         judge,
-        threat_model,
+        make_threat_model(config.threat.norm, config.threat.epsilon),
         steps=config.evaluation.steps,
         step_size=config.evaluation.step_size,
         batch_size=batch_size,
@@ -285,4 +258,5 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
         mesh=mesh,
     )
     evaluate = make_evaluation(count_correct, batch_size)
-    return Parts(recipe, train_step, count_correct, evaluate)
+    recipe, _ = make_recipe(config, classifier, steps_per_epoch, numbers)
+    return Parts(recipe, numbers, train_step, count_correct, evaluate)

@@ -1,7 +1,7 @@
 """One training step: attack the input, then perturb the weights and update at the perturbed weights."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.struct
@@ -37,6 +37,24 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     ema: Average | None = None
+
+
+class Metrics(flax.struct.PyTreeNode):
+    """Figures of a step, scalars, as one array [n] to be fetched at once."""
+
+    values: jnp.ndarray
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, figures: dict[str, Any], dtype: str) -> "Metrics":
+        """`dtype` holds batch sizes exactly."""
+        return cls(jnp.stack([jnp.asarray(f, dtype) for f in figures.values()]), tuple(figures))
+
+
+def fetched(steps: Sequence[Metrics | dict]) -> list[dict]:
+    """Figures of steps by name, on the host; those that are there already stay as they are."""
+    steps = jax.device_get(steps)
+    return [s if isinstance(s, dict) else dict(zip(s.names, s.values, strict=True)) for s in steps]
 
 
 class TrainingSet(NamedTuple):

@@ -30,7 +30,7 @@ from rwp_jax.runs.resume_point import WHICH, Position, within_epoch
 from rwp_jax.training import experiment, training_data
 from rwp_jax.training.divergence import check_finite
 from rwp_jax.training.profiling import Profile, check_directory
-from rwp_jax.training.train_step import init_state
+from rwp_jax.training.train_step import fetched, init_state
 from rwp_jax.version import __version__
 
 LEARNING_CURVE = "learning_curve.png"
@@ -129,7 +129,8 @@ def _train(
         part = part[: config.evaluation.train_examples]
         evaluated["train"] = data.x_train[part], data.y_train[part]
     evaluated = devices.replicate(evaluated)
-    step_key, evaluation_key = devices.replicate((step_key, evaluation_key))
+    constants = devices.replicate((step_key, parts.numbers))
+    evaluation_key = devices.replicate(evaluation_key)
     this_host = jax.process_index(), jax.process_count()
     writer = MetricsWriter(directory, position.metrics, position.epoch)
 
@@ -155,11 +156,9 @@ def _train(
         order = itertools.islice(order, len(steps), None)
         answers: collections.deque[jax.Array] = collections.deque(maxlen=IN_FLIGHT)
         for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}", len(steps)):
-            asked = devices.per_device(stop.signal is not None)
+            sent = devices.with_flag(indices, stop.signal is not None)
             with trace.step(state):
-                state, metrics, answer = parts.train_step(
-                    state, training_set, indices, step_key, asked
-                )
+                state, metrics, answer = parts.train_step(state, training_set, sent, *constants)
             steps.append(metrics)
             answers.append(answer)
             # Steps are queued without waiting, but only so many that the progress shown is true.
@@ -167,11 +166,11 @@ def _train(
             step = epoch * mixture.steps + len(steps)
             due = config.checkpoint_steps and step % config.checkpoint_steps == 0
             if stopping or (due and len(steps) < mixture.steps):
-                steps = jax.device_get(steps)
+                steps = fetched(steps)
                 record = save_within(epoch, state, steps)
                 if stopping:
                     _stop(stop, checkpoints, record)
-        steps = jax.device_get(steps)
+        steps = fetched(steps)
         check_finite(steps, state, epoch, mixture.steps, checkpoints)
 
         # Evaluate on the whole test set, and on part of the training set for the learning curve.

@@ -97,9 +97,9 @@ def _scale_by_layer(gamma):
     return scale
 
 
-def _range_gate(low, high):
-    """low <= loss < high; low = 0 is no bound at all, so that rounding below 0 closes no gate."""
-    return lambda loss: (loss < high) & ((loss >= low) | (low == 0))
+def _range_gate(low, high, c_min=math.inf):
+    """low <= loss < high and c_min; low = 0 is no bound at all, so that rounding below 0 closes no gate."""
+    return lambda loss: (loss < high) & (loss < c_min) & ((loss >= low) | (low == 0))
 
 
 def _raw_sum(direction, v, gradient):
@@ -189,6 +189,13 @@ def make_weight_perturbation(
         raise InputError(
             f"mask={shown(mask)} must be a tree of True and False, or a function that makes one"
         )
+    return perturbing(name, gamma, steps, c_min, accumulate, lsc_low, lsc_high, mask)
+
+
+def perturbing(
+    name: str, gamma, steps: int, c_min, accumulate: str, lsc_low, lsc_high, mask=kernels
+) -> WeightPerturbation:
+    """As `make_weight_perturbation`, of values that are checked already; gamma and c_min may be traced."""
     mask = _whole_mask(mask)
     if name == "awp":
         return WeightPerturbation(
@@ -196,7 +203,7 @@ def make_weight_perturbation(
         )
     return WeightPerturbation(
         steps if name == "rwp" else 0,
-        _range_gate(lsc_low, min(lsc_high, c_min)),
+        _range_gate(lsc_low, lsc_high, c_min),
         _raw_sum if accumulate == "reference" else _rescaled_sum,
         _scale_globally(gamma, mask),
         mask,

@@ -26,7 +26,9 @@ def precisions(lowered) -> list[str]:
     """Of each convolution and matrix product."""
     text = lowered.as_text()
     assert "algorithm =" not in text
-    pairs = re.findall(r"precision(?:_config)? = \[#?(?:stablehlo<precision )?(\w+)>?, #?.*?\]", text)
+    pairs = re.findall(
+        r"precision(?:_config)? = \[#?(?:stablehlo<precision )?(\w+)>?, #?.*?\]", text
+    )
     assert len(pairs) == len(re.findall(r"stablehlo\.(?:convolution|dot_general)", text))
     return pairs
 

@@ -50,20 +50,20 @@ def project_onto_plane(x, w, b, norm: str):
     handful, much cheaper than sorting the bends as the paper does.
 
     Args:
-      x: points [B, n] in [0, 1].
+      x: points [..., B, n] in [0, 1].
       w: normals of the planes [B, n].
       b: their offsets [B].
       norm: `Linf` or `L2`, in which d is measured.
     """
     gap = b - jnp.sum(w * x, -1)
-    upwards = (w > 0) == (gap[:, None] > 0)  # the way in which a coordinate closes the gap
+    upwards = (w > 0) == (gap[..., None] > 0)  # the way in which a coordinate closes the gap
     # As the official code, which leaves out coordinates that hardly matter.
     matters = w != 0 if norm == "Linf" else jnp.abs(w) > 1e-8
     size = jnp.where(matters, jnp.abs(w), 0)
     room = jnp.where(matters, jnp.where(upwards, 1 - x, x), 0)
     slope = jnp.where(matters, 1.0, 0.0) if norm == "Linf" else size
 
-    needed = jnp.abs(gap)[:, None]
+    needed = jnp.abs(gap)[..., None]
 
     def newton(scale):
         met = room <= scale * slope  # coordinates that met the box
@@ -149,8 +149,9 @@ def _step(
     difference, gradient = boundary(state.x)
     w = _flat(gradient)
     offset = jnp.sum(w * _flat(state.x), -1) - difference
-    to_plane = lambda start: project_onto_plane(_flat(start), w, offset, norm).reshape(x.shape)
-    d_point, d_clean = to_plane(state.x), to_plane(x)
+    # Both in one loop, whose end only the device knows.
+    starts = jnp.stack([_flat(state.x), _flat(x)])
+    d_point, d_clean = project_onto_plane(starts, w, offset, norm).reshape(2, *x.shape)
     a_point, a_clean = (jnp.maximum(_length(d, norm), 1e-8) for d in (d_point, d_clean))
     alpha = per_image(jnp.minimum(a_point / (a_point + a_clean), settings.alpha_max))
     mixed = (state.x + settings.eta * d_point) * (1 - alpha) + (x + settings.eta * d_clean) * alpha
