@@ -174,7 +174,7 @@ def over_examples(function: Callable, split: tuple[bool, ...], mesh: Mesh | None
 
     Args:
       function: of trees of arrays [B, ...] (split) or of any shape (replicated) to trees of arrays
-        [B, ...]. Devices do not wait for one another within it.
+        [B, ...]. Devices wait for one another only where it asks for that, over `AXIS`.
       split: for each argument, whether it is split along its first axis, a multiple of the number of
         devices, or replicated.
       mesh: other devices, to compile for.

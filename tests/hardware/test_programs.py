@@ -52,6 +52,22 @@ def test_the_training_step(train):
     assert parts["attack"].collectives and parts["perturb"].collectives
 
 
+def test_a_sweep_compiles_one_step():
+    """Over what the paper's figures sweep; K2 and the batch are other programs."""
+    sweep = {
+        "threat.epsilon": 0.2,
+        "attack.step_size": 0.03,
+        "weight_perturbation.gamma": 0.02,
+        "weight_perturbation.c_min": 0.5,
+        "optimizer.learning_rate": 0.02,
+    }
+    texts = [
+        programs.lower_train(small(**changes), hardware()).as_text()
+        for changes in ({}, sweep, {"weight_perturbation.steps": 3})
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
 def test_memory_is_at_least_the_training_set_and_the_state(train):
     assert train.memory > train.arguments > 1437 * 64
 

@@ -152,12 +152,11 @@ class PackedBatch:
 
     def advance(self) -> Ended:
         """Moves all searches on and empties the slots of those that ended."""
-        per_device = self.size // jax.local_device_count()
         if len(self.jobs):
-            least = per_device - max(1, per_device // 8)
+            least = self.size - max(1, self.size // 8)
         else:
             shrinks = self.attack.iterations >= LONG and batch_size_for(1, self.size) < self.size
-            least = per_device // 2 if shrinks else 0
+            least = self.size // 2 if shrinks else 0
         key = jax.random.fold_in(self.key, self.rounds)
         self.slots = self.programs.advance(key, np.int32(least), self.slots)
         self.rounds += 1

@@ -78,23 +78,27 @@ def map_programs(
         return pick(new, fresh, slots)
 
     def advance(weights, epsilon, key, least, slots):
-        """Moves all searches on, until no more than `least` of a device run or TICKS are over."""
+        """Moves all searches on, until no more than `least` of all devices run or TICKS are over.
+
+        All stop at once: one alone would wait, with ended searches, for those that are slower.
+        """
         search = attack.search(norm, epsilon, image_shape)
         logits_fn = lambda images, key: model.apply(weights, images, key)
 
-        def running(carry):
-            tick, slots = carry
-            return (tick < TICKS) & (jnp.sum(slots.active, dtype=jnp.int32) > least)
+        count = lambda slots: lax.psum(jnp.sum(slots.active, dtype=jnp.int32), devices.AXIS)
 
         def step(carry):
-            tick, slots = carry
+            tick, _, slots = carry
             moved = search.step(logits_fn, slots.job, slots.state, jax.random.fold_in(key, tick))
             state = pick(slots.active, moved, slots.state)
             outcome = search.outcome(slots.job, state)
             done = outcome.ended | (outcome.fooled & ~slots.to_the_end)
-            return tick + 1, slots._replace(active=slots.active & ~done, state=state)
+            slots = slots._replace(active=slots.active & ~done, state=state)
+            return tick + 1, count(slots), slots
 
-        return lax.while_loop(running, step, (jnp.zeros((), jnp.int32), slots))[1]
+        running = lambda carry: (carry[0] < TICKS) & (carry[1] > least)
+        begin = jnp.zeros((), jnp.int32), count(slots), slots
+        return lax.while_loop(running, step, begin)[2]
 
     def outcome(epsilon, slots) -> Outcome:
         return attack.search(norm, epsilon, image_shape).outcome(slots.job, slots.state)
