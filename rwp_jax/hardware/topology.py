@@ -90,21 +90,15 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
     if kind in GPUS and re.fullmatch(r"[1-9]\d{,5}", count if colon else "1"):
         if devices and colon and devices != int(count):
             raise InputError(f"devices={devices}: target={target} has {count}")
-        _check_count(
-            kind, f"target={target!r}" if colon else f"devices={devices}", count or devices
-        )
-        return _gpus(kind, devices or int(count or 1))
+        number, most = devices or int(count or 1), GPUS[kind].max_devices
+        if number > most:
+            named = f"target={target!r}" if colon else f"devices={devices}"
+            raise InputError(f"{named}: {kind} has at most {most} devices, those of one machine")
+        return _gpus(kind, number)
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})", target)
     if not match or match[2].count("x") + 1 != _SIDES.get(match[1]):
         raise InputError(f"target={target!r} must be one of {ACCEPTED}")
     return _slice(target, match[1], [int(n) for n in match[2].split("x")], devices)
-
-
-def _check_count(kind: str, named: str, count) -> None:
-    """Raises InputError for more GPUs than a machine has; `named` is what names their number."""
-    most = GPUS[kind].max_devices
-    if int(count or 1) > most:
-        raise InputError(f"{named}: {kind} has at most {most} devices, those of one machine")
 
 
 def _gpus(target: str, devices: int) -> Hardware:

@@ -195,7 +195,7 @@ def network_record(config, dataset: Dataset) -> NetworkRecord:
     model, image_shape = config.model, dataset.x_train.shape[1:]
     origin, traced = MODELS.origin(model.name), None
     if origin:
-        dtype = "float64" if config.dtype == "float64" else "float32"
+        dtype = param_dtype(config)
         moments = tuple(model.mean), tuple(model.std)
         classifier = make_classifier(model.name, dataset.num_classes, *moments, dtype=dtype)
         traced = fingerprint(classifier, image_shape)

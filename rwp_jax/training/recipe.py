@@ -50,10 +50,16 @@ def numbers_of(config) -> Numbers:
     return Numbers(*(np.asarray(number, param_dtype(config)) for number in numbers))
 
 
+def _perturbation_settings(config) -> dict[str, Any]:
+    """Without `start_epoch`, which is what the step asks for, not what the perturbation is."""
+    settings = config.weight_perturbation.to_dict()
+    del settings["start_epoch"]
+    return settings
+
+
 def weight_perturbation_of(config) -> WeightPerturbation:
     """The config's; raises InputError for values that it refuses."""
-    perturbation = config.weight_perturbation.to_dict()
-    del perturbation["start_epoch"]  # what the step asks for, not what it is
+    perturbation = _perturbation_settings(config)
     with named_in("config.weight_perturbation", " ".join(perturbation)):
         return make_weight_perturbation(**perturbation)
 
@@ -83,17 +89,16 @@ def make_recipe(
       steps_per_epoch: positive.
       numbers: those of the config, which may be traced.
     """
-    optimizer, perturbation = config.optimizer, config.weight_perturbation
+    optimizer = config.optimizer
     schedule = _schedule(config, steps_per_epoch, numbers.learning_rate)
-    settings = perturbation.to_dict() | {"gamma": numbers.gamma, "c_min": numbers.c_min}
-    del settings["start_epoch"]
+    traced = {"gamma": numbers.gamma, "c_min": numbers.c_min}
     recipe = Recipe(
         classifier,
         objective_of(config),
         ball(config.threat.norm, numbers.epsilon, config.attack.variant),
         PGDSettings(config.attack.steps, numbers.step_size, config.attack.bn),
-        perturbing(**settings),
-        min(perturbation.start_epoch, config.epochs) * steps_per_epoch,
+        perturbing(**_perturbation_settings(config) | traced),
+        min(config.weight_perturbation.start_epoch, config.epochs) * steps_per_epoch,
         make_sgd(schedule, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov),
         config.ema_decay,
         config.gradient_dtype,
