@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 from numpy.typing import ArrayLike
@@ -55,11 +56,17 @@ def raw_bytes(array: ArrayLike) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
+def as_numbers(array: ArrayLike) -> ArrayLike:
+    """The array; of a random key the numbers that it is made of."""
+    is_key = jnp.issubdtype(getattr(array, "dtype", None), jax.dtypes.prng_key)
+    return jax.random.key_data(array) if is_key else array
+
+
 def program_digest(program: ClosedJaxpr) -> str:
     """SHA-256 of a traced function: of its operations and the arrays that they close over."""
     content = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)).encode())
     for value in program.consts:
-        content.update(raw_bytes(value))
+        content.update(raw_bytes(as_numbers(value)))
     return content.hexdigest()
 
 

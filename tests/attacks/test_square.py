@@ -113,3 +113,16 @@ def test_finds_what_a_linear_network_allows(norm):
 def test_unknown_norm():
     with pytest.raises(ValueError, match="norm='L1' must be Linf or L2"):
         make_square("L1", 0.1, (4, 4, 1))
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (30, 1, 1), (1, 30, 2), (30, 4, 1), (12, 40, 3)])
+def test_images_of_any_shape(shape, norm):
+    x = RNG.uniform(0, 1, (3, *shape))
+    logits_fn = linear(shape)
+    y = np.asarray(logits_fn(x)).argmax(-1)
+    keys = jax.random.split(jax.random.key(0), 3)
+    found = square(logits_fn, x, y, keys, norm=norm, epsilon=0.3, queries=40)
+    delta = np.asarray(found.x_best) - x
+    size = abs(delta).max((1, 2, 3)) if norm == "Linf" else np.sqrt((delta**2).sum((1, 2, 3)))
+    assert np.isfinite(delta).all() and (size <= 0.3 * (1 + 1e-12)).all() and (size > 0).all()

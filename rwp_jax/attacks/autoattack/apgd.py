@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from rwp_jax.attacks.autoattack.margins import misclassified
-from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
+from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image, tamed
 from rwp_jax.attacks.threat_model import l_2_norms
 from rwp_jax.errors import InputError
 
@@ -166,6 +166,7 @@ def make_apgd(
 
     def step(logits_fn, job: Job, state: ApgdState, key) -> ApgdState:
         losses, gradient, correct = evaluate(logits_fn, job, state.x, key)
+        gradient *= per_image(tamed(gradient))  # its direction counts
         first = state.iteration == 0
 
         result = state.result

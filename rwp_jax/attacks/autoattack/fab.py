@@ -9,7 +9,7 @@ from jax import lax
 
 from rwp_jax.attacks.autoattack.apgd import random_start
 from rwp_jax.attacks.autoattack.margins import logits_of, misclassified
-from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
+from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image, tamed
 
 
 class FabResult(NamedTuple):
@@ -119,6 +119,8 @@ def nearest_boundary(logits_fn: Callable, y, norm: str) -> Callable:
         cotangent = lambda c: jax.nn.one_hot(c, classes, dtype=logits.dtype) - one_hot
         gradients = lax.map(lambda c: pullback(cotangent(c))[0], jnp.arange(classes))
         differences = logits - jnp.sum(logits * one_hot, -1, keepdims=True)
+        scale = tamed(jnp.moveaxis(gradients, 0, 1))  # no distance changes
+        gradients, differences = gradients * per_image(scale), differences * scale[:, None]
         flat = gradients.reshape(classes, len(x), -1)
         dual = jnp.abs(flat).sum(-1) if norm == "Linf" else jnp.sqrt(jnp.square(flat).sum(-1))
         distances = jnp.where(one_hot > 0, jnp.inf, jnp.abs(differences) / (dual.T + 1e-12))
@@ -147,7 +149,8 @@ def _step(
 ) -> FabState:
     """One iteration; see `fab`."""
     difference, gradient = boundary(state.x)
-    w = _flat(gradient)
+    scale = tamed(gradient)  # of both sides of the plane's equation
+    difference, w = scale * difference, scale[:, None] * _flat(gradient)
     offset = jnp.sum(w * _flat(state.x), -1) - difference
     # Both in one loop, whose end only the device knows.
     starts = jnp.stack([_flat(state.x), _flat(x)])

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.attacks.arguments import check_logits, logits_fn_named
 from rwp_jax.distributed.devices import replicate_on_this_host
-from rwp_jax.files import program_digest
+from rwp_jax.files import as_numbers, program_digest
 
 
 class Model(NamedTuple):
@@ -25,6 +25,7 @@ class Model(NamedTuple):
       apply: (weights, images [B, H, W, C], key) -> logits [B, classes], in the dtype of the images.
       num_classes: width of the logits.
       randomized: whether the user's function takes a key.
+      program: as traced for two images.
       digest: of its operations and the arrays it closes over.
     """
 
@@ -32,13 +33,20 @@ class Model(NamedTuple):
     apply: Callable
     num_classes: int
     randomized: bool
+    program: ClosedJaxpr
     digest: str
 
 
 def same_arrays(these, those) -> bool:
     """Whether two lists of arrays are equal."""
     pairs = zip(these, those, strict=False)
-    equal = lambda a, b: a is b or (np.shape(a) == np.shape(b) and np.array_equal(a, b))
+
+    def equal(this, that):
+        if this is that:
+            return True
+        this, that = np.asarray(as_numbers(this)), np.asarray(as_numbers(that))
+        return this.dtype == that.dtype and np.array_equal(this, that)
+
     return len(these) == len(those) and all(equal(a, b) for a, b in pairs)
 
 
@@ -84,4 +92,4 @@ def make_model(
     platform = platform or jax.default_backend()
     hoist = platform != "cpu" and same_arrays(probe.consts, other.consts)
     weights = replicate_on_this_host(probe.consts) if hoist else ()
-    return Model(weights, apply, num_classes, randomized, program_digest(probe))
+    return Model(weights, apply, num_classes, randomized, probe, program_digest(probe))

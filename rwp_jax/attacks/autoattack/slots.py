@@ -83,6 +83,9 @@ def map_programs(
         All stop at once: one alone would wait, with ended searches, for those that are slower.
         """
         search = attack.search(norm, epsilon, image_shape)
+        key = jax.random.fold_in(
+            key, lax.axis_index(devices.AXIS)
+        )  # noise of its own on every device
         logits_fn = lambda images, key: model.apply(weights, images, key)
 
         count = lambda slots: lax.psum(jnp.sum(slots.active, dtype=jnp.int32), devices.AXIS)

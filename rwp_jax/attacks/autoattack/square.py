@@ -107,7 +107,7 @@ def _l_inf(epsilon, sides) -> tuple[Callable, Callable]:
 
 def _tiles(height: int, width: int) -> tuple[np.ndarray, np.ndarray, int]:
     """The start in L_2: pyramids in tiles, turned both ways [2, H, W]; each pixel's tile; how many."""
-    side = max(height // 5, 1)
+    side = max(min(height // 5, width), 1)  # the official code makes no tile of a narrower image
     offset = (height - side * 5) // 2 if height >= 5 else 0
     patch = pyramids(side)
     patterns, tile_of = np.zeros((2, height, width)), np.zeros((height, width), int)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from rwp_jax.attacks.autoattack.apgd import make_apgd
 from rwp_jax.attacks.autoattack.fab import make_fab
-from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
+from rwp_jax.attacks.autoattack.margins import below_largest, dlr, targeted_dlr
 from rwp_jax.attacks.autoattack.search import Job, Search
 from rwp_jax.attacks.autoattack.square import make_square
 from rwp_jax.errors import InputError, check_choice, check_integer, check_number, shown
@@ -79,7 +79,7 @@ class ApgdCE(_Apgd):
     name = "apgd-ce"
 
     def loss(self, logits, job):
-        return cross_entropy(logits, job.y)
+        return cross_entropy(below_largest(logits), job.y)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
