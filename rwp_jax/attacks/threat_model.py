@@ -126,8 +126,8 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
 
     Args:
       norm: `l_inf` or `l_2`.
-      epsilon: radius; in [0, 1) for L_inf, in [0, 1000] for L_2. Attacks and training, which know the images,
-        accept an L_2 radius below the largest distance of two of them. Not traced.
+      epsilon: radius; in [0, 1) for L_inf, in [0, 1000] for L_2. Attacks and training, which know the
+        images, accept an L_2 radius below the largest distance of two of them. Not traced.
       variant: whose details of start and projection, `madry` (uniform start; the AT scripts and every
         evaluation) or `trades` (TRADES and RST in training).
 
