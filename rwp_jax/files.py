@@ -62,12 +62,21 @@ def as_numbers(array: ArrayLike) -> ArrayLike:
     return jax.random.key_data(array) if is_key else array
 
 
+def operations_digest(program: ClosedJaxpr) -> str:
+    """SHA-256 of a traced function's operations, whatever the numbers in the arrays that it closes over."""
+    return hashlib.sha256(_operations(program)).hexdigest()
+
+
 def program_digest(program: ClosedJaxpr) -> str:
     """SHA-256 of a traced function: of its operations and the arrays that they close over."""
-    content = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)).encode())
+    content = hashlib.sha256(_operations(program))
     for value in program.consts:
         content.update(raw_bytes(as_numbers(value)))
     return content.hexdigest()
+
+
+def _operations(program: ClosedJaxpr) -> bytes:
+    return re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)).encode()
 
 
 def array_digests(tree) -> dict[str, str]:

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.attacks.autoattack import equations
+from rwp_jax.attacks.autoattack.equations import differentiates, draws, same_arrays
 from rwp_jax.attacks.autoattack.forward import Forward
-from rwp_jax.attacks.autoattack.model import Model, same_arrays
+from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.suite import Attack
 from rwp_jax.errors import InputError
 
@@ -88,13 +88,13 @@ def impurity(logits_fn: Callable, image_shape: tuple[int, ...]) -> Iterator[str]
 
 def frozen_draws(model: Model) -> Iterator[str]:
     """Warns where a network that takes no key draws random numbers all the same."""
-    if equations.draws(model.program):
+    if draws(model.program):
         yield f"logits_fn draws random numbers from a key of its own, the same in every call; {_FROZEN}"
 
 
 def gradients_inside(model: Model) -> Iterator[str]:
     """Warns where logits_fn takes gradients, as defences do that optimise at test time."""
-    if equations.differentiates(model.program):
+    if differentiates(model.program):
         yield (
             "logits_fn takes gradients itself, as defences do that change the image or the network at test "
             "time: standard attacks may be weak on it; add an adaptive attack"

@@ -19,7 +19,7 @@ from rwp_jax.attacks.autoattack.progress import Progress, listener
 from rwp_jax.attacks.autoattack.slots import compile_attack
 from rwp_jax.attacks.autoattack.state import Record, identity
 from rwp_jax.attacks.autoattack.suite import ATTACKS, Attack, attacks_of, check_norm
-from rwp_jax.errors import InputError, check_integer, check_path
+from rwp_jax.errors import InputError, check_integer, check_path, shown
 
 # Stream of the draws in verdicts, beside those of the attacks, which are numbered from 0.
 _VERDICTS = 2**31 - 1
@@ -145,6 +145,7 @@ def autoattack(
     attacks: Sequence[str | Attack] | None = None,
     randomized: bool = False,
     precision: str = "default",
+    reuse: bool = False,
     state_path: str | pathlib.Path | None = None,
     progress: Callable[[Progress], None] | bool | None = None,
 ) -> AutoAttackResult:
@@ -168,6 +169,8 @@ def autoattack(
       randomized: whether logits_fn takes a random key as its second argument.
       precision: of matrix products within the attacks, see `jax.default_matmul_precision`; by default the
         fast mode of the device. Verdicts always have the highest.
+      reuse: whether compiled programs are to serve other checkpoints of the network. On accelerators they
+        always do; on CPUs, where constant weights are faster, only so. Other radii never need new ones.
       state_path: file in which progress is kept, every minute; given again, the evaluation continues.
       progress: called with how far it is, a `Progress`, about every hundred iterations; True draws a bar on
         standard error.
@@ -191,14 +194,15 @@ def autoattack(
         raise InputError(f"state_path={path}: there is no such directory")
     if path and not os.access(path.absolute().parent, os.W_OK):
         raise InputError(f"state_path={path}: no permission to write in its directory")
-    if not isinstance(randomized, bool):
-        raise InputError(f"randomized={randomized!r} must be True or False")
+    for name, value in {"randomized": randomized, "reuse": reuse}.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name}={shown(value)} must be True or False")
     progress = listener(progress)
     x, y = checks.check_images(x, y)
     epsilon = check_radius("epsilon", epsilon, norm, x.shape[1:])
     key = check_key(key)
 
-    model = make_model(logits_fn, x.shape[1:], randomized)
+    model = make_model(logits_fn, x.shape[1:], randomized, reuse=reuse)
     size = packing.batch_size_for(min(len(x), batch_size), batch_size)
     forward = Forward(model, jax.random.fold_in(key, _VERDICTS), size)
     logits = forward(x)

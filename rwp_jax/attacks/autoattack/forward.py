@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from rwp_jax.attacks.autoattack.kept import kept
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.distributed import devices
 
@@ -28,7 +29,9 @@ class Forward:
                 weights, images, jax.random.fold_in(key, lax.axis_index(devices.AXIS))
             )
 
-        self._mapped = devices.over_examples(forward, (False, False, True))
+        make = lambda: devices.over_examples(forward, (False, False, True))
+        key = model.program_key and ("forward", model.program_key, model.randomized)
+        self._mapped = kept(key, make)
 
     def __call__(self, images: np.ndarray, size: int | None = None) -> np.ndarray:
         """Computes logits, `size` images at once where another number than usual is wanted."""

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from rwp_jax.attacks.autoattack.kept import kept
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.search import Job, Outcome, pick
 from rwp_jax.attacks.autoattack.suite import Attack
@@ -117,7 +118,7 @@ def map_programs(
 def compile_attack(
     attack: Attack, model: Model, norm: str, epsilon: float, image_shape, precision: str
 ) -> Programs:
-    """Makes the functions of `map_programs` for one network and radius.
+    """Makes the functions of `map_programs` for one network and radius; those of before, where they fit.
 
     Args:
       attack: what searches do.
@@ -128,7 +129,11 @@ def compile_attack(
       precision: of matrix products.
     """
     radius = np.float32(epsilon)
-    begin, merge, advance, outcome = map_programs(attack, model, norm, image_shape)
+    key = model.program_key and (
+        (attack, model.program_key, model.randomized, norm, tuple(image_shape), precision)
+    )
+    make = lambda: map_programs(attack, model, norm, image_shape)
+    begin, merge, advance, outcome = kept(key, make)
 
     def precisely(function):
         def call(*arguments):
