@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -62,17 +63,17 @@ def as_numbers(array: ArrayLike) -> ArrayLike:
     return jax.random.key_data(array) if is_key else array
 
 
-def operations_digest(program: ClosedJaxpr) -> str:
-    """SHA-256 of a traced function's operations, whatever the numbers in the arrays that it closes over."""
-    return hashlib.sha256(_operations(program)).hexdigest()
+def operations_digest(program: ClosedJaxpr, arrays: Iterable[ArrayLike] = ()) -> str:
+    """SHA-256 of a traced function's operations, and of some of the arrays that they close over."""
+    content = hashlib.sha256(_operations(program))
+    for array in arrays:
+        content.update(raw_bytes(as_numbers(array)))
+    return content.hexdigest()
 
 
 def program_digest(program: ClosedJaxpr) -> str:
     """SHA-256 of a traced function: of its operations and the arrays that they close over."""
-    content = hashlib.sha256(_operations(program))
-    for value in program.consts:
-        content.update(raw_bytes(as_numbers(value)))
-    return content.hexdigest()
+    return operations_digest(program, program.consts)
 
 
 def _operations(program: ClosedJaxpr) -> bytes:

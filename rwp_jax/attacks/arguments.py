@@ -10,6 +10,12 @@ import numpy as np
 
 from rwp_jax.errors import InputError, check_number, first_line, shown
 
+EVALUATION_MODE = (
+    "use_running_average=True and deterministic=True (flax.linen), model.eval() (flax.nnx), "
+    "eqx.nn.inference_mode(model) (Equinox)"
+)
+# Flax's for running statistics that would change and for dropout without a key.
+_ERRORS_IN_TRAINING_MODE = ("TraceContextError", "ModifyScopeVariableError", "InvalidRngError")
 ROUNDING = 1e-6  # by which pixels may lie outside [0, 1] and count as on its edge
 
 
@@ -122,9 +128,13 @@ def logits_fn_named(image_shape: tuple[int, ...], arguments: str = "(images)"):
     except InputError:
         raise
     except Exception as error:
+        kind = type(error).__name__
+        training = kind in _ERRORS_IN_TRAINING_MODE
+        hint = (
+            f"; a network in training mode? For evaluation: {EVALUATION_MODE}" if training else ""
+        )
         raise InputError(
-            f"logits_fn{arguments} fails on images {list(image_shape)}: "
-            f"{type(error).__name__}: {first_line(error)}"
+            f"logits_fn{arguments} fails on images {list(image_shape)}: {kind}: {first_line(error)}{hint}"
         ) from error
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rwp_jax.attacks.arguments import EVALUATION_MODE
 from rwp_jax.attacks.autoattack.equations import differentiates, draws, same_arrays
 from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.model import Model
@@ -13,12 +14,8 @@ from rwp_jax.attacks.autoattack.suite import Attack
 from rwp_jax.errors import InputError
 
 _SAME = 1e-4  # distance of logits of unit norm that rounding does not explain
-_EVALUATION_MODE = (
-    "use_running_average=True and deterministic=True (flax.linen), model.eval() (flax.nnx), "
-    "eqx.nn.inference_mode(model) (Equinox)"
-)
 _FROZEN = (
-    f"dropout in training mode? For evaluation: {_EVALUATION_MODE}; let a randomised defence take a key "
+    f"dropout in training mode? For evaluation: {EVALUATION_MODE}; let a randomised defence take a key "
     "(logits_fn(images, key), randomized=True) and use version='rand'"
 )
 _SEVERAL = 3  # images that Square must break to say something about gradients
@@ -58,7 +55,7 @@ def interaction(forward: Forward, x: np.ndarray, logits: np.ndarray) -> Iterator
         amount = f", by up to {largest:.0%} of their norm" if np.isfinite(largest) else ""
         yield (
             f"the logits of an image depend on {' and on '.join(causes)}{amount}, and so do verdicts: "
-            f"BatchNorm in training mode? For evaluation: {_EVALUATION_MODE}"
+            f"BatchNorm in training mode? For evaluation: {EVALUATION_MODE}"
         )
 
 

@@ -70,6 +70,6 @@ def program_key(network: Callable, program: ClosedJaxpr, as_arguments: bool) -> 
     # Arrays of the derivative alone stay constants of the compiled programs.
     of_network = lambda array: any(same_arrays([array], [other]) for other in program.consts)
     others = [array for array in derivative.consts if not of_network(array)]
-    text = operations_digest(program) + program_digest(ClosedJaxpr(derivative.jaxpr, others))
+    text = operations_digest(program) + operations_digest(derivative, others)
     shapes = [(array.shape, jnp.result_type(array)) for array in program.consts]
     return hashlib.sha256(f"{text} {shapes}".encode()).hexdigest()

@@ -63,7 +63,8 @@ class Record:
         """Counts images as not robust whose numbers under an attack are not finite."""
         self.broken[images] = True
         if len(images):
-            self.not_finite.setdefault(attack, []).extend(images.tolist())
+            known = self.not_finite.get(attack, [])
+            self.not_finite[attack] = sorted({*known, *images.tolist()})
 
     def finish(self, attack: str) -> None:
         """Closes an attack."""
