@@ -20,7 +20,7 @@ from rwp_jax.models.classifier import make_classifier
 from rwp_jax.parity.agreement import Row, guarded
 from rwp_jax.pytorch.state_dict import from_state_dict
 
-EPSILON = {"Linf": 8 / 255, "L2": 0.5}
+EPSILON = {"Linf": 8 / 255, "L2": 0.5, "L1": 12.0}
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 TOLERANCE = 1e-9  # of APGD's best loss, relative, on all images but one
 STAGE_TOLERANCE, FINAL_TOLERANCE = 2, 1  # images, after an attack of the ensemble and after all
@@ -103,7 +103,7 @@ def _named(pattern: str, name: str) -> tuple[str, ...]:
 
 def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One restart of APGD from the recorded starts, against the official verdicts and best losses."""
-    kind, norm = _named(r"apgd_(ce|dlr|t\d)_(Linf|L2)", name)
+    kind, norm = _named(r"apgd_(ce|dlr|t\d)_(Linf|L2|L1)", name)
     theirs = read_arrays(directory / f"{name}.npz")
     start = read_arrays(directory / f"start_{norm}.npz")
     index = theirs.get("index", start["index"])
@@ -124,7 +124,7 @@ def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 
 def run_fab(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One restart of targeted FAB, against the official verdicts and distances."""
-    rank, norm = _named(r"fab_t(\d)_(Linf|L2)", name)
+    rank, norm = _named(r"fab_t(\d)_(Linf|L2|L1)", name)
     theirs = read_arrays(directory / f"{name}.npz")
     index = theirs["index"]
     x, y = jnp.asarray(recorded.x[index]), jnp.asarray(recorded.y[index])
@@ -155,7 +155,7 @@ def _count_row(name: str, ours: list[float], theirs: list[float], tolerances: li
 
 def run_standard(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """The standard version, whose draws are its own: counts after each attack."""
-    (norm,) = _named(r"standard_(Linf|L2)", name)
+    (norm,) = _named(r"standard_(Linf|L2|L1)", name)
     theirs = read_arrays(directory / f"{name}.npz")
     x, y, order = recorded.x, recorded.y, ("apgd_ce", "apgd_t", "fab_t", "square")
     result = autoattack(recorded.logits_fn_32, x, y, norm, EPSILON[norm])
@@ -166,7 +166,7 @@ def run_standard(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 
 def run_alone(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One attack alone on every correctly classified image: the mean count over keys."""
-    norm, attack = _named(r"alone_(Linf|L2)_(\w+)", name)
+    norm, attack = _named(r"alone_(Linf|L2|L1)_(\w+)", name)
     theirs = read_arrays(directory / f"{name}.npz")
     x, y = recorded.x[theirs["index"]], recorded.y[theirs["index"]]
     official = np.mean(theirs.get("robust_counts", theirs["robust"].sum()))
