@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from rwp_jax.attacks.autoattack import square as module
-from rwp_jax.attacks.autoattack.square import make_square, pyramids, square, window_sizes
+from rwp_jax.attacks.autoattack.square import make_square, square
+from rwp_jax.attacks.autoattack.windows import HALVINGS, pyramids, window_sizes
 
 RNG = np.random.default_rng(0)
 EPSILON = {"Linf": 0.05, "L2": 0.5}
@@ -80,7 +81,7 @@ def test_a_proposal_differs_in_a_window_of_its_own(walked):
     sides = window_sizes(10, 10, 0.8, norm)
     changed = [np.asarray((state.x != state.x_best).any(-1)) for state in states[1:]]
     for state, images in zip(states[1:], changed, strict=True):
-        stage = int((int(state.iteration[0]) - 1 > np.array(module.HALVINGS)).sum())
+        stage = int((int(state.iteration[0]) - 1 > np.array(HALVINGS)).sum())
         for image in images:
             rows, columns = image.any(1).nonzero()[0], image.any(0).nonzero()[0]
             if len(rows):

@@ -121,11 +121,28 @@ def begin_l1(start, x, epsilon, *, given: bool = True, factor: int = 1) -> ApgdL
     )
 
 
-def random_start_l1(keys, x, epsilon):
-    """A Gaussian perturbation of each image, projected onto ball and box; keys [B]."""
+def perturbed(noise, x, epsilon, *, twice: bool = False):
+    """Images with noise [B, H, W, C], projected onto ball and box.
+
+    Args:
+      noise: what is added.
+      x: clean images.
+      epsilon: radius of the ball.
+      twice: whether to round as the official code does before three radii, where it projects the sum of
+        image and noise, and once more before the first phase: which entries are changed depends on it.
+    """
+    if not twice:
+        return jnp.clip(x + noise + l1_correction(x, noise, epsilon), 0, 1)
+    point = x + noise
+    for _ in range(2):
+        point = point + l1_correction(x, point - x, epsilon)
+    return jnp.clip(point, 0, 1)
+
+
+def random_start_l1(keys, x, epsilon, *, twice: bool = False):
+    """A Gaussian perturbation of each image, see `perturbed`; keys [B]."""
     draw = lambda key: jax.random.normal(key, x.shape[1:], x.dtype)
-    delta = jax.vmap(draw)(keys)
-    return jnp.clip(x + delta + l1_correction(x, delta, epsilon), 0, 1)
+    return perturbed(jax.vmap(draw)(keys), x, epsilon, twice=twice)
 
 
 def make_apgd_l1(
@@ -147,7 +164,7 @@ def make_apgd_l1(
     radii, begins, checked, ends = (jnp.asarray(column) for column in plan[:4])
 
     def init(job: Job) -> ApgdL1State:
-        start = random_start_l1(job.key, job.x, factor * epsilon)
+        start = random_start_l1(job.key, job.x, factor * epsilon, twice=large_radii)
         return begin_l1(start, job.x, epsilon, given=large_radii, factor=factor)
 
     def step(logits_fn, job: Job, state: ApgdL1State, key) -> ApgdL1State:

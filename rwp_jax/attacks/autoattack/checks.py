@@ -34,7 +34,7 @@ def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
 
 def check_epsilon(epsilon: float, norm: str) -> float:
     """Raises InputError unless epsilon is a positive number that float32 tells from zero."""
-    # Beyond 1 the Linf ball holds every image; for L2 that is a matter of the image's size.
+    # Beyond 1 the Linf ball holds every image; for L2 and L1 that is a matter of the image's size.
     largest = 1 if norm == "Linf" else 1000
     accepted = f"in (0, {largest}] (pixels are in [0, 1]) for {norm}"
     fits = lambda radius: bool(np.float32(radius) > 0) and radius <= largest

@@ -13,7 +13,7 @@ def l1_correction(x, delta, epsilon):
     is less, but not below 0. The threshold t is the smallest number that leaves no more than epsilon; the
     paper finds it by sorting the |delta| and the rooms together.
 
-    The sum counts: x + delta + correction, from left to right, is x again where an entry is taken back to 0,
+    The sum counts: x + delta + correction, from left to right, is x again where an entry goes back to 0,
     up to the rounding of x + delta. APGD counts entries that differ from x, and as the official code those
     that differ by this rounding too.
 
