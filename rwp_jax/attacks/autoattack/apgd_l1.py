@@ -50,12 +50,13 @@ def schedule(steps: int, large_radii: bool) -> Schedule:
         left -= phases[-1][1]
     phases.append((1, left))
     # The start of each phase is evaluated before its first step.
-    radius = np.concatenate([np.full(length + 1, radius) for radius, length in phases])
-    index = np.concatenate([np.arange(length + 1) for _, length in phases])
-    length = np.concatenate([np.full(length + 1, length) for _, length in phases])
-    gap = np.maximum((0.04 * length).astype(int), 1)
-    checked = (index > 0) & (index % gap == 0)
-    return Schedule(radius, index == 0, checked, index == length, len(radius) - left - 1)
+    join = lambda columns: np.concatenate(list(columns))
+    radii = join(np.full(length + 1, radius) for radius, length in phases)
+    index = join(np.arange(length + 1) for _, length in phases)
+    lengths = join(np.full(length + 1, length) for _, length in phases)
+    gaps = np.maximum((0.04 * lengths).astype(int), 1)
+    checked = (index > 0) & (index % gaps == 0)
+    return Schedule(radii, index == 0, checked, index == lengths, len(radii) - left - 1)
 
 
 def _rank(share, entries: int):
@@ -187,11 +188,11 @@ def make_apgd_l1(
         origin = jnp.where(per_image(sparser), result.x_best, state.x)
         ascent = jnp.where(per_image(sparser), gradient_best, gradient)
 
-        # A step of the entries with the largest gradient, all by the same amount. A product, not a
-        # choice: what is not a number stays so.
+        # A step of the entries with the largest gradient, all by the same amount; and of those without
+        # a number for a gradient, for the caller to find.
         size = jnp.abs(ascent)
         least = ranked(size.reshape(len(size), -1), rank)
-        direction = jnp.sign(ascent) * (size >= per_image(least))
+        direction = jnp.where(size < per_image(least), 0, jnp.sign(ascent))
         moving = jnp.sum(jnp.abs(direction), (1, 2, 3))
         moved = origin + per_image(step_size) * direction / per_image(moving + _EPS)
 

@@ -86,11 +86,12 @@ def _tiles(height: int, width: int, norm: str) -> tuple[np.ndarray, np.ndarray, 
 
 def tiled(key, image_shape, norm: str, dtype):
     """Where the search starts in L_2 and L1: tiles of pyramids, each turned and signed at random."""
-    patterns, tile_of, count = _tiles(*image_shape[:2], norm)
+    height, width, channels = image_shape
+    patterns, tile_of, count = _tiles(height, width, norm)
     turn, sign = jax.random.split(key)
     turned = jax.random.bernoulli(turn, shape=(count,))[tile_of]
     pattern = jnp.where(turned, patterns[1], patterns[0]).astype(dtype)
-    return pattern[..., None] * signs(sign, (count, image_shape[2]), dtype)[tile_of]
+    return pattern[..., None] * signs(sign, (count, channels), dtype)[tile_of]
 
 
 def all_pyramids(image_shape, sides: np.ndarray, norm: str) -> np.ndarray:
