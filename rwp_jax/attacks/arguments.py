@@ -76,9 +76,9 @@ def check_images(x, y) -> None:
 
 
 def diameter(norm: str, image_shape: tuple[int, ...]) -> float:
-    """The largest distance of two images (H, W, C) in [0, 1], by `l_inf` or `l_2`, `Linf` or `L2`."""
+    """The largest distance of two images (H, W, C) in [0, 1]; by `l_inf`, `l_2`, `Linf`, `L2` or `L1`."""
     pixels = math.prod(image_shape)
-    return {"linf": 1.0, "l2": math.sqrt(pixels)}[norm.replace("_", "").lower()]
+    return {"linf": 1.0, "l2": math.sqrt(pixels), "l1": pixels}[norm.replace("_", "").lower()]
 
 
 def check_radius(name: str, value, norm: str, image_shape: tuple[int, ...]) -> float:

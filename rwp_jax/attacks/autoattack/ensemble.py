@@ -157,10 +157,11 @@ def autoattack(
         of the compiled programs, and another checkpoint needs no new ones.
       x: images [N, H, W, C], floating point in [0, 1].
       y: labels [N], integers.
-      norm: `Linf` or `L2`.
+      norm: `Linf`, `L2` or `L1`.
       epsilon: radius of the ball, in pixels in [0, 1]; from 0 to less than the largest distance of two
-        images, which is 1 for Linf and sqrt(H W C) for L2.
-      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square), `plus`, `rand` for randomised
+        images, which is 1 for Linf, sqrt(H W C) for L2 and H W C for L1.
+      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square; in L1 with restarts, targets and
+        radii of its own), `plus`, `rand` for randomised
         defences, or `custom`.
       key: seed or random key. Draws depend on it, the image's place in x and the attack alone.
       batch_size: images at once, over all devices of this host; default 16 a CPU, 256 an accelerator.
@@ -184,7 +185,7 @@ def autoattack(
         images; for a state of another evaluation.
     """
     check_norm(norm)
-    wanted = attacks_of(version, attacks)
+    wanted = attacks_of(version, attacks, norm)
     if batch_size is None:
         batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
     batch_size = check_integer("batch_size", batch_size, 1)
