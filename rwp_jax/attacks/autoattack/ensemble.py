@@ -1,6 +1,5 @@
 """AutoAttack (Croce and Hein, 2020, arXiv:2003.01690): attacks in turn, each on what the others left."""
 
-import dataclasses
 import os
 import pathlib
 import time
@@ -11,15 +10,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rwp_jax.attacks.arguments import check_key
-from rwp_jax.attacks.autoattack import checks, packing
+from rwp_jax.attacks.arguments import check_key, check_radius
+from rwp_jax.attacks.autoattack import checks, doubts, packing
 from rwp_jax.attacks.autoattack.ball import check_inside, into_ball
+from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.model import Model, make_model
+from rwp_jax.attacks.autoattack.progress import Progress, listener
 from rwp_jax.attacks.autoattack.slots import compile_attack
 from rwp_jax.attacks.autoattack.state import Record, identity
 from rwp_jax.attacks.autoattack.suite import ATTACKS, Attack, attacks_of, check_norm
-from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, check_integer, check_path
+from rwp_jax.errors import InputError, check_integer, check_path, shown
+
+# Stream of the draws in verdicts, beside those of the attacks, which are numbered from 0.
+_VERDICTS = 2**31 - 1
 
 
 class AutoAttackResult(NamedTuple):
@@ -41,32 +44,11 @@ class AutoAttackResult(NamedTuple):
     warnings: list[str]
 
 
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """A moment of the evaluation.
-
-    Attributes:
-      attack: its name.
-      index: its place among the attacks, from 0.
-      attacks: how many they are.
-      fraction: the share of this attack that is done, or not needed any more.
-      robust: images not broken so far.
-      total: images.
-    """
-
-    attack: str
-    index: int
-    attacks: int
-    fraction: float
-    robust: int
-    total: int
-
-
 class _Setting(NamedTuple):
-    """What all attacks of an evaluation share; `classify` as `_make_classify` makes it."""
+    """What all attacks of an evaluation share."""
 
     model: Model
-    classify: Callable
+    forward: Forward
     x: np.ndarray
     y: np.ndarray
     norm: str
@@ -76,27 +58,6 @@ class _Setting(NamedTuple):
     precision: str
     attacks: int
     progress: Callable | None
-
-
-def _make_classify(model: Model, key, size: int) -> Callable:
-    """(images float32 [N, H, W, C], call number) -> logits [N, classes], at full precision."""
-
-    def forward(weights, key, images):
-        return model.apply(weights, images, key)
-
-    mapped = devices.over_examples(forward, (False, False, True))
-
-    def classify(images, call=0):
-        logits = []
-        for i in range(0, len(images), size):
-            part = images[i : i + size]
-            padded = np.concatenate([part, np.repeat(part[:1], size - len(part), 0)])
-            with jax.default_matmul_precision("highest"):
-                output = mapped(model.weights, jax.random.fold_in(key, call), padded)
-            logits.append(np.asarray(output)[: len(part)])
-        return np.concatenate(logits)
-
-    return classify
 
 
 def _searches(attack: Attack, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,17 +77,16 @@ def _judge(setting: _Setting, attack: Attack, record: Record, ended: packing.End
     refuted = np.zeros(len(ended.image), bool)
     image = ended.image[ended.fooled]
     if len(image):
-        if not np.isfinite(ended.x_adv).all():
-            raise InputError(f"logits_fn has a NaN gradient for an image of {attack.name}")
-        x_adv = into_ball(ended.x_adv, setting.x[image], setting.norm, setting.epsilon)
-        logits = setting.classify(x_adv)
-        if not np.isfinite(logits).all():
-            raise InputError(
-                f"logits_fn returns NaN or infinite logits for an image of {attack.name}"
-            )
-        wrong = logits.argmax(-1) != setting.y[image]
+        numbers = np.isfinite(ended.x_adv).all((1, 2, 3))  # no gradient, no image
+        x_adv = np.where(numbers[:, None, None, None], ended.x_adv, setting.x[image])
+        x_adv = into_ball(x_adv, setting.x[image], setting.norm, setting.epsilon)
+        logits = setting.forward(x_adv)
+        record.verdict_calls = setting.forward.calls
+        lost = ~(numbers & np.isfinite(logits).all(-1))
+        wrong = (logits.argmax(-1) != setting.y[image]) | lost
         record.x_adv[image[wrong]] = x_adv[wrong]
         record.broken[image[wrong]] = True
+        record.give_up(attack.name, image[lost])
         refuted[ended.fooled] = ~wrong
     return refuted
 
@@ -185,8 +145,9 @@ def autoattack(
     attacks: Sequence[str | Attack] | None = None,
     randomized: bool = False,
     precision: str = "default",
+    reuse: bool = False,
     state_path: str | pathlib.Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
 ) -> AutoAttackResult:
     """Attacks every correctly classified image until one attack succeeds.
 
@@ -196,9 +157,11 @@ def autoattack(
         of the compiled programs, and another checkpoint needs no new ones.
       x: images [N, H, W, C], floating point in [0, 1].
       y: labels [N], integers.
-      norm: `Linf` or `L2`.
-      epsilon: radius of the ball, in pixels in [0, 1].
-      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square), `plus`, `rand` for randomised
+      norm: `Linf`, `L2` or `L1`.
+      epsilon: radius of the ball, in pixels in [0, 1]; from 0 to less than the largest distance of two
+        images, which is 1 for Linf, sqrt(H W C) for L2 and H W C for L1.
+      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square; in L1 with restarts, targets and
+        radii of its own), `plus`, `rand` for randomised
         defences, or `custom`.
       key: seed or random key. Draws depend on it, the image's place in x and the attack alone.
       batch_size: images at once, over all devices of this host; default 16 a CPU, 256 an accelerator.
@@ -207,19 +170,22 @@ def autoattack(
       randomized: whether logits_fn takes a random key as its second argument.
       precision: of matrix products within the attacks, see `jax.default_matmul_precision`; by default the
         fast mode of the device. Verdicts always have the highest.
+      reuse: whether compiled programs are to serve other checkpoints of the network. On accelerators they
+        always do; on CPUs, where constant weights are faster, only so. Other radii never need new ones.
       state_path: file in which progress is kept, every minute; given again, the evaluation continues.
-      progress: called with how far it is, about every hundred iterations.
+      progress: called with how far it is, a `Progress`, about every hundred iterations; True draws a bar on
+        standard error.
 
     Returns:
-      AutoAttackResult. Warns with AutoAttackWarning of what makes it doubtful.
+      AutoAttackResult. Warns with AutoAttackWarning of what makes it doubtful, such as images for which the
+        network has NaN, which count as not robust.
 
     Raises:
-      InputError: for arguments that do not fit, before anything is attacked; for NaN logits; for a state
-        of another evaluation.
+      InputError: for arguments that do not fit, before anything is attacked; for NaN logits of all clean
+        images; for a state of another evaluation.
     """
     check_norm(norm)
-    epsilon = checks.check_epsilon(epsilon, norm)
-    wanted = attacks_of(version, attacks)
+    wanted = attacks_of(version, attacks, norm)
     if batch_size is None:
         batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
     batch_size = check_integer("batch_size", batch_size, 1)
@@ -229,17 +195,18 @@ def autoattack(
         raise InputError(f"state_path={path}: there is no such directory")
     if path and not os.access(path.absolute().parent, os.W_OK):
         raise InputError(f"state_path={path}: no permission to write in its directory")
-    if not isinstance(randomized, bool):
-        raise InputError(f"randomized={randomized!r} must be True or False")
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress={progress!r} must be a function")
+    for name, value in {"randomized": randomized, "reuse": reuse}.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name}={shown(value)} must be True or False")
+    progress = listener(progress)
     x, y = checks.check_images(x, y)
+    epsilon = check_radius("epsilon", epsilon, norm, x.shape[1:])
     key = check_key(key)
 
-    model = make_model(logits_fn, x.shape[1:], randomized)
+    model = make_model(logits_fn, x.shape[1:], randomized, reuse=reuse)
     size = packing.batch_size_for(min(len(x), batch_size), batch_size)
-    classify = _make_classify(model, jax.random.fold_in(key, len(ATTACKS)), size)
-    logits = classify(x)
+    forward = Forward(model, jax.random.fold_in(key, _VERDICTS), size)
+    logits = forward(x)
     checks.check_clean_logits(logits, y)
 
     said = []
@@ -247,16 +214,22 @@ def autoattack(
     def warn(messages):
         for message in messages:
             said.append(message)
-            warnings.warn(message, checks.AutoAttackWarning, stacklevel=3)
+            warnings.warn(message, doubts.AutoAttackWarning, stacklevel=3)
 
-    chosen, messages = checks.fitting(wanted, model.num_classes)
+    chosen, messages = doubts.fitting(wanted, model.num_classes, version == "custom")
     warn(messages)
-    warn(checks.randomness(classify, x[:size], y[:size], version, randomized))
+    warn(doubts.randomness(forward, x[:size], y[:size], version, randomized))
     if not randomized:
-        warn(checks.drawn_at_trace(logits_fn, x.shape[1:]))
-        warn(checks.interaction(classify, x, logits))
-    warn(checks.deterministic(model, chosen))
-    warn(checks.probabilities(logits))
+        impure = list(doubts.impurity(logits_fn, x.shape[1:]))
+        warn(impure)
+        # What is frozen anew in each program differs between their batch sizes.
+        if not impure:
+            warn(doubts.frozen_draws(model))
+            warn(doubts.interaction(forward, x, logits))
+    warn(doubts.gradients_inside(model))
+    warn(doubts.deterministic(model, chosen))
+    warn(doubts.probabilities(logits))
+    warn(doubts.nothing_correct(logits, y))
 
     facts = {
         "norm": norm,
@@ -267,13 +240,20 @@ def autoattack(
         "precision": precision,
     }
     record = Record(path, identity(x, y, facts), x, y, logits)
-    shared = (model, classify, x, y, norm, epsilon, key, batch_size, precision)
+    forward.calls = max(forward.calls, record.verdict_calls)
+    warn(
+        doubts.not_finite(
+            "before any attack", np.flatnonzero(~np.isfinite(logits).all(-1)).tolist()
+        )
+    )
+    shared = (model, forward, x, y, norm, epsilon, key, batch_size, precision)
     setting = _Setting(*shared, len(chosen), progress)
     for attack in chosen:
         if attack.name not in record.robust_after:
             _run_attack(setting, attack, record)
-        warn(checks.zero_gradients(attack, record.zero_gradients.get(attack.name, 0)))
-    warn(checks.gradient_masking(record.robust_after))
+        warn(doubts.not_finite(f"under {attack.name}", record.not_finite.get(attack.name, [])))
+        warn(doubts.zero_gradients(attack, record.zero_gradients.get(attack.name, 0)))
+    warn(doubts.gradient_masking(record.robust_after))
 
     check_inside(record.x_adv, x, norm, epsilon)
     return AutoAttackResult(record.x_adv, ~record.broken, record.robust_after, record.seconds, said)
