@@ -2,6 +2,7 @@
 
 from rwp_jax.attacks.autoattack.doubts import AutoAttackWarning
 from rwp_jax.attacks.autoattack.ensemble import AutoAttackResult, autoattack
+from rwp_jax.attacks.autoattack.official import AutoAttack
 from rwp_jax.attacks.autoattack.progress import Progress
 from rwp_jax.attacks.autoattack.suite import ApgdCE, ApgdDLR, ApgdT, Fab, FabT, Square
 
@@ -9,6 +10,7 @@ __all__ = [
     "ApgdCE",
     "ApgdDLR",
     "ApgdT",
+    "AutoAttack",
     "AutoAttackResult",
     "AutoAttackWarning",
     "Fab",

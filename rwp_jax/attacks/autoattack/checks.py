@@ -1,10 +1,16 @@
 """What AutoAttack refuses."""
 
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 
 from rwp_jax.attacks import arguments
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.attacks.autoattack.suite import Attack
+from rwp_jax.errors import InputError, check_path, first_line
 
 
 def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
@@ -21,6 +27,54 @@ def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
     if y.min() < 0 or y.max() >= 2**31:  # which int32 would wrap round to others
         raise InputError(f"y= has labels in [{y.min()}, {y.max()}], must have classes from 0 on")
     return np.clip(x, 0, 1).astype(np.float32), y.astype(np.int32)
+
+
+def check_file(name: str, path: Any) -> pathlib.Path | None:
+    """The path of a file to write, None for None; raises InputError where it cannot be written."""
+    if path is None:
+        return None
+    path = check_path(name, path)
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise InputError(f"{name}={path}: there is no such directory")
+    if path.is_dir():
+        raise InputError(f"{name}={path} is a directory, must be a file")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"{name}={path}: no permission to write in its directory")
+    return path
+
+
+def check_targets(
+    targets: Any, y: np.ndarray, num_classes: int, attacks: Sequence[Attack]
+) -> np.ndarray | None:
+    """The caller's target classes as int32 [N, T]; raises InputError for classes that are none."""
+    if targets is None:
+        return None
+    if not any(attack.targets for attack in attacks):
+        names = ", ".join(attack.name for attack in attacks)
+        raise InputError(f"targets= is for apgd-t and fab-t, the attacks are {names}")
+    targets = np.asarray(targets)
+    columns = targets[:, None] if targets.ndim == 1 else targets
+    if (
+        columns.ndim != 2
+        or len(columns) != len(y)
+        or not columns.size
+        or columns.dtype.kind not in "iu"
+    ):
+        raise InputError(
+            f"targets= is {targets.dtype}{list(targets.shape)}, must be integer classes [{len(y)}] or "
+            f"[{len(y)}, T]"
+        )
+    if columns.min() < 0 or columns.max() >= num_classes:
+        raise InputError(
+            f"targets= has classes in [{columns.min()}, {columns.max()}], must be in [0, {num_classes})"
+        )
+    same = np.flatnonzero((columns == y[:, None]).any(1))
+    if len(same):
+        raise InputError(
+            f"targets= has the label itself for {len(same)} images, the first is number {same[0]}"
+        )
+    return columns.astype(np.int32)
 
 
 def check_matmul_precision(precision: str) -> None:

@@ -114,6 +114,39 @@ def nothing_correct(logits: np.ndarray, y: np.ndarray) -> Iterator[str]:
         )
 
 
+def about_network(
+    logits_fn: Callable,
+    model: Model,
+    forward: Forward,
+    x: np.ndarray,
+    y: np.ndarray,
+    logits: np.ndarray,
+) -> Iterator[str]:
+    """Warns of what can be seen before any attack; `logits` are those of the clean images."""
+    if not model.randomized:
+        impure = list(impurity(logits_fn, x.shape[1:]))
+        yield from impure
+        # What is frozen anew in each program differs between their batch sizes.
+        if not impure:
+            yield from frozen_draws(model)
+            yield from interaction(forward, x, logits)
+    yield from gradients_inside(model)
+    yield from probabilities(logits)
+    yield from nothing_correct(logits, y)
+
+
+def disagreement(robust: np.ndarray, correct: np.ndarray, given_up: list[int]) -> Iterator[str]:
+    """Warns where x_adv, evaluated once more, is classified otherwise than the verdicts were."""
+    differs = robust != correct
+    differs[given_up] = False
+    if differs.any():
+        first = int(np.flatnonzero(differs)[0])
+        yield (
+            f"{differs.sum()} images of x_adv are classified otherwise when evaluated once more, the first "
+            f"is number {first}: logits_fn does not give an image the same logits in every call or batch"
+        )
+
+
 def fitting(
     attacks: Sequence[Attack], num_classes: int, chosen: bool
 ) -> tuple[list[Attack], list[str]]:
@@ -170,16 +203,22 @@ def zero_gradients(attack: Attack, count: int) -> Iterator[str]:
         )
 
 
-def gradient_masking(robust_after: dict[str, np.ndarray]) -> Iterator[str]:
+def gradient_masking(
+    robust_after: dict[str, np.ndarray], individual: bool = False
+) -> Iterator[str]:
     """Warns where Square breaks several images, and more than 0.2%, that the attacks before it left.
 
-    Those after it do not count: in `plus` it is the fourth of six.
+    Those after it do not count: in `plus` it is the fourth of six. Of attacks that ran alone
+    (`individual`), all but Square count together.
     """
     names = list(robust_after)  # in the order in which they ran, the clean images first
-    if "square" not in names[2:]:
+    if "square" not in names[2:] and not (individual and names[1:2] == ["square"] and names[2:]):
         return
     before = robust_after[names[names.index("square") - 1]]
-    broken = int(before.sum() - robust_after["square"].sum())
+    if individual:
+        others = [robust for name, robust in robust_after.items() if name != "square"]
+        before = np.logical_and.reduce(others)
+    broken = int((before & ~robust_after["square"]).sum())
     if broken >= _SEVERAL and broken > 0.002 * len(before):
         yield (
             f"Square broke {broken} of the {before.sum()} images that the attacks by gradients before it "

@@ -1,25 +1,26 @@
 """AutoAttack (Croce and Hein, 2020, arXiv:2003.01690): attacks in turn, each on what the others left."""
 
-import os
+import hashlib
 import pathlib
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from rwp_jax.attacks.arguments import check_key, check_radius
-from rwp_jax.attacks.autoattack import checks, doubts, packing
-from rwp_jax.attacks.autoattack.ball import check_inside, into_ball
+from rwp_jax.attacks.autoattack import checks, doubts, layouts, packing
+from rwp_jax.attacks.autoattack.attacking import Setting, run_attack
+from rwp_jax.attacks.autoattack.ball import check_inside
 from rwp_jax.attacks.autoattack.forward import Forward
-from rwp_jax.attacks.autoattack.model import Model, make_model
+from rwp_jax.attacks.autoattack.log import Log
+from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.progress import Progress, listener
-from rwp_jax.attacks.autoattack.slots import compile_attack
 from rwp_jax.attacks.autoattack.state import Record, identity
-from rwp_jax.attacks.autoattack.suite import ATTACKS, Attack, attacks_of, check_norm
-from rwp_jax.errors import InputError, check_integer, check_path, shown
+from rwp_jax.attacks.autoattack.suite import Attack, attacks_of, check_norm
+from rwp_jax.errors import InputError, check_integer, shown
+from rwp_jax.files import raw_bytes
 
 # Stream of the draws in verdicts, beside those of the attacks, which are numbered from 0.
 _VERDICTS = 2**31 - 1
@@ -29,12 +30,15 @@ class AutoAttackResult(NamedTuple):
     """What AutoAttack found.
 
     Attributes:
-      x_adv: [N, H, W, C] float32; misclassified where an attack broke a correctly classified image,
+      x_adv: float32, of the shape of x; misclassified where an attack broke a correctly classified image,
         clean elsewhere.
       robust: [N] bool, classified correctly whatever was tried.
-      robust_after: the same after each attack in turn, `clean` first.
+      robust_after: the same after each attack in turn, `clean` first; with individual=True, of each attack
+        alone.
       seconds: that each attack took, compilation included.
       warnings: what makes the result doubtful.
+      y_adv: [N] int32, the classes of x_adv by one more forward.
+      x_adv_alone: with individual=True what each attack found alone, as x_adv; empty otherwise.
     """
 
     x_adv: np.ndarray
@@ -42,94 +46,8 @@ class AutoAttackResult(NamedTuple):
     robust_after: dict[str, np.ndarray]
     seconds: dict[str, float]
     warnings: list[str]
-
-
-class _Setting(NamedTuple):
-    """What all attacks of an evaluation share."""
-
-    model: Model
-    forward: Forward
-    x: np.ndarray
-    y: np.ndarray
-    norm: str
-    epsilon: float
-    key: Any
-    batch_size: int
-    precision: str
-    attacks: int
-    progress: Callable | None
-
-
-def _searches(attack: Attack, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Target classes [N, searches] by clean logits, and the restart that each search is."""
-    ranked = np.argsort(-logits, -1, kind="stable").astype(np.int32)
-    targets = ranked[:, 1 : 1 + attack.targets] if attack.targets else ranked[:, :1]
-    restarts = np.tile(np.arange(attack.restarts, dtype=np.int32), targets.shape[1])
-    return np.repeat(targets, attack.restarts, 1), restarts
-
-
-def _judge(setting: _Setting, attack: Attack, record: Record, ended: packing.Ended) -> np.ndarray:
-    """Records what searches found; the verdict is a fresh forward's, on the image handed in.
-
-    Returns:
-      [n] bool, which of the searches handed in an image that is classified correctly.
-    """
-    refuted = np.zeros(len(ended.image), bool)
-    image = ended.image[ended.fooled]
-    if len(image):
-        numbers = np.isfinite(ended.x_adv).all((1, 2, 3))  # no gradient, no image
-        x_adv = np.where(numbers[:, None, None, None], ended.x_adv, setting.x[image])
-        x_adv = into_ball(x_adv, setting.x[image], setting.norm, setting.epsilon)
-        logits = setting.forward(x_adv)
-        record.verdict_calls = setting.forward.calls
-        lost = ~(numbers & np.isfinite(logits).all(-1))
-        wrong = (logits.argmax(-1) != setting.y[image]) | lost
-        record.x_adv[image[wrong]] = x_adv[wrong]
-        record.broken[image[wrong]] = True
-        record.give_up(attack.name, image[lost])
-        refuted[ended.fooled] = ~wrong
-    return refuted
-
-
-def _run_attack(setting: _Setting, attack: Attack, record: Record) -> None:
-    """Runs one attack on the images that are not broken."""
-    began, before = time.monotonic(), record.seconds.get(attack.name, 0.0)
-    targets, restarts = _searches(attack, record.logits)
-    if record.done is None:
-        record.done = np.zeros(targets.shape, bool)
-    record.zero_gradients.setdefault(attack.name, 0)
-    # In order: the first search of every image before the second of any.
-    number, image = np.nonzero(~record.done.T & ~record.broken)
-    if len(image):
-        programs = compile_attack(
-            attack,
-            setting.model,
-            setting.norm,
-            setting.epsilon,
-            setting.x.shape[1:],
-            setting.precision,
-        )
-        images = packing.Images(setting.x, setting.y, targets, restarts)
-        jobs = np.stack([image, number], 1).astype(np.int32)
-        key = jax.random.fold_in(setting.key, list(ATTACKS).index(attack.name))
-        left = list(record.robust_after.values())[-1].sum() * targets.shape[1]
-        batch = packing.PackedBatch(programs, attack, images, jobs, key, setting.batch_size, left)
-        if record.snapshot:
-            batch.restore(record.snapshot)
-        for ended in packing.run(batch, record.broken):
-            again = batch.take_back(ended, _judge(setting, attack, record, ended))
-            record.done[ended.image[~again], ended.number[~again]] = True
-            zero_gradients = int(ended.zero_gradient[~again].sum())
-            record.zero_gradients[attack.name] += zero_gradients
-            record.seconds[attack.name] = before + time.monotonic() - began
-            record.save_sometimes(batch.snapshot)
-            if setting.progress:
-                robust = int((~record.broken).sum())
-                index = len(record.robust_after) - 1
-                moment = (attack.name, index, setting.attacks, batch.fraction(), robust)
-                setting.progress(Progress(*moment, len(setting.y)))
-    record.seconds[attack.name] = before + time.monotonic() - began
-    record.finish(attack.name)
+    y_adv: np.ndarray
+    x_adv_alone: dict[str, np.ndarray]
 
 
 def autoattack(
@@ -143,10 +61,14 @@ def autoattack(
     key=0,
     batch_size: int | None = None,
     attacks: Sequence[str | Attack] | None = None,
+    targets=None,
+    individual: bool = False,
     randomized: bool = False,
     precision: str = "default",
     reuse: bool = False,
+    layout: str = "NHWC",
     state_path: str | pathlib.Path | None = None,
+    log_path: str | pathlib.Path | Log | None = None,
     progress: Callable[[Progress], None] | bool | None = None,
 ) -> AutoAttackResult:
     """Attacks every correctly classified image until one attack succeeds.
@@ -161,18 +83,23 @@ def autoattack(
       epsilon: radius of the ball, in pixels in [0, 1]; from 0 to less than the largest distance of two
         images, which is 1 for Linf, sqrt(H W C) for L2 and H W C for L1.
       version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square; in L1 with restarts, targets and
-        radii of its own), `plus`, `rand` for randomised
-        defences, or `custom`.
+        radii of its own), `plus`, `rand` for randomised defences, or `custom`.
       key: seed or random key. Draws depend on it, the image's place in x and the attack alone.
       batch_size: images at once, over all devices of this host; default 16 a CPU, 256 an accelerator.
       attacks: for `custom`, names (`apgd-ce`, `apgd-dlr`, `apgd-t`, `fab`, `fab-t`, `square`) or, with
         other settings, such as `Square(queries=10_000)`; see `suite`.
+      targets: classes [N] or [N, T] that `apgd-t` and `fab-t` steer each image to, in place of those with
+        the largest clean logits. Any wrong class counts as a success.
+      individual: whether each attack runs alone, on all correctly classified images.
       randomized: whether logits_fn takes a random key as its second argument.
       precision: of matrix products within the attacks, see `jax.default_matmul_precision`; by default the
         fast mode of the device. Verdicts always have the highest.
       reuse: whether compiled programs are to serve other checkpoints of the network. On accelerators they
         always do; on CPUs, where constant weights are faster, only so. Other radii never need new ones.
-      state_path: file in which progress is kept, every minute; given again, the evaluation continues.
+      layout: of x, of what logits_fn takes and of the result, `NHWC` or `NCHW`.
+      state_path: file in which progress is kept, every minute; given again, the evaluation continues. With
+        individual=True there is one for each attack, with its name behind.
+      log_path: file to which a line is added for every attack and warning.
       progress: called with how far it is, a `Progress`, about every hundred iterations; True draws a bar on
         standard error.
 
@@ -190,70 +117,108 @@ def autoattack(
         batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
     batch_size = check_integer("batch_size", batch_size, 1)
     checks.check_matmul_precision(precision)
-    path = None if state_path is None else check_path("state_path", state_path)
-    if path and not path.absolute().parent.is_dir():
-        raise InputError(f"state_path={path}: there is no such directory")
-    if path and not os.access(path.absolute().parent, os.W_OK):
-        raise InputError(f"state_path={path}: no permission to write in its directory")
-    for name, value in {"randomized": randomized, "reuse": reuse}.items():
+    path = checks.check_file("state_path", state_path)
+    log = log_path if isinstance(log_path, Log) else Log(log_path)
+    flags = {"individual": individual, "randomized": randomized, "reuse": reuse}
+    for name, value in flags.items():
         if not isinstance(value, bool):
             raise InputError(f"{name}={shown(value)} must be True or False")
     progress = listener(progress)
-    x, y = checks.check_images(x, y)
+    arrange = layouts.Layout(layout)
+    x, y = checks.check_images(arrange.images(x), y)
     epsilon = check_radius("epsilon", epsilon, norm, x.shape[1:])
     key = check_key(key)
 
+    logits_fn = arrange.network(logits_fn)
     model = make_model(logits_fn, x.shape[1:], randomized, reuse=reuse)
+    targets = checks.check_targets(targets, y, model.num_classes, wanted)
     size = packing.batch_size_for(min(len(x), batch_size), batch_size)
     forward = Forward(model, jax.random.fold_in(key, _VERDICTS), size)
     logits = forward(x)
     checks.check_clean_logits(logits, y)
 
-    said = []
+    said: list[str] = []
 
-    def warn(messages):
+    def warn(messages: Iterable[str]) -> None:
         for message in messages:
             said.append(message)
+            log(f"warning: {message}")
             warnings.warn(message, doubts.AutoAttackWarning, stacklevel=3)
 
+    log(f"AutoAttack {version}, {norm}, epsilon {epsilon:.6g}, {len(x)} images")
     chosen, messages = doubts.fitting(wanted, model.num_classes, version == "custom")
     warn(messages)
     warn(doubts.randomness(forward, x[:size], y[:size], version, randomized))
-    if not randomized:
-        impure = list(doubts.impurity(logits_fn, x.shape[1:]))
-        warn(impure)
-        # What is frozen anew in each program differs between their batch sizes.
-        if not impure:
-            warn(doubts.frozen_draws(model))
-            warn(doubts.interaction(forward, x, logits))
-    warn(doubts.gradients_inside(model))
+    warn(doubts.about_network(logits_fn, model, forward, x, y, logits))
     warn(doubts.deterministic(model, chosen))
-    warn(doubts.probabilities(logits))
-    warn(doubts.nothing_correct(logits, y))
+    nothing = np.flatnonzero(~np.isfinite(logits).all(-1))
+    warn(doubts.not_finite("before any attack", nothing.tolist()))
 
-    facts = {
-        "norm": norm,
-        "epsilon": epsilon,
-        "attacks": repr(chosen),
-        "key": jax.random.key_data(key).tolist(),
-        "network": model.digest,
-        "precision": precision,
-    }
-    record = Record(path, identity(x, y, facts), x, y, logits)
-    forward.calls = max(forward.calls, record.verdict_calls)
-    warn(
-        doubts.not_finite(
-            "before any attack", np.flatnonzero(~np.isfinite(logits).all(-1)).tolist()
+    def record_of(path: pathlib.Path | None, attacks: Sequence[Attack]) -> Record:
+        facts: dict[str, Any] = {
+            "norm": norm,
+            "epsilon": epsilon,
+            "attacks": repr(list(attacks)),
+            "key": jax.random.key_data(key).tolist(),
+            "network": model.digest,
+            "precision": precision,
+        }
+        if targets is not None:
+            facts["targets"] = hashlib.sha256(raw_bytes(targets)).hexdigest()
+        record = Record(path, identity(x, y, facts), x, y, logits)
+        forward.calls = max(forward.calls, record.verdict_calls)
+        return record
+
+    if individual:
+        path_of = lambda attack: path and path.with_name(f"{path.name}.{attack.name}")
+        records = [record_of(path_of(attack), [attack]) for attack in chosen]
+    else:
+        records = [record_of(path, chosen)] * len(chosen)
+    log.accuracy("clean accuracy", records[0].robust_after["clean"])
+    shared = (model, forward, x, y, norm, epsilon, key, batch_size, precision, targets)
+    setting = Setting(*shared, len(chosen), progress)
+    for place, (attack, record) in enumerate(zip(chosen, records, strict=True)):
+        name = attack.name
+        if name not in record.robust_after:
+            run_attack(setting, attack, record, place)
+        log.accuracy(
+            f"robust accuracy {'under' if individual else 'after'} {name}",
+            record.robust_after[name],
+            record.seconds.get(name, 0.0),
         )
-    )
-    shared = (model, forward, x, y, norm, epsilon, key, batch_size, precision)
-    setting = _Setting(*shared, len(chosen), progress)
-    for attack in chosen:
-        if attack.name not in record.robust_after:
-            _run_attack(setting, attack, record)
-        warn(doubts.not_finite(f"under {attack.name}", record.not_finite.get(attack.name, [])))
-        warn(doubts.zero_gradients(attack, record.zero_gradients.get(attack.name, 0)))
-    warn(doubts.gradient_masking(record.robust_after))
+        warn(doubts.not_finite(f"under {name}", record.not_finite.get(name, [])))
+        warn(doubts.zero_gradients(attack, record.zero_gradients.get(name, 0)))
+        check_inside(record.x_adv, x, norm, epsilon)
 
-    check_inside(record.x_adv, x, norm, epsilon)
-    return AutoAttackResult(record.x_adv, ~record.broken, record.robust_after, record.seconds, said)
+    result = _combined(chosen, records, x)
+    warn(doubts.gradient_masking(result.robust_after, individual))
+    y_adv = forward(result.x_adv).argmax(-1).astype(np.int32)
+    given_up = [i for record in records for images in record.not_finite.values() for i in images]
+    if not randomized:
+        warn(doubts.disagreement(result.robust, y_adv == y, [*nothing.tolist(), *given_up]))
+    log.accuracy("robust accuracy", result.robust)
+    return result._replace(
+        x_adv=arrange.back(result.x_adv),
+        warnings=said,
+        y_adv=y_adv,
+        x_adv_alone={
+            attack.name: arrange.back(record.x_adv)
+            for attack, record in zip(chosen, records, strict=True)
+            if individual
+        },
+    )
+
+
+def _combined(
+    attacks: Sequence[Attack], records: Sequence[Record], x: np.ndarray
+) -> AutoAttackResult:
+    """Of one record that all attacks share, or of one for each."""
+    robust_after = {"clean": records[0].robust_after["clean"]}
+    x_adv, robust, seconds = x.copy(), robust_after["clean"], {}
+    for attack, record in zip(attacks, records, strict=True):
+        robust_after[attack.name] = record.robust_after[attack.name]
+        seconds[attack.name] = record.seconds.get(attack.name, 0.0)
+        new = robust & record.broken
+        x_adv[new] = record.x_adv[new]
+        robust = robust & ~record.broken
+    return AutoAttackResult(x_adv, robust, robust_after, seconds, [], np.zeros(0, np.int32), {})
