@@ -37,3 +37,22 @@ def labels(logits_fn, x, wrong=0):
     y = logits.argmax(-1)
     y[:wrong] = (y[:wrong] + 1) % logits.shape[-1]
     return y
+
+
+def check_promises(result, logits_fn, x, y, norm, epsilon):
+    """Whatever the network: inside ball and box, and verdicts that a forward on x_adv confirms."""
+    clean = np.asarray(logits_fn(x)).argmax(-1) == y
+    after = list(result.robust_after.values())
+    np.testing.assert_array_equal(after[0], clean)
+    for earlier, later in zip(after, after[1:], strict=False):
+        assert not (later & ~earlier).any(), "an image became robust again"
+    np.testing.assert_array_equal(result.robust, after[-1])
+    delta = result.x_adv.astype(np.float64) - x
+    order = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
+    sizes = np.linalg.norm(delta.reshape(len(x), -1), order, axis=1)
+    assert (sizes <= epsilon * (1 + 1e-12)).all()
+    assert result.x_adv.min() >= 0 and result.x_adv.max() <= 1
+    predicted = np.asarray(logits_fn(result.x_adv)).argmax(-1)
+    np.testing.assert_array_equal(predicted == y, result.robust)
+    np.testing.assert_array_equal(result.x_adv[result.robust], x[result.robust])
+    np.testing.assert_array_equal(result.x_adv[~clean], x[~clean])

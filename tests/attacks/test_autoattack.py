@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen, nnx
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from rwp_jax.attacks.autoattack import (
     ApgdCE,
@@ -28,43 +26,7 @@ from rwp_jax.attacks.autoattack import (
 from rwp_jax.attacks.autoattack.ball import check_inside, into_ball
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.suite import VERSIONS
-from tests.attacks.small_networks import SHAPE, images, labels, network, quick
-
-
-def check_promises(result, logits_fn, x, y, norm, epsilon):
-    clean = np.asarray(logits_fn(x)).argmax(-1) == y
-    after = list(result.robust_after.values())
-    np.testing.assert_array_equal(after[0], clean)
-    for earlier, later in zip(after, after[1:], strict=False):
-        assert not (later & ~earlier).any(), "an image became robust again"
-    np.testing.assert_array_equal(result.robust, after[-1])
-    delta = result.x_adv.astype(np.float64) - x
-    sizes = abs(delta).max((1, 2, 3)) if norm == "Linf" else np.sqrt((delta**2).sum((1, 2, 3)))
-    assert (sizes <= epsilon * (1 + 1e-12)).all()
-    assert result.x_adv.min() >= 0 and result.x_adv.max() <= 1
-    predicted = np.asarray(logits_fn(result.x_adv)).argmax(-1)
-    np.testing.assert_array_equal(predicted == y, result.robust)
-    np.testing.assert_array_equal(result.x_adv[result.robust], x[result.robust])
-    np.testing.assert_array_equal(result.x_adv[~clean], x[~clean])
-
-
-@pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(
-    seed=st.integers(0, 3),
-    norm=st.sampled_from(["Linf", "L2"]),
-    epsilon=st.sampled_from([1e-7, 1e-4, 0.01, 0.1, 0.5]),
-    count=st.integers(1, 20),
-    wrong=st.integers(0, 20),
-    batch_size=st.sampled_from([1, 16]),
-)
-def test_promises(seed, norm, epsilon, count, wrong, batch_size):
-    logits_fn, x = network(seed), images(count, seed)
-    y = labels(logits_fn, x, wrong)
-    result = quick(logits_fn, x, y, norm, epsilon, key=seed, batch_size=batch_size)
-    check_promises(result, logits_fn, x, y, norm, epsilon)
-    if wrong >= count:
-        assert not result.robust.any()
+from tests.attacks.small_networks import SHAPE, check_promises, images, labels, network, quick
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
