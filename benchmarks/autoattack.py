@@ -9,7 +9,6 @@ same side, left. RUN is a run of main.py; DIR holds recorded runs, see `rwp_jax.
 times include compilation. Needs torch.
 """
 
-import argparse
 import contextlib
 import functools
 import math
@@ -29,6 +28,7 @@ from torch import nn
 from benchmarks.torch_networks import Network
 from rwp_jax.attacks.autoattack import autoattack
 from rwp_jax.distributed import devices
+from rwp_jax.errors import Parser
 from rwp_jax.evaluation.store import load_subject
 from rwp_jax.evaluation.table2 import AUTOATTACK_NORMS
 from rwp_jax.files import write_json
@@ -159,7 +159,7 @@ def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=pathlib.Path, required=True)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", type=pathlib.Path)

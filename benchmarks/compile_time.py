@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.recipe import rwp_recipe
+from rwp_jax.errors import Parser
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.training.train_step import TrainingSet, init_state, make_train_step
 
@@ -60,7 +61,7 @@ def start(model: str, batch_size: int, cache: str) -> dict[str, float]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="preactresnet18,wrn-34-10")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

@@ -9,7 +9,6 @@ of the final state (weights, running statistics, momentum), relative to its larg
 device, and whether pmap and shard_map end with the same bits. Exits with 1 for a difference over 1e-10.
 """
 
-import argparse
 import os
 import pathlib
 import signal
@@ -23,6 +22,7 @@ import jax
 import numpy as np
 
 from rwp_jax.distributed.preemption import EXIT_CODE
+from rwp_jax.errors import Parser
 from rwp_jax.names import matches
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.layout import SUMMARY
@@ -141,7 +141,7 @@ def measure(objective: str, layouts: list[str], directory: pathlib.Path) -> dict
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--objectives", default="at,trades", help="of at and trades")
     parser.add_argument("--layouts", default="*", help="shell patterns, comma-separated")
     args = parser.parse_args()

@@ -8,7 +8,6 @@ its k. AT-RWP is taken to need K2 steps of weight ascent in every training step.
 so that the learning rate drops between epochs at 1/2 and 3/4, but --least at least.
 """
 
-import argparse
 import json
 import math
 import pathlib
@@ -16,13 +15,14 @@ import pathlib
 import numpy as np
 
 from rwp_jax.data.sources import NAMED
+from rwp_jax.errors import Parser
 
 K = {"AT": 0, "AT-AWP": 1, "AT-RWP": 10}
 STARTING = 20.0  # seconds until a run compiles, and after it ends
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--step_time", type=pathlib.Path, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--least", type=int, default=4)

@@ -10,7 +10,6 @@ Damages: a file of a copied run's checkpoints is cut, loses a bit or is removed.
 be equal to what was saved after the step that is named, or be refused.
 """
 
-import argparse
 import contextlib
 import pathlib
 import random
@@ -26,7 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rwp_jax.distributed.preemption import EXIT_CODE
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, Parser
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
 from rwp_jax.runs.layout import SUMMARY
 from rwp_jax.runs.metrics import FILE
@@ -161,7 +160,7 @@ def damages(count: int, run: pathlib.Path, directory: pathlib.Path, rng: random.
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--damages", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of moments, signals and damages")

@@ -9,11 +9,10 @@ are those of a step, with the bytes of their operands on a device. Configs of on
 of the evaluation, which differs in the images' normalisation at most.
 """
 
-import argparse
 import sys
 
 from rwp_jax.command_line.config_file import load_config
-from rwp_jax.errors import InputError, as_flags
+from rwp_jax.errors import InputError, Parser, as_flags
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.plan import Plan, check, make_plan
 from rwp_jax.hardware.topology import find_hardware, only_compile
@@ -50,7 +49,7 @@ def row(target: str, config_name: str, config, plan: Plan) -> str:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", default="h100:1,h100:8")
     parser.add_argument("--configs", default="cifar10_at_rwp,cifar10_trades_rwp")
     parser.add_argument("--models", default="preactresnet18,wrn-34-10")

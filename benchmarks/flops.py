@@ -8,13 +8,12 @@ the gradient with respect to the weights (3). XLA counts the body of a loop once
 show what one of their iterations costs.
 """
 
-import argparse
-
 import jax
 import jax.numpy as jnp
 
 from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.errors import Parser
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.models.convolution import prefer_eigen
@@ -56,7 +55,7 @@ def measure(model: str, batch_size: int) -> dict[str, float]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default="preactresnet18:16,wrn-10-1:64", help="MODEL:BATCH,...")
     args = parser.parse_args()
     prefer_eigen()

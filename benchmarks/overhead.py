@@ -7,7 +7,6 @@ processor time of the thread that writes checkpoints, which takes it from a run 
 share of the run's time from the second epoch on, when everything is compiled.
 """
 
-import argparse
 import collections
 import functools
 import pathlib
@@ -16,6 +15,7 @@ import time
 
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.distributed import processes
+from rwp_jax.errors import Parser
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.metrics import MetricsWriter
@@ -23,7 +23,7 @@ from rwp_jax.training import trainer
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/digits_at_rwp.py:full")
     parser.add_argument("--epochs", type=int, default=30)
     args = parser.parse_args()

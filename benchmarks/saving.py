@@ -7,7 +7,6 @@ host, `stall` what `Checkpoints.save` takes beyond that while nothing else is be
 rest until they are on the disk, which training does not wait for.
 """
 
-import argparse
 import pathlib
 import statistics
 import tempfile
@@ -18,12 +17,13 @@ import numpy as np
 
 from benchmarks.recipe import rwp_recipe
 from rwp_jax.distributed import devices
+from rwp_jax.errors import Parser
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.training.train_step import init_state
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="preactresnet18")
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()

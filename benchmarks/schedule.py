@@ -9,13 +9,13 @@ epochs; the mean k of each of its phases stands for that phase of the whole sche
 included.
 """
 
-import argparse
 import json
 import pathlib
 
 import numpy as np
 
 from rwp_jax.command_line.config_file import load_config
+from rwp_jax.errors import Parser
 from rwp_jax.hardware.cost import data_size
 from rwp_jax.runs.metrics import read_metrics
 
@@ -32,7 +32,7 @@ def phases(run: pathlib.Path) -> list[tuple[float, float, int]]:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--step_time", type=pathlib.Path, required=True)
     parser.add_argument("--run", type=pathlib.Path, required=True)
     parser.add_argument("--config", default="configs/cifar10_at_rwp.py")

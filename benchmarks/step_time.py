@@ -15,7 +15,6 @@ whose data sheet is known. --evaluation times a batch of the evaluation after ea
 written anew after every row, so that what was measured is kept whenever the program ends.
 """
 
-import argparse
 import importlib.metadata
 import pathlib
 import statistics
@@ -28,6 +27,7 @@ import jax
 from benchmarks import products
 from benchmarks.our_step import OurEvaluation, OurStep
 from rwp_jax.command_line.config_file import load_config
+from rwp_jax.errors import Parser
 from rwp_jax.files import write_json
 from rwp_jax.hardware.cost import data_size, forward_flops, passes_of_a_step
 from rwp_jax.models.convolution import prefer_eigen
@@ -162,7 +162,7 @@ def heading(packages: tuple[str, ...]) -> dict:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default="configs/cifar10_at_rwp.py")
     parser.add_argument("--batch_sizes", default="128,1024")
     parser.add_argument("--model", help="instead of the config's")

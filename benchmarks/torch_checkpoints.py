@@ -10,7 +10,6 @@ of the file and of the momentum came back with another name, place, type or bit.
 was exported with strict=True. The exit status is 1 where anything differs but float32's rounding.
 """
 
-import argparse
 import contextlib
 import io
 import pathlib
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 
 from rwp_jax.configs import cifar10_at, cifar10_rst, cifar10_trades
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, Parser
 from rwp_jax.names import matches
 from rwp_jax.parity.live.checkout import AT, RST, TRADES, Checkout, read_checkout
 from rwp_jax.pytorch.export import export_torch
@@ -183,7 +182,7 @@ def _compare(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=pathlib.Path, required=True)
     parser.add_argument("--only", default="*")
     parser.add_argument("--images", type=int, default=16)

@@ -7,7 +7,6 @@ Each option is a process of `benchmarks.step_time` of its own, since XLA reads X
 what the others are compared with, and is measured once more at the end: the ratio of the two is noise.
 """
 
-import argparse
 import json
 import os
 import pathlib
@@ -15,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 
+from rwp_jax.errors import Parser
 from rwp_jax.files import write_json
 
 COMMAND_BUFFERS = "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,DYNAMIC_SLICE_FUSION"
@@ -56,7 +56,7 @@ def step_seconds(args, flags: str) -> tuple[float, float] | str:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="preactresnet18")
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--dtype", default="bfloat16")

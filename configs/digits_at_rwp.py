@@ -6,7 +6,7 @@
 
 Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
 90.3 / 38.2 best, 90.6 / 37.8 last; `full`, seed 0: 97.5 / 75.6 best, 96.9 / 73.9 last. `l2`: not measured.
-Six minutes of a CPU core's time.
+Six to seven minutes of a CPU core's time.
 """
 
 from rwp_jax.configs import digits_at

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ApgdCE,
         ApgdDLR,
         ApgdT,
+        AutoAttack,
         AutoAttackResult,
         AutoAttackWarning,
         Fab,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "attacks.autoattack": (
-        "ApgdCE ApgdDLR ApgdT AutoAttackResult AutoAttackWarning Fab FabT Progress Square "
-        "autoattack"
+        "ApgdCE ApgdDLR ApgdT AutoAttack AutoAttackResult AutoAttackWarning Fab FabT Progress "
+        "Square autoattack"
     ),
     "attacks.pgd": "pgd",
     "attacks.threat_model": "ThreatModel make_threat_model",
@@ -67,6 +68,7 @@ __all__ = [
     "ApgdDLR",
     "ApgdT",
     "autoattack",
+    "AutoAttack",
     "AutoAttackResult",
     "AutoAttackWarning",
     "Aux",

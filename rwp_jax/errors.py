@@ -3,6 +3,7 @@
 The command line prints one line and exits with 2.
 """
 
+import argparse
 import contextlib
 import importlib.util
 import math
@@ -12,7 +13,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 _CALL = (
     r"\w\((?:[^()]|\([^()]*\))*\)"  # f(x, g(y), mode=3), as users write it in their own messages
@@ -185,6 +186,13 @@ def as_flags(error: Exception, flags: Mapping[str, Any]) -> str:
         return f"--{name}" if after in " :;,)" else f"--{name}="
 
     return re.sub(rf"{kept}|(?<![\w./-])(?P<name>\w+)=", flag, str(error))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are of one line, as all messages to users are."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def first_line(error: BaseException) -> str:

@@ -126,7 +126,11 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
         ),
         (
             {"threat_model": rwp_jax.make_threat_model("l_2", 0.5), "step_size": 1e30},
-            r"step_size=1e\+30 must be in \[0, 1000\)",
+            r"step_size=1e\+30 must be in \[0, .*\) .* for l_2 and images",
+        ),
+        (
+            {"threat_model": rwp_jax.make_threat_model("l_2", 500)},
+            r"threat_model.epsilon=500.0 must be in \[0, .*\) .* for l_2 and images",
         ),
         ({"threat_model": "l_inf"}, "threat_model='l_inf' must be made by make_threat_model"),
         ({"key": True}, "key=True must be one seed"),
@@ -226,7 +230,7 @@ def test_numbers_of_numpy_and_traced_ones_widen_no_image(norm, dtype):
             lambda: rwp_jax.make_weight_perturbation("awp", np.ones((3, 3))),
             r"^gamma=array\(\[\[1., 1., 1.\],\.\.\. must be",
         ),
-        (lambda: rwp_jax.make_threat_model("l_inf", 8), r"^epsilon=8 must be in \[0, 1\]"),
+        (lambda: rwp_jax.make_threat_model("l_inf", 8), r"^epsilon=8 must be in \[0, 1\)"),
         (lambda: rwp_jax.make_classifier("resnet", 10), "^name='resnet' is no known model"),
         (lambda: rwp_jax.make_objective("tades"), "^name='tades' must be one of"),
         (lambda: rwp_jax.make_weight_perturbation("awp"), "^gamma= is missing: awp needs it"),

@@ -1,13 +1,22 @@
 """Checks of the arguments that attacks have in common."""
 
 import contextlib
+import math
 import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.errors import InputError, first_line, shown
+from rwp_jax.errors import InputError, check_number, first_line, shown
+
+EVALUATION_MODE = (
+    "use_running_average=True and deterministic=True (flax.linen), model.eval() (flax.nnx), "
+    "eqx.nn.inference_mode(model) (Equinox)"
+)
+# Flax's for running statistics that would change and for dropout without a key.
+_ERRORS_IN_TRAINING_MODE = ("TraceContextError", "ModifyScopeVariableError", "InvalidRngError")
+ROUNDING = 1e-6  # by which pixels may lie outside [0, 1] and count as on its edge
 
 
 def is_known(value) -> bool:
@@ -53,12 +62,31 @@ def check_images(x, y) -> None:
         raise InputError(f"x= is {x.dtype}, must be floating-point images in [0, 1]")
     if is_known(x):
         pixels = np.asarray(x)
-        low, high = float(pixels.min()), float(pixels.max())
-        if not (low >= 0 and high <= 1):
+        outside = ~((pixels >= -ROUNDING) & (pixels <= 1 + ROUNDING))  # NaN too
+        if outside.any():
+            images = np.flatnonzero(outside.any((1, 2, 3)))
+            low, high = float(pixels.min()), float(pixels.max())
             found = "some are NaN" if np.isnan(low) else f"they are in [{low:.12g}, {high:.12g}]"
-            raise InputError(f"x= must have pixels in [0, 1], {found}")
+            raise InputError(
+                f"x= must have pixels in [0, 1], {found}: {outside.sum()} of {outside.size} pixels are "
+                f"outside, in {len(images)} images, the first is number {images[0]}"
+            )
     if y.shape != x.shape[:1] or not jnp.issubdtype(y.dtype, jnp.integer):
         raise InputError(f"y= is {y.dtype}{list(y.shape)}, must be integer labels [{len(x)}]")
+
+
+def diameter(norm: str, image_shape: tuple[int, ...]) -> float:
+    """The largest distance of two images (H, W, C) in [0, 1]; by `l_inf`, `l_2`, `Linf`, `L2` or `L1`."""
+    pixels = math.prod(image_shape)
+    return {"linf": 1.0, "l2": math.sqrt(pixels), "l1": pixels}[norm.replace("_", "").lower()]
+
+
+def check_radius(name: str, value, norm: str, image_shape: tuple[int, ...]) -> float:
+    """A radius or step as a float; raises InputError from the largest distance of two images on."""
+    largest = diameter(norm, image_shape)
+    shape = "" if norm.lower().endswith("inf") else f" and images {list(image_shape)}"
+    accepted = f"in [0, {largest:g}) (pixels are in [0, 1]) for {norm}{shape}"
+    return check_number(name, value, accepted, lambda radius: 0 <= radius < largest)
 
 
 def check_classes(y, num_classes: int) -> None:
@@ -100,9 +128,13 @@ def logits_fn_named(image_shape: tuple[int, ...], arguments: str = "(images)"):
     except InputError:
         raise
     except Exception as error:
+        kind = type(error).__name__
+        training = kind in _ERRORS_IN_TRAINING_MODE
+        hint = (
+            f"; a network in training mode? For evaluation: {EVALUATION_MODE}" if training else ""
+        )
         raise InputError(
-            f"logits_fn{arguments} fails on images {list(image_shape)}: "
-            f"{type(error).__name__}: {first_line(error)}"
+            f"logits_fn{arguments} fails on images {list(image_shape)}: {kind}: {first_line(error)}{hint}"
         ) from error
 
 

@@ -12,8 +12,8 @@ from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.errors import (
     InputError,
     check_integer,
-    check_number,
     function_of_the_user,
+    renamed,
     shown,
 )
 from rwp_jax.losses import cross_entropy
@@ -107,7 +107,8 @@ def pgd(
       y: labels [B], integers.
       threat_model: see `make_threat_model`.
       steps: at least 0; may be traced.
-      step_size: in pixels, in [0, 1), for L_inf; in L_2 norm, in [0, 1000), for L_2; may be traced.
+      step_size: in pixels, in [0, 1), for L_inf; in L_2 norm, less than the largest distance of two images,
+        sqrt(H W C), for L_2; may be traced.
       key: of the random start, a seed or a `jax.random.key`.
       loss: (logits, y) -> [B], what is maximised.
 
@@ -122,13 +123,13 @@ def pgd(
     arguments.check_classes(y, arguments.check_logits_fn(logits_fn, x))
     if not isinstance(threat_model, ThreatModel):
         raise InputError(f"threat_model={shown(threat_model)} must be made by make_threat_model")
+    if not isinstance(threat_model.epsilon, jax.core.Tracer):
+        with renamed("epsilon", "threat_model.epsilon"):
+            arguments.check_radius("epsilon", threat_model.epsilon, threat_model.norm, x.shape[1:])
     if not callable(loss):
         raise InputError(f"loss={shown(loss)} must be a function")
     if not isinstance(step_size, jax.core.Tracer):
-        # 1 or 8 is a step in units of 1/255, for pixels in [0, 1]; float16 overflows beyond 65,504.
-        largest = 1 if threat_model.norm == "l_inf" else 1000
-        within = lambda size: 0 <= size < largest
-        step_size = check_number("step_size", step_size, f"in [0, {largest})", within)
+        step_size = arguments.check_radius("step_size", step_size, threat_model.norm, x.shape[1:])
     else:
         arguments.check_traced("step_size", step_size, "a number", jnp.integer, jnp.floating)
         step_size = step_size.astype(x.dtype)  # of a wider dtype it would widen the images

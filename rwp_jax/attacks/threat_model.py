@@ -126,7 +126,8 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
 
     Args:
       norm: `l_inf` or `l_2`.
-      epsilon: radius; in [0, 1] for L_inf, in [0, 1000] for L_2. Not traced.
+      epsilon: radius; in [0, 1) for L_inf, in [0, 1000] for L_2. Attacks and training, which know the
+        images, accept an L_2 radius below the largest distance of two of them. Not traced.
       variant: whose details of start and projection, `madry` (uniform start; the AT scripts and every
         evaluation) or `trades` (TRADES and RST in training).
 
@@ -135,10 +136,13 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
     """
     check_choice("norm", norm, NORMS)
     check_choice("variant", variant, VARIANTS)
-    # Beyond 1 the L_inf ball holds every image; for L_2 that is a matter of the image's size.
-    largest = 1 if norm == "l_inf" else 1000
-    accepted = f"in [0, {largest}] (pixels are in [0, 1]) for {norm}"
-    epsilon = check_number("epsilon", epsilon, accepted, lambda radius: 0 <= radius <= largest)
+    # From 1 on the L_inf ball holds every image; for L_2 that is a matter of the image's size.
+    if norm == "l_inf":
+        accepted, fits = "in [0, 1)", lambda radius: 0 <= radius < 1
+    else:
+        accepted, fits = "in [0, 1000]", lambda radius: 0 <= radius <= 1000
+    accepted = f"{accepted} (pixels are in [0, 1]) for {norm}"
+    epsilon = check_number("epsilon", epsilon, accepted, fits)
     return ball(norm, epsilon, variant)
 
 

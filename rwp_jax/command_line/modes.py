@@ -90,7 +90,7 @@ def import_torch() -> None:
 
 
 def export_torch() -> None:
-    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "best"
+    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value
     _prepare_for(directory)
     optimizer = _path(flags.TORCH_OPTIMIZER)
     export.export_torch(directory, which, _path(flags.OUTPUT), optimizer, flags.SUB_BLOCK1.value)

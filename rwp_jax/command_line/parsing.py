@@ -127,7 +127,10 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
     except Exception as error:  # absl, ml_collections and config files raise many kinds
         raise InputError(one_line(error)) from None
     if len(rest) > 1:
-        raise InputError(f"{rest[1]!r} is no flag: overrides look like --config.epochs=10")
+        hint = "overrides look like --config.epochs=10"
+        if "workdirs" in modes[mode].takes:
+            hint = "several directories go together, --workdirs DIR,DIR"
+        raise InputError(f"{rest[1]!r} is no flag: {hint}")
     return rest
 
 

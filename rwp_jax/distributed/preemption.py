@@ -92,6 +92,5 @@ class StopRequest:
         self.signal = signal.Signals(number).name
         for second in self._previous:
             signal.signal(second, signal.SIG_DFL)
-        os.write(
-            2, f"{self.signal}: finishing the step, then saving; again to end at once\n".encode()
-        )
+        doing = "finishing the step or evaluation, then saving; again to end at once"
+        os.write(2, f"{self.signal}: {doing}\n".encode())

@@ -5,14 +5,13 @@ AutoAttack's) in float64; --reference CHECKOUT runs the code of a clone of the a
 side by side. Both print a table and exit with 0, with 1 if anything fails, with 2 for bad input.
 """
 
-import argparse
 import pathlib
 import sys
 
 import jax
 from tqdm import tqdm
 
-from rwp_jax.errors import InputError, as_flags
+from rwp_jax.errors import InputError, Parser, as_flags
 from rwp_jax.names import matches
 from rwp_jax.parity import autoattack
 from rwp_jax.parity.agreement import Row, compare, guarded, table
@@ -68,7 +67,7 @@ def run_live(args) -> int:
 
 
 def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rwp_jax.parity", description=__doc__)
+    parser = Parser(prog="python -m rwp_jax.parity", description=__doc__)
     parser.add_argument("--cases", type=pathlib.Path, help="directory of cases.json")
     parser.add_argument("--reference", type=pathlib.Path, help="clone of the authors' repository")
     parser.add_argument("--only", default="*", help="names or patterns, comma-separated")

@@ -91,7 +91,7 @@ def _optimizer(run: FinishedRun, names: list[str], prefix: str) -> dict[str, Any
 
 def export_torch(
     directory: pathlib.Path,
-    which: str,
+    which: str | None,
     output: pathlib.Path,
     optimizer: pathlib.Path | None = None,
     sub_block1: bool = False,
@@ -104,7 +104,7 @@ def export_torch(
 
     Args:
       directory: of the run, or `zoo:NAME`.
-      which: checkpoint `best` or `last`.
+      which: checkpoint, see `load_run`.
       output: file to write, of torch.save, or safetensors by its name.
       optimizer: file for the state of torch.optim.SGD, its learning rate being the last step's.
       sub_block1: whether to add the copy of block1 that RST's and the original TRADES's classes never use.
@@ -121,7 +121,7 @@ def export_torch(
         raise InputError(f"output={output} and torch_optimizer= must be two files")
     if optimizer:
         zoo.refuse(directory, f"torch_optimizer={optimizer} needs the optimiser's state of a run")
-    if optimizer and which.endswith("_ema"):
+    if optimizer and which and which.endswith("_ema"):
         raise InputError(
             f"torch_optimizer= is for the trained weights, checkpoint={which} are averaged ones"
         )

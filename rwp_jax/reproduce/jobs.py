@@ -71,7 +71,10 @@ def train(runs: Sequence[Run], jobs: int) -> list[str]:
                 while waiting and free:
                     run, mine = waiting.pop(), free.pop(0)
                     working.append((_start(run, mine), mine))
-                    print(f"{run.name}: begun, {len(waiting)} wait", flush=True)
+                    print(
+                        f"{run.name}: begun, {len(waiting)} wait; its lines go to {log_of(run)}",
+                        flush=True,
+                    )
                 time.sleep(_POLL)
                 for job, mine in [pair for pair in working if pair[0].process.poll() is not None]:
                     working.remove((job, mine))

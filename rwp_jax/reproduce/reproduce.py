@@ -136,7 +136,8 @@ def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
         try:
             run_list.check_directory(run)
         except InputError as error:
-            raise InputError(f"run {run.name}: {error} (or other override=)") from None
+            hint = " (or other override=)" if "another config" in str(error) else ""
+            raise InputError(f"run {run.name}: {error}{hint}") from None
 
 
 def _load_data(runs: Sequence[Run]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from rwp_jax.data import sources
 from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, RunWarning, check_path, named_in
+from rwp_jax.errors import InputError, RunWarning, check_path, first_line, named_in
 from rwp_jax.models.classifier import Classifier, make_classifier
 from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.models.precision import require_x64
@@ -34,7 +34,7 @@ from rwp_jax.runs.resume_point import WHICH
 _PREDICTED_PER_DEVICE = 256
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FinishedRun:
     """A trained network.
 
@@ -62,6 +62,14 @@ class FinishedRun:
     num_classes: int
     saved: dict[str, Any]
     code: str = ""
+
+    def __repr__(self) -> str:
+        """In a line, without the weights."""
+        sizes = "x".join(str(size or "?") for size in self.image_shape)
+        return (
+            f"FinishedRun({self.config.model.name!r}, {self.num_classes} classes, images {sizes}, epoch "
+            f"{self.epoch})"
+        )
 
     def predict(self, images) -> np.ndarray:
         """Logits of images, by the running statistics and at the highest precision of the device.
@@ -133,8 +141,16 @@ class FinishedRun:
 def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
     """Reads the config of a run; raises InputError where the directory holds none."""
     zoo.refuse(directory)
+    path = directory / layout.CONFIG
+    if not path.is_file():
+        raise InputError(f"workdir={directory} holds no run: {_lacking(directory)}")
     try:
-        content = json.loads((directory / layout.CONFIG).read_text())
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"workdir={directory} holds no run: its {layout.CONFIG} cannot be read ({first_line(error)})"
+        ) from None
+    try:
         config = ml_collections.ConfigDict(completed(content))
         _ = config.dtype, config.model.name, config.model.mean, config.model.std
         _ = config.seed, config.parallel, config.data.name
@@ -143,11 +159,22 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
         if not all(isinstance(number, int | float) for number in numbers):
             raise TypeError
         return config
-    except (OSError, ValueError, TypeError, AttributeError, KeyError):
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
-            f"workdir={directory} holds no run: no readable {layout.CONFIG}, or keys are missing in it "
-            "or of another type"
+            f"workdir={directory} holds no run: in its {layout.CONFIG} a key is missing or of another type "
+            f"({first_line(error)})"
         ) from None
+
+
+def _lacking(directory: pathlib.Path) -> str:
+    """Why a directory without a config is none of a run."""
+    if not directory.exists():
+        return "there is nothing of that name"
+    if not directory.is_dir():
+        return "it is a file, not a run's directory"
+    if (directory / "runs").is_dir():
+        return f"there is no {layout.CONFIG} in it; runs of --mode=reproduce are in {directory / 'runs'}"
+    return f"there is no {layout.CONFIG} in it"
 
 
 def config_of(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
@@ -176,27 +203,29 @@ def _warn(message: str, calls: int) -> None:
     warnings.warn(message, RunWarning, stacklevel=calls + 2)
 
 
-def load_run(workdir: pathlib.Path | str, checkpoint: str = "best") -> FinishedRun:
+def load_run(workdir: pathlib.Path | str, checkpoint: str | None = None) -> FinishedRun:
     """Loads a checkpoint of a run, finished or not, or a network of the zoo.
 
     Predictions are in float32, in float64 where the run was. A network that a module of the user's
     registered is looked for in that module.
 
     Args:
-      workdir: directory of the run; or `zoo:NAME`, of which there is one checkpoint, whatever `checkpoint`
-        says.
-      checkpoint: `best`, `last` or `best_by_validation`; of averaged weights `best_ema` or `last_ema`.
+      workdir: directory of the run; or `zoo:NAME`, which has the one checkpoint that its card names.
+      checkpoint: `best` (of a run the default), `last` or `best_by_validation`; of averaged weights
+        `best_ema` or `last_ema`.
 
     Raises:
-      InputError: where the directory holds no run or the run no checkpoint; for a name that is not in the
-        zoo; for a run in float64 without jax_enable_x64; where its network's module cannot be imported.
+      InputError: where the directory holds no run, or the run or the zoo no such checkpoint; for a name
+        that is not in the zoo; for a run in float64 without jax_enable_x64; where its network's module
+        cannot be imported.
       RunWarning: a warning, where another epoch stands in for a damaged one, no epoch is evaluated yet, or
         the code of the network has changed.
     """
-    if not isinstance(checkpoint, str) or checkpoint not in WHICH:
+    if checkpoint is not None and (not isinstance(checkpoint, str) or checkpoint not in WHICH):
         raise InputError(f"checkpoint={checkpoint} must be one of {', '.join(WHICH)}")
     if str(workdir).startswith(zoo.PREFIX):
-        return _from_zoo(str(workdir))
+        return _from_zoo(str(workdir), checkpoint)
+    checkpoint = checkpoint or "best"
     directory = check_path("workdir", workdir)
     config = read_config(directory)
     if not (directory / DIRECTORY).is_dir():
@@ -279,8 +308,10 @@ def _code(name: str, classifier: Classifier, network: NetworkRecord) -> str:
     return begun.sha256  # also where other versions trace another program for the same code
 
 
-def _from_zoo(name: str) -> FinishedRun:
+def _from_zoo(name: str, checkpoint: str | None) -> FinishedRun:
     card = zoo.read_card(name)
+    if checkpoint not in (None, card.checkpoint):
+        raise InputError(f"checkpoint={checkpoint}: of {name} there is {card.checkpoint} alone")
     config = ml_collections.ConfigDict(completed(card.config))
     if config.dtype == "float64":
         require_x64(f"{name}, trained in float64,")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
+from rwp_jax.attacks.arguments import check_radius
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.data.augment import make_augment
 from rwp_jax.data.order import Mixture
@@ -137,6 +138,13 @@ def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) 
             f"config.extra_data.unlabeled_fraction={fraction} of config.batch_size="
             f"{config.batch_size} is less than one extra example a batch"
         )
+    sizes = {
+        "config.threat.epsilon": config.threat.epsilon,
+        "config.attack.step_size": config.attack.step_size,
+        "config.evaluation.step_size": config.evaluation.step_size,
+    }
+    for key, size in sizes.items():
+        check_radius(key, size, config.threat.norm, image_shape)
     height, width, channels = image_shape
     mean = config.model.mean
     if len(mean) not in (0, channels):

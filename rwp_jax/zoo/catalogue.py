@@ -14,7 +14,7 @@ import sys
 
 import jax
 
-from rwp_jax.errors import InputError, as_flags
+from rwp_jax.errors import InputError, Parser, as_flags
 from rwp_jax.models.classifier import MODELS
 from rwp_jax.models.precision import enable_x64_for
 from rwp_jax.report.results import read_result
@@ -100,9 +100,7 @@ def _version(directory: pathlib.Path) -> str:
 def main(argv: list[str]) -> int:
     """Returns the exit code."""
     sys.stdout.reconfigure(errors="replace")  # ε and ∞ on terminals without them
-    parser = argparse.ArgumentParser(
-        prog="python -m rwp_jax.zoo", description=__doc__.splitlines()[0]
-    )
+    parser = Parser(prog="python -m rwp_jax.zoo", description=__doc__.splitlines()[0])
     adding = parser.add_subparsers(dest="command").add_parser("add")
     for flag, what in (
         ("--workdir", "the run"),

@@ -112,5 +112,5 @@ def test_the_box_holds(attacked):
 
 
 def test_unknown_norm():
-    with pytest.raises(ValueError, match="norm='L1' must be Linf or L2"):
-        random_start(jax.random.split(jax.random.key(0), 1), jnp.zeros((1, 4, 4, 1)), "L1", 0.1)
+    with pytest.raises(ValueError, match="norm='L0' must be Linf, L2 or L1"):
+        random_start(jax.random.split(jax.random.key(0), 1), jnp.zeros((1, 4, 4, 1)), "L0", 0.1)

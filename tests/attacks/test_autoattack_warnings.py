@@ -6,16 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen, nnx
 
 from rwp_jax.attacks.autoattack import (
     ApgdCE,
+    ApgdT,
     AutoAttackWarning,
     FabT,
     Square,
     autoattack,
 )
-from rwp_jax.attacks.autoattack.checks import gradient_masking, randomness
-from tests.attacks.small_networks import images, labels, network, quick
+from rwp_jax.attacks.autoattack.doubts import gradient_masking, randomness
+from rwp_jax.attacks.autoattack.model import make_model
+from tests.attacks.small_networks import SHAPE, images, labels, network, quick
 
 
 def warned(logits_fn, x, y, **arguments):
@@ -37,8 +40,9 @@ def test_randomised_defence():
     noisy = lambda x, key: logits_fn(x + 0.1 * jax.random.normal(key, x.shape))
     y = labels(logits_fn, x)
     assert warned(noisy, x, y, randomized=True) == [], "custom attacks are the user's choice"
-    calls = lambda x, call: np.asarray(noisy(x, jax.random.key(call)))
-    (message,) = randomness(calls, x, y, "standard", randomized=True)
+    draws = iter(range(5))
+    fresh = lambda x: np.asarray(noisy(x, jax.random.key(next(draws))))
+    (message,) = randomness(fresh, x, y, "standard", randomized=True)
     assert "use version='rand'" in message
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -53,14 +57,96 @@ def test_random_numbers_that_a_compiled_program_would_freeze():
     logits_fn, x, rng = network(), images(6), np.random.default_rng(0)
     noisy = lambda x: logits_fn(x) + 0.1 * rng.standard_normal(5)
     (message,) = warned(noisy, x, labels(logits_fn, x))
-    assert "logits_fn is not pure" in message
+    assert "logits_fn is not pure" in message and "dropout in training mode?" in message
 
 
-def test_examples_that_interact():
+@pytest.mark.parametrize("key", [jax.random.key(3), jax.random.PRNGKey(3)], ids=["typed", "raw"])
+def test_random_numbers_of_a_frozen_key(key):
+    """The same for every image, so that they do not depend on one another."""
     logits_fn, x = network(), images(6)
-    by_batch = lambda x: logits_fn(x - x.mean(0) + 0.5)
+    noisy = lambda x: logits_fn(x + 0.01 * jax.random.normal(key, x.shape[1:]))
+    (message,) = warned(noisy, x, labels(noisy, x))
+    assert "from a key of its own" in message and "randomized=True" in message
+
+
+def test_a_key_that_is_closed_over_counts_as_a_weight():
+    """Networks that differ in a typed key alone have other states, and may be weights on accelerators."""
+    keys = [jax.random.key(3), jax.random.key(4)]
+    models = [make_model(lambda x, k=k: _projected(x, k), SHAPE, False, "gpu") for k in keys]
+    assert models[0].digest != models[1].digest
+    assert models[0].digest == make_model(lambda x: _projected(x, keys[0]), SHAPE, False).digest
+
+
+def _projected(x, key):
+    return x.reshape(len(x), -1) @ jax.random.normal(key, (16, 5))
+
+
+INTERACTIONS = {
+    "its place in its batch": lambda x: x + 0.1 * jnp.arange(len(x)).reshape(-1, 1, 1, 1) % 0.3,
+    "the others in its batch": lambda x: x - x.mean(0) + 0.5,
+    "the size of its batch": lambda x: x * len(x) / 16,
+}
+
+
+@pytest.mark.parametrize("what", INTERACTIONS)
+def test_examples_that_interact(what):
+    logits_fn, x = network(), images(6)
+    by_batch = lambda x: logits_fn(INTERACTIONS[what](x))
     (message,) = warned(by_batch, x, labels(logits_fn, x))
-    assert "depend on the others in its batch" in message
+    assert f"depend on {what}" in message or f"and on {what}" in message
+    assert "so do verdicts: BatchNorm in training mode?" in message
+
+
+def test_batch_norm_in_training_mode():
+    """Of linen and nnx; the message names how each is put into evaluation mode."""
+
+    class Linen(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = linen.BatchNorm(use_running_average=False)(linen.Dense(7)(x.reshape(len(x), -1)))
+            return linen.Dense(5)(linen.relu(x))
+
+    class Nnx(nnx.Module):
+        def __init__(self, rngs):
+            self.linear, self.norm = nnx.Linear(16, 5, rngs=rngs), nnx.BatchNorm(5, rngs=rngs)
+
+        def __call__(self, x):
+            return self.norm(self.linear(x.reshape(len(x), -1)))
+
+    x, model = images(6), Linen()
+    variables = model.init(jax.random.key(0), x)
+    logits_fn = lambda x: model.apply(variables, x, mutable=["batch_stats"])[0]
+    (message,) = warned(logits_fn, x, labels(logits_fn, x))
+    assert "depend on" in message and "use_running_average=True" in message
+    # Without `mutable`, and in nnx, Flax itself refuses to update running statistics there.
+    for fails in (lambda x: model.apply(variables, x), Nnx(nnx.Rngs(0))):
+        with pytest.raises(ValueError, match=r"a network in training mode\? .* model.eval\(\)"):
+            warned(fails, x, np.zeros(6, int))
+
+
+def test_defences_that_take_gradients():
+    """Also within a compiled function that was traced before."""
+    logits_fn, x = network(), images(6)
+    away = jax.jit(
+        lambda x: x - 0.001 * jnp.sign(jax.grad(lambda z: logits_fn(z).max(-1).sum())(x))
+    )
+    for _ in range(2):
+        (message,) = warned(lambda x: logits_fn(away(x)), x, labels(logits_fn, x))
+        assert "takes gradients itself" in message and "adaptive attack" in message
+
+
+def test_nothing_is_classified_correctly():
+    logits_fn, x = network(), images(6)
+    (message,) = warned(logits_fn, x, labels(logits_fn, x, wrong=6))
+    assert "clean accuracy is 0: none of the 6 images" in message
+
+
+def test_default_targets_need_no_warning():
+    """Nine targets of eight classes mean: all seven."""
+    logits_fn, x = network(classes=8), images(6)
+    attacks = [ApgdT(steps=2), FabT(steps=2)]
+    result = autoattack(logits_fn, x, labels(logits_fn, x), "Linf", 0.01, "custom", attacks=attacks)
+    assert result.warnings == []
 
 
 def test_probabilities():
@@ -77,16 +163,17 @@ def test_few_classes():
         assert any(about in line for line in result.warnings)
         assert len(result.robust_after) - 1 == left and "apgd-t" not in result.robust_after
     logits_fn = network(classes=4)
-    attack = FabT(targets=9, steps=3)
+    attack = FabT(targets=7, steps=3)
     y = labels(logits_fn, images(3))
     result = autoattack(logits_fn, images(3), y, "Linf", 0.05, "custom", attacks=attack)
-    assert "3 target classes, not 9" in result.warnings[0]
+    assert "3 target classes, not 7" in result.warnings[0]
 
 
 @pytest.mark.parametrize(
     ("after", "warned"),
     [
-        ({"clean": 9, "apgd-ce": 8, "square": 7}, True),
+        ({"clean": 9, "apgd-ce": 8, "square": 5}, True),
+        ({"clean": 9, "apgd-ce": 8, "square": 6}, False),  # two images say nothing
         ({"clean": 9, "apgd-ce": 8, "square": 8}, False),
         ({"clean": 9, "apgd-ce": 8, "square": 0, "apgd-t": 0}, True),  # as in plus
         ({"clean": 9, "square": 1, "apgd-ce": 1}, False),  # no attack by gradients before it
@@ -106,4 +193,7 @@ def test_gradient_masking():
     y = labels(masked, x)
     attacks = (ApgdCE(steps=5), Square(queries=300))
     result = autoattack(masked, x, y, "Linf", 0.15, "custom", attacks=attacks)
-    assert any("gradients may be masked" in line for line in result.warnings)
+    broken = int(result.robust_after["apgd-ce"].sum() - result.robust.sum())
+    left = int(result.robust_after["apgd-ce"].sum())
+    (message,) = (line for line in result.warnings if "gradients may be masked" in line)
+    assert broken >= 3 and f"Square broke {broken} of the {left} images" in message

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 
 from rwp_jax.attacks.autoattack import square as module
-from rwp_jax.attacks.autoattack.square import make_square, pyramids, square, window_sizes
+from rwp_jax.attacks.autoattack.square import make_square, square
+from rwp_jax.attacks.autoattack.windows import HALVINGS, pyramids, window_sizes
 
 RNG = np.random.default_rng(0)
-EPSILON = {"Linf": 0.05, "L2": 0.5}
+EPSILON = {"Linf": 0.05, "L2": 0.5, "L1": 1.0}
+NORMS = {
+    "Linf": lambda delta: abs(delta).max((1, 2, 3)),
+    "L2": lambda delta: np.sqrt((delta**2).sum((1, 2, 3))),
+    "L1": lambda delta: abs(delta).sum((1, 2, 3)),
+}
 
 
 def test_the_windows_of_cifar():
@@ -36,7 +42,7 @@ def linear(shape):
     return lambda images: (images.reshape(len(images), -1) - 0.5) @ weights
 
 
-@pytest.fixture(scope="module", params=["Linf", "L2"])
+@pytest.fixture(scope="module", params=list(EPSILON))
 def walked(request):
     """Every point that a search of 60 queries evaluates: (norm, x, points, margins, states)."""
     norm = request.param
@@ -57,8 +63,7 @@ def test_points_stay_on_the_ball_and_in_the_box(walked):
     norm, x, states = walked
     for state in states:
         delta = np.asarray(state.x) - x
-        size = abs(delta).max((1, 2, 3)) if norm == "Linf" else np.sqrt((delta**2).sum((1, 2, 3)))
-        assert (size <= EPSILON[norm] * (1 + 1e-12)).all()
+        assert (NORMS[norm](delta) <= EPSILON[norm] * (1 + 1e-12)).all()
         assert (state.x >= 0).all() and (state.x <= 1).all()
 
 
@@ -75,12 +80,12 @@ def test_the_margin_only_falls_and_belongs_to_the_best_point(walked):
 
 def test_a_proposal_differs_in_a_window_of_its_own(walked):
     norm, x, states = walked
-    if norm == "L2":
-        pytest.skip("its windows move norm, and all the rest is scaled with them")
+    if norm != "Linf":
+        pytest.skip("its windows move norm, and all the rest is scaled or shortened with them")
     sides = window_sizes(10, 10, 0.8, norm)
     changed = [np.asarray((state.x != state.x_best).any(-1)) for state in states[1:]]
     for state, images in zip(states[1:], changed, strict=True):
-        stage = int((int(state.iteration[0]) - 1 > np.array(module.HALVINGS)).sum())
+        stage = int((int(state.iteration[0]) - 1 > np.array(HALVINGS)).sum())
         for image in images:
             rows, columns = image.any(1).nonzero()[0], image.any(0).nonzero()[0]
             if len(rows):
@@ -98,18 +103,34 @@ def test_finds_what_a_linear_network_allows(norm):
     y = logits.argmax(-1)
     normal = np.abs(weights[:, 0] - weights[:, 1])
     epsilon = EPSILON[norm] / 5
-    reach = epsilon * (normal.sum() if norm == "Linf" else np.linalg.norm(normal))
+    dual = {"Linf": normal.sum(), "L2": np.linalg.norm(normal), "L1": normal.max()}
+    reach = epsilon * dual[norm]
     share = abs(logits[:, 0] - logits[:, 1]) / reach
     keys = jax.random.split(jax.random.key(0), 16)
     attack = lambda: square(logits_fn, jnp.asarray(x), y, keys, norm=norm, epsilon=epsilon)
     state = jax.jit(attack)()
     fooled = np.asarray(state.margin) <= 0
     assert not fooled[share > 1].any() and (share > 1).any()
-    easy = share < (0.5 if norm == "Linf" else 0.25)  # pyramids do not fit a random network
+    # Pyramids do not fit a random network.
+    easy = share < {"Linf": 0.5, "L2": 0.25, "L1": 0.3}[norm]
     assert fooled[easy].all() and easy.any()
     np.testing.assert_array_equal(np.asarray(logits_fn(state.x_best)).argmax(-1) != y, fooled)
 
 
 def test_unknown_norm():
-    with pytest.raises(ValueError, match="norm='L1' must be Linf or L2"):
-        make_square("L1", 0.1, (4, 4, 1))
+    with pytest.raises(ValueError, match="norm='L0' must be Linf, L2 or L1"):
+        make_square("L0", 0.1, (4, 4, 1))
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (30, 1, 1), (1, 30, 2), (30, 4, 1), (12, 40, 3)])
+def test_images_of_any_shape(shape, norm):
+    x = RNG.uniform(0, 1, (3, *shape))
+    logits_fn = linear(shape)
+    y = np.asarray(logits_fn(x)).argmax(-1)
+    keys = jax.random.split(jax.random.key(0), 3)
+    found = square(logits_fn, x, y, keys, norm=norm, epsilon=0.3, queries=40)
+    delta = np.asarray(found.x_best) - x
+    order = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
+    size = np.linalg.norm(delta.reshape(3, -1), order, axis=1)
+    assert np.isfinite(delta).all() and (size <= 0.3 * (1 + 1e-12)).all() and (size > 0).all()

@@ -54,7 +54,7 @@ def test_projection(norm, x):
 def test_steps():
     gradient = np.array([3.0, -4.0, 0.0, 0.0]).reshape(1, 2, 2, 1)
     zero = np.zeros_like(gradient)
-    step = lambda norm: np.asarray(make_threat_model(norm, 1.0).step(zero, gradient, 0.1)).ravel()
+    step = lambda norm: np.asarray(make_threat_model(norm, 0.5).step(zero, gradient, 0.1)).ravel()
     np.testing.assert_allclose(step("l_inf"), [0.1, -0.1, 0, 0])
     np.testing.assert_allclose(step("l_2"), [0.06, -0.08, 0, 0])
     assert np.isfinite(make_threat_model("l_2", 1.0).step(zero, zero, 0.1)).all()
@@ -64,7 +64,7 @@ def test_steps():
     ("norm", "epsilon", "message"),
     [
         ("linf", 0.1, "norm='linf' must be one of l_inf, l_2"),
-        ("l_inf", 1.5, r"epsilon=1.5 must be in \[0, 1\]"),
+        ("l_inf", 1, r"epsilon=1 must be in \[0, 1\)"),
         ("l_2", -0.1, r"epsilon=-0.1 must be in \[0, 1000\]"),
         ("l_2", float("nan"), "epsilon=nan"),
     ],

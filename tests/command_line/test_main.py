@@ -94,7 +94,11 @@ def test_fractions(argument, expected):
         ([DIGITS, "--config.epochs=many"], "--config.epochs=many"),
         ([DIGITS, "--config.epochs", "2.5"], "--config.epochs=2.5"),
         ([DIGITS, "--epochs=3"], "epochs"),
-        ([DIGITS, "epochs=3"], "'epochs=3' is no flag"),
+        ([DIGITS, "epochs=3"], "'epochs=3' is no flag: overrides look like --config.epochs=10"),
+        (
+            ["--mode=explain", "--workdir=a", "b"],
+            "'b' is no flag: several directories go together, --workdirs DIR,DIR",
+        ),
         (["--config=configs/cifar10_at.py:l3"], "is 'l3', must be linf or l2"),
         ([DIGITS, "--config.threat.norm=l1"], "must be one of l_inf, l_2"),
         (["--mode=explain"], "holds no run"),

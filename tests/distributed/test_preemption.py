@@ -31,7 +31,7 @@ def test_a_second_signal_ends_the_process(number):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGTERM
-    assert f"{number.name}: finishing the step, then saving" in errors
+    assert f"{number.name}: finishing the step or evaluation, then saving" in errors
 
 
 def test_sigterm_outside_training_is_one_line_and_the_documented_code():

@@ -169,7 +169,9 @@ def test_a_config_edited_by_hand_is_refused_in_one_line(value, run, tmp_path):
     config = json.loads((run / "config.json").read_text())
     config["threat"]["epsilon"] = json.loads(value)
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="holds no run: no readable config.json, or keys are miss"):
+    with pytest.raises(
+        InputError, match="holds no run: in its config.json a key is missing or of another type"
+    ):
         evaluate(tmp_path)
 
 

@@ -131,11 +131,11 @@ def test_fab(directory, change, capsys):
 def test_what_cannot_run_is_a_row_of_its_own(directory, change, capsys):
     """A start that is not there, a norm that is not known, arrays that are not there."""
     change("apgd_ce_L2", robust=np.ones(COUNT, bool))
-    change("apgd_ce_L1", robust=np.ones(COUNT, bool))
+    change("apgd_ce_L0", robust=np.ones(COUNT, bool))
     change("fab_t2_Linf", fooled=np.ones(COUNT, bool))
     assert run(directory, "apgd*,fab*") == 1
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert "start_L2.npz: cannot be read" in lines["apgd_ce_L2"]
-    assert "no attack of this name is known" in lines["apgd_ce_L1"]
+    assert "no attack of this name is known" in lines["apgd_ce_L0"]
     assert "the case lacks 'index'" in lines["fab_t2_Linf"]
     assert "within tolerance on 6 of 6" in lines["apgd_ce_Linf"]

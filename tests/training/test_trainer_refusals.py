@@ -34,6 +34,15 @@ def npz(tmp_path_factory):
         ({"data.name": "mnist", "data.path": ""}, "config.data.name='mnist' must be one of"),
         ({"threat.norm": "l1"}, "config.threat.norm='l1' must be one of l_inf, l_2"),
         ({"threat.epsilon": -0.1}, "config.threat.epsilon=-0.1"),
+        ({"threat.epsilon": 1.0}, r"config.threat.epsilon=1.0 must be in \[0, 1\)"),
+        (
+            {"threat.norm": "l_2", "threat.epsilon": 500.0},
+            r"config.threat.epsilon=500.0 must be in \[0, .*\) .* for l_2 and images",
+        ),
+        (
+            {"threat.norm": "l_2", "evaluation.step_size": 500.0},
+            r"config.evaluation.step_size=500.0 must be in \[0, .*\) .* for l_2 and images",
+        ),
         ({"weight_perturbation.gamma": -1.0}, "gamma=-1.0"),
         ({"weight_perturbation.c_min": float("nan")}, "c_min=nan"),
         ({"weight_perturbation.steps": -1}, "steps=-1"),

@@ -51,6 +51,10 @@ def test_a_network_comes_back_as_it_was(run, empty, capsys):
     assert add(run, "--seeds", "0,1") == 0
     original, copy = load_run(run, "last"), load_run("zoo:tiny")
     assert copy.config.to_dict() == original.config.to_dict() and copy.epoch == 1
+    assert load_run("zoo:tiny", "last").epoch == 1
+    assert repr(copy).startswith("FinishedRun('wrn-10-") and "2 classes" in repr(copy)
+    with pytest.raises(InputError, match="^checkpoint=best: of zoo:tiny there is last alone$"):
+        load_run("zoo:tiny", "best")
     for a, b in zip(
         *(jax.tree.leaves((r.params, r.batch_stats)) for r in (original, copy)), strict=True
     ):
@@ -78,7 +82,7 @@ def test_it_is_exported_as_its_run_is(run, empty, tmp_path_factory):
     add(run)
     output = tmp_path_factory.mktemp("exported")
     export_torch(run, "last", output / "run.safetensors")
-    export_torch(pathlib.Path("zoo:tiny"), "last", output / "zoo.safetensors")
+    export_torch(pathlib.Path("zoo:tiny"), None, output / "zoo.safetensors")
     ours, zoos = (load_file(output / f"{name}.safetensors") for name in ("run", "zoo"))
     assert ours.keys() == zoos.keys()
     for name, values in ours.items():

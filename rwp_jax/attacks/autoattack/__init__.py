@@ -1,13 +1,16 @@
 """AutoAttack for any JAX classifier: `autoattack`, the attacks with their settings, their warning."""
 
-from rwp_jax.attacks.autoattack.checks import AutoAttackWarning
-from rwp_jax.attacks.autoattack.ensemble import AutoAttackResult, Progress, autoattack
+from rwp_jax.attacks.autoattack.doubts import AutoAttackWarning
+from rwp_jax.attacks.autoattack.ensemble import AutoAttackResult, autoattack
+from rwp_jax.attacks.autoattack.official import AutoAttack
+from rwp_jax.attacks.autoattack.progress import Progress
 from rwp_jax.attacks.autoattack.suite import ApgdCE, ApgdDLR, ApgdT, Fab, FabT, Square
 
 __all__ = [
     "ApgdCE",
     "ApgdDLR",
     "ApgdT",
+    "AutoAttack",
     "AutoAttackResult",
     "AutoAttackWarning",
     "Fab",

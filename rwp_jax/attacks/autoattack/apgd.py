@@ -8,28 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from rwp_jax.attacks.autoattack.margins import misclassified
+from rwp_jax.attacks.autoattack.apgd_l1 import begin_l1, make_apgd_l1, random_start_l1
+from rwp_jax.attacks.autoattack.ascent import ApgdResult, evaluate, keep, nothing_yet
 from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
 from rwp_jax.attacks.threat_model import l_2_norms
 from rwp_jax.errors import InputError
 
 _EPS = 1e-12  # of the official code
-
-
-class ApgdResult(NamedTuple):
-    """What one restart found.
-
-    Attributes:
-      robust: [B] bool, whether no iterate was misclassified.
-      x_adv: the last misclassified iterate; where there was none, the start.
-      x_best: the iterate of the largest loss, misclassified or not.
-      loss_best: [B] its loss.
-    """
-
-    robust: jnp.ndarray
-    x_adv: jnp.ndarray
-    x_best: jnp.ndarray
-    loss_best: jnp.ndarray
 
 
 class ApgdState(NamedTuple):
@@ -95,11 +80,16 @@ def _geometry(norm: str, epsilon) -> tuple[Callable, Callable, Callable]:
         return from_the_faces, jnp.sign, clip
     if norm == "L2":
         return from_the_sphere, _normalized, shorten
-    raise InputError(f"norm={norm!r} must be Linf or L2")
+    raise InputError(f"norm={norm!r} must be Linf, L2 or L1")
 
 
 def random_start(keys, x, norm: str, epsilon):
-    """A point on the surface of the ball around each image, clipped to [0, 1]; keys [B]."""
+    """A point on the surface of the ball around each image, clipped to [0, 1]; keys [B].
+
+    In L1 a Gaussian perturbation, projected.
+    """
+    if norm == "L1":
+        return random_start_l1(keys, x, epsilon)
     return _geometry(norm, epsilon)[0](keys, x)
 
 
@@ -116,23 +106,33 @@ def _begin(start, epsilon) -> ApgdState:
         halved=per_example(True, bool),
         gradient_best=jnp.zeros_like(start),
         zero_gradient=per_example(False, bool),
-        result=ApgdResult(per_example(True, bool), start, start, per_example(-jnp.inf)),
+        result=nothing_yet(start),
     )
 
 
 def make_apgd(
-    loss: Callable, norm: str, epsilon, *, steps: int = 100, eot: int = 1, rho: float = 0.75
+    loss: Callable,
+    norm: str,
+    epsilon,
+    *,
+    steps: int = 100,
+    eot: int = 1,
+    rho: float = 0.75,
+    large_radii: bool = False,
 ) -> Search:
     """APGD from a random start, as a search.
 
     Args:
       loss: (logits, job) -> [B], maximised.
-      norm: `Linf` or `L2`.
+      norm: `Linf`, `L2` or `L1`.
       epsilon: radius of the ball.
       steps: iterations.
       eot: evaluations of a randomised network that a gradient is averaged over.
-      rho: share of iterations in which the loss must rise for a step size to be kept.
+      rho: share of iterations in which the loss must rise for a step size to be kept; not for L1.
+      large_radii: for L1, see `make_apgd_l1`.
     """
+    if norm == "L1":
+        return make_apgd_l1(loss, epsilon, steps=steps, eot=eot, large_radii=large_radii)
     _, direction, project = _geometry(norm, epsilon)
     # The start is evaluated before the first iteration.
     ends, gaps = (jnp.asarray(np.insert(values, 0, 0)) for values in checkpoints(steps))
@@ -140,42 +140,12 @@ def make_apgd(
     def init(job: Job) -> ApgdState:
         return _begin(random_start(job.key, job.x, norm, epsilon), epsilon)
 
-    def evaluate(logits_fn, job, point, key):
-        """Losses [B], their gradients, and whether each point is classified as y."""
-
-        def once(key):
-            def total(point):
-                logits = logits_fn(point, key)
-                losses = loss(logits, job).astype(point.dtype)
-                return losses.sum(), (losses, ~misclassified(logits, job.y))
-
-            return jax.grad(total, has_aux=True)(point)
-
-        if eot == 1:
-            gradient, (losses, correct) = once(key)
-            return losses, gradient, correct
-
-        def add(total, key):
-            gradient, aux = once(key)
-            return total + gradient, aux
-
-        # As the official code: of losses and verdicts, the last evaluation's count.
-        gradient, aux = lax.scan(add, jnp.zeros_like(point), jax.random.split(key, eot))
-        losses, correct = (values[-1] for values in aux)
-        return losses, gradient / eot, correct
-
     def step(logits_fn, job: Job, state: ApgdState, key) -> ApgdState:
-        losses, gradient, correct = evaluate(logits_fn, job, state.x, key)
+        losses, gradient, correct = evaluate(loss, eot, logits_fn, job, state.x, key)
         first = state.iteration == 0
 
-        result = state.result
-        better = losses > result.loss_best
-        gradient_best = jnp.where(per_image(better), gradient, state.gradient_best)
-        result = ApgdResult(
-            robust=result.robust & correct,
-            x_adv=jnp.where(per_image(correct), result.x_adv, state.x),
-            x_best=jnp.where(per_image(better), state.x, result.x_best),
-            loss_best=jnp.maximum(losses, result.loss_best),
+        result, gradient_best = keep(
+            state.result, state.gradient_best, state.x, losses, gradient, correct
         )
 
         # At a checkpoint: halve the step size where the loss rose too seldom, or where the last one
@@ -226,7 +196,7 @@ def apgd(
       x: clean images.
       y: labels [B].
       x_init: starting points, see `random_start`.
-      norm: `Linf` or `L2`.
+      norm: `Linf`, `L2` or `L1`.
       epsilon: radius of the ball.
       steps: iterations.
 
@@ -236,4 +206,6 @@ def apgd(
     search = make_apgd(lambda logits, _: loss(logits), norm, epsilon, steps=steps)
     job = Job(x, y, None, None, None)
     step = lambda _, state: search.step(lambda points, _: logits_fn(points), job, state, None)
-    return lax.fori_loop(0, steps + 1, step, _begin(jnp.clip(x_init, 0, 1), epsilon)).result
+    start = jnp.clip(x_init, 0, 1)
+    begin = begin_l1(start, x, epsilon) if norm == "L1" else _begin(start, epsilon)
+    return lax.fori_loop(0, steps + 1, step, begin).result

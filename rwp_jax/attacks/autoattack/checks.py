@@ -1,19 +1,16 @@
-"""What AutoAttack refuses, and what it warns of because its result would mislead."""
+"""What AutoAttack refuses."""
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rwp_jax.attacks import arguments
-from rwp_jax.attacks.autoattack.model import Model, same_arrays
 from rwp_jax.attacks.autoattack.suite import Attack
-from rwp_jax.errors import InputError, check_number, first_line
-
-
-class AutoAttackWarning(UserWarning):
-    """The robust accuracy that follows may be too high."""
+from rwp_jax.errors import InputError, check_path, first_line
 
 
 def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
@@ -29,16 +26,55 @@ def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
     arguments.check_images(x, y)
     if y.min() < 0 or y.max() >= 2**31:  # which int32 would wrap round to others
         raise InputError(f"y= has labels in [{y.min()}, {y.max()}], must have classes from 0 on")
-    return x.astype(np.float32), y.astype(np.int32)
+    return np.clip(x, 0, 1).astype(np.float32), y.astype(np.int32)
 
 
-def check_epsilon(epsilon: float, norm: str) -> float:
-    """Raises InputError unless epsilon is a positive number that float32 tells from zero."""
-    # Beyond 1 the Linf ball holds every image; for L2 that is a matter of the image's size.
-    largest = 1 if norm == "Linf" else 1000
-    accepted = f"in (0, {largest}] (pixels are in [0, 1]) for {norm}"
-    fits = lambda radius: bool(np.float32(radius) > 0) and radius <= largest
-    return check_number("epsilon", epsilon, accepted, fits)
+def check_file(name: str, path: Any) -> pathlib.Path | None:
+    """The path of a file to write, None for None; raises InputError where it cannot be written."""
+    if path is None:
+        return None
+    path = check_path(name, path)
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise InputError(f"{name}={path}: there is no such directory")
+    if path.is_dir():
+        raise InputError(f"{name}={path} is a directory, must be a file")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"{name}={path}: no permission to write in its directory")
+    return path
+
+
+def check_targets(
+    targets: Any, y: np.ndarray, num_classes: int, attacks: Sequence[Attack]
+) -> np.ndarray | None:
+    """The caller's target classes as int32 [N, T]; raises InputError for classes that are none."""
+    if targets is None:
+        return None
+    if not any(attack.targets for attack in attacks):
+        names = ", ".join(attack.name for attack in attacks)
+        raise InputError(f"targets= is for apgd-t and fab-t, the attacks are {names}")
+    targets = np.asarray(targets)
+    columns = targets[:, None] if targets.ndim == 1 else targets
+    if (
+        columns.ndim != 2
+        or len(columns) != len(y)
+        or not columns.size
+        or columns.dtype.kind not in "iu"
+    ):
+        raise InputError(
+            f"targets= is {targets.dtype}{list(targets.shape)}, must be integer classes [{len(y)}] or "
+            f"[{len(y)}, T]"
+        )
+    if columns.min() < 0 or columns.max() >= num_classes:
+        raise InputError(
+            f"targets= has classes in [{columns.min()}, {columns.max()}], must be in [0, {num_classes})"
+        )
+    same = np.flatnonzero((columns == y[:, None]).any(1))
+    if len(same):
+        raise InputError(
+            f"targets= has the label itself for {len(same)} images, the first is number {same[0]}"
+        )
+    return columns.astype(np.int32)
 
 
 def check_matmul_precision(precision: str) -> None:
@@ -53,115 +89,9 @@ def check_matmul_precision(precision: str) -> None:
 
 
 def check_clean_logits(logits: np.ndarray, y: np.ndarray) -> None:
-    """Raises InputError for clean logits [N, classes] that are not finite or too few for the labels."""
-    bad = np.flatnonzero(~np.isfinite(logits).all(-1))
-    if len(bad):
+    """Raises InputError for clean logits [N, classes] that are all NaN, or too few for the labels."""
+    if not np.isfinite(logits).all(-1).any():
         raise InputError(
-            f"logits_fn returns NaN or infinite logits for {len(bad)} of {len(logits)} clean images, "
-            f"the first is number {bad[0]}"
+            f"logits_fn returns NaN or infinite logits for each of the {len(logits)} clean images"
         )
     arguments.check_classes(y, logits.shape[-1])
-
-
-def _unit(logits: np.ndarray) -> np.ndarray:
-    return logits / (np.linalg.norm(logits, axis=-1, keepdims=True) + 1e-10)
-
-
-def interaction(logits_of: Callable, x: np.ndarray, logits: np.ndarray) -> Iterator[str]:
-    """Warns where an image has other logits among copies of itself, which fill its batch."""
-    (alone,) = logits_of(x[:1])
-    if not np.linalg.norm(_unit(alone) - _unit(logits[0])) <= 1e-4:  # NaN among copies of itself
-        yield (
-            "the logits of an image depend on the others in its batch, as with BatchNorm in training mode: "
-            "so do verdicts"
-        )
-
-
-def randomness(
-    logits_of: Callable, x: np.ndarray, y: np.ndarray, version: str, randomized: bool
-) -> Iterator[str]:
-    """Warns where five equal calls of logits_of, (images, call number) -> logits, differ unannounced."""
-    if version == "rand" or (version == "custom" and randomized):
-        return
-    logits = [logits_of(x, call) for call in range(5)]
-    units = [_unit(z) for z in logits]
-    counts = {int((z.argmax(-1) == y).sum()) for z in logits}
-    spread = max(np.linalg.norm(u - v, axis=-1).max() for u in units for v in units)
-    if len(counts) > 1 or spread > 1e-4:
-        yield "five equal calls of logits_fn differ: for a randomised defence use version='rand'"
-
-
-def drawn_at_trace(logits_fn: Callable, image_shape) -> Iterator[str]:
-    """Warns where logits_fn draws random numbers outside of JAX, which a compiled program freezes."""
-    trace = lambda: jax.make_jaxpr(lambda x: logits_fn(x))(
-        jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    )
-    first, second = trace(), trace()
-    if str(first.jaxpr) != str(second.jaxpr) or not same_arrays(first.consts, second.consts):
-        yield (
-            "logits_fn is not pure: its random numbers stay the same in compiled programs; "
-            "let it take a key (logits_fn(images, key), randomized=True) and use version='rand'"
-        )
-
-
-def probabilities(logits: np.ndarray) -> Iterator[str]:
-    """Warns where outputs look like a softmax's."""
-    sums = np.abs(logits.sum(-1) - 1)
-    if logits.max() < 1 + 1e-5 and logits.min() > -1e-5 and (sums < 1e-5).all():
-        yield "logits_fn seems to return probabilities: losses of logits make the attacks weak on them"
-
-
-def fitting(attacks: Sequence[Attack], num_classes: int) -> tuple[list[Attack], list[str]]:
-    """The attacks that so many classes allow, and warnings about the others."""
-    fit, warnings = [], []
-    for attack in attacks:
-        if num_classes < attack.least_classes:
-            warnings.append(
-                f"{attack.name} is left out: its loss needs {attack.least_classes} classes, there are "
-                f"{num_classes}"
-            )
-            continue
-        if attack.targets > num_classes - 1:
-            warnings.append(
-                f"{attack.name} has {num_classes - 1} target classes, not {attack.targets}: there are "
-                "no more"
-            )
-        fit.append(attack)
-    if not fit:
-        raise InputError(f"attacks= leaves nothing: {'; '.join(warnings)}")
-    return fit, warnings
-
-
-def deterministic(model: Model, attacks: Sequence[Attack]) -> Iterator[str]:
-    """Warns where gradients of a network without randomness are averaged."""
-    if not model.randomized and any(getattr(attack, "eot", 1) > 1 for attack in attacks):
-        yield (
-            "gradients are averaged over equal evaluations: logits_fn takes no key; for a randomised "
-            "defence give logits_fn(images, key) and randomized=True"
-        )
-
-
-def zero_gradients(attack: Attack, count: int) -> Iterator[str]:
-    """Warns of searches whose loss, not bounded like the cross-entropy's, had no gradient."""
-    if count and attack.least_classes > 2:
-        yield (
-            f"{attack.name} met {count} starting points with zero gradients: attacks by gradients may be "
-            "unreliable"
-        )
-
-
-def gradient_masking(robust_after: dict[str, np.ndarray]) -> Iterator[str]:
-    """Warns where Square breaks more than 0.2% of the images that the attacks before it left.
-
-    Those after it do not count: in `plus` it is the fourth of six.
-    """
-    names = list(robust_after)  # in the order in which they ran, the clean images first
-    if "square" not in names[2:]:
-        return
-    before = float(robust_after[names[names.index("square") - 1]].mean())
-    after = float(robust_after["square"].mean())
-    if after < before - 0.002:
-        yield (
-            f"Square lowered robust accuracy by {before - after:.2%} after the attacks that use "
-            "gradients: gradients may be masked; try more queries and an adaptive attack"
-        )

@@ -1,37 +1,44 @@
 """AutoAttack (Croce and Hein, 2020, arXiv:2003.01690): attacks in turn, each on what the others left."""
 
-import dataclasses
-import os
+import hashlib
 import pathlib
-import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from rwp_jax.attacks.arguments import check_key
-from rwp_jax.attacks.autoattack import checks, packing
-from rwp_jax.attacks.autoattack.ball import check_inside, into_ball
-from rwp_jax.attacks.autoattack.model import Model, make_model
-from rwp_jax.attacks.autoattack.slots import compile_attack
+from rwp_jax.attacks.arguments import check_key, check_radius
+from rwp_jax.attacks.autoattack import checks, doubts, layouts, packing
+from rwp_jax.attacks.autoattack.attacking import Setting, run_attack
+from rwp_jax.attacks.autoattack.ball import check_inside
+from rwp_jax.attacks.autoattack.forward import Forward
+from rwp_jax.attacks.autoattack.log import Log
+from rwp_jax.attacks.autoattack.model import make_model
+from rwp_jax.attacks.autoattack.progress import Progress, listener
 from rwp_jax.attacks.autoattack.state import Record, identity
-from rwp_jax.attacks.autoattack.suite import ATTACKS, Attack, attacks_of, check_norm
-from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, check_integer, check_path
+from rwp_jax.attacks.autoattack.suite import Attack, attacks_of, check_norm
+from rwp_jax.errors import InputError, check_integer, shown
+from rwp_jax.files import raw_bytes
+
+# Stream of the draws in verdicts, beside those of the attacks, which are numbered from 0.
+_VERDICTS = 2**31 - 1
 
 
 class AutoAttackResult(NamedTuple):
     """What AutoAttack found.
 
     Attributes:
-      x_adv: [N, H, W, C] float32; misclassified where an attack broke a correctly classified image,
+      x_adv: float32, of the shape of x; misclassified where an attack broke a correctly classified image,
         clean elsewhere.
       robust: [N] bool, classified correctly whatever was tried.
-      robust_after: the same after each attack in turn, `clean` first.
+      robust_after: the same after each attack in turn, `clean` first; with individual=True, of each attack
+        alone.
       seconds: that each attack took, compilation included.
       warnings: what makes the result doubtful.
+      y_adv: [N] int32, the classes of x_adv by one more forward.
+      x_adv_alone: with individual=True what each attack found alone, as x_adv; empty otherwise.
     """
 
     x_adv: np.ndarray
@@ -39,137 +46,8 @@ class AutoAttackResult(NamedTuple):
     robust_after: dict[str, np.ndarray]
     seconds: dict[str, float]
     warnings: list[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Progress:
-    """A moment of the evaluation.
-
-    Attributes:
-      attack: its name.
-      index: its place among the attacks, from 0.
-      attacks: how many they are.
-      fraction: the share of this attack that is done, or not needed any more.
-      robust: images not broken so far.
-      total: images.
-    """
-
-    attack: str
-    index: int
-    attacks: int
-    fraction: float
-    robust: int
-    total: int
-
-
-class _Setting(NamedTuple):
-    """What all attacks of an evaluation share; `classify` as `_make_classify` makes it."""
-
-    model: Model
-    classify: Callable
-    x: np.ndarray
-    y: np.ndarray
-    norm: str
-    epsilon: float
-    key: Any
-    batch_size: int
-    precision: str
-    attacks: int
-    progress: Callable | None
-
-
-def _make_classify(model: Model, key, size: int) -> Callable:
-    """(images float32 [N, H, W, C], call number) -> logits [N, classes], at full precision."""
-
-    def forward(weights, key, images):
-        return model.apply(weights, images, key)
-
-    mapped = devices.over_examples(forward, (False, False, True))
-
-    def classify(images, call=0):
-        logits = []
-        for i in range(0, len(images), size):
-            part = images[i : i + size]
-            padded = np.concatenate([part, np.repeat(part[:1], size - len(part), 0)])
-            with jax.default_matmul_precision("highest"):
-                output = mapped(model.weights, jax.random.fold_in(key, call), padded)
-            logits.append(np.asarray(output)[: len(part)])
-        return np.concatenate(logits)
-
-    return classify
-
-
-def _searches(attack: Attack, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Target classes [N, searches] by clean logits, and the restart that each search is."""
-    ranked = np.argsort(-logits, -1, kind="stable").astype(np.int32)
-    targets = ranked[:, 1 : 1 + attack.targets] if attack.targets else ranked[:, :1]
-    restarts = np.tile(np.arange(attack.restarts, dtype=np.int32), targets.shape[1])
-    return np.repeat(targets, attack.restarts, 1), restarts
-
-
-def _judge(setting: _Setting, attack: Attack, record: Record, ended: packing.Ended) -> np.ndarray:
-    """Records what searches found; the verdict is a fresh forward's, on the image handed in.
-
-    Returns:
-      [n] bool, which of the searches handed in an image that is classified correctly.
-    """
-    refuted = np.zeros(len(ended.image), bool)
-    image = ended.image[ended.fooled]
-    if len(image):
-        if not np.isfinite(ended.x_adv).all():
-            raise InputError(f"logits_fn has a NaN gradient for an image of {attack.name}")
-        x_adv = into_ball(ended.x_adv, setting.x[image], setting.norm, setting.epsilon)
-        logits = setting.classify(x_adv)
-        if not np.isfinite(logits).all():
-            raise InputError(
-                f"logits_fn returns NaN or infinite logits for an image of {attack.name}"
-            )
-        wrong = logits.argmax(-1) != setting.y[image]
-        record.x_adv[image[wrong]] = x_adv[wrong]
-        record.broken[image[wrong]] = True
-        refuted[ended.fooled] = ~wrong
-    return refuted
-
-
-def _run_attack(setting: _Setting, attack: Attack, record: Record) -> None:
-    """Runs one attack on the images that are not broken."""
-    began, before = time.monotonic(), record.seconds.get(attack.name, 0.0)
-    targets, restarts = _searches(attack, record.logits)
-    if record.done is None:
-        record.done = np.zeros(targets.shape, bool)
-    record.zero_gradients.setdefault(attack.name, 0)
-    # In order: the first search of every image before the second of any.
-    number, image = np.nonzero(~record.done.T & ~record.broken)
-    if len(image):
-        programs = compile_attack(
-            attack,
-            setting.model,
-            setting.norm,
-            setting.epsilon,
-            setting.x.shape[1:],
-            setting.precision,
-        )
-        images = packing.Images(setting.x, setting.y, targets, restarts)
-        jobs = np.stack([image, number], 1).astype(np.int32)
-        key = jax.random.fold_in(setting.key, list(ATTACKS).index(attack.name))
-        left = list(record.robust_after.values())[-1].sum() * targets.shape[1]
-        batch = packing.PackedBatch(programs, attack, images, jobs, key, setting.batch_size, left)
-        if record.snapshot:
-            batch.restore(record.snapshot)
-        for ended in packing.run(batch, record.broken):
-            again = batch.take_back(ended, _judge(setting, attack, record, ended))
-            record.done[ended.image[~again], ended.number[~again]] = True
-            zero_gradients = int(ended.zero_gradient[~again].sum())
-            record.zero_gradients[attack.name] += zero_gradients
-            record.seconds[attack.name] = before + time.monotonic() - began
-            record.save_sometimes(batch.snapshot)
-            if setting.progress:
-                robust = int((~record.broken).sum())
-                index = len(record.robust_after) - 1
-                moment = (attack.name, index, setting.attacks, batch.fraction(), robust)
-                setting.progress(Progress(*moment, len(setting.y)))
-    record.seconds[attack.name] = before + time.monotonic() - began
-    record.finish(attack.name)
+    y_adv: np.ndarray
+    x_adv_alone: dict[str, np.ndarray]
 
 
 def autoattack(
@@ -183,10 +61,15 @@ def autoattack(
     key=0,
     batch_size: int | None = None,
     attacks: Sequence[str | Attack] | None = None,
+    targets=None,
+    individual: bool = False,
     randomized: bool = False,
     precision: str = "default",
+    reuse: bool = False,
+    layout: str = "NHWC",
     state_path: str | pathlib.Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    log_path: str | pathlib.Path | Log | None = None,
+    progress: Callable[[Progress], None] | bool | None = None,
 ) -> AutoAttackResult:
     """Attacks every correctly classified image until one attack succeeds.
 
@@ -196,84 +79,146 @@ def autoattack(
         of the compiled programs, and another checkpoint needs no new ones.
       x: images [N, H, W, C], floating point in [0, 1].
       y: labels [N], integers.
-      norm: `Linf` or `L2`.
-      epsilon: radius of the ball, in pixels in [0, 1].
-      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square), `plus`, `rand` for randomised
-        defences, or `custom`.
+      norm: `Linf`, `L2` or `L1`.
+      epsilon: radius of the ball, in pixels in [0, 1]; from 0 to less than the largest distance of two
+        images, which is 1 for Linf, sqrt(H W C) for L2 and H W C for L1.
+      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square; in L1 with restarts, targets and
+        radii of its own), `plus`, `rand` for randomised defences, or `custom`.
       key: seed or random key. Draws depend on it, the image's place in x and the attack alone.
       batch_size: images at once, over all devices of this host; default 16 a CPU, 256 an accelerator.
       attacks: for `custom`, names (`apgd-ce`, `apgd-dlr`, `apgd-t`, `fab`, `fab-t`, `square`) or, with
         other settings, such as `Square(queries=10_000)`; see `suite`.
+      targets: classes [N] or [N, T] that `apgd-t` and `fab-t` steer each image to, in place of those with
+        the largest clean logits. Any wrong class counts as a success.
+      individual: whether each attack runs alone, on all correctly classified images.
       randomized: whether logits_fn takes a random key as its second argument.
       precision: of matrix products within the attacks, see `jax.default_matmul_precision`; by default the
         fast mode of the device. Verdicts always have the highest.
-      state_path: file in which progress is kept, every minute; given again, the evaluation continues.
-      progress: called with how far it is, about every hundred iterations.
+      reuse: whether compiled programs are to serve other checkpoints of the network. On accelerators they
+        always do; on CPUs, where constant weights are faster, only so. Other radii never need new ones.
+      layout: of x, of what logits_fn takes and of the result, `NHWC` or `NCHW`.
+      state_path: file in which progress is kept, every minute; given again, the evaluation continues. With
+        individual=True there is one for each attack, with its name behind.
+      log_path: file to which a line is added for every attack and warning.
+      progress: called with how far it is, a `Progress`, about every hundred iterations; True draws a bar on
+        standard error.
 
     Returns:
-      AutoAttackResult. Warns with AutoAttackWarning of what makes it doubtful.
+      AutoAttackResult. Warns with AutoAttackWarning of what makes it doubtful, such as images for which the
+        network has NaN, which count as not robust.
 
     Raises:
-      InputError: for arguments that do not fit, before anything is attacked; for NaN logits; for a state
-        of another evaluation.
+      InputError: for arguments that do not fit, before anything is attacked; for NaN logits of all clean
+        images; for a state of another evaluation.
     """
     check_norm(norm)
-    epsilon = checks.check_epsilon(epsilon, norm)
-    wanted = attacks_of(version, attacks)
+    wanted = attacks_of(version, attacks, norm)
     if batch_size is None:
         batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
     batch_size = check_integer("batch_size", batch_size, 1)
     checks.check_matmul_precision(precision)
-    path = None if state_path is None else check_path("state_path", state_path)
-    if path and not path.absolute().parent.is_dir():
-        raise InputError(f"state_path={path}: there is no such directory")
-    if path and not os.access(path.absolute().parent, os.W_OK):
-        raise InputError(f"state_path={path}: no permission to write in its directory")
-    if not isinstance(randomized, bool):
-        raise InputError(f"randomized={randomized!r} must be True or False")
-    if progress is not None and not callable(progress):
-        raise InputError(f"progress={progress!r} must be a function")
-    x, y = checks.check_images(x, y)
+    path = checks.check_file("state_path", state_path)
+    log = log_path if isinstance(log_path, Log) else Log(log_path)
+    flags = {"individual": individual, "randomized": randomized, "reuse": reuse}
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{name}={shown(value)} must be True or False")
+    progress = listener(progress)
+    arrange = layouts.Layout(layout)
+    x, y = checks.check_images(arrange.images(x), y)
+    epsilon = check_radius("epsilon", epsilon, norm, x.shape[1:])
     key = check_key(key)
 
-    model = make_model(logits_fn, x.shape[1:], randomized)
+    logits_fn = arrange.network(logits_fn)
+    model = make_model(logits_fn, x.shape[1:], randomized, reuse=reuse)
+    targets = checks.check_targets(targets, y, model.num_classes, wanted)
     size = packing.batch_size_for(min(len(x), batch_size), batch_size)
-    classify = _make_classify(model, jax.random.fold_in(key, len(ATTACKS)), size)
-    logits = classify(x)
+    forward = Forward(model, jax.random.fold_in(key, _VERDICTS), size)
+    logits = forward(x)
     checks.check_clean_logits(logits, y)
 
-    said = []
+    said: list[str] = []
 
-    def warn(messages):
+    def warn(messages: Iterable[str]) -> None:
         for message in messages:
             said.append(message)
-            warnings.warn(message, checks.AutoAttackWarning, stacklevel=3)
+            log(f"warning: {message}")
+            warnings.warn(message, doubts.AutoAttackWarning, stacklevel=3)
 
-    chosen, messages = checks.fitting(wanted, model.num_classes)
+    log(f"AutoAttack {version}, {norm}, epsilon {epsilon:.6g}, {len(x)} images")
+    chosen, messages = doubts.fitting(wanted, model.num_classes, version == "custom")
     warn(messages)
-    warn(checks.randomness(classify, x[:size], y[:size], version, randomized))
+    warn(doubts.randomness(forward, x[:size], y[:size], version, randomized))
+    warn(doubts.about_network(logits_fn, model, forward, x, y, logits))
+    warn(doubts.deterministic(model, chosen))
+    nothing = np.flatnonzero(~np.isfinite(logits).all(-1))
+    warn(doubts.not_finite("before any attack", nothing.tolist()))
+
+    def record_of(path: pathlib.Path | None, attacks: Sequence[Attack]) -> Record:
+        facts: dict[str, Any] = {
+            "norm": norm,
+            "epsilon": epsilon,
+            "attacks": repr(list(attacks)),
+            "key": jax.random.key_data(key).tolist(),
+            "network": model.digest,
+            "precision": precision,
+        }
+        if targets is not None:
+            facts["targets"] = hashlib.sha256(raw_bytes(targets)).hexdigest()
+        record = Record(path, identity(x, y, facts), x, y, logits)
+        forward.calls = max(forward.calls, record.verdict_calls)
+        return record
+
+    if individual:
+        path_of = lambda attack: path and path.with_name(f"{path.name}.{attack.name}")
+        records = [record_of(path_of(attack), [attack]) for attack in chosen]
+    else:
+        records = [record_of(path, chosen)] * len(chosen)
+    log.accuracy("clean accuracy", records[0].robust_after["clean"])
+    shared = (model, forward, x, y, norm, epsilon, key, batch_size, precision, targets)
+    setting = Setting(*shared, len(chosen), progress)
+    for place, (attack, record) in enumerate(zip(chosen, records, strict=True)):
+        name = attack.name
+        if name not in record.robust_after:
+            run_attack(setting, attack, record, place)
+        log.accuracy(
+            f"robust accuracy {'under' if individual else 'after'} {name}",
+            record.robust_after[name],
+            record.seconds.get(name, 0.0),
+        )
+        warn(doubts.not_finite(f"under {name}", record.not_finite.get(name, [])))
+        warn(doubts.zero_gradients(attack, record.zero_gradients.get(name, 0)))
+        check_inside(record.x_adv, x, norm, epsilon)
+
+    result = _combined(chosen, records, x)
+    warn(doubts.gradient_masking(result.robust_after, individual))
+    y_adv = forward(result.x_adv).argmax(-1).astype(np.int32)
+    given_up = [i for record in records for images in record.not_finite.values() for i in images]
     if not randomized:
-        warn(checks.drawn_at_trace(logits_fn, x.shape[1:]))
-        warn(checks.interaction(classify, x, logits))
-    warn(checks.deterministic(model, chosen))
-    warn(checks.probabilities(logits))
+        warn(doubts.disagreement(result.robust, y_adv == y, [*nothing.tolist(), *given_up]))
+    log.accuracy("robust accuracy", result.robust)
+    return result._replace(
+        x_adv=arrange.back(result.x_adv),
+        warnings=said,
+        y_adv=y_adv,
+        x_adv_alone={
+            attack.name: arrange.back(record.x_adv)
+            for attack, record in zip(chosen, records, strict=True)
+            if individual
+        },
+    )
 
-    facts = {
-        "norm": norm,
-        "epsilon": epsilon,
-        "attacks": repr(chosen),
-        "key": jax.random.key_data(key).tolist(),
-        "network": model.digest,
-        "precision": precision,
-    }
-    record = Record(path, identity(x, y, facts), x, y, logits)
-    shared = (model, classify, x, y, norm, epsilon, key, batch_size, precision)
-    setting = _Setting(*shared, len(chosen), progress)
-    for attack in chosen:
-        if attack.name not in record.robust_after:
-            _run_attack(setting, attack, record)
-        warn(checks.zero_gradients(attack, record.zero_gradients.get(attack.name, 0)))
-    warn(checks.gradient_masking(record.robust_after))
 
-    check_inside(record.x_adv, x, norm, epsilon)
-    return AutoAttackResult(record.x_adv, ~record.broken, record.robust_after, record.seconds, said)
+def _combined(
+    attacks: Sequence[Attack], records: Sequence[Record], x: np.ndarray
+) -> AutoAttackResult:
+    """Of one record that all attacks share, or of one for each."""
+    robust_after = {"clean": records[0].robust_after["clean"]}
+    x_adv, robust, seconds = x.copy(), robust_after["clean"], {}
+    for attack, record in zip(attacks, records, strict=True):
+        robust_after[attack.name] = record.robust_after[attack.name]
+        seconds[attack.name] = record.seconds.get(attack.name, 0.0)
+        new = robust & record.broken
+        x_adv[new] = record.x_adv[new]
+        robust = robust & ~record.broken
+    return AutoAttackResult(x_adv, robust, robust_after, seconds, [], np.zeros(0, np.int32), {})

@@ -9,7 +9,8 @@ from jax import lax
 
 from rwp_jax.attacks.autoattack.apgd import random_start
 from rwp_jax.attacks.autoattack.margins import logits_of, misclassified
-from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
+from rwp_jax.attacks.autoattack.plane_projection import project_onto_plane
+from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image, tamed
 
 
 class FabResult(NamedTuple):
@@ -38,60 +39,20 @@ class FabSettings(NamedTuple):
     beta: float = 0.9
 
 
-def project_onto_plane(x, w, b, norm: str):
-    """Exact projection onto a hyperplane inside the box [0, 1]^n.
-
-    The shortest d with w . (x + d) = b and x + d in [0, 1]; as close to the plane as the box lets.
-
-    Towards the plane every coordinate moves against the sign of the gap, by min(lambda s_i, room_i):
-    s_i = 1 gives the smallest L_inf norm, s_i = |w_i| the smallest L_2 norm. What that closes of the gap
-    is concave and piecewise linear in lambda, with a bend where a coordinate meets the box. So Newton's
-    method from lambda = 0 rises to the solution and is there after finitely many steps, exactly: a
-    handful, much cheaper than sorting the bends as the paper does.
-
-    Args:
-      x: points [..., B, n] in [0, 1].
-      w: normals of the planes [B, n].
-      b: their offsets [B].
-      norm: `Linf` or `L2`, in which d is measured.
-    """
-    gap = b - jnp.sum(w * x, -1)
-    upwards = (w > 0) == (gap[..., None] > 0)  # the way in which a coordinate closes the gap
-    # As the official code, which leaves out coordinates that hardly matter.
-    matters = w != 0 if norm == "Linf" else jnp.abs(w) > 1e-8
-    size = jnp.where(matters, jnp.abs(w), 0)
-    room = jnp.where(matters, jnp.where(upwards, 1 - x, x), 0)
-    slope = jnp.where(matters, 1.0, 0.0) if norm == "Linf" else size
-
-    needed = jnp.abs(gap)[..., None]
-
-    def newton(scale):
-        met = room <= scale * slope  # coordinates that met the box
-        spent = jnp.sum(jnp.where(met, size * room, 0), -1, keepdims=True)
-        rate = jnp.sum(jnp.where(met, 0, size * slope), -1, keepdims=True)
-        new = jnp.where(rate > 0, (needed - spent) / jnp.where(rate > 0, rate, 1), jnp.inf)
-        return jnp.maximum(new, scale)
-
-    def improve(carry):
-        scale, _ = carry
-        new = newton(scale)
-        return new, jnp.any(new > scale)
-
-    start = jnp.zeros_like(needed), jnp.array(True)
-    scale, _ = lax.while_loop(lambda carry: carry[1], improve, start)
-    reached = jnp.isfinite(scale)
-    distance = jnp.where(reached, jnp.minimum(jnp.where(reached, scale, 0) * slope, room), room)
-    return jnp.where(upwards, distance, -distance)
-
-
 def _flat(x):
     return x.reshape(len(x), -1)
 
 
 def _length(delta, norm: str):
     """Norms [B] of perturbations [B, ...]."""
-    flat = _flat(delta)
-    return jnp.abs(flat).max(-1) if norm == "Linf" else jnp.sqrt(jnp.square(flat).sum(-1))
+    return _flat_length(_flat(delta), norm)
+
+
+def _flat_length(flat, norm: str):
+    """Norms [...] of vectors [..., n]."""
+    if norm == "L2":
+        return jnp.sqrt(jnp.square(flat).sum(-1))
+    return jnp.abs(flat).max(-1) if norm == "Linf" else jnp.abs(flat).sum(-1)
 
 
 def targeted_boundary(logits_fn: Callable, y, targets) -> Callable:
@@ -119,8 +80,10 @@ def nearest_boundary(logits_fn: Callable, y, norm: str) -> Callable:
         cotangent = lambda c: jax.nn.one_hot(c, classes, dtype=logits.dtype) - one_hot
         gradients = lax.map(lambda c: pullback(cotangent(c))[0], jnp.arange(classes))
         differences = logits - jnp.sum(logits * one_hot, -1, keepdims=True)
+        scale = tamed(jnp.moveaxis(gradients, 0, 1))  # no distance changes
+        gradients, differences = gradients * per_image(scale), differences * scale[:, None]
         flat = gradients.reshape(classes, len(x), -1)
-        dual = jnp.abs(flat).sum(-1) if norm == "Linf" else jnp.sqrt(jnp.square(flat).sum(-1))
+        dual = _flat_length(flat, {"Linf": "L1", "L1": "Linf"}.get(norm, norm))
         distances = jnp.where(one_hot > 0, jnp.inf, jnp.abs(differences) / (dual.T + 1e-12))
         nearest = jnp.argmin(distances, -1)
         rows = jnp.arange(len(x))
@@ -147,7 +110,8 @@ def _step(
 ) -> FabState:
     """One iteration; see `fab`."""
     difference, gradient = boundary(state.x)
-    w = _flat(gradient)
+    scale = tamed(gradient)  # of both sides of the plane's equation
+    difference, w = scale * difference, scale[:, None] * _flat(gradient)
     offset = jnp.sum(w * _flat(state.x), -1) - difference
     # Both in one loop, whose end only the device knows.
     starts = jnp.stack([_flat(state.x), _flat(x)])
@@ -170,13 +134,23 @@ def _step(
     return FabState(state.iteration + 1, jnp.where(per_image(fooled), back, point), result)
 
 
+def _random_start(keys, x, norm: str, radius):
+    """A point around each image at a distance of `radius`, clipped to [0, 1]; keys [B]."""
+    if norm != "L1":
+        return random_start(keys, x, norm, radius)
+    # Unlike APGD's in L1, which the official code projects.
+    draw = lambda key: jax.random.normal(key, x.shape[1:], x.dtype)
+    delta = jax.vmap(draw)(keys)
+    return jnp.clip(x + radius * delta / per_image(_length(delta, norm)), 0, 1)
+
+
 def make_fab(
     norm: str, epsilon, *, targeted: bool, steps: int = 100, settings: FabSettings | None = None
 ) -> Search:
     """FAB as a search: from the clean image first, from a random point at epsilon / 2 in restarts.
 
     Args:
-      norm: `Linf` or `L2`.
+      norm: `Linf`, `L2` or `L1`.
       epsilon: distance within which an image counts as found.
       targeted: whether to search at the boundary to the job's target class, not at the nearest.
       steps: iterations.
@@ -185,7 +159,7 @@ def make_fab(
     settings = settings or FabSettings()
 
     def init(job: Job) -> FabState:
-        start = random_start(job.key, job.x, norm, epsilon / 2)
+        start = _random_start(job.key, job.x, norm, epsilon / 2)
         return _begin(jnp.where(per_image(job.restart > 0), start, job.x), job.x)
 
     def step(logits_fn, job: Job, state: FabState, key) -> FabState:
@@ -220,7 +194,7 @@ def fab(
       boundary: see `targeted_boundary` and `nearest_boundary`.
       x: clean images, classified as y.
       y: labels [B].
-      norm: `Linf` or `L2`, of the distance that is minimised.
+      norm: `Linf`, `L2` or `L1`, of the distance that is minimised.
       steps: iterations.
       settings: default the official ones.
     """

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 _EPS = 1e-12  # of the official code
 
@@ -14,6 +15,16 @@ def logits_of(logits, classes):
 def misclassified(logits, labels):
     """Bool [B]; logits that are no numbers count as misclassified, so that whoever looks finds them."""
     return (jnp.argmax(logits, -1) != labels) | ~jnp.isfinite(logits).all(-1)
+
+
+def below_largest(logits):
+    """Logits less the largest of each example: the same to a softmax, and never above 0.
+
+    A compiled program may compute the logits twice, once to find the largest, and round differently. From
+    logits of about 1e9 on, whose rounding exceeds 88, an exponential of the difference would overflow.
+    """
+    below = logits - lax.stop_gradient(logits.max(-1, keepdims=True))
+    return jnp.where(below > 0, 0, below)
 
 
 def dlr(logits, labels):

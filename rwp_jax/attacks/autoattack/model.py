@@ -9,6 +9,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.attacks.arguments import check_logits, logits_fn_named
+from rwp_jax.attacks.autoattack.equations import same_arrays
+from rwp_jax.attacks.autoattack.kept import program_key
 from rwp_jax.distributed.devices import replicate_on_this_host
 from rwp_jax.files import program_digest
 
@@ -16,30 +18,27 @@ from rwp_jax.files import program_digest
 class Model(NamedTuple):
     """A network whose weights are arguments of the compiled programs, not constants inside them.
 
-    So programs stay small, and another checkpoint of the same network needs no new ones. Not so on the
-    CPU, whose compiler arranges constant weights beforehand: with wrn-10-2 a forward pass took 0.6 ms an
-    image, as an argument 1.1 ms (jaxlib 0.10.2, 2 cores).
+    So programs stay small, and another checkpoint of the same network needs no new ones. On the CPU, whose
+    compiler arranges constant weights beforehand, only on demand: with wrn-10-2 a forward pass took 0.6 ms
+    an image, as an argument 1.1 ms (jaxlib 0.10.2, 2 cores).
 
     Attributes:
-      weights: arrays that the user's function closes over, on all devices; none on the CPU.
+      weights: arrays that the user's function closes over, on all devices; none where they are constants.
       apply: (weights, images [B, H, W, C], key) -> logits [B, classes], in the dtype of the images.
       num_classes: width of the logits.
       randomized: whether the user's function takes a key.
+      program: as traced for two images.
       digest: of its operations and the arrays it closes over.
+      program_key: see `kept.program_key`.
     """
 
     weights: Any
     apply: Callable
     num_classes: int
     randomized: bool
+    program: ClosedJaxpr
     digest: str
-
-
-def same_arrays(these, those) -> bool:
-    """Whether two lists of arrays are equal."""
-    pairs = zip(these, those, strict=False)
-    equal = lambda a, b: a is b or (np.shape(a) == np.shape(b) and np.array_equal(a, b))
-    return len(these) == len(those) and all(equal(a, b) for a, b in pairs)
+    program_key: str | None
 
 
 def make_model(
@@ -47,10 +46,16 @@ def make_model(
     image_shape: tuple[int, ...],
     randomized: bool,
     platform: str | None = None,
+    reuse: bool = False,
 ) -> Model:
     """Wraps logits_fn, of (images) or, where `randomized`, of (images, key).
 
-    `platform` is that of the programs, by default JAX's default backend.
+    Args:
+      logits_fn: the network.
+      image_shape: (H, W, C).
+      randomized: whether it takes a key.
+      platform: of the programs, by default JAX's default backend.
+      reuse: whether weights are arguments on the CPU too.
 
     Raises:
       InputError: where it cannot be traced, or does not return floating-point logits [B, classes] with two
@@ -82,6 +87,8 @@ def make_model(
     num_classes = check_logits(probe.out_avals[0], (2, *image_shape))
     # Constants that depend on the number of images are no weights.
     platform = platform or jax.default_backend()
-    hoist = platform != "cpu" and same_arrays(probe.consts, other.consts)
+    hoist = (reuse or platform != "cpu") and same_arrays(probe.consts, other.consts)
     weights = replicate_on_this_host(probe.consts) if hoist else ()
-    return Model(weights, apply, num_classes, randomized, program_digest(probe))
+    network = lambda images: takes_key(images, jax.random.key(0))
+    key = program_key(network, probe, hoist)
+    return Model(weights, apply, num_classes, randomized, probe, program_digest(probe), key)

@@ -18,6 +18,8 @@ SLOTS_PER_DEVICE = 8  # a batch is never halved below
 LONG = 1000  # iterations that make the end of an attack worth a smaller batch, compiled anew
 
 EMPTY = -1
+# Stream of a randomised network's draws, beside those of the images' searches, whose numbers are smaller.
+NOISE = 2**31 - 1
 
 
 class Ended(NamedTuple):
@@ -157,7 +159,7 @@ class PackedBatch:
         else:
             shrinks = self.attack.iterations >= LONG and batch_size_for(1, self.size) < self.size
             least = self.size // 2 if shrinks else 0
-        key = jax.random.fold_in(self.key, self.rounds)
+        key = jax.random.fold_in(jax.random.fold_in(self.key, NOISE), self.rounds)
         self.slots = self.programs.advance(key, np.int32(least), self.slots)
         self.rounds += 1
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+_HUGE = 1e12
+
 
 class Job(NamedTuple):
     """One search for each example of a batch.
@@ -64,6 +66,15 @@ class Search(NamedTuple):
 def per_image(values):
     """[B] against [B, H, W, C]."""
     return values[:, None, None, None]
+
+
+def tamed(gradient):
+    """[B]: what to multiply each gradient [B, ...] by, so that squares of its entries do not overflow.
+
+    It is 1, which changes nothing, but for networks whose logits are huge.
+    """
+    largest = jnp.abs(gradient).max(tuple(range(1, gradient.ndim)))
+    return jnp.where(largest > _HUGE, 1 / largest, 1).astype(gradient.dtype)
 
 
 def pick(mask, these, those):

@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from rwp_jax.attacks.autoattack.kept import kept
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.search import Job, Outcome, pick
 from rwp_jax.attacks.autoattack.suite import Attack
@@ -52,7 +53,7 @@ def map_programs(
     Args:
       attack: what searches do.
       model: whom they attack.
-      norm: `Linf` or `L2`.
+      norm: `Linf`, `L2` or `L1`.
       image_shape: (H, W, C).
       mesh: other devices, to compile for.
 
@@ -83,6 +84,9 @@ def map_programs(
         All stop at once: one alone would wait, with ended searches, for those that are slower.
         """
         search = attack.search(norm, epsilon, image_shape)
+        key = jax.random.fold_in(
+            key, lax.axis_index(devices.AXIS)
+        )  # noise of its own on every device
         logits_fn = lambda images, key: model.apply(weights, images, key)
 
         count = lambda slots: lax.psum(jnp.sum(slots.active, dtype=jnp.int32), devices.AXIS)
@@ -114,18 +118,22 @@ def map_programs(
 def compile_attack(
     attack: Attack, model: Model, norm: str, epsilon: float, image_shape, precision: str
 ) -> Programs:
-    """Makes the functions of `map_programs` for one network and radius.
+    """Makes the functions of `map_programs` for one network and radius; those of before, where they fit.
 
     Args:
       attack: what searches do.
       model: whom they attack.
-      norm: `Linf` or `L2`.
+      norm: `Linf`, `L2` or `L1`.
       epsilon: radius of the ball; an argument of the programs, so that other radii need no new ones.
       image_shape: (H, W, C).
       precision: of matrix products.
     """
     radius = np.float32(epsilon)
-    begin, merge, advance, outcome = map_programs(attack, model, norm, image_shape)
+    key = model.program_key and (
+        (attack, model.program_key, model.randomized, norm, tuple(image_shape), precision)
+    )
+    make = lambda: map_programs(attack, model, norm, image_shape)
+    begin, merge, advance, outcome = kept(key, make)
 
     def precisely(function):
         def call(*arguments):

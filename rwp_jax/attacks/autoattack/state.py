@@ -29,10 +29,12 @@ class Record:
 
     Attributes:
       x_adv: [N, H, W, C] what fooled the network, clean images elsewhere.
-      broken: [N] bool, images that are misclassified, clean or attacked.
+      broken: [N] bool, images that are misclassified, clean or attacked, or given up.
       robust_after: the images left after each finished attack, `clean` first.
       seconds: of each attack, finished or not.
       zero_gradients: of each attack, searches that began without a gradient.
+      not_finite: of each attack, the images given up under it: numbers of them are NaN or infinite.
+      verdict_calls: of the forward that decides, so that draws go on where they were.
       done: [N, searches] bool, which searches of the current attack are over; None between attacks.
       snapshot: of the searches that were in the middle when the file was written.
     """
@@ -44,15 +46,25 @@ class Record:
           InputError: where the file is no state, or of other images, settings or another network.
         """
         self.path, self.identity, self.logits = path, identity, logits
-        self.x_adv, self.broken = x.copy(), logits.argmax(-1) != y
+        self.x_adv = x.copy()
+        self.broken = (logits.argmax(-1) != y) | ~np.isfinite(logits).all(-1)
         self.robust_after = {"clean": ~self.broken}
         self.seconds: dict[str, float] = {}
         self.zero_gradients: dict[str, int] = {}
+        self.not_finite: dict[str, list[int]] = {}
+        self.verdict_calls = 0
         self.done: np.ndarray | None = None
         self.snapshot: dict[str, np.ndarray] = {}
         self.saved = time.monotonic()
         if path and path.exists():
             self._load(path)
+
+    def give_up(self, attack: str, images: np.ndarray) -> None:
+        """Counts images as not robust whose numbers under an attack are not finite."""
+        self.broken[images] = True
+        if len(images):
+            known = self.not_finite.get(attack, [])
+            self.not_finite[attack] = sorted({*known, *images.tolist()})
 
     def finish(self, attack: str) -> None:
         """Closes an attack."""
@@ -69,7 +81,8 @@ class Record:
         if self.path is None:
             return
         changed = self.broken & self.robust_after["clean"]
-        figures = {"seconds": self.seconds, "zero_gradients": self.zero_gradients}
+        names = ("seconds", "zero_gradients", "not_finite", "verdict_calls")
+        figures = {name: getattr(self, name) for name in names}
         arrays = {
             "identity": np.array(self.identity),
             "logits": self.logits,
@@ -95,16 +108,20 @@ class Record:
                     f"{path} is of another evaluation: other {name}{values}; move it away"
                 )
         logits, broken = arrays["logits"], arrays["broken"]
-        tolerance = SAME_LOGITS * np.abs(self.logits).max()
+        finite = np.isfinite(self.logits)
+        tolerance = SAME_LOGITS * np.abs(self.logits[finite]).max()
         if logits.shape != self.logits.shape or broken.shape != self.broken.shape:
             raise _damaged(path, "shapes")
-        if not np.abs(logits - self.logits).max() <= tolerance:
+        same = np.array_equal(np.isfinite(logits), finite)
+        if not same or not np.abs(logits[finite] - self.logits[finite]).max() <= tolerance:
             raise InputError(f"{path} is of another network: its logits of the clean images differ")
         self.logits, self.broken = logits, broken
         self.x_adv[arrays["changed"]] = arrays["x_adv"]
         attacks = arrays["attacks"].tolist()
         self.robust_after = dict(zip(attacks, arrays["robust_after"], strict=True))
         self.seconds, self.zero_gradients = figures["seconds"], figures["zero_gradients"]
+        self.not_finite = figures.get("not_finite", {})  # files of earlier versions have none
+        self.verdict_calls = figures.get("verdict_calls", 0)
         self.done = arrays.get("done")
         names = [name for name in arrays if name.startswith(SNAPSHOT)]
         self.snapshot = {name.removeprefix(SNAPSHOT): arrays[name] for name in names}

@@ -1,0 +1,47 @@
+"""Fresh forward passes, by which AutoAttack decides; the attacks' own are in `slots`."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from rwp_jax.attacks.autoattack.kept import kept
+from rwp_jax.attacks.autoattack.model import Model
+from rwp_jax.distributed import devices
+
+
+class Forward:
+    """images float32 [N, H, W, C] -> logits [N, classes], at full precision, on all devices of this host.
+
+    A randomised network draws anew in every call, for every part of the images and on every device.
+
+    Attributes:
+      size: images at once; the last ones are filled up with copies of the first among them.
+      calls: parts computed so far, which number the draws.
+    """
+
+    def __init__(self, model: Model, key: Any, size: int):
+        self.size, self.calls, self._key, self._weights = size, 0, key, model.weights
+
+        def forward(weights, key, images):
+            return model.apply(
+                weights, images, jax.random.fold_in(key, lax.axis_index(devices.AXIS))
+            )
+
+        make = lambda: devices.over_examples(forward, (False, False, True))
+        key = model.program_key and ("forward", model.program_key, model.randomized)
+        self._mapped = kept(key, make)
+
+    def __call__(self, images: np.ndarray, size: int | None = None) -> np.ndarray:
+        """Computes logits, `size` images at once where another number than usual is wanted."""
+        logits, size = [], size or self.size
+        for i in range(0, len(images), size):
+            part = images[i : i + size]
+            padded = np.concatenate([part, np.repeat(part[:1], size - len(part), 0)])
+            key = jax.random.fold_in(self._key, self.calls)
+            self.calls += 1
+            with jax.default_matmul_precision("highest"):
+                output = self._mapped(self._weights, key, padded)
+            logits.append(np.asarray(output)[: len(part)])
+        return np.concatenate(logits)

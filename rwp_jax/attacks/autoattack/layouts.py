@@ -1,0 +1,36 @@
+"""Images as PyTorch's users have them, [N, C, H, W]."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+
+from rwp_jax.attacks.arguments import is_known
+from rwp_jax.errors import check_choice
+
+LAYOUTS = ("NHWC", "NCHW")
+
+
+class Layout:
+    """Between the caller's layout and [N, H, W, C]."""
+
+    def __init__(self, layout: str):
+        """Raises InputError unless it is one of LAYOUTS."""
+        self._turns = check_choice("layout", layout, LAYOUTS) == "NCHW"
+
+    def images(self, x):
+        """The caller's images as [N, H, W, C]; what has not four axes as it is, for others to refuse."""
+        if not self._turns or not is_known(x):
+            return x
+        x = np.asarray(x)
+        return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+
+    def back(self, x: np.ndarray) -> np.ndarray:
+        """Images [N, H, W, C] in the caller's layout."""
+        return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if self._turns else x
+
+    def network(self, logits_fn: Callable) -> Callable:
+        """The caller's network as a function of [B, H, W, C]."""
+        if not self._turns:
+            return logits_fn
+        return lambda x, *key: logits_fn(jnp.transpose(x, (0, 3, 1, 2)), *key)

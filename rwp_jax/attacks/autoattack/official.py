@@ -1,0 +1,236 @@
+"""AutoAttack by the interface of the official package, so that a script for it changes one import."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from rwp_jax.attacks.autoattack.ensemble import AutoAttackResult, autoattack
+from rwp_jax.attacks.autoattack.log import Log
+from rwp_jax.attacks.autoattack.suite import (
+    ATTACKS,
+    ApgdCE,
+    ApgdDLR,
+    ApgdT,
+    Attack,
+    Fab,
+    FabT,
+    Square,
+    attacks_of,
+    check_norm,
+)
+from rwp_jax.errors import InputError, check_choice
+
+_CHANNELS = (1, 3)
+
+
+@dataclasses.dataclass(slots=True)
+class ApgdSettings:
+    """Of `apgd-ce` and `apgd-dlr`; `use_largereps` is for L1."""
+
+    n_restarts: int = 5
+    n_iter: int = 100
+    eot_iter: int = 1
+    use_largereps: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class ApgdTargetedSettings:
+    """Of `apgd-t`; `use_largereps` is for L1."""
+
+    n_restarts: int = 1
+    n_target_classes: int = 9
+    n_iter: int = 100
+    eot_iter: int = 1
+    use_largereps: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class FabSettings:
+    """Of `fab` and `fab-t`."""
+
+    n_restarts: int = 5
+    n_target_classes: int = 9
+    n_iter: int = 100
+
+
+@dataclasses.dataclass(slots=True)
+class SquareSettings:
+    """Of `square`."""
+
+    n_restarts: int = 1
+    n_queries: int = 5000
+    p_init: float = 0.8
+
+
+class AutoAttack:
+    """The official class (fra31/auto-attack): the same arguments, methods and settings, NumPy arrays out.
+
+    Attributes:
+      attacks_to_run: names of the attacks, in order.
+      apgd, apgd_targeted, fab, square: settings, to be changed before a run.
+      result: AutoAttackResult of the last run.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        norm: str = "Linf",
+        eps: float = 0.3,
+        seed: int | None = None,
+        verbose: bool = True,
+        attacks_to_run: Sequence[str] = (),
+        version: str = "standard",
+        is_tf_model: bool = False,
+        device: Any = None,
+        log_path: Any = None,
+        *,
+        layout: str | None = None,
+        randomized: bool = False,
+    ):
+        """Takes what the official class takes.
+
+        Args:
+          model: images [B, ...] in [0, 1] -> logits [B, classes], a function of JAX.
+          norm: `Linf`, `L2` or `L1`.
+          eps: radius of the ball.
+          seed: of the draws; None is 0, so that a run can be repeated.
+          verbose: whether accuracies are printed.
+          attacks_to_run: names, for version `custom`.
+          version: `standard`, `plus`, `rand` or `custom`.
+          is_tf_model: must be False.
+          device: ignored, JAX has one already.
+          log_path: file to which is added what is printed.
+          layout: of images, `NCHW` or `NHWC`; by default told from the axis with 1 or 3 entries.
+          randomized: whether model takes a random key as its second argument.
+
+        Raises:
+          InputError: for arguments that are not so.
+        """
+        if is_tf_model:
+            raise InputError("is_tf_model=True: model must be a function of JAX")
+        check_norm(norm)
+        check_choice("version", version, ("standard", "plus", "rand", "custom"))
+        if version != "custom" and len(attacks_to_run):
+            raise InputError(
+                f"attacks_to_run= is for version='custom', not for version={version!r}"
+            )
+        if layout is not None:
+            check_choice("layout", layout, ("NCHW", "NHWC"))
+        self.model, self.norm, self.eps = model, norm, eps
+        self.seed, self.version, self.layout = seed or 0, version, layout
+        self.randomized = randomized
+        self.attacks_to_run = list(attacks_to_run)
+        self._log = Log(log_path, print if verbose else None)
+        self.apgd, self.apgd_targeted = ApgdSettings(), ApgdTargetedSettings()
+        self.fab, self.square = FabSettings(), SquareSettings()
+        self.result: AutoAttackResult | None = None
+        if version != "custom":
+            self.set_version(version)
+
+    def set_version(self, version: str) -> None:
+        """Sets attacks and settings as a version has them."""
+        attacks = attacks_of(version, None, self.norm)
+        self.version, self.attacks_to_run = version, [attack.name for attack in attacks]
+        for attack in attacks:
+            if isinstance(attack, ApgdCE | ApgdDLR):
+                self.apgd.n_restarts, self.apgd.eot_iter = attack.restarts, attack.eot
+                self.apgd.use_largereps = attack.large_radii
+            elif isinstance(attack, ApgdT):
+                self.apgd_targeted.n_restarts = attack.restarts
+                self.apgd_targeted.n_target_classes = attack.targets
+                self.apgd_targeted.use_largereps = attack.large_radii
+            elif isinstance(attack, FabT):
+                self.fab.n_target_classes = attack.targets
+            elif isinstance(attack, Square):
+                self.square.n_queries = attack.queries
+        self.fab.n_restarts = max([a.restarts for a in attacks if isinstance(a, Fab)], default=1)
+
+    def _attacks(self) -> list[Attack]:
+        apgd, targeted, fab, square = self.apgd, self.apgd_targeted, self.fab, self.square
+        untargeted = lambda kind: kind(
+            restarts=apgd.n_restarts,
+            steps=apgd.n_iter,
+            eot=apgd.eot_iter,
+            large_radii=apgd.use_largereps,
+        )
+        made: dict[str, Callable[[], Attack]] = {
+            "apgd-ce": lambda: untargeted(ApgdCE),
+            "apgd-dlr": lambda: untargeted(ApgdDLR),
+            "apgd-t": lambda: ApgdT(
+                targets=targeted.n_target_classes,
+                restarts=targeted.n_restarts,
+                steps=targeted.n_iter,
+                eot=targeted.eot_iter,
+                large_radii=targeted.use_largereps,
+            ),
+            "fab": lambda: Fab(restarts=fab.n_restarts, steps=fab.n_iter),
+            # With one restart, whatever n_restarts says, as officially.
+            "fab-t": lambda: FabT(targets=fab.n_target_classes, steps=fab.n_iter),
+            "square": lambda: Square(
+                restarts=square.n_restarts, queries=square.n_queries, p=square.p_init
+            ),
+        }
+        for name in self.attacks_to_run:
+            if name not in made:
+                raise InputError(f"attacks_to_run: {name!r} must be one of {', '.join(ATTACKS)}")
+        return [made[name]() for name in self.attacks_to_run]
+
+    def _layout_of(self, x: np.ndarray) -> str:
+        if self.layout or x.ndim != 4:
+            return self.layout or "NHWC"
+        first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
+        if first == last:
+            raise InputError(
+                f"x= is {list(x.shape)}: its channels are not told from its sides, give layout='NCHW' or "
+                "layout='NHWC'"
+            )
+        return "NCHW" if first else "NHWC"
+
+    def _run(self, x, y, bs: int, individual: bool, state_path: Any = None) -> AutoAttackResult:
+        x = np.asarray(x)
+        self.result = autoattack(
+            self.model,
+            x,
+            np.asarray(y),
+            self.norm,
+            self.eps,
+            "custom",
+            key=self.seed,
+            batch_size=bs,
+            attacks=self._attacks(),
+            individual=individual,
+            randomized=self.randomized,
+            layout=self._layout_of(x),
+            state_path=state_path,
+            log_path=self._log,
+        )
+        return self.result
+
+    def run_standard_evaluation(
+        self, x_orig, y_orig, bs: int = 250, return_labels: bool = False, state_path: Any = None
+    ):
+        """Runs the attacks in turn; returns x_adv, of the shape of x_orig, or (x_adv, y_adv)."""
+        result = self._run(x_orig, y_orig, bs, False, state_path)
+        return (result.x_adv, result.y_adv) if return_labels else result.x_adv
+
+    def run_standard_evaluation_individual(
+        self, x_orig, y_orig, bs: int = 250, return_labels: bool = False
+    ) -> dict:
+        """Runs each attack alone on all correct images; returns the same for each name."""
+        result = self._run(x_orig, y_orig, bs, True)
+        if not return_labels:
+            return result.x_adv_alone
+        return {name: (x, self._classes(x, bs)) for name, x in result.x_adv_alone.items()}
+
+    def _classes(self, x, bs: int) -> np.ndarray:
+        key = (jax.random.key(self.seed),) if self.randomized else ()
+        parts = [np.asarray(self.model(x[i : i + bs], *key)) for i in range(0, len(x), bs)]
+        return np.concatenate(parts).argmax(-1)
+
+    def clean_accuracy(self, x_orig, y_orig, bs: int = 250) -> float:
+        """The share of images classified as y_orig."""
+        x = np.asarray(x_orig, np.float32)
+        return float((self._classes(x, bs) == np.asarray(y_orig)).mean())

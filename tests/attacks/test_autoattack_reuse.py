@@ -1,0 +1,119 @@
+"""Compiled programs serve other radii, and on demand other checkpoints, but never another network."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rwp_jax.attacks.autoattack import ApgdCE, autoattack, kept
+from tests.attacks.small_networks import images, labels, network, quick
+
+X = images(6)
+
+
+@contextlib.contextmanager
+def lowerings():
+    """The programs lowered within, as a list that grows."""
+    events = []
+
+    def listen(event, duration, **_):
+        if event.endswith("jaxpr_to_mlir_module_duration"):
+            events.append(_.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    kept.forget()
+    yield
+    kept.forget()
+
+
+def run(logits_fn, epsilon=0.1, **arguments):
+    y = labels(network(), X)
+    return quick(logits_fn, X, y, "Linf", epsilon, **arguments)
+
+
+def test_another_radius_compiles_nothing():
+    with lowerings() as first:
+        run(network(), 0.001)  # so small that every attack is needed
+    with lowerings() as second:
+        result = run(network(), 0.05)
+    assert first and not second
+    kept.forget()
+    np.testing.assert_array_equal(result.x_adv, run(network(), 0.05).x_adv)
+
+
+def test_another_checkpoint_compiles_nothing_with_reuse():
+    with lowerings() as first:
+        run(network(0), 0.001, reuse=True)
+    with lowerings() as second:
+        result = run(network(1), 0.2, reuse=True)
+    assert first and not second
+    kept.forget()
+    np.testing.assert_array_equal(result.x_adv, run(network(1), 0.2, reuse=True).x_adv)
+
+
+def test_another_checkpoint_is_another_network_without_reuse():
+    run(network(0))
+    with lowerings() as second:
+        result = run(network(1))
+    assert second
+    kept.forget()
+    np.testing.assert_array_equal(result.x_adv, run(network(1)).x_adv)
+
+
+def test_networks_that_differ_in_their_backward_pass_alone():
+    """Their text is the same: custom derivatives are functions that it does not show."""
+
+    def with_backward(factor):
+        @jax.custom_vjp
+        def same(x):
+            return x
+
+        same.defvjp(lambda x: (x, None), lambda _, cotangent: (factor * cotangent,))
+        return lambda x: network()(same(x))
+
+    attack = ApgdCE(steps=5)
+    y = labels(network(), X)
+    robust = lambda factor, reuse: autoattack(
+        with_backward(factor), X, y, "Linf", 0.1, "custom", attacks=attack, reuse=reuse
+    ).robust.sum()
+    for reuse in (False, True):
+        up, down = robust(1.0, reuse), robust(-1.0, reuse)
+        assert up < down, "descent in place of ascent"
+        assert robust(jnp.ones(1, jnp.float32), reuse) == up
+
+
+def test_networks_with_callbacks_are_not_kept():
+    """Nor are those that only their functions of Python tell apart."""
+    y = labels(network(), X)
+
+    def logits_of(host):
+        shape = lambda z: jax.ShapeDtypeStruct((len(z), 5), jnp.float32)
+        back = lambda z: jax.pure_callback(host, shape(z), jax.lax.stop_gradient(z))
+        return lambda z: network()(z) + back(z)
+
+    zero = lambda z: np.zeros((len(z), 5), np.float32)
+    other = lambda z: np.float32(50) * np.eye(5, dtype=np.float32)[np.full(len(z), 2)]
+    attack = ApgdCE(steps=3)
+    results = [
+        autoattack(logits_of(host), X, y, "Linf", 0.01, "custom", attacks=attack)
+        for host in (zero, other)
+    ]
+    assert results[0].robust_after["clean"].all()
+    np.testing.assert_array_equal(results[1].robust_after["clean"], y == 2)
+
+
+def test_few_are_kept():
+    for number in range(40):
+        assert kept.kept(number, lambda number=number: [number]) == [number]
+    assert kept.kept(39, list) == [39] and kept.kept(0, list) == []
+    assert kept.kept(None, list) == [] and kept.kept(None, lambda: 1) == 1
