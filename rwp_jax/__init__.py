@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from rwp_jax.errors import InputError, RunWarning
     from rwp_jax.models.adapters import from_linen, from_nnx
     from rwp_jax.models.classifier import Classifier, make_classifier, register_model
-    from rwp_jax.runs.loaded import FinishedRun, load_run
+    from rwp_jax.runs.finished_run import FinishedRun
+    from rwp_jax.runs.loaded import load_run
     from rwp_jax.training.divergence import NonFiniteLoss
     from rwp_jax.training.objectives import (
         Aux,
@@ -54,7 +55,8 @@ _MODULES = {
     "errors": "InputError RunWarning",
     "models.adapters": "from_linen from_nnx",
     "models.classifier": "Classifier make_classifier register_model",
-    "runs.loaded": "FinishedRun load_run",
+    "runs.finished_run": "FinishedRun",
+    "runs.loaded": "load_run",
     "training.divergence": "NonFiniteLoss",
     "training.objectives": "Aux Batch Objective make_objective register_objective",
     "training.self_training": "train",

@@ -4,14 +4,10 @@ import hashlib
 import json
 import os
 import pathlib
-import re
-from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr
 from numpy.typing import ArrayLike
 
 from rwp_jax.errors import InputError
@@ -55,29 +51,6 @@ def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray], *, compressed=F
 def raw_bytes(array: ArrayLike) -> memoryview:
     """The bytes of an array, of whatever dtype, in C order; a view where they lie so."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-
-
-def as_numbers(array: ArrayLike) -> ArrayLike:
-    """The array; of a random key the numbers that it is made of."""
-    is_key = jnp.issubdtype(getattr(array, "dtype", None), jax.dtypes.prng_key)
-    return jax.random.key_data(array) if is_key else array
-
-
-def operations_digest(program: ClosedJaxpr, arrays: Iterable[ArrayLike] = ()) -> str:
-    """SHA-256 of a traced function's operations, and of some of the arrays that they close over."""
-    content = hashlib.sha256(_operations(program))
-    for array in arrays:
-        content.update(raw_bytes(as_numbers(array)))
-    return content.hexdigest()
-
-
-def program_digest(program: ClosedJaxpr) -> str:
-    """SHA-256 of a traced function: of its operations and the arrays that they close over."""
-    return operations_digest(program, program.consts)
-
-
-def _operations(program: ClosedJaxpr) -> bytes:
-    return re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr)).encode()
 
 
 def array_digests(tree) -> dict[str, str]:

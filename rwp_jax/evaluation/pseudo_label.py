@@ -9,7 +9,8 @@ import numpy as np
 from rwp_jax.data import readers, sources
 from rwp_jax.errors import InputError
 from rwp_jax.files import check_free, write_npz
-from rwp_jax.runs.loaded import FinishedRun, load_run
+from rwp_jax.runs.finished_run import FinishedRun
+from rwp_jax.runs.loaded import load_run
 
 
 def predict(run: FinishedRun, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,8 @@ import numpy as np
 from rwp_jax.data import sources
 from rwp_jax.errors import InputError
 from rwp_jax.files import write_npz
-from rwp_jax.runs.loaded import FinishedRun, load_run
+from rwp_jax.runs.finished_run import FinishedRun
+from rwp_jax.runs.loaded import load_run
 
 UNKNOWN = -1  # verdict of an example that was not attacked yet
 Z_95 = 1.959963984540054  # standard normal quantile of 97.5%

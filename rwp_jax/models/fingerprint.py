@@ -6,8 +6,8 @@ import flax
 import jax
 import jax.numpy as jnp
 
-from rwp_jax.files import program_digest
 from rwp_jax.models.classifier import Classifier
+from rwp_jax.models.traced import program_digest
 
 
 class Fingerprint(NamedTuple):

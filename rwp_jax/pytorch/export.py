@@ -12,7 +12,8 @@ from rwp_jax.pytorch import contents, torch_files
 from rwp_jax.pytorch.contents import CheckpointParts
 from rwp_jax.pytorch.state_dict import check_has_names, to_state_dict
 from rwp_jax.runs import zoo
-from rwp_jax.runs.loaded import FinishedRun, load_run
+from rwp_jax.runs.finished_run import FinishedRun
+from rwp_jax.runs.loaded import load_run
 from rwp_jax.training.optimizer import make_schedule
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rwp_jax.attacks.autoattack import ApgdCE, autoattack, kept
-from tests.attacks.small_networks import images, labels, network, quick
+from rwp_jax.attacks.autoattack.model import make_model
+from tests.attacks.small_networks import SHAPE, images, labels, network, quick
 
 X = images(6)
 
@@ -90,6 +91,27 @@ def test_networks_that_differ_in_their_backward_pass_alone():
         up, down = robust(1.0, reuse), robust(-1.0, reuse)
         assert up < down, "descent in place of ascent"
         assert robust(jnp.ones(1, jnp.float32), reuse) == up
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_weights_within_compiled_functions(reuse):
+    """They are no constants of the outer program: two checkpoints must be told apart all the same."""
+
+    def compiled(seed):
+        @jax.custom_vjp
+        def logits_fn(x):
+            return network(seed)(x)
+
+        gradient = lambda x, cotangent: jax.vjp(network(seed), x)[1](cotangent)
+        logits_fn.defvjp(lambda x: (logits_fn(x), x), gradient)
+        return jax.jit(logits_fn)
+
+    first, second = (run(compiled(seed), 0.02, reuse=reuse) for seed in (0, 1))
+    clean = lambda seed: np.asarray(network(seed)(X)).argmax(-1) == labels(network(), X)
+    for seed, result in enumerate((first, second)):
+        np.testing.assert_array_equal(result.robust_after["clean"], clean(seed))
+    digests = {make_model(compiled(seed), SHAPE, False).digest for seed in (0, 1, 0)}
+    assert len(digests) == 2
 
 
 def test_networks_with_callbacks_are_not_kept():

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from rwp_jax.attacks.arguments import EVALUATION_MODE
-from rwp_jax.attacks.autoattack.equations import differentiates, draws, same_arrays
+from rwp_jax.attacks.autoattack.equations import differentiates, draws
 from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.suite import Attack
 from rwp_jax.errors import InputError
+from rwp_jax.models.traced import same_arrays
 
 _SAME = 1e-4  # distance of logits of unit norm that rounding does not explain
 _FROZEN = (

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
-from rwp_jax.attacks.autoattack.equations import calls_back, same_arrays
-from rwp_jax.files import operations_digest, program_digest
+from rwp_jax.attacks.autoattack.equations import calls_back
+from rwp_jax.models.traced import operations_digest, program_digest, same_arrays
 
 _MOST = 32  # functions; each holds its compiled programs and the network that they were made from
 _kept: collections.OrderedDict = collections.OrderedDict()

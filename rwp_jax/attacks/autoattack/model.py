@@ -9,10 +9,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.attacks.arguments import check_logits, logits_fn_named
-from rwp_jax.attacks.autoattack.equations import same_arrays
 from rwp_jax.attacks.autoattack.kept import program_key
 from rwp_jax.distributed.devices import replicate_on_this_host
-from rwp_jax.files import program_digest
+from rwp_jax.models.traced import program_digest, same_arrays
 
 
 class Model(NamedTuple):

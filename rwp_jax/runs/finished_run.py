@@ -1,0 +1,122 @@
+"""A trained network with all that is needed to use it."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from rwp_jax.data import sources
+from rwp_jax.data.order import padded_batches
+from rwp_jax.distributed import devices
+from rwp_jax.errors import InputError
+from rwp_jax.models.classifier import Classifier
+
+_PREDICTED_PER_DEVICE = 256
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class FinishedRun:
+    """A trained network.
+
+    Attributes:
+      config: of the run.
+      epoch: after which the checkpoint was saved, counted from 0.
+      classifier: the network's functions.
+      params: its parameters, on all devices of this host.
+      batch_stats: its running statistics, likewise.
+      image_shape: (H, W, C) of the images that it takes; H and W are 0 where they are not known.
+      num_classes: that it tells apart.
+      saved: what the checkpoint holds, nested dicts of NumPy arrays: the training state of a run, the
+        network alone of the zoo.
+      code: digest of what a network of the user's own computes; empty for the package's own.
+      test_images: of the run's data set, uint8 [N, H, W, C], read when first asked for.
+      test_labels: theirs, int32 [N].
+    """
+
+    config: ml_collections.ConfigDict
+    epoch: int
+    classifier: Classifier
+    params: Any
+    batch_stats: Any
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    saved: dict[str, Any]
+    code: str = ""
+
+    def __repr__(self) -> str:
+        """In a line, without the weights."""
+        sizes = "x".join(str(size or "?") for size in self.image_shape)
+        return (
+            f"FinishedRun({self.config.model.name!r}, {self.num_classes} classes, images {sizes}, epoch "
+            f"{self.epoch})"
+        )
+
+    def predict(self, images) -> np.ndarray:
+        """Logits of images, by the running statistics and at the highest precision of the device.
+
+        Args:
+          images: uint8 [N, H, W, C], or floating-point in [0, 1].
+
+        Returns:
+          [N, num_classes], float32 (float64 for a run in float64).
+
+        Raises:
+          InputError: for images of another kind or shape, or pixels out of range.
+        """
+        images = self._checked(images)
+        batch_size = _PREDICTED_PER_DEVICE * jax.local_device_count()
+        logits = [np.zeros((0, self.num_classes), jax.tree.leaves(self.params)[0].dtype)]
+        with jax.default_matmul_precision("highest"):
+            for indices, mask in padded_batches(len(images), batch_size):
+                batch = self._logits(self.params, self.batch_stats, images[indices])
+                logits.append(np.asarray(batch)[mask])
+        return np.concatenate(logits)
+
+    def _checked(self, images) -> np.ndarray:
+        """The images as an array, unless they are not what the network takes."""
+        if isinstance(images, jax.core.Tracer):
+            raise InputError("images= are traced: predict runs outside of jax.jit and jax.vmap")
+        try:
+            images = np.asarray(images)
+        except ValueError:
+            raise InputError("images= must be an array: their lists have unequal lengths") from None
+        floating = jnp.issubdtype(images.dtype, jnp.floating)  # bfloat16 is no float of NumPy
+        if not floating and images.dtype != np.uint8:
+            raise InputError(
+                f"images= are {images.dtype}, must be uint8, or floating-point in [0, 1]"
+            )
+        known, shape = self.image_shape, images.shape[1:]
+        fits = len(shape) == 3 and shape[2] == known[2] and known[:2] in ((0, 0), shape[:2])
+        if not fits:
+            sizes = [str(size or name) for name, size in zip("HWC", known, strict=True)]
+            raise InputError(f"images= have shape {images.shape}, must be [N, {', '.join(sizes)}]")
+        if floating and np.isnan(images).any():
+            raise InputError("images= must have pixels in [0, 1], some are NaN")
+        if floating and not ((images >= 0) & (images <= 1)).all():
+            raise InputError("images= have pixels outside [0, 1]: give uint8, or divide by 255")
+        return images
+
+    @functools.cached_property
+    def _logits(self) -> devices.Mapped:
+        def logits(params, batch_stats, x):
+            dtype = jax.tree.leaves(params)[0].dtype
+            scale = 255 if x.dtype == jnp.uint8 else 1
+            return self.classifier.eval(params, batch_stats, x.astype(dtype) / scale)
+
+        return devices.over_examples(logits, (False, False, True))
+
+    @functools.cached_property
+    def _data(self) -> sources.Dataset:
+        return sources.load(**self.config.data.to_dict())
+
+    @property
+    def test_images(self) -> np.ndarray:
+        return self._data.x_test
+
+    @property
+    def test_labels(self) -> np.ndarray:
+        return self._data.y_test
