@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from rwp_jax.errors import InputError, renamed
-from rwp_jax.explain.landscape import landscape
+from rwp_jax.explain.landscape import landscape, trained_gamma
 from rwp_jax.explain.probe import Probe, gate_losses, make_probe
+from rwp_jax.report import palette
 from rwp_jax.report.explained import DIRECTORY, write_pictures
 from rwp_jax.report.gate import draw_gate, perturbs
-from rwp_jax.report.landscape_plot import draw_landscape, landscape_table
+from rwp_jax.report.landscape_plot import Network, draw_landscape, landscape_table
 from rwp_jax.report.loss_histogram import draw_losses
 from rwp_jax.report.page import PAGE, Picture, Section, write_page
 from rwp_jax.report.results import Result, read_result
@@ -53,22 +54,24 @@ def explain(
 
 
 def _explain(names, results: list[Result], probes: list[Probe], which: str, output) -> None:
-    probe, result, words = probes[0], results[0], setting(results[:1])
-    title = f"{names[0]}, {which.replace('_', ' ')} (epoch {probe.epoch + 1})"
+    probe, result = probes[0], results[0]
+    title = f"{names[0]}, {_checkpoint(which, probes[:1])}"
     perturbation = probe.config.weight_perturbation
     pictures, remarks = [], []
 
     print(f"losses of {names[0]}", flush=True)
     losses = gate_losses(probe)
     path, c_min = output / "losses.png", perturbation.c_min
-    caption = draw_losses(losses, c_min, perturbation.name == "rwp", title, words, path)
+    words = f"{setting(results[:1])}\n{len(losses):,} training images"
+    caption = draw_losses(losses, c_min, palette.method(probe.config), title, words, path)
     pictures.append(Picture(path, caption))
     rows = [[str(i), f"{loss:.6g}"] for i, loss in enumerate(losses)]
     write_csv(Table("", ["example", "loss"], rows), output / "losses.csv")
 
     if perturbs(result):
         path = output / "gate.png"
-        pictures.append(Picture(path, draw_gate({names[0]: [result]}, title, path)))
+        caption = draw_gate({names[0]: [result]}, "The gate in training", path)
+        pictures.append(Picture(path, caption))
     else:
         remarks.append(f"{names[0]} perturbs no weights: there is no gate to draw.")
 
@@ -78,7 +81,13 @@ def _explain(names, results: list[Result], probes: list[Probe], which: str, outp
         if "rwp" not in slices[name]:
             remarks.append(f"{name}: no loss is below c_min, so that RWP has no direction.")
     path = output / "landscape.png"
-    caption = draw_landscape(slices, probe.num_classes, "Weight-loss landscape", path)
+    looks = palette.looks(each.config for each in probes)
+    drawn = {
+        name: Network(slices[name], look, trained_gamma(each))
+        for name, look, each in zip(names, looks, probes, strict=True)
+    }
+    words = f"{setting(results)}\n{len(losses):,} training images, {_checkpoint(which, probes)}"
+    caption = draw_landscape(drawn, probe.num_classes, "Weight-loss landscape", words, path)
     pictures.append(Picture(path, caption))
     write_csv(landscape_table(slices), output / "landscape.csv")
 
@@ -91,6 +100,13 @@ def _explain(names, results: list[Result], probes: list[Probe], which: str, outp
     write_pictures(output, pictures)
     write_page(output / PAGE, title, introduction, [Section(title, pictures)])
     print(*introduction, f"wrote {output / PAGE}", sep="\n")
+
+
+def _checkpoint(which: str, probes: Sequence[Probe]) -> str:
+    """The checkpoint of the probes, and of which epochs it is, in words."""
+    epochs = sorted({probe.epoch + 1 for probe in probes})
+    of = f"epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}"
+    return f"{which.replace('_', ' ')} ({of})"
 
 
 def _names(directories: Sequence[pathlib.Path]) -> list[str]:

@@ -76,6 +76,12 @@ def gamma_of(probe: Probe) -> float:
     return probe.config.weight_perturbation.gamma or DEFAULT_GAMMA
 
 
+def trained_gamma(probe: Probe) -> float | None:
+    """gamma of the run's own perturbation, None where it has none."""
+    perturbation = probe.config.weight_perturbation
+    return None if perturbation.name == "none" else perturbation.gamma or None
+
+
 def landscape(probe: Probe, say: Callable[[str], None] = lambda _: None) -> dict[str, Slice]:
     """Losses along random directions and along those of AWP and RWP.
 

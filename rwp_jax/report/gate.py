@@ -3,7 +3,8 @@
 import pathlib
 from collections.abc import Sequence
 
-from rwp_jax.report import style
+from rwp_jax.report import palette, style
+from rwp_jax.report.drops import draw_drops
 from rwp_jax.report.results import Result
 from rwp_jax.report.spread import spread
 from rwp_jax.report.titles import setting
@@ -28,9 +29,12 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
     shown = {name: members for name, members in groups.items() if all(map(perturbs, members))}
     results = [result for members in shown.values() for result in members]
     counts = [len(members) for members in shown.values()]
+    looks = palette.looks(members[0].config for members in groups.values())
+    last = max(result.epochs[-1]["epoch"] + 1 for result in results)
     most = max(result.config.weight_perturbation.steps for result in results)
     with style.panels(path, 1.8, 1.6, sharex=True) as (figure, (upper, lower)):
-        for index, (label, members) in enumerate(groups.items()):
+        falls = draw_drops((upper, lower), [result.config for result in results])
+        for index, (label, members) in zip(looks, groups.items(), strict=True):
             if label not in shown:
                 continue
             share = [_shares(result) for result in members]
@@ -40,15 +44,21 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
                 values = [spread([curve[e] for curve in curves]).scaled(unit) for e in epochs]
                 values = [value.within(0, top) for value in values]
                 style.draw_mean(axes, epochs, values, index, label)
-        upper.set(ylabel="gate open (%)", ylim=(-3, 103))
-        lower.set(ylabel="steps k", xlabel="epoch", ylim=(-0.03 * most, 1.08 * most))
+        upper.set(ylabel="gate open (%)")
+        style.show_percent(upper, (0, 100))
+        lower.set(ylabel="steps k")
+        style.show_epochs(lower, last)
+        style.show_all(lower, [most])
         style.title(figure, title, setting(results, counts))
         style.legend(figure, upper, columns=3)
-    return (
+    parts = [
         "Share of the adversarial examples that the weights are perturbed for (RWP: those with a loss "
         "below c_min at w; AWP: all), and k, the steps of weight ascent taken; means over the training "
-        "steps of an epoch."
-    )
+        "steps of an epoch"
+    ]
+    parts += ["bands: 95% intervals over seeds"] * (max(counts) > 1)
+    parts += [falls] * bool(falls)
+    return "; ".join(parts) + "."
 
 
 def _shares(result: Result) -> dict[int, float]:

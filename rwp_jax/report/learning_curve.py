@@ -3,22 +3,26 @@
 import pathlib
 
 from rwp_jax.report import style
+from rwp_jax.report.drops import draw_drops
+from rwp_jax.report.titles import words
 
 _SPLITS = {"test": "-", "train": style.DASHED, "validation": (0, (1, 1))}  # split -> its line
-_FIGURES = {"pgd_accuracy": "PGD", "natural_accuracy": "natural"}
+_FIGURES = {"pgd_accuracy": ("PGD", 6), "natural_accuracy": ("natural", 3)}  # looks of no method
 
 
-def draw_learning_curve(records: list[dict], title: str, path: pathlib.Path) -> None:
-    """Draws natural and robust accuracy of every split over epochs, the best epoch marked, as PNG.
+def draw_learning_curve(records: list[dict], config, title: str, path: pathlib.Path) -> None:
+    """Draws natural and robust accuracy of every split over epochs, the best epochs marked, as PNG.
 
     Args:
       records: of metrics.jsonl, see `metrics.read_metrics`.
+      config: of the run.
       title: over the picture.
       path: of the file to write.
     """
-    with style.panels(path, 2.6) as (figure, (axes,)):
+    last = max((record["epoch"] + 1 for record in records), default=0)
+    with style.panels(path, 2.8) as (figure, (axes,)):
         shown = []
-        for index, (name, label) in zip((2, 0), _FIGURES.items(), strict=True):
+        for name, (label, index) in _FIGURES.items():
             for split, dash in _SPLITS.items():
                 points = [
                     (r["epoch"] + 1, 100 * r[name])
@@ -28,23 +32,17 @@ def draw_learning_curve(records: list[dict], title: str, path: pathlib.Path) -> 
                 if not points:
                     continue
                 epochs, values = zip(*points, strict=True)
-                look = {"color": style.colour(index), "marker": style.marker(index)}
-                every = max(1, len(epochs) // 8)
-                thin = {} if split == "test" else {"lw": 0.8, "ms": 2.5}
-                axes.plot(
-                    epochs,
-                    values,
-                    ls=dash,
-                    label=f"{label}, {split}",
-                    markevery=every,
-                    **look,
-                    **thin,
-                )
+                look = {"color": style.colour(index), "marker": style.marker(index), "ls": dash}
+                look["markevery"] = max(1, len(epochs) // 8)
+                look |= {} if split == "test" else {"lw": 0.8, "ms": 3, "mfc": "white", "mew": 0.7}
+                axes.plot(epochs, values, label=f"{label}, {split}", **look)
                 shown += values
-                if (split, name) == ("test", "pgd_accuracy"):
-                    style.mark_best(axes, epochs, values, index, below=False)
-        axes.set(xlabel="epoch", ylabel="accuracy (%)")
+                if split == "test":
+                    style.mark_best(axes, epochs, values, index)
+        axes.set(ylabel="accuracy (%)")
         style.show_percent(axes, shown)
-        style.title(figure, title, "")
         if shown:  # an imported run has no epochs of its own
+            draw_drops([axes], [config])
+            style.show_epochs(axes, last)
             style.legend(figure, axes)
+        style.title(figure, title, ", ".join([*words(config, last), f"seed {config.seed}"]))

@@ -5,20 +5,25 @@ import pathlib
 
 import numpy as np
 
-from rwp_jax.report import style
+from rwp_jax.report import palette, style
 
 _BINS = 30
 
 
 def draw_losses(
-    losses: np.ndarray, c_min: float, uses_c_min: bool, title: str, setting: str, path: pathlib.Path
+    losses: np.ndarray,
+    c_min: float,
+    method: int,
+    title: str,
+    setting: str,
+    path: pathlib.Path,
 ) -> str:
     """Draws the losses [N] of a network's adversarial examples as PNG; returns a caption.
 
     Args:
       losses: that the gate looks at.
       c_min: of the run's config.
-      uses_c_min: whether the run perturbs by it.
+      method: of the run, see `palette.method`; RWP alone perturbs by c_min.
       title: over the picture.
       setting: below the title.
       path: of the file to write.
@@ -33,7 +38,7 @@ def draw_losses(
     with style.panels(path, 2.4) as (figure, (axes,)):
         shown = np.clip(losses, 0, edges[-1])
         for part, label, look in (
-            (below, "below c_min", {"color": style.colour(0)}),
+            (below, "below c_min", {"color": style.colour(method)}),
             (~below, "c_min or more", {"color": "0.8", "hatch": "////", "edgecolor": "0.4"}),
         ):
             if part.any():
@@ -42,15 +47,18 @@ def draw_losses(
         if bounded:
             axes.axvline(c_min, color="black", ls=style.DASHED, lw=1)
             axes.annotate(
-                f" c_min = {c_min:g}",
+                f"c_min = {c_min:g}",
                 (c_min, 1),
-                (2, -9),
+                (0, 1),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",
+                ha="center",
+                va="bottom",
             )
         axes.set(xlabel="adversarial loss of an example", ylabel="examples")
         style.title(figure, title, setting)
         style.legend(figure, axes)
+    uses_c_min = palette.METHODS[method] == "rwp"
     use = "" if uses_c_min or not bounded else " (which this run does not use)"
     condition = f", split at c_min{use}" if bounded else ""
     return f"Losses of {len(losses):,} training images under the training attack{condition}."

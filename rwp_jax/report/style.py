@@ -2,21 +2,28 @@
 
 import contextlib
 import pathlib
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 import matplotlib
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from rwp_jax.files import partial_of
+from rwp_jax.report import labels
 
 WIDTH = 3.5  # inches
-LEAST_SPAN = 10  # points of accuracy that an axis shows at least: less would show noise
+LEAST_SPAN = 30  # points of accuracy that an axis shows at least: less would show noise
 GREY = "0.45"
+_MARGIN = 0.05  # of an axis, beyond what must not touch the frame
+_LETTERS, _NARROW = 72, 12  # of a line of the title, at most; of one that is wrapped, at least
 DASHED, DOTTED = (0, (4, 2)), (0, (1, 2))  # as `ls` takes them
-# The first three, AT, AWP and RWP in most pictures, are a dark, a light and a middle grey without colour.
-COLOURS = ("#0B3C6F", "#F0B429", "#C8432B", "#009E73", "#CC79A7", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# The first three are AT's, AWP's and RWP's (see `palette`): without colour dark, light and middle grey.
+COLOURS = ("#0B2F5B", "#D99500", "#C23B22", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h", "d")
+_TRAINING = (DASHED, (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1)))  # dashes of training curves, by method
+_METHODS = 3
 _STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -50,17 +57,31 @@ def panels(path: pathlib.Path, *heights: float, **keywords) -> Iterator[tuple]:
         figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
         axes = figure.subplots(len(heights), height_ratios=heights, squeeze=False, **keywords)
         yield figure, list(axes[:, 0])
+        labels.place(figure)
         partial = partial_of(path)
         figure.savefig(partial, format="png")
         partial.replace(path)
 
 
 def colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]
+    """Of a method where `index` is below three; the others come again, with another marker."""
+    if index >= len(COLOURS):
+        index = _METHODS + (index - _METHODS) % (len(COLOURS) - _METHODS)
+    return COLOURS[index]
+
+
+def ink(index: int) -> tuple[float, ...]:
+    """The colour, darker, for letters: the lightest is pale in grey."""
+    return tuple(0.7 * part for part in to_rgb(colour(index)))
 
 
 def marker(index: int) -> str:
     return MARKERS[index % len(MARKERS)]
+
+
+def training(index: int) -> dict:
+    """Look of a curve on training images beside that of test images: thin, hollow, dashed by method."""
+    return {"ls": _TRAINING[index % len(_TRAINING)], "lw": 0.8, "ms": 3, "mfc": "white", "mew": 0.7}
 
 
 def draw_mean(axes, x: Sequence[float], points: Sequence, index: int, label=None, **look) -> None:
@@ -78,45 +99,68 @@ def draw_mean(axes, x: Sequence[float], points: Sequence, index: int, label=None
     axes.plot(x, [point.mean for point in points], color=colour(index), label=label, **look)
     if points and points[0].low is not None:
         low, high = [point.low for point in points], [point.high for point in points]
-        axes.fill_between(x, low, high, color=colour(index), alpha=0.18, lw=0)
+        face, edge = (
+            (colour(index), 0.16),
+            (colour(index), 0.6),
+        )  # its edge is what grey print shows
+        axes.fill_between(x, low, high, facecolor=face, edgecolor=edge, lw=0.5)
 
 
-def mark_best(axes, x: Sequence[float], values: Sequence[float], index: int, below: bool) -> None:
+def mark_best(axes, x: Sequence[float], values: Sequence[float], index: int) -> None:
     """Rings the largest of the values of a line and writes it beside."""
     best = max(range(len(values)), key=lambda i: (values[i] == values[i], values[i]))  # NaN last
     axes.plot(x[best], values[best], "o", ms=8, mfc="none", mec=colour(index))
-    text = axes.annotate(
-        f"{values[best]:.1f}",
-        (x[best], values[best]),
-        (0, -13 if below else 6),
-        textcoords="offset points",
-        ha="center",
-        zorder=5,
-    )
-    text.set_path_effects([withStroke(linewidth=2, foreground="white")])
+    labels.write(axes, x[best], values[best], f"{values[best]:.1f}", ink(index))
 
 
 def title(figure, text: str, settings: str) -> None:
-    """What the picture shows, and in a second line in which setting."""
-    figure.suptitle("\n".join(filter(None, [text, settings])), wrap=True, fontsize=7.5)
+    """What the picture shows, and below it in which setting; lines that would be cut are wrapped."""
+    lines = [line for line in f"{text}\n{settings}".splitlines() if line]
+    for width in range(_LETTERS, _NARROW, -4):
+        shown = figure.suptitle(
+            "\n".join(textwrap.fill(line, width) for line in lines), fontsize=7.5
+        )
+        if shown.get_window_extent().width <= figure.bbox.width:
+            return
 
 
 def legend(figure, axes, extra: Sequence = (), columns: int = 2) -> None:
-    """Below all panels: what the axes drew with a label, then `extra` handles."""
-    handles, labels = axes.get_legend_handles_labels()
-    handles, labels = [*handles, *extra], [*labels, *(handle.get_label() for handle in extra)]
-    if max(map(len, labels), default=0) > 30:
-        columns = 1
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    """Below all panels: what the axes drew with a label, then `extra` handles; in fewer columns where they
+    would be cut, and in several lines where one column would."""
+    handles, names = axes.get_legend_handles_labels()
+    handles, names = [*handles, *extra], [*names, *(handle.get_label() for handle in extra)]
+    width = max(map(len, names), default=0)
+    while names:
+        wrapped = [textwrap.fill(name, width) for name in names]
+        shown = figure.legend(
+            handles, wrapped, loc="outside lower center", ncols=columns, frameon=False
+        )
+        if shown.get_window_extent().width <= figure.bbox.width or width <= _NARROW:
+            return
+        shown.remove()
+        columns, width = (columns - 1, width) if columns > 1 else (1, width - 4)
+
+
+def show_epochs(axes, last: int) -> None:
+    """An axis over epochs, from the beginning of training, ticks at whole ones."""
+    axes.set(xlabel="epoch", xlim=(0, 1.04 * last))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def show_percent(axes, values: Iterable[float]) -> None:
-    """Sets limits that hold the values, in %, and LEAST_SPAN points at least."""
+    """Sets limits that hold values in % and LEAST_SPAN points at least; markers at 0 and 100 stay whole."""
     values = list(values)
     if not values:
         return
     low, high = min(values), max(values)
-    middle, half = (low + high) / 2, max(0.55 * (high - low), LEAST_SPAN / 2)
-    low, high = middle - half, middle + half
-    shift = max(0, -low) - max(0, high - 100) if half <= 50 else 0
-    axes.set_ylim(low + shift, high + shift)
+    span = min(max(1.15 * (high - low), LEAST_SPAN), 100 / (1 - 2 * _MARGIN))
+    margin = _MARGIN * span
+    bottom = min(max((low + high - span) / 2, -margin), 100 + margin - span)
+    axes.set_ylim(bottom, bottom + span)
+
+
+def show_all(axes, values: Iterable[float]) -> None:
+    """Sets limits that hold the values, 0 and 1, whole markers and the ends of error bars."""
+    low, high = min([0.0, *values]), max([1.0, *values])
+    margin = 1.5 * _MARGIN * (high - low)
+    axes.set_ylim(low - margin, high + margin)

@@ -49,7 +49,8 @@ def gap(results: Sequence[Result]) -> Spread | None:
 
 def mean_steps(results: Sequence[Result]) -> Spread | None:
     """Steps of weight ascent really taken, mean over training."""
-    return spread(result.mean("train_perturbation_steps") for result in results)
+    steps = spread(result.mean("train_perturbation_steps") for result in results)
+    return steps and steps.within(0, math.inf)
 
 
 def cell(value: Spread | None) -> str:

@@ -9,6 +9,12 @@ import numpy as np
 from rwp_jax.report import style
 from rwp_jax.report.spread import Spread
 
+_LOOKS = {  # which epoch: how its line looks beside the others of a method
+    "last": {"ls": "-"},
+    "best": {"ls": style.DASHED, "mfc": "white"},
+    "best_by_validation": {"ls": style.DOTTED, "mfc": "white", "ms": 2.5, "lw": 1},
+}
+
 
 class Line(NamedTuple):
     """Values over the setting.
@@ -17,14 +23,14 @@ class Line(NamedTuple):
       label: in the legend.
       values: one for each value of the setting; None leaves a gap.
       index: of its colour and marker.
-      dashed: whether it is.
-      marked: whether its best is.
+      which: epoch, of `_LOOKS`: what is of the last is solid and filled.
+      marked: whether its largest is ringed.
     """
 
     label: str
     values: Sequence[Spread | None]
     index: int
-    dashed: bool = False
+    which: str = "last"
     marked: bool = False
 
 
@@ -39,6 +45,7 @@ class Sweep(NamedTuple):
       second: heading and lines of the lower panel, in its own unit.
       below: what the lower panel shows, in words.
       percent: whether that is accuracy in %.
+      joined: whether values of a line are; those of unlike settings are not.
     """
 
     axis: str
@@ -48,6 +55,7 @@ class Sweep(NamedTuple):
     second: tuple[str, Sequence[Line]]
     below: str
     percent: bool = False
+    joined: bool = True
 
 
 def _bars(line: Line) -> tuple[np.ndarray, np.ndarray]:
@@ -61,53 +69,47 @@ def _bars(line: Line) -> tuple[np.ndarray, np.ndarray]:
     return means, np.abs(ends - means)
 
 
-def _draw(axes, line: Line, scale: float, shift: float = 0.0) -> list[float]:
-    """A line with its intervals; returns the ends, in the axis' unit."""
+def _shifts(lines: Sequence[Line]) -> list[float]:
+    """Where each line stands beside a value of the setting, so that error bars do not hide each other."""
+    step = min(0.12, 0.75 / max(1, len(lines)))
+    return [step * (number - (len(lines) - 1) / 2) for number in range(len(lines))]
+
+
+def _draw(axes, line: Line, scale: float, shift: float, joined: bool) -> list[float]:
+    """A line with its intervals; returns their ends, in the axis' unit."""
     means, bars = (scale * values for values in _bars(line))
-    axes.errorbar(
-        np.arange(len(means)) + shift,
-        means,
-        bars,
-        color=style.colour(line.index),
-        marker=style.marker(line.index),
-        mfc="white" if line.dashed else None,
-        ls=style.DASHED if line.dashed else "-",
-        elinewidth=0.8,
-        label=line.label,
-    )
+    x = np.arange(len(means)) + shift
+    look = _LOOKS[line.which] | ({} if joined else {"ls": "none"})
+    look |= {"color": style.colour(line.index), "marker": style.marker(line.index)}
+    axes.errorbar(x, means, bars, elinewidth=0.8, label=line.label, **look)
+    if line.marked:
+        style.mark_best(axes, x, means, line.index)
     return [value for value in (*(means - bars[0]), *(means + bars[1])) if not np.isnan(value)]
+
+
+def _draw_all(axes, lines: Sequence[Line], scale: float, joined: bool) -> list[float]:
+    ends = [
+        _draw(axes, line, scale, shift, joined)
+        for line, shift in zip(lines, _shifts(lines), strict=True)
+    ]
+    return [end for each in ends for end in each]
 
 
 def draw_sweep(sweep: Sweep, title: str, setting: str, path: pathlib.Path) -> str:
     """Draws robust test accuracy over a setting as PNG, a second panel below it; returns a caption."""
     with style.panels(path, 2.5, 1.6, sharex=True) as (figure, (upper, lower)):
-        shown = []
-        count = len(sweep.accuracies)
-        for number, line in enumerate(sweep.accuracies):
-            shift = 0.06 * (number - (count - 1) / 2)
-            shown += _draw(upper, line, 100, shift)
-            if line.marked:
-                means = 100 * _bars(line)[0]
-                style.mark_best(
-                    upper, np.arange(len(means)) + shift, means, line.index, line.dashed
-                )
+        shown = _draw_all(upper, sweep.accuracies, 100, sweep.joined)
         for line in sweep.references:
             (value,) = line.values
-            look = {"color": style.colour(line.index), "lw": 0.9}
-            dash = style.DASHED if line.dashed else "-."
-            upper.axhline(100 * value.mean, ls=dash, label=line.label, **look)
+            look = {"color": style.colour(line.index), "lw": 0.9, "ls": _LOOKS[line.which]["ls"]}
+            upper.axhline(100 * value.mean, label=line.label, **look)
             shown.append(100 * value.mean)
         upper.set(ylabel="PGD accuracy (%)")
         style.show_percent(upper, shown)
         heading, lines = sweep.second
-        shown = []
-        for line in lines:
-            shown += _draw(lower, line, 100 if sweep.percent else 1)
-        if sweep.percent:
-            style.show_percent(lower, shown)
-        else:
-            lower.set_ylim(min([0, *shown]), max([1, *shown]) * 1.1)
-        lower.set(ylabel=heading, xlabel=sweep.axis)
+        shown = _draw_all(lower, lines, 100 if sweep.percent else 1, sweep.joined)
+        (style.show_percent if sweep.percent else style.show_all)(lower, shown)
+        lower.set(ylabel=heading, xlabel=sweep.axis, xlim=(-0.5, len(sweep.labels) - 0.5))
         crowded = sum(map(len, sweep.labels)) > 35
         lower.set_xticks(
             range(len(sweep.labels)),
@@ -118,7 +120,8 @@ def draw_sweep(sweep: Sweep, title: str, setting: str, path: pathlib.Path) -> st
         style.title(figure, title, setting)
         style.legend(figure, upper)
     marked = " and ".join(line.label for line in sweep.accuracies if line.marked)
+    ring = f"; the ring and the number beside it are the highest mean of {marked}" if marked else ""
     return (
-        f"Accuracy under PGD on test images over {sweep.axis}, with 95% intervals (over seeds; over test "
-        f"images for one seed) and the best value ringed ({marked}); below, {sweep.below}."
+        f"Accuracy under PGD on test images over {sweep.axis}, mean with its 95% interval (over seeds; "
+        f"over test images for one seed), side by side at each value{ring}; below, {sweep.below}."
     )

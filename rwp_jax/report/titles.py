@@ -33,6 +33,13 @@ def _images(config) -> str:
     return f"{name} ({', '.join(words)})" if words else name
 
 
+def words(config, epochs: int) -> list[str]:
+    """Data, network, threat model and epochs of a run; no epochs where there are none."""
+    name = config.model.name
+    told = [_images(config), _NETWORKS.get(name, name.upper()), _radius(config.threat)]
+    return [*told, f"{epochs} epochs"] if epochs else told
+
+
 def setting(results: Sequence[Result], counts: Collection[int] = ()) -> str:
     """What runs have in common of data, network, threat model and epochs.
 
@@ -40,15 +47,9 @@ def setting(results: Sequence[Result], counts: Collection[int] = ()) -> str:
       results: of the runs.
       counts: of seeds in each group of runs, which are named behind.
     """
-    parts = (
-        lambda r: _images(r.config),
-        lambda r: _NETWORKS.get(r.config.model.name, r.config.model.name.upper()),
-        lambda r: _radius(r.config.threat),
-        lambda r: f"{len(r.epochs)} epochs",
-    )
-    values = [{part(result) for result in results} for part in parts]
-    words = [value.pop() for value in values if len(value) == 1]
+    told = [words(result.config, len(result.epochs)) for result in results]
+    common = [part[0] for part in zip(*told, strict=False) if len(set(part)) == 1]
     if counts:
         few, many = min(counts), max(counts)
-        words.append(f"{few if few == many else f'{few} to {many}'} seed{'s' * (many != 1)}")
-    return ", ".join(words)
+        common.append(f"{few if few == many else f'{few} to {many}'} seed{'s' * (many != 1)}")
+    return ", ".join(common)

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from rwp_jax.errors import InputError
+from rwp_jax.reproduce.scales import SCALES
 
 METHODS = {"": "none", "-AWP": "awp", "-RWP": "rwp"}
 _MANY = 5  # seeds, for what only intervals can show
+_METHODS_COMPARED = (("AT-RWP", "AT"), ("AT-RWP", "AT-AWP"), ("AT-AWP", "AT"))
 REFERENCE = ("reference",)  # group of a sweep's points that are drawn as lines across it
 
 
@@ -29,6 +31,11 @@ class Point(NamedTuple):
     def name(self) -> str:
         """Of its row in the tables of a figure."""
         return ", ".join([self.label, *self.group]) if self.group != REFERENCE else self.label
+
+    @property
+    def method(self) -> str:
+        """Its weight perturbation: `none`, `awp` or `rwp`."""
+        return self.changes["weight_perturbation.name"]
 
 
 class Experiment(NamedTuple):
@@ -63,75 +70,6 @@ class Experiment(NamedTuple):
     compared: tuple[str, ...] = ("last: PGD",)
 
 
-class Scale(NamedTuple):
-    """The size at which the paper is repeated.
-
-    Attributes:
-      described: data sets and networks in words.
-      prefix: of the configs of the figures and Table 2.
-      threats: threat models of Table 1.
-      datasets: prefix of the configs of each data set of Table 1 -> `config.data.name`.
-      changes: in every run at this scale.
-      table2: changes in those of Table 2 besides.
-      table2_at: config of its AT runs.
-      wide: their network, "" for that of the config.
-      lsc_ranges: of Figure 1(c), [low, high). The paper's text has no bounds: these are ours.
-      c_mins: of Figure 2(a), ours but for 1.7.
-      k2s: of Figure 2(b).
-    """
-
-    described: str
-    prefix: str
-    threats: tuple[str, ...]
-    datasets: dict[str, str]
-    changes: dict[str, Any]
-    table2: dict[str, Any]
-    table2_at: str
-    wide: str
-    lsc_ranges: tuple[tuple[float, float], ...]
-    c_mins: tuple[float, ...]
-    k2s: tuple[int, ...]
-
-
-_INF = float("inf")
-SCALES = {
-    "digits": Scale(
-        described="scikit-learn's 8x8 digits",
-        prefix="digits",
-        threats=("l_inf", "l_2"),
-        datasets={"digits": "digits"},
-        changes={},
-        table2={"data.validation_examples": 144},  # a tenth of the training set
-        table2_at="digits_at:full",  # as TRADES and RST, not on a hundred images
-        wide="",
-        lsc_ranges=((0.0, 0.2), (0.2, 0.5), (0.5, 1.0), (1.0, 1.7), (1.7, _INF)),
-        c_mins=(0.2, 0.4, 0.7, 1.0, 1.3, 1.7, 2.2),
-        k2s=(1, 2, 3, 5, 7, 10),
-    ),
-    "cifar10": Scale(
-        described="the paper's data sets and networks",
-        prefix="cifar10",
-        threats=("l_inf", "l_2"),
-        datasets={"svhn": "svhn_cropped", "cifar10": "cifar10", "cifar100": "cifar100"},
-        changes={},
-        table2={},
-        table2_at="cifar10_at",
-        wide="wrn-34-10",
-        lsc_ranges=((0.0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 2.0), (2.0, 2.5), (2.5, _INF)),
-        c_mins=(0.5, 1.0, 1.3, 1.5, 1.7, 1.9, 2.1, 2.4),
-        k2s=tuple(range(1, 11)),
-    ),
-}
-# A fifth of the paper's epochs: a run is to be a slice of 8 minutes on an H100.
-SCALES["short"] = SCALES["cifar10"]._replace(
-    described="CIFAR-10, PreActResNet-18, 40 epochs in bfloat16",
-    threats=("l_inf",),
-    datasets={"cifar10": "cifar10"},
-    changes={"epochs": 40, "dtype": "bfloat16", "evaluation.every": 4},
-    wide="",
-)
-
-
 def _point(label: str, config: str, method: str, group=(), **changes) -> Point:
     """A point; `changes` are of config.weight_perturbation."""
     changes = {"name": method} | changes
@@ -156,8 +94,14 @@ def _table1(scale: str) -> Experiment:
         for prefix, dataset in SCALES[scale].datasets.items()
         for suffix, method in METHODS.items()
     )
+    points = tuple(points)
     title = "Table 1: AT, AT-AWP and AT-RWP under PGD-20"
-    return Experiment("table1", scale, title, "table1", tuple(points))
+    pairs = [
+        tuple(", ".join([method, *group]) for method in pair)
+        for group in dict.fromkeys(point.group for point in points)
+        for pair in _METHODS_COMPARED
+    ]
+    return Experiment("table1", scale, title, "table1", points, pairs=tuple(pairs))
 
 
 def _table2(scale: str) -> Experiment:
@@ -237,9 +181,6 @@ def _fig2b(scale: str) -> Experiment:
     return Experiment("fig2b", scale, title, "sweep", points, "K2", "steps", finding)
 
 
-_METHODS_COMPARED = (("AT-RWP", "AT"), ("AT-RWP", "AT-AWP"), ("AT-AWP", "AT"))
-
-
 def _fig2c(scale: str) -> Experiment:
     points = tuple(_at(scale, f"AT{suffix}", method) for suffix, method in METHODS.items())
     title = "Figure 2(c): learning curves of AT, AT-AWP and AT-RWP"
@@ -250,7 +191,7 @@ def _fig2c(scale: str) -> Experiment:
 
 
 def _overfitting(scale: str) -> Experiment:
-    title = "Robust overfitting and its cure: AT, AT-AWP and AT-RWP"
+    title = "AT, AT-AWP and AT-RWP over training"
     return _fig2c(scale)._replace(name="overfitting", title=title, seeds=_MANY)
 
 

@@ -3,23 +3,21 @@
 import pathlib
 from collections.abc import Sequence
 
-from rwp_jax.report import summary
+from rwp_jax.report import palette, summary
 from rwp_jax.report.curves import draw_learning_curves
-from rwp_jax.report.differences import Pair, difference_table, verdicts
 from rwp_jax.report.gate import draw_gate, perturbs
 from rwp_jax.report.page import Picture, Section
 from rwp_jax.report.published import PublishedCurve
 from rwp_jax.report.sweep import Line, Sweep, draw_sweep
-from rwp_jax.report.titles import setting
 from rwp_jax.reproduce.experiments import REFERENCE, Experiment
-from rwp_jax.reproduce.trained import Trained, groups_of, results_of
+from rwp_jax.reproduce.trained import Trained, compared, groups_of, results_of, setting_of
 
 SECOND = {  # lower panel of a sweep: its heading, its values, their unit, what it is
     "gap": (
-        "gap (points)",
+        "training − test,\nlast (points)",
         summary.gap,
         100,
-        "training minus test PGD accuracy after the last epoch",
+        "by how much PGD accuracy on training images is above that on test images after the last epoch",
     ),
     "steps": (
         "mean steps k",
@@ -35,23 +33,6 @@ _SELECTIONS = {
 }
 
 
-def _compared(experiment: Experiment, trained: Trained) -> tuple[list, list[str]]:
-    """The table of differences, if any seeds can be compared, and what it says."""
-    named = groups_of(experiment, trained)
-    pairs = [
-        Pair(ours, other, named[ours], named[other])
-        for ours, other in experiment.pairs
-        if ours in named and other in named
-    ]
-    table = difference_table(pairs)
-    return [table] if table.rows else [], verdicts(pairs, experiment.compared)
-
-
-def _setting(experiment: Experiment, trained: Trained) -> str:
-    counts = [len(results) for results in groups_of(experiment, trained).values()]
-    return setting([result for _, result in trained], counts)
-
-
 def curves(
     experiment: Experiment,
     trained: Trained,
@@ -61,7 +42,7 @@ def curves(
     """Learning curves, those of others dotted."""
     groups = groups_of(experiment, trained)
     caption = draw_learning_curves(groups, published, experiment.title, picture)
-    differences, said = _compared(experiment, trained)
+    differences, said = compared(experiment, trained)
     tables = [summary.summary_table(groups), *differences]
     pictures = [Picture(picture, caption)]
     if any(all(map(perturbs, members)) for members in groups.values()):
@@ -76,31 +57,29 @@ def sweep(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Se
     at = [results_of(trained, point.label, point.group) for point in points]
     heading, measure, unit, below = SECOND[experiment.second]
     lower = [(value := measure(results)) and value.scaled(unit) for results in at]
+    # The sweep is of one method; a point without perturbation is its zero.
+    look = max(palette.METHODS.index(point.method) for point in points)
     lines = [
-        Line(
-            title,
-            [summary.accuracy(r, which, "pgd_accuracy") for r in at],
-            index,
-            dashed=which == "best_by_validation",
-            marked=which == "best",
-        )
-        for index, (which, title) in zip((0, 4, 2), _SELECTIONS.items(), strict=True)
+        Line(title, values, look, which, marked=which == "best")
+        for which, title in _SELECTIONS.items()
+        if any(values := [summary.accuracy(r, which, "pgd_accuracy") for r in at])
     ]
     references = []
-    for index, point in enumerate((p for p in experiment.points if p.group == REFERENCE), 5):
+    for point in (point for point in experiment.points if point.group == REFERENCE):
         results = results_of(trained, point.label, REFERENCE)
         for which in ("best", "last") if results else ():
             value = summary.accuracy(results, which, "pgd_accuracy")
-            references.append(Line(f"{point.label}, {which}", [value], index, which == "best"))
+            index = palette.METHODS.index(point.method)
+            references.append(Line(f"{point.label}, {which}", [value], index, which))
     drawn = Sweep(
         experiment.axis,
         [point.label for point in points],
-        [line for line in lines if any(line.values)],
+        lines,
         references,
-        (heading, [Line("", lower, 3)]),
+        (heading, [Line("", lower, look)]),
         below,
     )
-    words = _setting(experiment, trained)
+    words = setting_of(experiment, trained)
     caption = draw_sweep(drawn, experiment.title, words, picture)
     return _with_tables(experiment, trained, Picture(picture, caption))
 
@@ -115,20 +94,26 @@ def gamma(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Se
     def line(method: str, which: str, name: str) -> Line:
         at = [plain, *(results_of(trained, method, (multiple,)) for multiple in multiples[1:])]
         values = [summary.accuracy(results, which, name) for results in at]
-        index, last = ("AT-AWP", "AT-RWP").index(method) + 1, which == "last"
-        return Line(f"{method}, {which}", values, index, dashed=not last, marked=last)
+        index = ("AT", *methods).index(method)
+        return Line(
+            f"{method}, {which}",
+            values,
+            index,
+            which,
+            marked=name == "pgd_accuracy" and which == "last",
+        )
 
     methods = ("AT-AWP", "AT-RWP")
     drawn = Sweep(
         experiment.axis,
         multiples,
-        [line(method, which, "pgd_accuracy") for which in ("last", "best") for method in methods],
+        [line(method, which, "pgd_accuracy") for method in methods for which in ("last", "best")],
         [],
         ("natural, last (%)", [line(method, "last", "natural_accuracy") for method in methods]),
         "natural accuracy after the last epoch",
         percent=True,
     )
-    words = _setting(experiment, trained)
+    words = setting_of(experiment, trained)
     caption = draw_sweep(drawn, experiment.title, words, picture)
     return _with_tables(experiment, trained, Picture(picture, caption))
 
@@ -136,5 +121,5 @@ def gamma(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Se
 def _with_tables(experiment: Experiment, trained: Trained, picture: Picture) -> Section:
     table = summary.summary_table(groups_of(experiment, trained))
     table = table._replace(header=[experiment.axis, *table.header[1:]])
-    differences, said = _compared(experiment, trained)
+    differences, said = compared(experiment, trained)
     return Section(experiment.title, [picture], [table, *differences], said)

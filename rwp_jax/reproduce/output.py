@@ -10,9 +10,10 @@ from rwp_jax.report.page import PAGE, write_page
 from rwp_jax.report.published import PublishedCurve, choose_published
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import as_text, write_csv
-from rwp_jax.reproduce.experiments import SCALES, Experiment
+from rwp_jax.reproduce.experiments import Experiment
 from rwp_jax.reproduce.presentation import lay_out
 from rwp_jax.reproduce.run_list import Run
+from rwp_jax.reproduce.scales import SCALES
 
 
 def _by_setting(trained) -> dict:
@@ -50,11 +51,14 @@ def write_report(
     counts = {len(members) for members in _by_setting(trained).values()}
     epochs = sorted({len(result.epochs) for _, result in trained})
     tests = sorted({cost.data_size(run.config).test for run in runs})
+    said = {
+        text.partition("=")[0]: text for text in overrides
+    }.values()  # of one key the last counts
     introduction = [
         f"At the scale of {SCALES[wanted.scale].described}: {len(trained)} of {len(runs)} runs are "
         f"finished, {' or '.join(map(str, sorted(counts)))} of a setting.",
         f"Trained for {' or '.join(map(str, epochs))} epochs."
-        + (f" Set by --override: {', '.join(overrides)}." if overrides else ""),
+        + (f" Set by --override: {', '.join(said)}." if overrides else ""),
         *(f"{summary.standard_error(count)}." for count in tests),
     ]
     if published:

@@ -16,12 +16,13 @@ from rwp_jax.report.published import read_published
 from rwp_jax.report.results import read_result
 from rwp_jax.report.table import MISSING, Table, as_text
 from rwp_jax.reproduce import run_list
-from rwp_jax.reproduce.experiments import SCALES, make_experiment
+from rwp_jax.reproduce.experiments import make_experiment
 from rwp_jax.reproduce.hours import check_runs, device_hours
 from rwp_jax.reproduce.jobs import check_jobs, train
 from rwp_jax.reproduce.output import write_report
 from rwp_jax.reproduce.presentation import CURVES
 from rwp_jax.reproduce.run_list import Run
+from rwp_jax.reproduce.scales import SCALES
 from rwp_jax.runs import layout
 from rwp_jax.runs.layout import COLUMNS
 from rwp_jax.training import experiment, self_training, training_data
@@ -49,7 +50,7 @@ def reproduce(
 
     Args:
       name: of the experiment, see `experiments.EXPERIMENTS`.
-      scale: a name of `experiments.SCALES`.
+      scale: a name of `scales.SCALES`.
       directory: gets runs/NAME for every run, which experiments share, and EXPERIMENT_SCALE/ with
         report.html, CSV and PNG.
       load_config: name of a config, such as `cifar10_at:l2`, -> the config.

@@ -11,7 +11,8 @@ import ml_collections
 
 from rwp_jax.errors import InputError
 from rwp_jax.names import hint_at, matches
-from rwp_jax.reproduce.experiments import SCALES, Experiment, Point
+from rwp_jax.reproduce.experiments import Experiment, Point
+from rwp_jax.reproduce.scales import SCALES
 from rwp_jax.runs import layout
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import read_metrics

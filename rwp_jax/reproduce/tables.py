@@ -2,20 +2,22 @@
 
 import pathlib
 
-from rwp_jax.report import paper, summary
-from rwp_jax.report.page import Section
+from rwp_jax.report import palette, paper, summary
+from rwp_jax.report.page import Picture, Section
+from rwp_jax.report.sweep import Line, Sweep, draw_sweep
 from rwp_jax.report.table import Table
 from rwp_jax.report.titles import DATASETS
-from rwp_jax.reproduce.experiments import METHODS, SCALES, Experiment
-from rwp_jax.reproduce.trained import Trained, results_of
+from rwp_jax.reproduce.experiments import METHODS, Experiment
+from rwp_jax.reproduce.scales import SCALES
+from rwp_jax.reproduce.trained import Trained, compared, results_of, setting_of
 from rwp_jax.runs.layout import COLUMNS
 
 THREATS = {"l_inf": "L_inf", "l_2": "L_2"}
 _SELECTIONS = ("best", "last", "best_by_validation")
 
 
-def table1(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Section:
-    """A row for each threat model, data set and method."""
+def table1(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Section:
+    """A row for each threat model, data set and method; the same as a picture, and differences."""
     held_out = any(r.figure("best_by_validation", "epoch") is not None for _, r in trained)
     selections = _SELECTIONS if held_out else _SELECTIONS[:2]
     scale = SCALES[experiment.scale]
@@ -34,7 +36,7 @@ def table1(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Section
                 ]
                 best, last = paper.TABLE_1[threat, f"AT{suffix}"][published]
                 row = [
-                    f"{THREATS[threat]}, {DATASETS[name]}, AT{suffix}",
+                    _row(f"AT{suffix}", (threat, name)),
                     ours[0],
                     best,
                     ours[1],
@@ -50,7 +52,42 @@ def table1(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Section
         "standard deviation. Best: the best epoch on the test set, as in the paper; best by validation: "
         "chosen on held-out training images."
     )
-    return Section(experiment.title, tables=[Table("Robust test accuracy", header, rows, note)])
+    names = {point.name: _row(point.label, point.group) for point in experiment.points}
+    differences, said = compared(experiment, trained, names.__getitem__)
+    table = Table("Robust test accuracy", header, rows, note)
+    return Section(
+        experiment.title, [_drawn(experiment, trained, picture)], [table, *differences], said
+    )
+
+
+def _row(label: str, group: tuple[str, ...]) -> str:
+    threat, name = group
+    return f"{THREATS[threat]}, {DATASETS[name]}, {label}"
+
+
+def _drawn(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Picture:
+    """Best and last of the methods in every threat model and on every data set that has runs."""
+    groups = list(dict.fromkeys(point.group for point, _ in trained))
+
+    def line(label: str, method: str, which: str, name: str) -> Line:
+        values = [
+            summary.accuracy(results_of(trained, label, group), which, name) for group in groups
+        ]
+        return Line(f"{label}, {which}", values, palette.METHODS.index(method), which)
+
+    methods = [(f"AT{suffix}", method) for suffix, method in METHODS.items()]
+    drawn = Sweep(
+        "threat model and data set",
+        [f"{THREATS[threat]}, {DATASETS[name]}" for threat, name in groups],
+        [line(*method, which, "pgd_accuracy") for method in methods for which in ("last", "best")],
+        [],
+        ("natural, last (%)", [line(*method, "last", "natural_accuracy") for method in methods]),
+        "natural accuracy after the last epoch",
+        percent=True,
+        joined=False,
+    )
+    caption = draw_sweep(drawn, experiment.title, setting_of(experiment, trained), picture)
+    return Picture(picture, caption)
 
 
 _IN_PAPER = paper.TABLE_1["l_inf", "AT"]

@@ -1,9 +1,12 @@
 """The finished runs of an experiment, by what they are in it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rwp_jax.report import summary
+from rwp_jax.report.differences import Pair, difference_table, verdicts
 from rwp_jax.report.results import Result
+from rwp_jax.report.table import Table
+from rwp_jax.report.titles import setting
 from rwp_jax.reproduce.experiments import Experiment, Point
 
 Trained = Sequence[tuple[Point, Result]]  # every finished run and what it is of the experiment
@@ -20,3 +23,29 @@ def groups_of(experiment: Experiment, trained: Trained) -> summary.Groups:
         point.name: results_of(trained, point.label, point.group) for point in experiment.points
     }
     return {name: results for name, results in groups.items() if results}
+
+
+def compared(
+    experiment: Experiment, trained: Trained, shown: Callable[[str], str] = str
+) -> tuple[list[Table], list[str]]:
+    """The table of differences, if any seeds can be compared, and what it says.
+
+    Args:
+      experiment: whose pairs they are.
+      trained: its finished runs.
+      shown: from the name of a point to what it is called in the table.
+    """
+    named = groups_of(experiment, trained)
+    pairs = [
+        Pair(shown(ours), shown(other), named[ours], named[other])
+        for ours, other in experiment.pairs
+        if ours in named and other in named
+    ]
+    table = difference_table(pairs)
+    return [table] if table.rows else [], verdicts(pairs, experiment.compared)
+
+
+def setting_of(experiment: Experiment, trained: Trained) -> str:
+    """What the runs have in common, and how many seeds there are, for titles."""
+    counts = [len(results) for results in groups_of(experiment, trained).values()]
+    return setting([result for _, result in trained], counts)

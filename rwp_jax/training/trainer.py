@@ -219,7 +219,7 @@ def _train(
     checkpoints.close()
     if processes.is_first():
         write_json(directory / layout.SUMMARY, summary)
-        draw_learning_curve(writer.records, directory.name, directory / LEARNING_CURVE)
+        draw_learning_curve(writer.records, config, directory.name, directory / LEARNING_CURVE)
     for which, record in chosen.items():
         accuracies = "imported, not evaluated"
         prefix = "ema_" if which.endswith("_ema") else ""

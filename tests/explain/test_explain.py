@@ -12,7 +12,12 @@ from rwp_jax.configs import digits_at, digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.explain import explain
 from rwp_jax.explain import landscape as landscapes
-from rwp_jax.explain.landscape import adversarial_direction, landscape, random_direction
+from rwp_jax.explain.landscape import (
+    adversarial_direction,
+    landscape,
+    random_direction,
+    trained_gamma,
+)
 from rwp_jax.explain.probe import gate_losses, make_probe
 from rwp_jax.report.side_by_side import compare
 from rwp_jax.training import trainer
@@ -112,6 +117,19 @@ def test_the_pictures_of_a_run_and_of_another_beside_it(runs, few_points, tmp_pa
     assert "rwp, last" in page and page.count("<figure>") == 5, (
         "curves, gate, and what was explained"
     )
+
+
+def test_titles_name_the_checkpoint_and_its_epochs(probe):
+    assert explain._checkpoint("last", [probe, probe]) == "last (epoch 2)"
+    words = explain._checkpoint("best_by_validation", [probe, probe._replace(epoch=4)])
+    assert words == "best by validation (epochs 2, 5)"
+
+
+def test_gamma_is_that_of_training(probe):
+    config = probe.config.copy_and_resolve_references()
+    assert trained_gamma(probe) == config.weight_perturbation.gamma == 0.01
+    config.weight_perturbation.name = "none"
+    assert trained_gamma(probe._replace(config=config)) is None
 
 
 def test_runs_of_older_versions_can_be_explained(runs, tmp_path):

@@ -20,3 +20,18 @@ def test_everything_is_inside_and_escaped(tmp_path):
     sources = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^"\s>)]*)', page)
     assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
     assert "http" not in page and "<script" not in page
+
+
+def test_wide_tables_are_smaller_and_notes_stay_with_their_tables(tmp_path):
+    cells = ["36.56 [35.26, 37.86]"] * 9
+    tables = [
+        Table("", [str(i) for i in range(1 + count)], [["[a, b] − [c]", *cells, *more]], "a note")
+        for count, more in ((9, []), (11, ["–", "5 of 5"]))
+    ]
+    write_page(tmp_path / "report.html", "title", [], [Section("s", tables=tables)])
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<table>") == page.count('<table class="wide">') == 1
+    assert page.count("<td>36.56 <span>[35.26, 37.86]</span></td>") == 18
+    assert page.count("<td>[a, b] − [c]</td>") == 2 and "<td>5 of 5</td>" in page
+    assert page.count('</table></div>\n<p class="note">a note</p>\n</div>') == 2
+    assert "break-inside: avoid" in page and ".note { break-before: avoid" in page

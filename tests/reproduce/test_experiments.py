@@ -1,12 +1,14 @@
 """The experiments are made of the configs that configs/ has for the paper."""
 
 import importlib
+import re
 
 import pytest
 
 from rwp_jax.errors import InputError
-from rwp_jax.reproduce.experiments import EXPERIMENTS, SCALES, make_experiment
+from rwp_jax.reproduce.experiments import EXPERIMENTS, make_experiment
 from rwp_jax.reproduce.run_list import list_runs
+from rwp_jax.reproduce.scales import SCALES
 
 
 def load_config(name):
@@ -89,3 +91,18 @@ def test_unknown_names():
         make_experiment("fig3", "digits")
     with pytest.raises(InputError, match="scale=mnist must be one of digits, cifar10, short"):
         make_experiment("fig1a", "mnist")
+
+
+def test_titles_claim_nothing():
+    for name in ("overfitting", "gamma", "table1"):
+        assert not re.search(
+            "cure|better|robust overfitting", make_experiment(name, "digits").title
+        )
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_methods_are_compared_in_each_part_of_table_1(scale):
+    experiment = make_experiment("table1", scale)
+    names = {point.name for point in experiment.points}
+    assert len(experiment.pairs) == len(names)
+    assert {name for pair in experiment.pairs for name in pair} == names

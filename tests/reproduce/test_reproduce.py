@@ -155,8 +155,12 @@ def epochs_of_three():
 
 def test_table_1(tmp_path, epochs_of_three):
     found = write_runs("table1", tmp_path)
-    reproduce("table1", "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three)
-    rows = read_csv(tmp_path / "table1_digits/table1.csv")
+    reproduce("table1", "digits", tmp_path, load_config, seeds=2, overrides=epochs_of_three * 2)
+    report = tmp_path / "table1_digits"
+    page = (report / "report.html").read_text()
+    assert " Set by --override: epochs=3.<" in page and page.count("<figure>") == 1
+    assert (report / "table1.png").stat().st_size > 10_000
+    rows = read_csv(report / "table1.csv")
     assert len(rows) == 6
     row, runs = rows["L_2, digits, AT-RWP"], found[("l_2", "digits"), "AT-RWP"]
     assert with_interval(row, "best") == percent([max(pgd) for pgd in runs])
@@ -164,6 +168,11 @@ def test_table_1(tmp_path, epochs_of_three):
     assert with_std(row, "paper: best") == "74.47±0.14"
     assert with_std(row, "paper: last") == "73.84±0.27"
     assert float(row["best by validation, low"]) < float(row["best by validation, high"])
+    differences = read_csv(report / "table1_differences.csv")
+    assert len(differences) == 6 and "[L_2, digits, AT-RWP] − [L_2, digits, AT-AWP]" in page
+    gains = np.subtract(*(found[("l_2", "digits"), f"AT-{m}"] for m in ("RWP", "AWP")))[:, -1]
+    row = differences["[L_2, digits, AT-RWP] − [L_2, digits, AT-AWP]"]
+    assert float(row["last: PGD"]) == pytest.approx(100 * gains.mean(), abs=0.01)
 
 
 def test_table_2(tmp_path, epochs_of_three):

@@ -1,0 +1,72 @@
+"""The sizes at which the paper is repeated."""
+
+from typing import Any, NamedTuple
+
+
+class Scale(NamedTuple):
+    """The size at which the paper is repeated.
+
+    Attributes:
+      described: data sets and networks in words.
+      prefix: of the configs of the figures and Table 2.
+      threats: threat models of Table 1.
+      datasets: prefix of the configs of each data set of Table 1 -> `config.data.name`.
+      changes: in every run at this scale.
+      table2: changes in those of Table 2 besides.
+      table2_at: config of its AT runs.
+      wide: their network, "" for that of the config.
+      lsc_ranges: of Figure 1(c), [low, high). The paper's text has no bounds: these are ours.
+      c_mins: of Figure 2(a), ours but for 1.7.
+      k2s: of Figure 2(b).
+    """
+
+    described: str
+    prefix: str
+    threats: tuple[str, ...]
+    datasets: dict[str, str]
+    changes: dict[str, Any]
+    table2: dict[str, Any]
+    table2_at: str
+    wide: str
+    lsc_ranges: tuple[tuple[float, float], ...]
+    c_mins: tuple[float, ...]
+    k2s: tuple[int, ...]
+
+
+_INF = float("inf")
+SCALES = {
+    "digits": Scale(
+        described="scikit-learn's 8x8 digits",
+        prefix="digits",
+        threats=("l_inf", "l_2"),
+        datasets={"digits": "digits"},
+        changes={},
+        table2={"data.validation_examples": 144},  # a tenth of the training set
+        table2_at="digits_at:full",  # as TRADES and RST, not on a hundred images
+        wide="",
+        lsc_ranges=((0.0, 0.2), (0.2, 0.5), (0.5, 1.0), (1.0, 1.7), (1.7, _INF)),
+        c_mins=(0.2, 0.4, 0.7, 1.0, 1.3, 1.7, 2.2),
+        k2s=(1, 2, 3, 5, 7, 10),
+    ),
+    "cifar10": Scale(
+        described="the paper's data sets and networks",
+        prefix="cifar10",
+        threats=("l_inf", "l_2"),
+        datasets={"svhn": "svhn_cropped", "cifar10": "cifar10", "cifar100": "cifar100"},
+        changes={},
+        table2={},
+        table2_at="cifar10_at",
+        wide="wrn-34-10",
+        lsc_ranges=((0.0, 0.5), (0.5, 1.0), (1.0, 1.5), (1.5, 2.0), (2.0, 2.5), (2.5, _INF)),
+        c_mins=(0.5, 1.0, 1.3, 1.5, 1.7, 1.9, 2.1, 2.4),
+        k2s=tuple(range(1, 11)),
+    ),
+}
+# A fifth of the paper's epochs: a run is to be a slice of 8 minutes on an H100.
+SCALES["short"] = SCALES["cifar10"]._replace(
+    described="CIFAR-10, PreActResNet-18, 40 epochs in bfloat16",
+    threats=("l_inf",),
+    datasets={"cifar10": "cifar10"},
+    changes={"epochs": 40, "dtype": "bfloat16", "evaluation.every": 4},
+    wide="",
+)
