@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from rwp_jax.attacks.autoattack import (
         ApgdCE,
         ApgdDLR,
+        ApgdLoss,
         ApgdT,
         AutoAttack,
         AutoAttackResult,
         AutoAttackWarning,
         Fab,
         FabT,
+        MinimumNormResult,
         Progress,
         Square,
         autoattack,
+        minimum_norm,
     )
     from rwp_jax.attacks.pgd import pgd
     from rwp_jax.attacks.threat_model import ThreatModel, make_threat_model
@@ -46,8 +49,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "attacks.autoattack": (
-        "ApgdCE ApgdDLR ApgdT AutoAttack AutoAttackResult AutoAttackWarning Fab FabT Progress "
-        "Square autoattack"
+        "ApgdCE ApgdDLR ApgdLoss ApgdT AutoAttack AutoAttackResult AutoAttackWarning Fab FabT "
+        "MinimumNormResult Progress Square autoattack minimum_norm"
     ),
     "attacks.pgd": "pgd",
     "attacks.threat_model": "ThreatModel make_threat_model",
@@ -68,6 +71,7 @@ _HOMES = {name: module for module, names in _MODULES.items() for name in names.s
 __all__ = [
     "ApgdCE",
     "ApgdDLR",
+    "ApgdLoss",
     "ApgdT",
     "autoattack",
     "AutoAttack",
@@ -88,6 +92,8 @@ __all__ = [
     "make_objective",
     "make_threat_model",
     "make_weight_perturbation",
+    "minimum_norm",
+    "MinimumNormResult",
     "NonFiniteLoss",
     "Objective",
     "perturb_and_differentiate",

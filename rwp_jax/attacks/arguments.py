@@ -121,8 +121,10 @@ def check_key(key) -> jax.Array:
 
 
 @contextlib.contextmanager
-def logits_fn_named(image_shape: tuple[int, ...], arguments: str = "(images)"):
-    """Within it, whatever the user's logits_fn raises is an InputError that names logits_fn."""
+def logits_fn_named(
+    image_shape: tuple[int, ...], arguments: str = "(images)", name: str = "logits_fn"
+):
+    """Within it, whatever the user's logits_fn raises is an InputError that names it."""
     try:
         yield
     except InputError:
@@ -134,11 +136,11 @@ def logits_fn_named(image_shape: tuple[int, ...], arguments: str = "(images)"):
             f"; a network in training mode? For evaluation: {EVALUATION_MODE}" if training else ""
         )
         raise InputError(
-            f"logits_fn{arguments} fails on images {list(image_shape)}: {kind}: {first_line(error)}{hint}"
+            f"{name}{arguments} fails on images {list(image_shape)}: {kind}: {first_line(error)}{hint}"
         ) from error
 
 
-def check_logits(logits, image_shape: tuple[int, ...]) -> int:
+def check_logits(logits, image_shape: tuple[int, ...], name: str = "logits_fn") -> int:
     """The number of classes; raises InputError unless `logits` is the shape of these images' logits."""
     is_array = hasattr(logits, "shape") and hasattr(logits, "dtype")
     fits = (
@@ -151,7 +153,7 @@ def check_logits(logits, image_shape: tuple[int, ...]) -> int:
     if not fits:
         given = f"{logits.dtype}{list(logits.shape)}" if is_array else f"a {type(logits).__name__}"
         raise InputError(
-            f"logits_fn returns {given} for images {list(image_shape)}: it must return floating-point "
+            f"{name} returns {given} for images {list(image_shape)}: it must return floating-point "
             "logits [B, classes] of at least two classes"
         )
     return logits.shape[1]

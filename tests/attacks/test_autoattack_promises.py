@@ -106,6 +106,7 @@ def test_batch_sizes_and_devices_decide_nothing():
     alone = subprocess.run(
         [sys.executable, "-c", code], check=True, env=environment, capture_output=True, timeout=600
     )
+    robust = []
     for case_of, other in zip(CASES, pickle.loads(alone.stdout), strict=True):
         run = functools.partial(evaluate, *case_of)
         for batch_size in (1, 64):
@@ -113,5 +114,5 @@ def test_batch_sizes_and_devices_decide_nothing():
             assert list(found) == list(other)
             for name in found:
                 np.testing.assert_array_equal(found[name], other[name], err_msg=name)
-        robust = found[name]
-        assert robust.any() and not robust[found["clean"]].all()
+        robust.append(found[name][found["clean"]])
+    assert 0.1 < np.concatenate(robust).mean() < 0.9

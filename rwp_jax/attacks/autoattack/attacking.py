@@ -12,9 +12,10 @@ from rwp_jax.attacks.autoattack.ball import into_ball
 from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.progress import Progress
+from rwp_jax.attacks.autoattack.settings import Attack
 from rwp_jax.attacks.autoattack.slots import compile_attack
 from rwp_jax.attacks.autoattack.state import Record
-from rwp_jax.attacks.autoattack.suite import ATTACKS, Attack
+from rwp_jax.attacks.autoattack.suite import NUMBERS
 
 
 class Setting(NamedTuple):
@@ -90,7 +91,7 @@ def run_attack(setting: Setting, attack: Attack, record: Record, place: int) -> 
         )
         images = packing.Images(setting.x, setting.y, targets, restarts)
         jobs = np.stack([image, number], 1).astype(np.int32)
-        key = jax.random.fold_in(setting.key, list(ATTACKS).index(attack.name))
+        key = jax.random.fold_in(setting.key, NUMBERS[attack.name])
         left = list(record.robust_after.values())[-1].sum() * targets.shape[1]
         batch = packing.PackedBatch(programs, attack, images, jobs, key, setting.batch_size, left)
         if record.snapshot:

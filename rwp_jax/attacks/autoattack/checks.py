@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from rwp_jax.attacks import arguments
-from rwp_jax.attacks.autoattack.suite import Attack
+from rwp_jax.attacks.autoattack.settings import Attack
 from rwp_jax.errors import InputError, check_path, first_line
 
 

@@ -10,7 +10,7 @@ from rwp_jax.attacks.arguments import EVALUATION_MODE
 from rwp_jax.attacks.autoattack.equations import differentiates, draws
 from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.model import Model
-from rwp_jax.attacks.autoattack.suite import Attack
+from rwp_jax.attacks.autoattack.settings import Attack
 from rwp_jax.errors import InputError
 from rwp_jax.models.traced import same_arrays
 

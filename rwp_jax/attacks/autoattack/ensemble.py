@@ -12,6 +12,7 @@ import numpy as np
 from rwp_jax.attacks.arguments import check_key, check_radius
 from rwp_jax.attacks.autoattack import checks, doubts, layouts, packing
 from rwp_jax.attacks.autoattack.attacking import Setting, run_attack
+from rwp_jax.attacks.autoattack.backward import with_backward
 from rwp_jax.attacks.autoattack.ball import check_inside
 from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.log import Log
@@ -63,6 +64,7 @@ def autoattack(
     attacks: Sequence[str | Attack] | None = None,
     targets=None,
     individual: bool = False,
+    gradient_fn: Callable | None = None,
     randomized: bool = False,
     precision: str = "default",
     reuse: bool = False,
@@ -91,6 +93,8 @@ def autoattack(
       targets: classes [N] or [N, T] that `apgd-t` and `fab-t` steer each image to, in place of those with
         the largest clean logits. Any wrong class counts as a success.
       individual: whether each attack runs alone, on all correctly classified images.
+      gradient_fn: a function like logits_fn whose derivative takes the place of its own (BPDA), for
+        networks whose gradients are masked; logits and verdicts stay those of logits_fn.
       randomized: whether logits_fn takes a random key as its second argument.
       precision: of matrix products within the attacks, see `jax.default_matmul_precision`; by default the
         fast mode of the device. Verdicts always have the highest.
@@ -129,8 +133,11 @@ def autoattack(
     epsilon = check_radius("epsilon", epsilon, norm, x.shape[1:])
     key = check_key(key)
 
-    logits_fn = arrange.network(logits_fn)
+    shape = arrange.shape(x.shape[1:])
+    logits_fn = arrange.network(with_backward(logits_fn, gradient_fn, shape, randomized))
     model = make_model(logits_fn, x.shape[1:], randomized, reuse=reuse)
+    for attack in wanted:
+        attack.check(model.num_classes)
     targets = checks.check_targets(targets, y, model.num_classes, wanted)
     size = packing.batch_size_for(min(len(x), batch_size), batch_size)
     forward = Forward(model, jax.random.fold_in(key, _VERDICTS), size)

@@ -10,7 +10,14 @@ from jax import lax
 from rwp_jax.attacks.autoattack.apgd import random_start
 from rwp_jax.attacks.autoattack.margins import logits_of, misclassified
 from rwp_jax.attacks.autoattack.plane_projection import project_onto_plane
-from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image, tamed
+from rwp_jax.attacks.autoattack.search import (
+    Job,
+    Outcome,
+    Search,
+    averaged,
+    per_image,
+    tamed,
+)
 
 
 class FabResult(NamedTuple):
@@ -145,7 +152,13 @@ def _random_start(keys, x, norm: str, radius):
 
 
 def make_fab(
-    norm: str, epsilon, *, targeted: bool, steps: int = 100, settings: FabSettings | None = None
+    norm: str,
+    epsilon,
+    *,
+    targeted: bool,
+    steps: int = 100,
+    eot: int = 1,
+    settings: FabSettings | None = None,
 ) -> Search:
     """FAB as a search: from the clean image first, from a random point at epsilon / 2 in restarts.
 
@@ -154,6 +167,7 @@ def make_fab(
       epsilon: distance within which an image counts as found.
       targeted: whether to search at the boundary to the job's target class, not at the nearest.
       steps: iterations.
+      eot: evaluations of a randomised network that its logits are averaged over.
       settings: default the official ones.
     """
     settings = settings or FabSettings()
@@ -163,7 +177,7 @@ def make_fab(
         return _begin(jnp.where(per_image(job.restart > 0), start, job.x), job.x)
 
     def step(logits_fn, job: Job, state: FabState, key) -> FabState:
-        bound = lambda points: logits_fn(points, key)
+        bound = averaged(logits_fn, eot, key)
         if targeted:
             boundary = targeted_boundary(bound, job.y, job.target)
         else:

@@ -18,6 +18,11 @@ class Layout:
         """Raises InputError unless it is one of LAYOUTS."""
         self._turns = check_choice("layout", layout, LAYOUTS) == "NCHW"
 
+    def shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(H, W, C) as the caller's functions have it."""
+        height, width, channels = image_shape
+        return (channels, height, width) if self._turns else (height, width, channels)
+
     def images(self, x):
         """The caller's images as [N, H, W, C]; what has not four axes as it is, for others to refuse."""
         if not self._turns or not is_known(x):

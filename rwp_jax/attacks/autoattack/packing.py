@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from rwp_jax.attacks.autoattack.settings import Attack
 from rwp_jax.attacks.autoattack.slots import Programs, Slots
-from rwp_jax.attacks.autoattack.suite import Attack
 
 SLOTS_PER_DEVICE = 8  # a batch is never halved below
 LONG = 1000  # iterations that make the end of an attack worth a smaller batch, compiled anew

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 _HUGE = 1e12
 
@@ -66,6 +67,20 @@ class Search(NamedTuple):
 def per_image(values):
     """[B] against [B, H, W, C]."""
     return values[:, None, None, None]
+
+
+def averaged(logits_fn: Callable, eot: int, key) -> Callable:
+    """images -> logits, the mean over `eot` draws of a randomised network (images, key) -> logits."""
+    if eot == 1:
+        return lambda images: logits_fn(images, key)
+    keys = jax.random.split(key, eot)
+
+    def mean(images):
+        # Of each draw no more than the images is kept for the backward pass.
+        once = jax.checkpoint(lambda key: logits_fn(images, key))
+        return lax.map(once, keys).mean(0)
+
+    return mean
 
 
 def tamed(gradient):

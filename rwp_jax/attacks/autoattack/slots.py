@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from rwp_jax.attacks.autoattack.kept import kept
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.search import Job, Outcome, pick
-from rwp_jax.attacks.autoattack.suite import Attack
+from rwp_jax.attacks.autoattack.settings import Attack
 from rwp_jax.distributed import devices
 from rwp_jax.models.precision import matmul_precision
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rwp_jax.attacks.autoattack.margins import margin
-from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image, pick
+from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, averaged, per_image, pick
 from rwp_jax.attacks.autoattack.square_l1 import l_1
 from rwp_jax.attacks.autoattack.windows import (
     EPS,
@@ -91,7 +91,9 @@ def _l_2(epsilon, sides) -> tuple[Callable, Callable]:
 _GEOMETRIES = {"Linf": _l_inf, "L2": _l_2, "L1": l_1}
 
 
-def make_square(norm: str, epsilon, image_shape, *, queries: int = 5000, p: float = 0.8) -> Search:
+def make_square(
+    norm: str, epsilon, image_shape, *, queries: int = 5000, p: float = 0.8, eot: int = 1
+) -> Search:
     """Square as a search.
 
     Args:
@@ -116,7 +118,8 @@ def make_square(norm: str, epsilon, image_shape, *, queries: int = 5000, p: floa
         return SquareState(count, x, x, jnp.full(len(x), jnp.inf, x.dtype))
 
     def step(logits_fn, job: Job, state: SquareState, key) -> SquareState:
-        margins = margin(logits_fn(state.x, key), job.y).astype(state.x.dtype)
+        logits = averaged(logits_fn, eot, key)(state.x)
+        margins = margin(logits, job.y).astype(state.x.dtype)
         better = (margins < state.margin) | ~(margins > 0)  # NaN too, for the caller to find
         x_best = jnp.where(per_image(better), state.x, state.x_best)
         stage = jnp.sum(state.iteration[:, None] > jnp.array(HALVINGS), -1)

@@ -1,0 +1,49 @@
+"""Another function's derivative for the backward pass: BPDA (Athalye et al., 2018, arXiv:1802.00420)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from rwp_jax.attacks.arguments import check_logits, logits_fn_named
+from rwp_jax.errors import InputError, shown
+
+
+def with_backward(
+    logits_fn: Callable, gradient_fn: Any, image_shape: tuple[int, ...], randomized: bool
+) -> Callable:
+    """logits_fn, whose gradients with respect to images are those of gradient_fn.
+
+    Args:
+      logits_fn: (images) or, where `randomized`, (images, key) -> logits.
+      gradient_fn: the same, differentiable; None leaves logits_fn as it is.
+      image_shape: (H, W, C).
+      randomized: whether both take a key.
+
+    Raises:
+      InputError: where gradient_fn is no function, fails or returns no logits.
+    """
+    if gradient_fn is None:
+        return logits_fn
+    if not callable(gradient_fn):
+        raise InputError(f"gradient_fn={shown(gradient_fn)} must be a function")
+    images = jax.ShapeDtypeStruct((2, *image_shape), "float32")
+    keys = (jax.eval_shape(lambda: jax.random.key(0)),) if randomized else ()
+    with logits_fn_named(images.shape, name="gradient_fn"):
+        logits = jax.eval_shape(gradient_fn, images, *keys)
+    check_logits(logits, images.shape, name="gradient_fn")
+
+    @jax.custom_vjp
+    def network(images, *key):
+        return logits_fn(images, *key)
+
+    def forward(images, *key):
+        return logits_fn(images, *key), (images, *key)
+
+    def backward(residuals, cotangent):
+        images, *key = residuals
+        logits, pullback = jax.vjp(lambda images: gradient_fn(images, *key), images)
+        return (*pullback(cotangent.astype(logits.dtype)), *(None for _ in key))
+
+    network.defvjp(forward, backward)
+    return network

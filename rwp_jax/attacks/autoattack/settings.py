@@ -1,0 +1,276 @@
+"""The attacks of AutoAttack with their settings.
+
+An attack runs `restarts` searches for each of its `targets` (the classes of the 2nd, 3rd, ... largest
+clean logit; 0: untargeted), until one of them fools the network.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import jax
+
+from rwp_jax.attacks.arguments import check_losses
+from rwp_jax.attacks.autoattack.apgd import make_apgd
+from rwp_jax.attacks.autoattack.fab import make_fab
+from rwp_jax.attacks.autoattack.margins import below_largest, dlr, targeted_dlr
+from rwp_jax.attacks.autoattack.search import Job, Search
+from rwp_jax.attacks.autoattack.square import make_square
+from rwp_jax.errors import (
+    InputError,
+    check_integer,
+    check_number,
+    function_of_the_user,
+    shown,
+)
+from rwp_jax.losses import cross_entropy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Attack:
+    """What all attacks have.
+
+    Attributes:
+      name: as in AutoAttack.
+      least_classes: that the loss is defined for.
+      newer: settings whose defaults are not shown, because files of states hold reprs older than them.
+      targets: number of target classes, 0 for an untargeted attack.
+      restarts: searches for each target, from different starts.
+    """
+
+    name: ClassVar[str]
+    least_classes: ClassVar[int] = 2
+    newer: ClassVar[tuple[str, ...]] = ()
+    # Targeted attacks make a setting of it, the first in their repr, which files of states hold.
+    targets: int = dataclasses.field(default=0, init=False, repr=False)
+    restarts: int = 1
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if field.init and field.type is int:
+                value = check_integer(field.name, getattr(self, field.name), 1)
+                object.__setattr__(self, field.name, value)  # of NumPy's integers, a plain one
+
+    def __repr__(self) -> str:
+        shown_always = lambda field: field.name not in self.newer
+        fields = [
+            field
+            for field in dataclasses.fields(self)
+            if field.repr and (shown_always(field) or getattr(self, field.name) != field.default)
+        ]
+        settings = ", ".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields)
+        return f"{type(self).__qualname__}({settings})"
+
+    def check(self, num_classes: int) -> None:
+        """Raises InputError where the settings do not fit networks of so many classes."""
+
+    @property
+    def iterations(self) -> int:
+        """Of one search."""
+        raise NotImplementedError
+
+    def search(self, norm: str, epsilon, image_shape: tuple[int, ...]) -> Search:
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class _Apgd(Attack):
+    """APGD on `loss`; gradients are averaged over `eot` evaluations."""
+
+    steps: int = 100
+    eot: int = 1
+    large_radii: bool = False
+    newer = ("large_radii",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.large_radii, bool):
+            raise InputError(f"large_radii={shown(self.large_radii)} must be True or False")
+
+    @property
+    def iterations(self):
+        return self.steps
+
+    def loss(self, logits, job: Job):
+        raise NotImplementedError
+
+    def search(self, norm, epsilon, image_shape):
+        return make_apgd(
+            self.loss,
+            norm,
+            epsilon,
+            steps=self.steps,
+            eot=self.eot,
+            large_radii=self.large_radii,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class ApgdCE(_Apgd):
+    """APGD on the cross-entropy (Croce and Hein, 2020).
+
+    Args:
+      restarts: searches of each image from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
+      large_radii: for L1 alone, whether the steps are spent in balls of 3, 2 and 1 epsilon in turn
+        (Croce and Hein, 2021, arXiv:2103.01208), as `standard` has it.
+    """
+
+    name = "apgd-ce"
+
+    def loss(self, logits, job):
+        return cross_entropy(below_largest(logits), job.y)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class ApgdDLR(_Apgd):
+    """APGD on the difference of logits ratio (Croce and Hein, 2020); it needs 3 classes.
+
+    Args:
+      restarts: searches of each image from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
+      large_radii: for L1 alone, whether the steps are spent in balls of 3, 2 and 1 epsilon in turn
+        (Croce and Hein, 2021, arXiv:2103.01208), as `standard` has it.
+    """
+
+    name = "apgd-dlr"
+    least_classes = 3
+
+    def loss(self, logits, job):
+        return dlr(logits, job.y)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class ApgdT(_Apgd):
+    """APGD on the targeted difference of logits ratio (Croce and Hein, 2020); it needs 4 classes.
+
+    Args:
+      targets: number of target classes, those of the 2nd, 3rd, ... largest clean logit, at least 1.
+      restarts: searches for each target from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
+      large_radii: for L1 alone, whether the steps are spent in balls of 3, 2 and 1 epsilon in turn
+        (Croce and Hein, 2021, arXiv:2103.01208), as `standard` has it.
+    """
+
+    name = "apgd-t"
+    least_classes = 4
+    targets: int = 9
+
+    def loss(self, logits, job):
+        return targeted_dlr(logits, job.y, job.target)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class ApgdLoss(_Apgd):
+    """APGD on a loss of the caller's, for `custom`.
+
+    Args:
+      function: (logits [B, classes], y [B]) -> [B], what is maximised, of each example by itself.
+      restarts: searches of each image from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
+      large_radii: for L1 alone, see `ApgdCE`.
+    """
+
+    name = "apgd-loss"
+    function: Callable = dataclasses.field(repr=False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not callable(self.function):
+            raise InputError(f"function={shown(self.function)} must be a function")
+
+    def __repr__(self):
+        """Names the function, so that states of others are not continued."""
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return f"{super().__repr__()[:-1]}, function={self.function.__module__}.{name})"
+
+    def check(self, num_classes):
+        logits = jax.ShapeDtypeStruct((2, num_classes), "float32")
+        with function_of_the_user("function"):
+            losses = jax.eval_shape(self.function, logits, jax.ShapeDtypeStruct((2,), "int32"))
+        check_losses("function", losses, 2)
+
+    def loss(self, logits, job):
+        return self.function(logits, job.y)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Fab(Attack):
+    """FAB at the nearest boundary (Croce and Hein, 2020, arXiv:1907.02044); it differentiates all logits.
+
+    Args:
+      restarts: searches of each image from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that its logits are the mean of, at least 1.
+    """
+
+    name = "fab"
+    newer = ("eot",)
+    steps: int = 100
+    eot: int = 1
+
+    @property
+    def iterations(self):
+        return self.steps
+
+    def search(self, norm, epsilon, image_shape):
+        return make_fab(norm, epsilon, targeted=False, steps=self.steps, eot=self.eot)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class FabT(Attack):
+    """FAB at the boundaries to target classes (Croce and Hein, 2020, arXiv:1907.02044).
+
+    Args:
+      targets: number of target classes, those of the 2nd, 3rd, ... largest clean logit, at least 1.
+      restarts: searches for each target from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that its logits are the mean of, at least 1.
+    """
+
+    name = "fab-t"
+    newer = ("eot",)
+    targets: int = 9
+    steps: int = 100
+    eot: int = 1
+
+    @property
+    def iterations(self):
+        return self.steps
+
+    def search(self, norm, epsilon, image_shape):
+        return make_fab(norm, epsilon, targeted=True, steps=self.steps, eot=self.eot)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Square(Attack):
+    """Square (Andriushchenko et al., 2020, arXiv:1912.00049), which needs no gradients.
+
+    Args:
+      restarts: searches of each image from different starts, at least 1.
+      queries: forwards of a search, at least 1.
+      p: share of the image that the first windows cover, in (0, 1].
+      eot: evaluations of a randomised defence that its logits are the mean of, at least 1.
+    """
+
+    name = "square"
+    newer = ("eot",)
+    queries: int = 5000
+    p: float = 0.8
+    eot: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        share = check_number("p", self.p, "in (0, 1]", lambda share: 0 < share <= 1)
+        object.__setattr__(self, "p", share)
+
+    @property
+    def iterations(self):
+        return self.queries
+
+    def search(self, norm, epsilon, image_shape):
+        return make_square(norm, epsilon, image_shape, queries=self.queries, p=self.p, eot=self.eot)
