@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from rwp_jax.attacks.threat_model import ThreatModel, make_threat_model
     from rwp_jax.distributed.preemption import Interrupted
     from rwp_jax.errors import InputError, RunWarning
+    from rwp_jax.evaluation.benchmark import benchmark
     from rwp_jax.models.adapters import from_linen, from_nnx
     from rwp_jax.models.classifier import Classifier, make_classifier, register_model
     from rwp_jax.runs.finished_run import FinishedRun
@@ -56,6 +57,7 @@ _MODULES = {
     "attacks.threat_model": "ThreatModel make_threat_model",
     "distributed.preemption": "Interrupted",
     "errors": "InputError RunWarning",
+    "evaluation.benchmark": "benchmark",
     "models.adapters": "from_linen from_nnx",
     "models.classifier": "Classifier make_classifier register_model",
     "runs.finished_run": "FinishedRun",
@@ -79,6 +81,7 @@ __all__ = [
     "AutoAttackWarning",
     "Aux",
     "Batch",
+    "benchmark",
     "Classifier",
     "Fab",
     "FabT",

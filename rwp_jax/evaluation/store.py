@@ -1,8 +1,7 @@
-"""What is known of each test image under each attack, kept in a file, and how sure a share of them is."""
+"""What is known of each test image under each attack, kept in a file."""
 
 import hashlib
 import json
-import math
 import pathlib
 import time
 from typing import NamedTuple
@@ -17,7 +16,6 @@ from rwp_jax.runs.finished_run import FinishedRun
 from rwp_jax.runs.loaded import load_run
 
 UNKNOWN = -1  # verdict of an example that was not attacked yet
-Z_95 = 1.959963984540054  # standard normal quantile of 97.5%
 
 
 class Subject(NamedTuple):
@@ -106,11 +104,3 @@ class Verdicts:
         if time.monotonic() - self.saved >= at_least_every:
             write_npz(self.path, {"identity": np.array(self.identity), **self.arrays})
             self.saved = time.monotonic()
-
-
-def wilson(successes: int, count: int) -> tuple[float, float]:
-    """95% interval of a probability after `successes` of `count` > 0 trials (Wilson, 1927), in [0, 1]."""
-    share, weight = successes / count, Z_95**2 / count
-    middle = (share + weight / 2) / (1 + weight)
-    half = Z_95 / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -17,7 +17,8 @@ from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.distributed.devices import filling_batch, over_examples
 from rwp_jax.errors import InputError, named_in
 from rwp_jax.evaluation.accuracy import FixedAttack, attack_images
-from rwp_jax.evaluation.store import UNKNOWN, Subject, Verdicts, load_subject, wilson
+from rwp_jax.evaluation.intervals import wilson
+from rwp_jax.evaluation.store import UNKNOWN, Subject, Verdicts, load_subject
 from rwp_jax.files import write_json
 from rwp_jax.losses import carlini_wagner
 from rwp_jax.models.precision import matmul_precision

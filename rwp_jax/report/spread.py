@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from scipy.special import stdtrit
 
-from rwp_jax.evaluation.store import wilson
+from rwp_jax.evaluation.intervals import wilson
 
 
 class Spread(NamedTuple):

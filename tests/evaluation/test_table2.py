@@ -13,7 +13,8 @@ from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import store, table2
 from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
-from rwp_jax.evaluation.store import load_subject, wilson
+from rwp_jax.evaluation.intervals import wilson
+from rwp_jax.evaluation.store import load_subject
 from rwp_jax.runs import layout
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import trainer

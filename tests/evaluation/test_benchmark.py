@@ -1,0 +1,75 @@
+"""The record of an evaluation, and what it is refused for."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rwp_jax.attacks.autoattack import ApgdCE, Square, autoattack
+from rwp_jax.errors import InputError
+from rwp_jax.evaluation.benchmark import benchmark
+from rwp_jax.evaluation.intervals import wilson
+from rwp_jax.runs.loaded import load_run
+from tests.attacks.small_networks import images, labels, network
+
+F, X = network(), images(20)
+Y = labels(F, X, wrong=3)
+QUICK = {"version": "custom", "attacks": [ApgdCE(steps=3), Square(queries=20)]}
+
+
+def test_the_record_is_of_the_evaluation(tmp_path):
+    path = tmp_path / "record.json"
+    record = benchmark(F, (X, Y), "Linf", 0.02, name="mine", path=path, **QUICK)
+    result = autoattack(F, X, Y, "Linf", 0.02, **QUICK)
+    assert json.loads(path.read_text()) == record
+    assert record["clean_acc"] == "85.00" and record["accuracy"]["clean"]["correct"] == 17
+    robust = int(result.robust.sum())
+    assert record["autoattack_acc"] == record["reported"] == f"{100 * robust / 20:.2f}"
+    assert record["accuracy"]["robust"] == {
+        "correct": robust,
+        "images": 20,
+        "accuracy": robust / 20,
+        "interval_95": list(wilson(robust, 20)),
+    }
+    assert record["robust_after"] == {k: int(v.sum()) for k, v in result.robust_after.items()}
+    by_class = record["by_class"]
+    assert sum(c["robust"]["correct"] for c in by_class.values()) == robust
+    assert sum(c["clean"]["images"] for c in by_class.values()) == 20
+    assert by_class[str(Y[5])]["clean"]["images"] == int((Y[5] == Y).sum())
+    assert record["name"] == "mine" and record["eps"] == "0.02" and record["norm"] == "Linf"
+    assert set(record["versions"]) == {"rwp-jax", "python", "jax", "jaxlib", "flax", "numpy"}
+    assert (
+        not record["unreliable"] and "ApgdCE(restarts=1, steps=3" in record["settings"]["attacks"]
+    )
+
+
+def test_a_network_of_the_zoo_and_a_data_set_by_name(tmp_path):
+    run = load_run("zoo:digits_at_rwp")
+    record = benchmark(run, None, "L2", 0.1, examples=24, **QUICK)
+    assert record["dataset"] == "digits" and record["architecture"] == "wrn-10-2"
+    assert record["accuracy"]["clean"]["images"] == 24 and record["norm"] == "L2"
+    zeros = np.zeros((8, 8, 8, 1), np.uint8)
+    arrays = {"x_train": zeros, "x_test": zeros, "y_train": np.arange(8), "y_test": np.arange(8)}
+    np.savez(tmp_path / "own.npz", **arrays)
+    linear = lambda x: x.reshape(len(x), -1) @ np.eye(64, 10, dtype=np.float32)
+    record = benchmark(linear, str(tmp_path / "own.npz"), "Linf", 0.1, **QUICK)
+    assert record["dataset"] == "own" and record["accuracy"]["clean"]["correct"] == 1
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "arguments", "about"),
+    [
+        (3, (X, Y), {}, "network=3 must be a function or a run"),
+        (F, None, {}, r"data= is missing: give \(x, y\)"),
+        (F, "mnist", {}, "data='mnist' must be one of digits, cifar10"),
+        (F, "nowhere.npz", {}, "data='nowhere.npz' is no file"),
+        (F, 5, {}, r"data=5 must be \(x, y\)"),
+        (F, (X, Y), {"examples": 21}, "examples=21: there are only 20"),
+        (F, (X, Y), {"examples": -1}, "examples=-1 must be an integer of at least 0"),
+        (F, (X, Y), {"path": "nowhere/a.json"}, "path=nowhere/a.json: there is no such directory"),
+        (F, (X, Y), {"epsilon": 8}, "epsilon=8 must be in"),
+    ],
+)
+def test_refusals(network, data, arguments, about):
+    with pytest.raises(InputError, match=about):
+        benchmark(network, data, **arguments)
