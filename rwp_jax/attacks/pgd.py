@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from rwp_jax.attacks import arguments
@@ -154,6 +155,11 @@ def pgd(
         steps=steps,
     )
     x_adv = x + delta
-    if arguments.is_known(x_adv) and not bool(jnp.isfinite(x_adv).all()):
-        raise InputError("logits_fn has NaN or infinite logits or gradients at these images")
+    if arguments.is_known(x_adv):
+        lost = np.flatnonzero(~np.isfinite(np.asarray(x_adv, np.float32)).all((1, 2, 3)))
+        if len(lost):
+            raise InputError(
+                f"logits_fn has NaN or infinite logits or gradients for {len(lost)} of {len(x)} images, the "
+                f"first is number {lost[0]}"
+            )
     return x_adv

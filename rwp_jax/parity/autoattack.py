@@ -90,7 +90,7 @@ def _row(
     name: str, what: str, errors, tolerance: float, *, allowed: int, wrong: int, allowed_wrong: int
 ) -> Row:
     """Fails where more images than allowed have another verdict, or an error above the tolerance."""
-    count, outside = len(errors), int((errors > tolerance).sum())
+    count, outside = len(errors), int((~(errors <= tolerance)).sum())
     equal = f"verdicts equal on {count - wrong} of {count}" if wrong else "verdicts equal"
     verdict = f"{equal}, {what} within tolerance on {count - outside} of {count}"
     if wrong > allowed_wrong:
@@ -125,7 +125,8 @@ def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     else:
         loss = lambda logits: targeted_dlr(logits, y, jnp.asarray(theirs["y_target"]))
     attack = functools.partial(apgd, recorded.logits_fn, loss, norm=norm, epsilon=EPSILON[norm])
-    ours = jax.device_get(jax.jit(attack)(x, y, start["x_init"][np.isin(start["index"], index)]))
+    places = [start["index"].tolist().index(i) for i in index.tolist()]
+    ours = jax.device_get(jax.jit(attack)(x, y, start["x_init"][places]))
 
     errors = np.abs(ours.loss_best - theirs["loss_best"]) / np.abs(theirs["loss_best"])
     wrong = int((ours.robust != theirs["robust"]).sum())

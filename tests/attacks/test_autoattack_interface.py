@@ -69,9 +69,26 @@ def test_targets_of_the_callers():
     assert run(targets=furthest).robust.sum() > run().robust.sum()
 
 
+def test_a_state_is_of_its_targets(tmp_path):
+    targets, state = (np.asarray(F(X)).argmin(-1) + (Y == 9)) % 5, tmp_path / "state.npz"
+    targets = np.where(targets == Y, (Y + 1) % 5, targets)
+    attack = ApgdT(targets=2, steps=2)
+    run = lambda **given: autoattack(
+        F, X, Y, "Linf", 0.03, "custom", attacks=attack, state_path=state, **given
+    )
+    run(targets=targets)
+    with pytest.raises(InputError, match="of another evaluation: other targets"):
+        run()
+    state.unlink()
+    run()
+    with pytest.raises(InputError, match="of another evaluation: other targets"):
+        run(targets=targets)
+
+
 @pytest.mark.parametrize(
     ("arguments", "about"),
     [
+        ({"targets": [[1], [2, 3]]}, "targets= must be an array"),
         ({"targets": Y}, r"targets= has the label itself for 12 images, the first is number 0"),
         ({"targets": Y + 9}, r"targets= has classes in \[.*\], must be in \[0, 5\)"),
         ({"targets": Y[:3]}, r"targets= is int64\[3\], must be integer classes \[12\] or"),

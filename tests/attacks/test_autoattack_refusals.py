@@ -149,7 +149,7 @@ def test_nan_gradients_count_as_not_robust(attack):
     attack = dataclasses.replace(attack, restarts=1)
     start = autoattack(logits_fn, x, y, "Linf", 0, "custom", attacks=attack)
     assert start.robust.tolist() == [True, True, False, True]
-    assert f"1 images under {attack.name} (number 2)" in start.warnings[0]
+    assert f"for 1 image under {attack.name} (number 2): it counts" in start.warnings[0]
 
 
 def test_nan_on_clean_images(tmp_path):
@@ -174,7 +174,7 @@ def test_what_was_given_up_is_named_again_by_a_state(tmp_path):
     assert first.warnings == second.warnings and "8 images under apgd-ce" in first.warnings[0]
 
 
-@pytest.mark.parametrize("scale", [1e9, 1e12, 1e20, 3e36])
+@pytest.mark.parametrize("scale", [1e12, 3e36])
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_huge_logits_are_no_nan(norm, scale):
     """Rounding of such logits, and squares of such gradients, exceed what exponentials and float32 hold."""

@@ -114,6 +114,33 @@ def test_weights_within_compiled_functions(reuse):
     assert len(digests) == 2
 
 
+@pytest.mark.parametrize("reuse", [False, True])
+def test_weights_of_a_backward_pass(reuse):
+    """BPDA by the network itself: each checkpoint's own gradients, though its weights are arguments."""
+    y = labels(network(), X)
+
+    def attack(seed):
+        masked = lambda x: network(seed)(jnp.round(x * 64) / 64)
+        chosen = ApgdCE(steps=10)
+        given = {"attacks": chosen, "gradient_fn": network(seed), "reuse": reuse}
+        return autoattack(masked, X, y, "Linf", 0.1, "custom", **given).x_adv
+
+    attack(0)
+    after = attack(1)
+    kept.forget()
+    np.testing.assert_array_equal(after, attack(1))
+
+
+def test_the_latest_network_is_traced_for_new_shapes():
+    """The one from which a kept function was made may have been trained on since, in place."""
+    held = {"seed": 0}
+    run(lambda x: network(held["seed"])(x), 0.05, batch_size=8)
+    held["seed"] = 1
+    again = run(network(0), 0.05, batch_size=64)
+    kept.forget()
+    np.testing.assert_array_equal(again.x_adv, run(network(0), 0.05, batch_size=64).x_adv)
+
+
 def test_networks_with_callbacks_are_not_kept():
     """Nor are those that only their functions of Python tell apart."""
     y = labels(network(), X)

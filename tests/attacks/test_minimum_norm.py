@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rwp_jax.attacks.autoattack import ApgdCE, ApgdLoss, Fab, FabT, Square, autoattack, minimum_norm
+from rwp_jax.attacks.autoattack import (
+    ApgdCE,
+    ApgdLoss,
+    AutoAttackWarning,
+    Fab,
+    FabT,
+    Square,
+    autoattack,
+    minimum_norm,
+)
 from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
 from tests.attacks.small_networks import SHAPE, images, labels, network, quick
@@ -59,9 +68,31 @@ def test_nothing_found_is_infinity():
     np.testing.assert_array_equal(result.x_adv, images(2))
 
 
+@pytest.mark.parametrize("attack", ["fmn", "fab", "fab-t"])
+def test_nan_is_distance_0(attack):
+    x = images(6)
+    x[:, 0, 0] = 0.5
+    x[2, 0, 0] = 1.0
+    near = lambda z: jnp.abs(z[:, None] - jnp.asarray(x)).max((2, 3, 4)).min(1) < 1e-6
+    broken = lambda z: jnp.where(((z[:, 0, 0, 0] > 0.8) & ~near(z))[:, None], jnp.nan, network()(z))
+    y = labels(broken, x)
+    with pytest.warns(AutoAttackWarning, match=r"for 1 image in all \(number 2\)"):
+        result = minimum_norm(broken, x, y, "Linf", attack, steps=10)
+    assert result.distance[2] == 0 and (np.delete(result.distance, 2) > 0).all()
+    assert len(result.warnings) == 1
+
+
+def test_doubts_about_the_network():
+    by_batch = lambda x: network()(x - x.mean(0) + 0.5)
+    with pytest.warns(AutoAttackWarning, match="depend on"):
+        minimum_norm(by_batch, images(6), labels(by_batch, images(6)), attacks="fmn", steps=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "about"),
     [
+        ({"attacks": 3}, "attacks=3 must be some of fmn"),
+        ({"gradient_fn": lambda x: network(classes=3)(x)}, "gradient_fn= has 3 classes, must have"),
         ({"attacks": "pgd"}, "attacks='pgd' must be one of fmn, fab, fab-t"),
         ({"attacks": []}, "attacks= is empty"),
         ({"steps": 0}, "steps=0 must be"),
@@ -125,7 +156,10 @@ def test_a_loss_of_the_callers():
     own = run(ApgdLoss(function=cross_entropy, steps=20))
     assert abs(int(own.sum()) - int(run(ApgdCE(steps=20)).sum())) <= 1
     assert run(ApgdLoss(function=lambda z, y: -cross_entropy(z, y), steps=20)).sum() >= 10
-    assert "function=rwp_jax.losses.cross_entropy" in repr(ApgdLoss(function=cross_entropy))
+    halves = [ApgdLoss(function=lambda z, y, s=s: s * cross_entropy(z, y)) for s in (0.5, 2.0)]
+    for attack in halves:
+        attack.check(5)
+    assert repr(halves[0]) != repr(halves[1]), "a state of one is not the other's"
     with pytest.raises(InputError, match="function=3 must be a function"):
         ApgdLoss(function=3)
     with pytest.raises(InputError, match="function= gives .* must give a loss of each example"):

@@ -29,9 +29,16 @@ def with_backward(
         raise InputError(f"gradient_fn={shown(gradient_fn)} must be a function")
     images = jax.ShapeDtypeStruct((2, *image_shape), "float32")
     keys = (jax.eval_shape(lambda: jax.random.key(0)),) if randomized else ()
-    with logits_fn_named(images.shape, name="gradient_fn"):
-        logits = jax.eval_shape(gradient_fn, images, *keys)
-    check_logits(logits, images.shape, name="gradient_fn")
+    takes, classes = "(images, key)" if randomized else "(images)", {}
+    for name, function in {"logits_fn": logits_fn, "gradient_fn": gradient_fn}.items():
+        with logits_fn_named(images.shape, takes, name):
+            logits = jax.eval_shape(function, images, *keys)
+        classes[name] = check_logits(logits, images.shape, name)
+    if classes["gradient_fn"] != classes["logits_fn"]:
+        raise InputError(
+            f"gradient_fn= has {classes['gradient_fn']} classes, must have those of logits_fn, "
+            f"{classes['logits_fn']}"
+        )
 
     @jax.custom_vjp
     def network(images, *key):

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from rwp_jax.attacks import arguments
-from rwp_jax.attacks.autoattack.settings import Attack
+from rwp_jax.attacks.autoattack.model import Model
+from rwp_jax.attacks.autoattack.settings import Attack, Square
 from rwp_jax.errors import InputError, check_path, first_line
 
 
@@ -53,7 +54,10 @@ def check_targets(
     if not any(attack.targets for attack in attacks):
         names = ", ".join(attack.name for attack in attacks)
         raise InputError(f"targets= is for apgd-t and fab-t, the attacks are {names}")
-    targets = np.asarray(targets)
+    try:
+        targets = np.asarray(targets)
+    except Exception as error:  # ragged lists, traced arrays
+        raise InputError(f"targets= must be an array: {first_line(error)}") from None
     columns = targets[:, None] if targets.ndim == 1 else targets
     if (
         columns.ndim != 2
@@ -77,6 +81,16 @@ def check_targets(
     return columns.astype(np.int32)
 
 
+def check_gradient(model: Model, attacks: Sequence[Attack]) -> None:
+    """Raises InputError where attacks need a gradient that the network does not have."""
+    needing = [attack.name for attack in attacks if not isinstance(attack, Square)]
+    if needing and model.no_gradient:
+        raise InputError(
+            f"logits_fn has no gradient with respect to images ({model.no_gradient}), which "
+            f"{', '.join(needing)} needs: give gradient_fn=, or attack by square alone"
+        )
+
+
 def check_matmul_precision(precision: str) -> None:
     """Raises InputError for what jax.default_matmul_precision does not know."""
     try:
@@ -88,10 +102,9 @@ def check_matmul_precision(precision: str) -> None:
         ) from None
 
 
-def check_clean_logits(logits: np.ndarray, y: np.ndarray) -> None:
-    """Raises InputError for clean logits [N, classes] that are all NaN, or too few for the labels."""
+def check_clean_logits(logits: np.ndarray) -> None:
+    """Raises InputError for clean logits [N, classes] that are all NaN."""
     if not np.isfinite(logits).all(-1).any():
         raise InputError(
             f"logits_fn returns NaN or infinite logits for each of the {len(logits)} clean images"
         )
-    arguments.check_classes(y, logits.shape[-1])

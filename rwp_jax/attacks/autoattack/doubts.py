@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rwp_jax.attacks.arguments import EVALUATION_MODE
-from rwp_jax.attacks.autoattack.equations import differentiates, draws
+from rwp_jax.attacks.autoattack.equations import coarsest, differentiates, draws
 from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.settings import Attack
@@ -31,29 +31,30 @@ def _unit(logits: np.ndarray) -> np.ndarray:
     return logits / (np.linalg.norm(logits, axis=-1, keepdims=True) + 1e-10)
 
 
-def interaction(forward: Forward, x: np.ndarray, logits: np.ndarray) -> Iterator[str]:
+def interaction(model: Model, forward: Forward, x: np.ndarray, logits: np.ndarray) -> Iterator[str]:
     """Warns where images have other logits in other company, or in a batch of other order or size."""
     finite = np.flatnonzero(np.isfinite(logits).all(-1))[: 2 * forward.size]
     x, logits = x[finite], logits[finite]
     devices = jax.local_device_count()
     other_size = forward.size // 2 if forward.size % (2 * devices) == 0 else 2 * forward.size
+    # Negatives, so that a single image has others beside it too.
+    beside = lambda image: np.stack([image, *[1 - image] * (forward.size - 1)])
     tried = {
         "its place in its batch": lambda: forward(x[::-1])[::-1],
-        "the others in its batch": lambda: np.concatenate(
-            [forward(image[None]) for image in x[:3]]
-        ),
+        "the others in its batch": lambda: np.stack([forward(beside(image))[0] for image in x[:3]]),
         "the size of its batch": lambda: forward(x, other_size),
     }
+    allowed = max(_SAME, 8 * coarsest(model.program))
     causes, largest = [], 0.0
     for cause, again in tried.items():
         found = again()
         change = np.linalg.norm(_unit(found) - _unit(logits[: len(found)]), axis=-1)
         change = np.where(np.isnan(change), np.inf, change)  # NaN in this batch alone
-        if change.max() > _SAME:
+        if change.max() > allowed:
             causes.append(cause)
             largest = max(largest, change.max())
     if causes:
-        amount = f", by up to {largest:.0%} of their norm" if np.isfinite(largest) else ""
+        amount = f", by up to {100 * largest:.2g}% of their norm" if np.isfinite(largest) else ""
         yield (
             f"the logits of an image depend on {' and on '.join(causes)}{amount}, and so do verdicts: "
             f"BatchNorm in training mode? For evaluation: {EVALUATION_MODE}"
@@ -67,6 +68,10 @@ def randomness(
     if version == "rand" or (version == "custom" and randomized):
         return
     logits = [forward(x) for _ in range(5)]
+    finite = np.logical_and.reduce([np.isfinite(z).all(-1) for z in logits])
+    if not finite.any():
+        return
+    logits, y = [z[finite] for z in logits], y[finite]
     units = [_unit(z) for z in logits]
     counts = {int((z.argmax(-1) == y).sum()) for z in logits}
     spread = max(np.linalg.norm(u - v, axis=-1).max() for u in units for v in units)
@@ -101,6 +106,7 @@ def gradients_inside(model: Model) -> Iterator[str]:
 
 def probabilities(logits: np.ndarray) -> Iterator[str]:
     """Warns where outputs look like a softmax's."""
+    logits = logits[np.isfinite(logits).all(-1)]
     sums = np.abs(logits.sum(-1) - 1)
     if logits.max() < 1 + 1e-5 and logits.min() > -1e-5 and (sums < 1e-5).all():
         yield "logits_fn seems to return probabilities: losses of logits make the attacks weak on them"
@@ -130,7 +136,7 @@ def about_network(
         # What is frozen anew in each program differs between their batch sizes.
         if not impure:
             yield from frozen_draws(model)
-            yield from interaction(forward, x, logits)
+            yield from interaction(model, forward, x, logits)
     yield from gradients_inside(model)
     yield from probabilities(logits)
     yield from nothing_correct(logits, y)
@@ -189,9 +195,11 @@ def not_finite(what: str, images: Sequence[int]) -> Iterator[str]:
     """Warns of images for which logits or gradients are no numbers."""
     if len(images):
         numbers = ", ".join(map(str, images[:10])) + (", ..." if len(images) > 10 else "")
+        many = f"{len(images)} image{'s' if len(images) > 1 else ''}"
+        count = "they count" if len(images) > 1 else "it counts"
         yield (
-            f"logits_fn has NaN or infinite logits or gradients for {len(images)} images {what} (number "
-            f"{numbers}): they count as not robust"
+            f"logits or gradients are NaN or infinite for {many} {what} (number {numbers}): {count} as "
+            "not robust"
         )
 
 

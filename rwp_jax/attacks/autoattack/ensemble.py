@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rwp_jax.attacks.arguments import check_key, check_radius
+from rwp_jax.attacks.arguments import check_classes, check_key, check_radius
 from rwp_jax.attacks.autoattack import checks, doubts, layouts, packing
 from rwp_jax.attacks.autoattack.attacking import Setting, run_attack
 from rwp_jax.attacks.autoattack.backward import with_backward
@@ -136,13 +136,16 @@ def autoattack(
     shape = arrange.shape(x.shape[1:])
     logits_fn = arrange.network(with_backward(logits_fn, gradient_fn, shape, randomized))
     model = make_model(logits_fn, x.shape[1:], randomized, reuse=reuse)
+    check_classes(y, model.num_classes)
+    checks.check_gradient(model, wanted)
     for attack in wanted:
         attack.check(model.num_classes)
+    chosen, fit_messages = doubts.fitting(wanted, model.num_classes, version == "custom")
     targets = checks.check_targets(targets, y, model.num_classes, wanted)
     size = packing.batch_size_for(min(len(x), batch_size), batch_size)
     forward = Forward(model, jax.random.fold_in(key, _VERDICTS), size)
     logits = forward(x)
-    checks.check_clean_logits(logits, y)
+    checks.check_clean_logits(logits)
 
     said: list[str] = []
 
@@ -153,8 +156,7 @@ def autoattack(
             warnings.warn(message, doubts.AutoAttackWarning, stacklevel=3)
 
     log(f"AutoAttack {version}, {norm}, epsilon {epsilon:.6g}, {len(x)} images")
-    chosen, messages = doubts.fitting(wanted, model.num_classes, version == "custom")
-    warn(messages)
+    warn(fit_messages)
     warn(doubts.randomness(forward, x[:size], y[:size], version, randomized))
     warn(doubts.about_network(logits_fn, model, forward, x, y, logits))
     warn(doubts.deterministic(model, chosen))

@@ -1,10 +1,11 @@
 """What a traced function does, by its equations: draw random numbers, take gradients, call Python."""
 
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from rwp_jax.models.traced import equations
 
-_DRAWS = ("random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform")
+_DRAWS = ("random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform", "random_gamma")
 
 
 def draws(program: ClosedJaxpr) -> bool:
@@ -21,3 +22,16 @@ def differentiates(program: ClosedJaxpr) -> bool:
 def calls_back(program: ClosedJaxpr) -> bool:
     """Whether it calls functions of Python, of which its text has the name alone."""
     return any("callback" in equation.primitive.name for equation in equations(program.jaxpr))
+
+
+def coarsest(program: ClosedJaxpr) -> float:
+    """The largest rounding error, relative to 1, of the floating-point dtypes it computes in."""
+    dtypes = {getattr(v.aval, "dtype", None) for e in equations(program.jaxpr) for v in e.outvars}
+    return max(
+        (
+            float(jnp.finfo(d).eps)
+            for d in dtypes
+            if d is not None and jnp.issubdtype(d, jnp.floating)
+        ),
+        default=0.0,
+    )

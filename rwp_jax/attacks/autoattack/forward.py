@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from rwp_jax.attacks.autoattack.kept import kept
+from rwp_jax.attacks.autoattack.kept import kept_for
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.distributed import devices
 
@@ -24,14 +24,14 @@ class Forward:
     def __init__(self, model: Model, key: Any, size: int):
         self.size, self.calls, self._key, self._weights = size, 0, key, model.weights
 
-        def forward(weights, key, images):
-            return model.apply(
-                weights, images, jax.random.fold_in(key, lax.axis_index(devices.AXIS))
-            )
+        def make(latest):
+            def forward(weights, key, images):
+                key = jax.random.fold_in(key, lax.axis_index(devices.AXIS))
+                return latest.apply(weights, images, key)
 
-        make = lambda: devices.over_examples(forward, (False, False, True))
-        key = model.program_key and ("forward", model.program_key, model.randomized)
-        self._mapped = kept(key, make)
+            return devices.over_examples(forward, (False, False, True))
+
+        self._mapped = kept_for(model, ("forward", model.randomized), make)
 
     def __call__(self, images: np.ndarray, size: int | None = None) -> np.ndarray:
         """Computes logits, `size` images at once where another number than usual is wanted."""

@@ -2,15 +2,17 @@
 
 import collections
 import hashlib
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr
+import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.attacks.autoattack.equations import calls_back
-from rwp_jax.models.traced import operations_digest, program_digest, same_arrays
+from rwp_jax.errors import first_line
+from rwp_jax.models.traced import operations_digest, program_digest
 
 _MOST = 32  # functions; each holds its compiled programs and the network that they were made from
 _kept: collections.OrderedDict = collections.OrderedDict()
@@ -37,39 +39,81 @@ def forget() -> None:
     _kept.clear()
 
 
-def program_key(network: Callable, program: ClosedJaxpr, as_arguments: bool) -> str | None:
+class Latest:
+    """The network of the latest evaluation, by which kept functions trace new shapes."""
+
+    def __init__(self, model: Any):
+        self.model, self.randomized = model, model.randomized
+
+    def apply(self, weights, images, key):
+        return self.model.apply(weights, images, key)
+
+
+def kept_for(model: Any, key: Hashable, make: Callable[[Latest], Any]) -> Any:
+    """`kept` for a network and whatever else `key` tells apart; `make` is given the network to trace."""
+
+    def remember():
+        latest = Latest(model)
+        return latest, make(latest)
+
+    latest, functions = kept(model.program_key and (model.program_key, key), remember)
+    latest.model = model
+    return functions
+
+
+class Derivative(NamedTuple):
+    """Of a network with respect to images.
+
+    Attributes:
+      program: as traced; None where there is none.
+      error: why there is none.
+    """
+
+    program: ClosedJaxpr | None
+    error: str = ""
+
+
+def differentiated(program: ClosedJaxpr, weights_are_arguments: bool) -> Derivative:
+    """The traced derivative of (images, key) -> logits, whose custom derivatives a text does not show.
+
+    Where weights are arguments, arrays that it still closes over are those of custom derivatives: they stay
+    constants of compiled programs.
+    """
+    images, logits = program.in_avals[0], program.out_avals[0]
+    shape = lambda aval: jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+    def gradient(weights, images, cotangent):
+        inner = ClosedJaxpr(program.jaxpr, weights)
+        logits_of = lambda images: jaxpr_as_fun(inner)(images, jax.random.key(0))[0]
+        return jax.vjp(logits_of, images)[1](cotangent)
+
+    arguments = shape(images), shape(logits)
+    try:
+        if weights_are_arguments:
+            weights = [jax.ShapeDtypeStruct(np.shape(w), w.dtype) for w in program.consts]
+            return Derivative(jax.make_jaxpr(gradient)(weights, *arguments))
+        constant = lambda *arguments: gradient(program.consts, *arguments)
+        return Derivative(jax.make_jaxpr(constant)(*arguments))
+    except Exception as error:  # of the user's function
+        return Derivative(None, f"{type(error).__name__}: {first_line(error)}")
+
+
+def program_key(
+    programs: Sequence[ClosedJaxpr], derivative: Derivative, as_arguments: bool
+) -> str | None:
     """What is equal for networks that the same compiled programs serve.
 
-    The text of a traced function names custom derivatives, it does not show them: the key is of the traced
-    derivative too.
-
     Args:
-      network: images float32 [B, H, W, C] -> logits [B, classes].
-      program: as traced.
+      programs: the network as traced for several numbers of images.
+      derivative: see `differentiated`.
       as_arguments: whether the arrays that it closes over are arguments of the compiled programs.
 
     Returns:
       None for networks that cannot be told apart so: with callbacks to Python, or without a gradient.
     """
-    if calls_back(program):
+    if derivative.program is None or any(map(calls_back, (*programs, derivative.program))):
         return None
-    images, logits = program.in_avals[0], program.out_avals[0]
-    shape = lambda aval: jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-
-    def gradient(images, cotangent):
-        return jax.vjp(network, images)[1](cotangent)
-
-    try:
-        derivative = jax.make_jaxpr(gradient)(shape(images), shape(logits))
-    except Exception:  # of the user's function
-        return None
-    if calls_back(derivative):
-        return None
-    if not as_arguments:
-        return program_digest(program) + program_digest(derivative)
-    # Arrays of the derivative alone stay constants of the compiled programs.
-    of_network = lambda array: any(same_arrays([array], [other]) for other in program.consts)
-    others = [array for array in derivative.consts if not of_network(array)]
-    text = operations_digest(program) + operations_digest(derivative, others)
-    shapes = [(array.shape, jnp.result_type(array)) for array in program.consts]
-    return hashlib.sha256(f"{text} {shapes}".encode()).hexdigest()
+    digest = operations_digest if as_arguments else program_digest
+    texts = [digest(program) for program in programs] + [program_digest(derivative.program)]
+    shapes = [(np.shape(array), jnp.result_type(array)) for array in programs[0].consts]
+    return hashlib.sha256(f"{texts} {shapes if as_arguments else ''}".encode()).hexdigest()

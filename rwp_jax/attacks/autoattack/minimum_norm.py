@@ -1,13 +1,15 @@
 """How far each image is from its nearest misclassified one, as attacks find it."""
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from rwp_jax.attacks.autoattack import checks, layouts, packing
+from rwp_jax.attacks.arguments import check_classes
+from rwp_jax.attacks.autoattack import checks, doubts, layouts, packing
 from rwp_jax.attacks.autoattack.backward import with_backward
 from rwp_jax.attacks.autoattack.fab import fab, nearest_boundary, targeted_boundary
 from rwp_jax.attacks.autoattack.fmn import fmn, margins_of
@@ -15,7 +17,7 @@ from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.suite import check_norm
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, check_choice, check_integer
+from rwp_jax.errors import InputError, check_choice, check_integer, shown
 from rwp_jax.models.precision import matmul_precision
 
 ATTACKS = ("fmn", "fab", "fab-t")
@@ -27,16 +29,18 @@ class MinimumNormResult(NamedTuple):
     Attributes:
       x_adv: float32, of the shape of x; the closest misclassified image found, the clean one where it is
         misclassified itself or none was found.
-      distance: [N] float64, of x_adv from x; 0 where the clean image is misclassified, infinity where
-        nothing was found.
+      distance: [N] float64, of x_adv from x; 0 where the clean image is misclassified or its logits or
+        gradients are NaN, infinity where nothing was found.
+      warnings: what makes distances doubtful, as of `autoattack`.
     """
 
     x_adv: np.ndarray
     distance: np.ndarray
+    warnings: list[str]
 
     def robust_accuracy(self, radii) -> np.ndarray:
         """The share of images that are robust, as far as was found, at each radius [R]."""
-        return (self.distance > np.asarray(radii, float)[:, None]).mean(-1)
+        return (self.distance > np.atleast_1d(np.asarray(radii, float))[:, None]).mean(-1)
 
 
 def minimum_norm(
@@ -76,6 +80,8 @@ def minimum_norm(
       InputError: for arguments that are not so, before anything is attacked.
     """
     check_norm(norm)
+    if not isinstance(attacks, str | list | tuple):
+        raise InputError(f"attacks={shown(attacks)} must be some of {', '.join(ATTACKS)}")
     chosen = [attacks] if isinstance(attacks, str) else list(attacks)
     if not chosen:
         raise InputError(f"attacks= is empty, must have some of {', '.join(ATTACKS)}")
@@ -91,21 +97,36 @@ def minimum_norm(
     network = with_backward(logits_fn, gradient_fn, arrange.shape(x.shape[1:]), False)
     model = make_model(arrange.network(network), x.shape[1:], False)
     forward = Forward(model, jax.random.key(0), packing.batch_size_for(len(x), batch_size))
+    check_classes(y, model.num_classes)
+    if model.no_gradient:
+        raise InputError(f"logits_fn has no gradient with respect to images: {model.no_gradient}")
     logits = forward(x)
-    checks.check_clean_logits(logits, y)
+    checks.check_clean_logits(logits)
+    size = forward.size
+    said = [
+        *doubts.randomness(forward, x[:size], y[:size], "custom", False),
+        *doubts.about_network(arrange.network(network), model, forward, x, y, logits),
+    ]
 
-    correct = logits.argmax(-1) == y
+    correct = (logits.argmax(-1) == y) & np.isfinite(logits).all(-1)
     best, distance = x.copy(), np.where(correct, np.inf, 0)
     image = np.flatnonzero(correct)
     ranked = np.argsort(-logits[image], -1, kind="stable").astype(np.int32)
+    lost: set[int] = set()
     for name in chosen:
         columns = ranked[:, 1 : 1 + targets].T if name == "fab-t" else ranked[:, :1].T
         search = functools.partial(_search, name, model, norm, steps)
         mapped = devices.over_examples(search, (False, True, True, True))
         for target in columns:
             found = _in_batches(mapped, model, x[image], y[image], target, forward.size, precision)
-            _keep_closer(forward, x, y, norm, image, found, best, distance)
-    return MinimumNormResult(arrange.back(best), distance)
+            lost |= _keep_closer(forward, x, y, norm, image, found, best, distance)
+    lost |= set(np.flatnonzero(~np.isfinite(logits).all(-1)).tolist())
+    given_up = sorted(lost)
+    best[given_up], distance[given_up] = x[given_up], 0
+    said += doubts.not_finite("in all", given_up)
+    for message in said:
+        warnings.warn(message, doubts.AutoAttackWarning, stacklevel=2)
+    return MinimumNormResult(arrange.back(best), distance, said)
 
 
 def _search(name: str, model, norm: str, steps: int, weights, x, y, target):
@@ -142,15 +163,22 @@ def _in_batches(mapped, model, x, y, target, size: int, precision: str) -> np.nd
     return np.concatenate(found)
 
 
-def _keep_closer(forward, x, y, norm, image, found, best, distance) -> None:
-    """Updates best images and distances where a fresh forward confirms that one is misclassified."""
+def _keep_closer(forward, x, y, norm, image, found, best, distance) -> set[int]:
+    """Updates best images and distances where a fresh forward confirms that one is misclassified.
+
+    Returns:
+      Images for which the search met NaN.
+    """
     if not len(image):
-        return
-    found = np.where(np.isfinite(found), found, x[image])
+        return set()
+    numbers = np.isfinite(found).all((1, 2, 3))
+    found = np.where(numbers[:, None, None, None], found, x[image])
     logits = forward(found)
-    wrong = (logits.argmax(-1) != y[image]) | ~np.isfinite(logits).all(-1)
+    numbers &= np.isfinite(logits).all(-1)
+    wrong = (logits.argmax(-1) != y[image]) & numbers
     delta = (found.astype(np.float64) - x[image]).reshape(len(image), -1)
     order = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
     size = np.linalg.norm(delta, order, axis=1)
     closer = wrong & (size < distance[image])
     best[image[closer]], distance[image[closer]] = found[closer], size[closer]
+    return set(image[~numbers].tolist())

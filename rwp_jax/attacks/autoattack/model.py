@@ -1,5 +1,6 @@
 """A network as AutoAttack sees it: a pure function, and the arrays that it closes over."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from rwp_jax.attacks.arguments import check_logits, logits_fn_named
-from rwp_jax.attacks.autoattack.kept import program_key
+from rwp_jax.attacks.autoattack.kept import differentiated, program_key
 from rwp_jax.distributed.devices import replicate_on_this_host
 from rwp_jax.models.traced import program_digest, same_arrays
 
@@ -27,8 +28,9 @@ class Model(NamedTuple):
       num_classes: width of the logits.
       randomized: whether the user's function takes a key.
       program: as traced for two images.
-      digest: of its operations and the arrays it closes over.
+      digest: of its operations, those of its derivative and the arrays that they close over.
       program_key: see `kept.program_key`.
+      no_gradient: why it has no derivative with respect to images; empty where it has one.
     """
 
     weights: Any
@@ -38,6 +40,7 @@ class Model(NamedTuple):
     program: ClosedJaxpr
     digest: str
     program_key: str | None
+    no_gradient: str
 
 
 def make_model(
@@ -88,6 +91,10 @@ def make_model(
     platform = platform or jax.default_backend()
     hoist = (reuse or platform != "cpu") and same_arrays(probe.consts, other.consts)
     weights = replicate_on_this_host(probe.consts) if hoist else ()
-    network = lambda images: takes_key(images, jax.random.key(0))
-    key = program_key(network, probe, hoist)
-    return Model(weights, apply, num_classes, randomized, probe, program_digest(probe), key)
+    constant = differentiated(probe, False)
+    derivative = differentiated(probe, True) if hoist else constant
+    key = program_key((probe, other), derivative, hoist)
+    digest = program_digest(probe)
+    if constant.program is not None:
+        digest = hashlib.sha256((digest + program_digest(constant.program)).encode()).hexdigest()
+    return Model(weights, apply, num_classes, randomized, probe, digest, key, constant.error)

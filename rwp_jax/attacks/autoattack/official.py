@@ -7,8 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from rwp_jax.attacks.autoattack import checks, layouts, packing
 from rwp_jax.attacks.autoattack.ensemble import AutoAttackResult, autoattack
+from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.log import Log
+from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.suite import (
     ATTACKS,
     ApgdCE,
@@ -21,7 +24,7 @@ from rwp_jax.attacks.autoattack.suite import (
     attacks_of,
     check_norm,
 )
-from rwp_jax.errors import InputError, check_choice
+from rwp_jax.errors import InputError, check_choice, check_integer
 
 _CHANNELS = (1, 3)
 
@@ -113,6 +116,8 @@ class AutoAttack:
             raise InputError("is_tf_model=True: model must be a function of JAX")
         check_norm(norm)
         check_choice("version", version, ("standard", "plus", "rand", "custom"))
+        if isinstance(attacks_to_run, str):
+            raise InputError(f"attacks_to_run={attacks_to_run!r} must be a list of names")
         if version != "custom" and len(attacks_to_run):
             raise InputError(
                 f"attacks_to_run= is for version='custom', not for version={version!r}"
@@ -190,17 +195,20 @@ class AutoAttack:
         return "NCHW" if first else "NHWC"
 
     def _run(self, x, y, bs: int, individual: bool, state_path: Any = None) -> AutoAttackResult:
-        x = np.asarray(x)
+        x, y, attacks = np.asarray(x), np.asarray(y), self._attacks()
+        version = self.version
+        if version != "custom" and attacks != list(attacks_of(version, None, self.norm)):
+            version = "custom"
         self.result = autoattack(
             self.model,
             x,
-            np.asarray(y),
+            y,
             self.norm,
             self.eps,
-            "custom",
+            version,
             key=self.seed,
             batch_size=bs,
-            attacks=self._attacks(),
+            attacks=attacks if version == "custom" else None,
             individual=individual,
             randomized=self.randomized,
             layout=self._layout_of(x),
@@ -225,12 +233,20 @@ class AutoAttack:
             return result.x_adv_alone
         return {name: (x, self._classes(x, bs)) for name, x in result.x_adv_alone.items()}
 
-    def _classes(self, x, bs: int) -> np.ndarray:
-        key = (jax.random.key(self.seed),) if self.randomized else ()
-        parts = [np.asarray(self.model(x[i : i + bs], *key)) for i in range(0, len(x), bs)]
-        return np.concatenate(parts).argmax(-1)
+    def _classes(self, x: np.ndarray, bs: int) -> np.ndarray:
+        """Of images in the caller's layout, by the forward that decides."""
+        arrange = layouts.Layout(self._layout_of(x))
+        images = arrange.images(x)
+        model = make_model(arrange.network(self.model), images.shape[1:], self.randomized)
+        size = packing.batch_size_for(min(len(x), bs), bs)
+        return Forward(model, jax.random.key(self.seed), size)(images).argmax(-1)
 
     def clean_accuracy(self, x_orig, y_orig, bs: int = 250) -> float:
-        """The share of images classified as y_orig."""
-        x = np.asarray(x_orig, np.float32)
-        return float((self._classes(x, bs) == np.asarray(y_orig)).mean())
+        """The share of images classified as y_orig; raises InputError as a run does."""
+        bs = check_integer("bs", bs, 1)
+        x = np.asarray(x_orig)
+        arrange = layouts.Layout(self._layout_of(x))
+        images, y = checks.check_images(arrange.images(x), np.asarray(y_orig))
+        accuracy = float((self._classes(arrange.back(images), bs) == y).mean())
+        self._log(f"clean accuracy: {accuracy:.2%}")
+        return accuracy

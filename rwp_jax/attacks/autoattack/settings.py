@@ -5,7 +5,7 @@ clean logit; 0: untargeted), until one of them fools the network.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import ClassVar
 
 import jax
@@ -24,6 +24,7 @@ from rwp_jax.errors import (
     shown,
 )
 from rwp_jax.losses import cross_entropy
+from rwp_jax.models.traced import program_digest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -180,19 +181,23 @@ class ApgdLoss(_Apgd):
 
     def __post_init__(self):
         super().__post_init__()
-        if not callable(self.function):
-            raise InputError(f"function={shown(self.function)} must be a function")
+        if not callable(self.function) or not isinstance(self.function, Hashable):
+            raise InputError(f"function={shown(self.function)} must be a function, hashable")
+        object.__setattr__(self, "_digest", "")
 
     def __repr__(self):
-        """Names the function, so that states of others are not continued."""
+        """With the function as it was traced by `check`: a state of another is not continued."""
         name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
-        return f"{super().__repr__()[:-1]}, function={self.function.__module__}.{name})"
+        return f"{super().__repr__()[:-1]}, function={name} {self._digest})"
 
     def check(self, num_classes):
         logits = jax.ShapeDtypeStruct((2, num_classes), "float32")
+        y = jax.ShapeDtypeStruct((2,), "int32")
         with function_of_the_user("function"):
-            losses = jax.eval_shape(self.function, logits, jax.ShapeDtypeStruct((2,), "int32"))
-        check_losses("function", losses, 2)
+            check_losses("function", jax.eval_shape(self.function, logits, y), 2)
+            gradient = lambda logits, y: jax.grad(lambda z: self.function(z, y).sum())(logits)
+            traced = [jax.make_jaxpr(f)(logits, y) for f in (self.function, gradient)]
+        object.__setattr__(self, "_digest", " ".join(program_digest(f)[:16] for f in traced))
 
     def loss(self, logits, job):
         return self.function(logits, job.y)

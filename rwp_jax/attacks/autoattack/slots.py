@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from rwp_jax.attacks.autoattack.kept import kept
+from rwp_jax.attacks.autoattack.kept import Latest, kept_for
 from rwp_jax.attacks.autoattack.model import Model
 from rwp_jax.attacks.autoattack.search import Job, Outcome, pick
 from rwp_jax.attacks.autoattack.settings import Attack
@@ -46,7 +46,7 @@ class Programs(NamedTuple):
 
 
 def map_programs(
-    attack: Attack, model: Model, norm: str, image_shape, mesh: Mesh | None = None
+    attack: Attack, model: Model | Latest, norm: str, image_shape, mesh: Mesh | None = None
 ) -> Programs:
     """Makes the functions that work on slots, split over the devices of this host or those of `mesh`.
 
@@ -129,11 +129,10 @@ def compile_attack(
       precision: of matrix products.
     """
     radius = np.float32(epsilon)
-    key = model.program_key and (
-        (attack, model.program_key, model.randomized, norm, tuple(image_shape), precision)
-    )
-    make = lambda: map_programs(attack, model, norm, image_shape)
-    begin, merge, advance, outcome = kept(key, make)
+    # The repr too: two functions may be equal that compute something else by now.
+    key = (attack, repr(attack), model.randomized, norm, tuple(image_shape), precision)
+    make = lambda latest: map_programs(attack, latest, norm, image_shape)
+    begin, merge, advance, outcome = kept_for(model, key, make)
 
     def precisely(function):
         def call(*arguments):

@@ -100,7 +100,9 @@ class Record:
 
     def _load(self, path: pathlib.Path) -> None:
         arrays, held, figures = read_state(path)
-        for name, value in json.loads(self.identity).items():
+        mine = json.loads(self.identity)
+        for name in sorted(mine.keys() | held.keys()):
+            value = mine.get(name)
             if held.get(name) != value:
                 short = len(str(value)) < 64
                 values = f" ({held.get(name)} there, {value} here)" if short else ""
