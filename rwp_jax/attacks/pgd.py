@@ -159,7 +159,7 @@ def pgd(
         lost = np.flatnonzero(~np.isfinite(np.asarray(x_adv, np.float32)).all((1, 2, 3)))
         if len(lost):
             raise InputError(
-                f"logits_fn has NaN or infinite logits or gradients for {len(lost)} of {len(x)} images, the "
-                f"first is number {lost[0]}"
+                f"logits_fn has NaN or infinite logits or gradients for {len(lost)} of {len(x)} images, "
+                f"the first is number {lost[0]}"
             )
     return x_adv
