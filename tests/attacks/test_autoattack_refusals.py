@@ -43,7 +43,7 @@ from tests.attacks.small_networks import images, labels, network, quick
         ),
         ({"logits_fn": lambda x: jnp.zeros((len(x), 3), int)}, r"returns int64\[2, 3\]"),
         (
-            {"logits_fn": lambda x: jnp.full((len(x), 3), jnp.nan)},
+            {"logits_fn": lambda x: jnp.full((len(x), 5), jnp.nan)},
             "NaN or infinite logits for each of the 4 clean images",
         ),
         ({"norm": "L0"}, "norm='L0' must be Linf, L2 or L1"),
