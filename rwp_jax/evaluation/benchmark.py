@@ -48,7 +48,7 @@ def benchmark(
       name: of the network, in the record.
       examples: how many images, the first ones; 0 for all.
       path: JSON file to write.
-      **arguments: further ones of `autoattack`, such as `version`, `key`, `state_path`.
+      arguments: further ones of `autoattack` by name, such as `version`, `key`, `state_path`.
 
     Returns:
       What the file holds. `dataset`, `architecture`, `eps`, `clean_acc`, `autoattack_acc`, `reported` and
