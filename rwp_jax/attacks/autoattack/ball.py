@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def _sizes(delta: np.ndarray, norm: str) -> np.ndarray:
+def sizes(delta: np.ndarray, norm: str) -> np.ndarray:
     """Norms [N] of perturbations [N, H, W, C]."""
     if norm == "L2":
         return np.sqrt(np.square(delta).sum((1, 2, 3)))
@@ -17,7 +17,7 @@ def into_ball(x_adv: np.ndarray, x: np.ndarray, norm: str, epsilon: float) -> np
     if norm == "Linf":
         delta = np.clip(delta, -epsilon, epsilon)
     else:
-        lengths = _sizes(delta, norm)[:, None, None, None]
+        lengths = sizes(delta, norm)[:, None, None, None]
         delta *= np.minimum(1, epsilon / np.maximum(lengths, 1e-300))
     image = (x64 + delta).astype(np.float32)
     beyond = np.abs(image.astype(np.float64) - x64) > np.abs(delta)
@@ -26,6 +26,6 @@ def into_ball(x_adv: np.ndarray, x: np.ndarray, norm: str, epsilon: float) -> np
 
 def check_inside(x_adv: np.ndarray, x: np.ndarray, norm: str, epsilon: float) -> None:
     """Raises AssertionError unless every image [N, H, W, C] is in [0, 1] and in the ball around x."""
-    size = _sizes(x_adv.astype(np.float64) - x, norm)
+    size = sizes(x_adv.astype(np.float64) - x, norm)
     if not ((x_adv >= 0) & (x_adv <= 1)).all() or not (size <= epsilon * (1 + 1e-12)).all():
         raise AssertionError(f"an image left [0, 1] or the ball: {norm} distance {size.max()}")

@@ -11,6 +11,7 @@ import numpy as np
 from rwp_jax.attacks.arguments import check_classes
 from rwp_jax.attacks.autoattack import checks, doubts, layouts, packing
 from rwp_jax.attacks.autoattack.backward import with_backward
+from rwp_jax.attacks.autoattack.ball import sizes
 from rwp_jax.attacks.autoattack.fab import fab, nearest_boundary, targeted_boundary
 from rwp_jax.attacks.autoattack.fmn import fmn, margins_of
 from rwp_jax.attacks.autoattack.forward import Forward
@@ -176,9 +177,7 @@ def _keep_closer(forward, x, y, norm, image, found, best, distance) -> set[int]:
     logits = forward(found)
     numbers &= np.isfinite(logits).all(-1)
     wrong = (logits.argmax(-1) != y[image]) & numbers
-    delta = (found.astype(np.float64) - x[image]).reshape(len(image), -1)
-    order = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
-    size = np.linalg.norm(delta, order, axis=1)
+    size = sizes(found.astype(np.float64) - x[image], norm)
     closer = wrong & (size < distance[image])
     best[image[closer]], distance[image[closer]] = found[closer], size[closer]
     return set(image[~numbers].tolist())

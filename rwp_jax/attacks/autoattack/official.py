@@ -14,6 +14,7 @@ from rwp_jax.attacks.autoattack.log import Log
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.suite import (
     ATTACKS,
+    VERSIONS,
     ApgdCE,
     ApgdDLR,
     ApgdT,
@@ -115,7 +116,7 @@ class AutoAttack:
         if is_tf_model:
             raise InputError("is_tf_model=True: model must be a function of JAX")
         check_norm(norm)
-        check_choice("version", version, ("standard", "plus", "rand", "custom"))
+        check_choice("version", version, (*VERSIONS, "custom"))
         if isinstance(attacks_to_run, str):
             raise InputError(f"attacks_to_run={attacks_to_run!r} must be a list of names")
         if version != "custom" and len(attacks_to_run):
@@ -123,7 +124,7 @@ class AutoAttack:
                 f"attacks_to_run= is for version='custom', not for version={version!r}"
             )
         if layout is not None:
-            check_choice("layout", layout, ("NCHW", "NHWC"))
+            check_choice("layout", layout, layouts.LAYOUTS)
         self.model, self.norm, self.eps = model, norm, eps
         self.seed, self.version, self.layout = seed or 0, version, layout
         self.randomized = randomized

@@ -204,16 +204,9 @@ class ApgdLoss(_Apgd):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class Fab(Attack):
-    """FAB at the nearest boundary (Croce and Hein, 2020, arXiv:1907.02044); it differentiates all logits.
+class _Fab(Attack):
+    """FAB, targeted where there are targets; logits are averaged over `eot` evaluations."""
 
-    Args:
-      restarts: searches of each image from different starts, at least 1.
-      steps: of a search, at least 1.
-      eot: evaluations of a randomised defence that its logits are the mean of, at least 1.
-    """
-
-    name = "fab"
     newer = ("eot",)
     steps: int = 100
     eot: int = 1
@@ -223,11 +216,24 @@ class Fab(Attack):
         return self.steps
 
     def search(self, norm, epsilon, image_shape):
-        return make_fab(norm, epsilon, targeted=False, steps=self.steps, eot=self.eot)
+        return make_fab(norm, epsilon, targeted=bool(self.targets), steps=self.steps, eot=self.eot)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class FabT(Attack):
+class Fab(_Fab):
+    """FAB at the nearest boundary (Croce and Hein, 2020, arXiv:1907.02044); it differentiates all logits.
+
+    Args:
+      restarts: searches of each image from different starts, at least 1.
+      steps: of a search, at least 1.
+      eot: evaluations of a randomised defence that its logits are the mean of, at least 1.
+    """
+
+    name = "fab"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class FabT(_Fab):
     """FAB at the boundaries to target classes (Croce and Hein, 2020, arXiv:1907.02044).
 
     Args:
@@ -238,17 +244,7 @@ class FabT(Attack):
     """
 
     name = "fab-t"
-    newer = ("eot",)
     targets: int = 9
-    steps: int = 100
-    eot: int = 1
-
-    @property
-    def iterations(self):
-        return self.steps
-
-    def search(self, norm, epsilon, image_shape):
-        return make_fab(norm, epsilon, targeted=True, steps=self.steps, eot=self.eot)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
