@@ -29,10 +29,10 @@ from benchmarks.torch_networks import Network
 from rwp_jax.attacks.autoattack import autoattack
 from rwp_jax.distributed import devices
 from rwp_jax.errors import Parser
-from rwp_jax.evaluation.store import load_subject
-from rwp_jax.evaluation.table2 import AUTOATTACK_NORMS
+from rwp_jax.evaluation.subject import load_subjects
 from rwp_jax.files import write_json
 from rwp_jax.models.convolution import prefer_eigen
+from rwp_jax.names import AUTOATTACK_NORMS
 from rwp_jax.parity.autoattack import EPSILON, MEAN, STD, load_network, read_arrays
 from rwp_jax.pytorch.export import own_entries
 
@@ -59,15 +59,16 @@ def victim_of_cases(directory: pathlib.Path) -> Victim:
 
 
 def victim_of_run(directory: pathlib.Path) -> Victim:
-    run, images, labels = load_subject(directory, "best", 0)
+    (subject,) = load_subjects(directory, "best", 0)
+    run = subject.run
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
     model = run.config.model
     logits_fn = functools.partial(run.classifier.eval, params, batch_stats)
-    x = images.astype(np.float32) / 255
-    threat, entries = run.config.threat, own_entries(run)
-    norm = AUTOATTACK_NORMS[threat.norm]
+    x = subject.images.astype(np.float32) / 255
+    norm, epsilon = AUTOATTACK_NORMS[subject.norm], subject.epsilon
+    moments = model.mean, model.std
     return Victim(
-        model.name, entries, model.mean, model.std, logits_fn, x, labels, norm, threat.epsilon
+        model.name, own_entries(run), *moments, logits_fn, x, subject.labels, norm, epsilon
     )
 
 

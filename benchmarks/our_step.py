@@ -113,7 +113,9 @@ class OurEvaluation:
         parts = experiment.build(config, size.num_classes, 1)
         network = parts.recipe.classifier.init(jax.random.key(0), size.image_shape)
         count = config.evaluation.batch_size
-        fixed = devices.replicate((*network, *made_up(config, count), jax.random.key(1)))
+        fixed = devices.replicate(
+            (*network, *made_up(config, count), jax.random.key(1), parts.evaluation_sizes)
+        )
         self._arguments = *fixed, np.arange(count, dtype=np.int32), np.ones(count, bool)
         self._compiled = Compiled(parts.count_correct, self._arguments, "evaluate")
         self._steps = config.evaluation.steps

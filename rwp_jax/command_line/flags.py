@@ -44,12 +44,39 @@ CHECKPOINT = flags.DEFINE_string(
 ATTACKS = flags.DEFINE_string(
     "attacks",
     ",".join(COLUMNS),
-    "evaluate: which columns of the paper's Table 2, comma-separated.",
+    "evaluate: which columns of the paper's Table 2, comma-separated; pgdN and cwN for N steps.",
+)
+NORM = flags.DEFINE_string(
+    "norm",
+    "",
+    "evaluate: of the attacks, l_inf or l_2, or l_1 (AutoAttack alone); the run's by default.",
+)
+EPSILON = flags.DEFINE_string(
+    "epsilon",
+    "",
+    "evaluate: radius of the attacks, as 8/255 or 0.1, the run's by default; several, comma-separated, "
+    "make a sweep with a picture.",
+)
+STEP_SIZE = flags.DEFINE_string(
+    "step_size", "", "evaluate: of PGD and C&W; by default the run's, in proportion to epsilon."
+)
+DATA = flags.DEFINE_string(
+    "data", "", "evaluate: another data set by its name, or an npz; the run's by default."
+)
+SPLIT = flags.DEFINE_string(
+    "split", "test", "evaluate: images to attack: test, train or validation."
+)
+CORRUPTIONS = flags.DEFINE_string(
+    "corruptions",
+    "",
+    "evaluate: a directory of CIFAR-10-C or CIFAR-100-C (NAME.npy, labels.npy): natural accuracy by "
+    "corruption and severity, in place of attacks.",
 )
 EXAMPLES = flags.DEFINE_integer(
     "examples",
     0,
-    "evaluate: so many test images, the first ones; 0: all. explain: so many training images; 0: 256.",
+    "evaluate: so many images, the first ones (of each severity with --corruptions); 0: all. explain: so "
+    "many training images; 0: 256.",
 )
 SAVE_IMAGES = flags.DEFINE_bool(
     "save_images", False, "evaluate: keep attacked images in evaluation.npz."

@@ -8,19 +8,24 @@ from ml_collections import config_flags
 
 from rwp_jax.command_line import flags
 from rwp_jax.command_line.config_file import load_config
-from rwp_jax.command_line.parsing import Mode
+from rwp_jax.command_line.parsing import Mode, numbers
 from rwp_jax.distributed import devices, rendezvous
 from rwp_jax.distributed.preemption import ending_at_once
 from rwp_jax.errors import InputError, renamed
 from rwp_jax.evaluation import pseudo_label, table2
+from rwp_jax.evaluation.columns import heading, parse_attacks
+from rwp_jax.evaluation.corruptions import evaluate_corruptions
+from rwp_jax.evaluation.subject import Setting, folder_name
 from rwp_jax.explain.explain import explain
 from rwp_jax.hardware.plan import print_plan
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.models.precision import enable_x64_for
 from rwp_jax.pytorch import export, import_
 from rwp_jax.report import side_by_side
+from rwp_jax.report.radii import draw_radii
 from rwp_jax.reproduce.reproduce import reproduce
 from rwp_jax.runs import loaded
+from rwp_jax.runs.layout import EVALUATION
 from rwp_jax.training import self_training
 
 
@@ -73,9 +78,38 @@ def evaluate() -> None:
     loaded.read_config(directory)  # the zoo's networks have no directory to write to
     _prepare_for(directory)
     devices.split_cpu()
-    table2.evaluate(
-        directory, which, flags.ATTACKS.value, flags.EXAMPLES.value, flags.SAVE_IMAGES.value
+    if flags.CORRUPTIONS.value:
+        _evaluate_corruptions(directory, which)
+        return
+    step_size = numbers("step_size", flags.STEP_SIZE.value)
+    if len(step_size) > 1:
+        raise InputError(f"step_size={flags.STEP_SIZE.value} must be one number")
+    setting = Setting(
+        flags.NORM.value,
+        numbers("epsilon", flags.EPSILON.value),
+        step_size[0] if step_size else None,
+        flags.DATA.value,
+        flags.SPLIT.value,
     )
+    attacks, examples = flags.ATTACKS.value, flags.EXAMPLES.value
+    summaries = table2.evaluate(
+        directory, which, attacks, examples, flags.SAVE_IMAGES.value, setting
+    )
+    if len(summaries) > 1:
+        config = loaded.config_of(directory)
+        name = f"{folder_name(config, which, examples, setting)}_radii.png"
+        path = directory / EVALUATION / name
+        headings = {column: heading(column) for column in parse_attacks(attacks)}
+        draw_radii(summaries, headings, config, f"{directory.name}, {which} checkpoint", path)
+        print(f"wrote {path} and {path.with_suffix('.json')}")
+
+
+def _evaluate_corruptions(directory: pathlib.Path, which: str) -> None:
+    for name in ("attacks", "norm", "epsilon", "step_size", "data", "split", "save_images"):
+        if absl_flags.FLAGS[name].present:
+            raise InputError(f"--{name} is not for --corruptions, which attacks nothing")
+    folder = pathlib.Path(flags.CORRUPTIONS.value)
+    evaluate_corruptions(directory, which, folder, flags.EXAMPLES.value)
 
 
 def import_torch() -> None:
@@ -160,7 +194,20 @@ MODES = {
         },
     ),
     "evaluate": Mode(
-        evaluate, takes={"checkpoint", "attacks", "examples", "save_images"}, needs=("workdir",)
+        evaluate,
+        takes={
+            "checkpoint",
+            "attacks",
+            "examples",
+            "save_images",
+            "norm",
+            "epsilon",
+            "step_size",
+            "data",
+            "split",
+            "corruptions",
+        },
+        needs=("workdir",),
     ),
     "pseudo_label": Mode(
         label, takes={"checkpoint", "unlabeled", "output"}, needs=("workdir", "output")

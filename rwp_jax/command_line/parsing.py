@@ -38,6 +38,20 @@ def fractions_to_decimals(argv: list[str], known: dict) -> list[str]:
     return decimals
 
 
+def numbers(name: str, text: str) -> tuple[float, ...]:
+    """The comma-separated numbers of a flag, such as 0.1 or 8/255; raises InputError for anything else."""
+    found = []
+    for part in filter(None, text.split(",")) if text else ():
+        match = FRACTION.fullmatch(part.strip())
+        try:
+            found.append(float(match[1]) / float(match[2]) if match else float(part))
+        except (ValueError, ZeroDivisionError):
+            raise InputError(
+                f"{name}={text}: {part!r} must be a number such as 0.1 or 8/255"
+            ) from None
+    return tuple(found)
+
+
 def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
     """The arguments without --config.KEY=VALUE (or --config.KEY VALUE), and the KEYs."""
     others, keys = [], []

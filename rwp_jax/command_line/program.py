@@ -23,7 +23,7 @@ USAGE = """\
 Trains a classifier by adversarial training with weight perturbation.
 
     {name} --config configs/digits_at_rwp.py [--workdir DIR] [--config.KEY=VALUE ...]
-    {name} --mode evaluate --workdir DIR [--attacks pgd20,autoattack] [--examples N]
+    {name} --mode evaluate --workdir DIR [--attacks pgd20,autoattack] [--examples N] [--epsilon R,R]
     {name} --mode pseudo_label --workdir DIR [--unlabeled FILE] --output FILE
     {name} --mode import_torch --torch_checkpoint FILE --config FILE --workdir DIR
     {name} --mode export_torch --workdir DIR --output FILE

@@ -1,7 +1,7 @@
 """Natural and robust accuracy over a whole data set, every example counted once."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
-from rwp_jax.attacks.threat_model import ThreatModel
+from rwp_jax.attacks.threat_model import ThreatModel, ball
 from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
 from rwp_jax.losses import cross_entropy
@@ -18,17 +18,24 @@ from rwp_jax.models.classifier import Classifier
 from rwp_jax.models.precision import matmul_precision
 
 
+class Sizes(NamedTuple):
+    """Lengths in an attack, in pixels for L_inf, in L_2 norm for L_2; arguments of its compiled program."""
+
+    epsilon: Any
+    step_size: Any
+
+
 class FixedAttack(NamedTuple):
     """PGD from a random start, always all steps, on every image: the last point counts.
 
     Attributes:
       steps: how many.
-      step_size: in pixels for L_inf, in L_2 norm for L_2.
+      step_size: in pixels for L_inf, in L_2 norm for L_2; may be traced.
       loss: (logits, labels) -> [B], maximised.
     """
 
     steps: int
-    step_size: float
+    step_size: Any
     loss: Callable = cross_entropy
 
 
@@ -63,12 +70,16 @@ def attack_images(
     return x + delta
 
 
+def start_key(seed: int):
+    """Key of the starts in all evaluations of a run, after its epochs and by `--mode evaluate`."""
+    return jax.random.split(jax.random.key(seed), 3)[2]
+
+
 def make_count_correct(
     classifier: Classifier,
-    threat_model: ThreatModel,
+    norm: str,
     *,
     steps: int,
-    step_size: float,
     batch_size: int,
     mode: str,
     precision: str = "default",
@@ -81,29 +92,27 @@ def make_count_correct(
 
     Args:
       classifier: network; give it float32 or float64.
-      threat_model: what the attacker may do.
+      norm: `l_inf` or `l_2`, of the perturbations.
       steps: PGD steps.
-      step_size: of PGD.
       batch_size: global, a multiple of the number of devices.
       mode: of `devices.data_parallel`.
       precision: of matrix products within the attack, one of `PRECISIONS`.
       mesh: other devices, to compile for.
 
     Returns:
-      (params, batch_stats, images uint8 [N, H, W, C], labels [N], key, indices, mask) -> int32 [2], how
-      many examples are classified correctly, clean and attacked; indices and mask of the batch are
-      split over devices, all else is replicated.
+      (params, batch_stats, images uint8 [N, H, W, C], labels [N], key, Sizes, indices, mask) -> int32
+      [2], how many examples are classified correctly, clean and attacked; indices and mask of the batch
+      are split over devices, all else is replicated.
     """
-    attack = FixedAttack(steps, step_size)
 
-    def count_correct(params, batch_stats, images, labels, key, indices, mask):
+    def count_correct(params, batch_stats, images, labels, key, sizes, indices, mask):
         dtype = jax.tree.leaves(params)[0].dtype
         x, y = images[indices].astype(dtype) / 255, labels[indices]
         with matmul_precision(precision):
             x_adv = attack_images(
                 classifier,
-                threat_model,
-                attack,
+                ball(norm, sizes.epsilon, "madry"),
+                FixedAttack(steps, sizes.step_size),
                 params,
                 batch_stats,
                 x,
@@ -119,7 +128,7 @@ def make_count_correct(
             counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x_adv) & mask)])
         return lax.psum(counts, devices.AXIS)
 
-    split = (False,) * 5 + (True, True)
+    split = (False,) * 6 + (True, True)
     return devices.data_parallel(count_correct, split, mode, mesh=mesh)
 
 
@@ -131,16 +140,16 @@ def make_evaluation(count_correct: Callable, batch_size: int) -> Callable:
       batch_size: its batch size.
 
     Returns:
-      (params, batch_stats, images uint8 [N, H, W, C], labels [N], key) -> dict of floats
+      (params, batch_stats, images uint8 [N, H, W, C], labels [N], key, Sizes) -> dict of floats
       `natural_accuracy` and `pgd_accuracy` in [0, 1]; all arguments replicated over devices.
     """
 
-    def evaluate(params, batch_stats, images, labels, key):
+    def evaluate(params, batch_stats, images, labels, key, sizes):
         counts = []
         mine = devices.part_of_this_host(batch_size)
         for indices, mask in padded_batches(len(labels), batch_size):
-            arguments = params, batch_stats, images, labels, key, indices[mine], mask[mine]
-            counts.append(count_correct(*arguments))
+            fixed = params, batch_stats, images, labels, key, sizes
+            counts.append(count_correct(*fixed, indices[mine], mask[mine]))
         natural, robust = np.sum(jax.device_get(counts), 0) / len(labels)
         return {"natural_accuracy": float(natural), "pgd_accuracy": float(robust)}
 

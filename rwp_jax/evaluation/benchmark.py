@@ -1,10 +1,7 @@
 """One number that others can check: AutoAttack on a data set, with all that led to it, as JSON."""
 
 import functools
-import hashlib
-import importlib.metadata
 import pathlib
-import platform
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -12,17 +9,14 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from rwp_jax.attacks.autoattack import AutoAttackResult, autoattack
+from rwp_jax.attacks.autoattack import autoattack
 from rwp_jax.attacks.autoattack.checks import check_file
-from rwp_jax.errors import InputError, check_choice, check_integer, renamed, shown
-from rwp_jax.evaluation.intervals import wilson
-from rwp_jax.files import raw_bytes, write_json
-from rwp_jax.version import __version__
+from rwp_jax.errors import InputError, check_integer, shown
+from rwp_jax.evaluation.record import record_of
+from rwp_jax.files import write_json
 
 if TYPE_CHECKING:
     from rwp_jax.runs.finished_run import FinishedRun
-
-_PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
 def benchmark(
@@ -51,10 +45,7 @@ def benchmark(
       arguments: further ones of `autoattack` by name, such as `version`, `key`, `state_path`.
 
     Returns:
-      What the file holds. `dataset`, `architecture`, `eps`, `clean_acc`, `autoattack_acc`, `reported` and
-      `unreliable` are as in RobustBench's model files, accuracies in % as text; `accuracy` has them in
-      [0, 1] with 95% intervals (Wilson), `by_class` the same for each class, `robust_after` the images left
-      after each attack.
+      What the file holds, see `record.record_of`.
 
     Raises:
       InputError: for arguments that are not so, before anything is attacked.
@@ -69,14 +60,23 @@ def benchmark(
     x, y = x[:count], y[:count]
     began = time.monotonic()
     result = autoattack(logits_fn, x, y, norm, epsilon, **arguments)
-    record = _record(result, np.asarray(y), norm, epsilon, arguments)
+    record = record_of(
+        result,
+        np.asarray(x),
+        np.asarray(y),
+        norm,
+        epsilon,
+        name=name,
+        dataset=data_name,
+        architecture=network.config.model.name if _is_run(network) else "",
+        settings={
+            "version": arguments.get("version", "standard"),
+            "key": shown(arguments.get("key", 0)),
+            "attacks": shown(arguments.get("attacks")),
+            "precision": arguments.get("precision", "default"),
+        },
+    )
     record["seconds"]["all"] = round(time.monotonic() - began, 1)
-    record |= {
-        "name": name,
-        "dataset": data_name,
-        "architecture": network.config.model.name if _is_run(network) else "",
-        "images_sha256": hashlib.sha256(raw_bytes(np.asarray(x))).hexdigest(),
-    }
     if output:
         write_json(output, record)
     return record
@@ -109,61 +109,11 @@ def _images(network: Any, data: Any) -> tuple[str, Any, Any]:
         raise InputError(
             f"data={shown(data)} must be (x, y), the name of a data set or an npz file"
         )
-    return _named(str(data))
-
-
-def _named(data: str) -> tuple[str, np.ndarray, np.ndarray]:
     try:
-        from rwp_jax.data import sources
+        from rwp_jax.evaluation.subject import load_named
     except ModuleNotFoundError as error:
         raise InputError(
-            f"data={data!r} needs {error.name}: pip install 'rwp-jax[train]', or give (x, y)"
+            f"data={str(data)!r} needs {error.name}: pip install 'rwp-jax[train]', or give (x, y)"
         ) from None
-    file = data.endswith(".npz")
-    if not file:
-        check_choice("data", data, [name for name in sources.NAMES if name != "npz"])
-    with renamed("config.data.path", "data"):
-        loaded = sources.load("npz", data) if file else sources.load(data)
+    loaded = load_named(str(data))
     return pathlib.Path(data).stem, loaded.x_test.astype(np.float32) / 255, loaded.y_test
-
-
-def _share(correct: np.ndarray) -> dict[str, Any]:
-    right, count = int(correct.sum()), len(correct)
-    return {
-        "correct": right,
-        "images": count,
-        "accuracy": right / count,
-        "interval_95": list(wilson(right, count)),
-    }
-
-
-def _record(
-    result: AutoAttackResult, y: np.ndarray, norm: str, epsilon: float, arguments: dict[str, Any]
-) -> dict[str, Any]:
-    clean, robust = result.robust_after["clean"], result.robust
-    percent = lambda correct: f"{100 * correct.mean():.2f}"
-    return {
-        "eps": f"{float(epsilon):.6g}",
-        "norm": norm,
-        "clean_acc": percent(clean),
-        "autoattack_acc": percent(robust),
-        "reported": percent(robust),
-        "unreliable": bool(result.warnings),
-        "accuracy": {"clean": _share(clean), "robust": _share(robust)},
-        "by_class": {
-            str(c): {"clean": _share(clean[y == c]), "robust": _share(robust[y == c])}
-            for c in np.unique(y)
-        },
-        "robust_after": {name: int(left.sum()) for name, left in result.robust_after.items()},
-        "seconds": {name: round(seconds, 1) for name, seconds in result.seconds.items()},
-        "warnings": result.warnings,
-        "settings": {
-            "version": arguments.get("version", "standard"),
-            "key": shown(arguments.get("key", 0)),
-            "attacks": shown(arguments.get("attacks")),
-            "precision": arguments.get("precision", "default"),
-        },
-        "device": jax.devices()[0].device_kind,
-        "versions": {"rwp-jax": __version__, "python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in _PACKAGES},
-    }

@@ -4,49 +4,15 @@ import hashlib
 import json
 import pathlib
 import time
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from rwp_jax.data import sources
 from rwp_jax.errors import InputError
+from rwp_jax.evaluation.subject import Subject
 from rwp_jax.files import write_npz
-from rwp_jax.runs.finished_run import FinishedRun
-from rwp_jax.runs.loaded import load_run
 
 UNKNOWN = -1  # verdict of an example that was not attacked yet
-
-
-class Subject(NamedTuple):
-    """What is evaluated: a network and test images uint8 [N, H, W, C] with labels [N]."""
-
-    run: FinishedRun
-    images: np.ndarray
-    labels: np.ndarray
-
-
-def load_subject(directory: pathlib.Path, which: str, examples: int) -> Subject:
-    """Loads checkpoint and test images, the first `examples` or all for 0; raises InputError."""
-    if examples < 0:
-        raise InputError(f"examples={examples} must be positive, or 0 for all")
-    run = load_run(directory, which)
-    data = sources.load(**run.config.data.to_dict())
-    if examples > len(data.y_test):
-        raise InputError(f"examples={examples}: there are only {len(data.y_test)} test images")
-    if data.x_test.shape[-1] != run.image_shape[2] or data.y_test.max() >= run.num_classes:
-        raise InputError(
-            f"workdir={directory}: the network takes {run.image_shape[2]} channels and tells "
-            f"{run.num_classes} classes apart, the data set has images {data.x_test.shape[1:]} and "
-            f"labels up to {data.y_test.max()}"
-        )
-    if data.num_classes < run.num_classes:
-        print(
-            f"workdir={directory}: the network tells {run.num_classes} classes apart, the data set "
-            f"{run.config.data.name} has only {data.num_classes}: is it the one that it was trained on?"
-        )
-    count = examples or len(data.y_test)
-    return Subject(run, data.x_test[:count], data.y_test[:count].astype(np.int32))
 
 
 def identity(subject: Subject) -> str:
@@ -59,8 +25,8 @@ def identity(subject: Subject) -> str:
     config, run = subject.run.config, subject.run
     digest.update(run.code.encode())
     settings = [
-        config.threat.to_dict(),
-        config.evaluation.step_size,
+        config.threat.to_dict() | {"norm": subject.norm, "epsilon": subject.epsilon},
+        subject.step_size,
         list(config.model.mean),
         config.model.name,
     ]

@@ -15,13 +15,13 @@ from rwp_jax.attacks.autoattack.packing import default_batch_size
 from rwp_jax.attacks.autoattack.slots import map_programs
 from rwp_jax.attacks.autoattack.suite import VERSIONS
 from rwp_jax.errors import InputError, check_choice, first_line
-from rwp_jax.evaluation.table2 import AUTOATTACK_NORMS
 from rwp_jax.hardware import cost, counts
 from rwp_jax.hardware.cost import data_size, planned_mixture, training_examples
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.hardware.topology import Hardware
 from rwp_jax.models.classifier import make_classifier
+from rwp_jax.names import AUTOATTACK_NORMS
 from rwp_jax.training import experiment
 from rwp_jax.training.train_step import TrainingSet, init_state
 
@@ -153,7 +153,9 @@ def lower_evaluate(config, hardware: Hardware) -> jax.stages.Lowered:
     batch = (config.evaluation.batch_size,)
     indices, mask = jax.ShapeDtypeStruct(batch, jnp.int32), jax.ShapeDtypeStruct(batch, bool)
     network = state.params, state.batch_stats
-    return parts.count_correct.lower(*network, images, labels, key, indices, mask)
+    return parts.count_correct.lower(
+        *network, images, labels, key, parts.evaluation_sizes, indices, mask
+    )
 
 
 def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[CompiledProgram]:

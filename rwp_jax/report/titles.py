@@ -12,14 +12,19 @@ DATASETS = {
     "cifar100": "CIFAR-100",
 }
 _NETWORKS = {"preactresnet18": "PreActResNet-18"}
-_NORMS = {"l_inf": "L∞", "l_2": "L2"}
+NORMS = {"l_inf": "L∞", "l_2": "L2", "l_1": "L1"}
 
 
-def _radius(threat) -> str:
-    text, pixels = f"{threat.epsilon:.4g}", 255 * threat.epsilon
-    if float(text) != threat.epsilon and abs(pixels - round(pixels)) < 1e-6:
+def radius(epsilon: float) -> str:
+    """A radius as people write it, 0.3 or 8/255."""
+    text, pixels = f"{epsilon:.4g}", 255 * epsilon
+    if float(text) != epsilon and abs(pixels - round(pixels)) < 1e-6:
         text = f"{round(pixels)}/255"
-    return f"{_NORMS.get(threat.norm, threat.norm)} ε = {text}"
+    return f"ε = {text}"
+
+
+def _threat(threat) -> str:
+    return f"{NORMS.get(threat.norm, threat.norm)} {radius(threat.epsilon)}"
 
 
 def _images(config) -> str:
@@ -36,7 +41,7 @@ def _images(config) -> str:
 def words(config, epochs: int) -> list[str]:
     """Data, network, threat model and epochs of a run; no epochs where there are none."""
     name = config.model.name
-    told = [_images(config), _NETWORKS.get(name, name.upper()), _radius(config.threat)]
+    told = [_images(config), _NETWORKS.get(name, name.upper()), _threat(config.threat)]
     return [*told, f"{epochs} epochs"] if epochs else told
 
 

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
 from rwp_jax.attacks.arguments import check_radius
-from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.data.augment import make_augment
 from rwp_jax.data.order import Mixture
 from rwp_jax.data.sources import Dataset
@@ -23,7 +23,7 @@ from rwp_jax.distributed.devices import (
     filling_batch,
 )
 from rwp_jax.errors import InputError, first_line, named_in
-from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
+from rwp_jax.evaluation.accuracy import Sizes, make_count_correct, make_evaluation
 from rwp_jax.models.classifier import MODELS, make_classifier
 from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.models.precision import matmul_precision
@@ -61,6 +61,7 @@ class Parts(NamedTuple):
         was.
       count_correct: the program of an evaluation, see `accuracy.make_count_correct`.
       evaluate: see `accuracy.make_evaluation`.
+      evaluation_sizes: its argument.
     """
 
     recipe: Recipe
@@ -68,6 +69,7 @@ class Parts(NamedTuple):
     train_step: Mapped
     count_correct: Mapped
     evaluate: Callable
+    evaluation_sizes: Sizes
 
 
 def check_sizes(config, dataset: Dataset) -> None:
@@ -257,9 +259,8 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
     batch_size = filled(config, *devices).evaluation.batch_size
     count_correct = make_count_correct(
         judge,
-        make_threat_model(config.threat.norm, config.threat.epsilon),
+        config.threat.norm,
         steps=config.evaluation.steps,
-        step_size=config.evaluation.step_size,
         batch_size=batch_size,
         mode=config.parallel,
         precision=config.evaluation.precision,
@@ -267,4 +268,5 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
     )
     evaluate = make_evaluation(count_correct, batch_size)
     recipe, _ = make_recipe(config, classifier, steps_per_epoch, numbers)
-    return Parts(recipe, numbers, train_step, count_correct, evaluate)
+    sizes = Sizes(numbers.epsilon, np.asarray(config.evaluation.step_size, dtype))
+    return Parts(recipe, numbers, train_step, count_correct, evaluate, sizes)

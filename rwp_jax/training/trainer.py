@@ -19,6 +19,7 @@ from rwp_jax.data.order import epoch_indices
 from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed import devices, processes
 from rwp_jax.distributed.preemption import Interrupted, StopRequest
+from rwp_jax.evaluation.accuracy import start_key
 from rwp_jax.files import write_json
 from rwp_jax.report.learning_curve import draw_learning_curve
 from rwp_jax.runs import identity, layout
@@ -101,7 +102,7 @@ def _train(
     # Set up the run.
     mixture = training_data.mixture_of(config, data)
     parts = experiment.build(config, data.num_classes, mixture.steps)
-    init_key, step_key, evaluation_key = jax.random.split(jax.random.key(config.seed), 3)
+    init_key, step_key, _ = jax.random.split(jax.random.key(config.seed), 3)
     # Hosts of different kinds may draw weights that differ in a last bit.
     state = processes.broadcast(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
     saved = _restore(checkpoints, state)
@@ -130,7 +131,7 @@ def _train(
         evaluated["train"] = data.x_train[part], data.y_train[part]
     evaluated = devices.replicate(evaluated)
     constants = devices.replicate((step_key, parts.numbers))
-    evaluation_key = devices.replicate(evaluation_key)
+    attack = devices.replicate((start_key(config.seed), parts.evaluation_sizes))
     this_host = jax.process_index(), jax.process_count()
     writer = MetricsWriter(directory, position.metrics, position.epoch)
 
@@ -179,7 +180,7 @@ def _train(
         for split, (images, labels) in evaluated.items() if due else ():
             if stop.asked_anywhere():
                 _stop(stop, checkpoints, save_within(epoch, state, steps))
-            figures[split] = _evaluate(parts, state, images, labels, evaluation_key)
+            figures[split] = _evaluate(parts, state, images, labels, *attack)
         train_figures = {
             name: float(np.stack([step[name] for step in steps]).mean()) for name in steps[0]
         }
@@ -233,12 +234,12 @@ def _train(
     return summary
 
 
-def _evaluate(parts: experiment.Parts, state, x, y, key) -> dict[str, float]:
+def _evaluate(parts: experiment.Parts, state, *arguments) -> dict[str, float]:
     """Accuracies of the weights and, where they are averaged, of the average as `ema_...`."""
-    figures = parts.evaluate(state.params, state.batch_stats, x, y, key)
+    figures = parts.evaluate(state.params, state.batch_stats, *arguments)
     if state.ema is None:
         return figures
-    average = parts.evaluate(state.ema.params, state.ema.batch_stats, x, y, key)
+    average = parts.evaluate(state.ema.params, state.ema.batch_stats, *arguments)
     return figures | {f"ema_{name}": value for name, value in average.items()}
 
 

@@ -6,7 +6,7 @@ import pytest
 from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.distributed import devices
-from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
+from rwp_jax.evaluation.accuracy import Sizes, make_count_correct, make_evaluation
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 
@@ -52,12 +52,11 @@ def test_every_example_counts_once(setting, expected, batch_size, mode):
     assert 0 < expected["pgd_accuracy"] < expected["natural_accuracy"] < 1
     count_correct = make_count_correct(
         classifier,
-        make_threat_model("l_2", 0.05),
+        "l_2",
         steps=3,
-        step_size=0.02,
         batch_size=batch_size,
         mode=mode,
     )
     evaluate = make_evaluation(count_correct, batch_size)
-    arguments = devices.replicate((*state, IMAGES, labels, jax.random.key(5)))
+    arguments = devices.replicate((*state, IMAGES, labels, jax.random.key(5), Sizes(0.05, 0.02)))
     assert evaluate(*arguments) == pytest.approx(expected, abs=1e-12)

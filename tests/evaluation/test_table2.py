@@ -3,18 +3,15 @@
 import dataclasses
 import json
 
-import jax
 import numpy as np
 import pytest
 
 from rwp_jax.attacks.autoattack import suite
-from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
-from rwp_jax.evaluation import store, table2
-from rwp_jax.evaluation.accuracy import make_count_correct, make_evaluation
+from rwp_jax.evaluation import columns, subject, table2
 from rwp_jax.evaluation.intervals import wilson
-from rwp_jax.evaluation.store import load_subject
+from rwp_jax.evaluation.subject import AS_TRAINED, load_subjects
 from rwp_jax.runs import layout
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import trainer
@@ -27,7 +24,13 @@ EXAMPLES = 40
 def run(tmp_path_factory):
     """A finished run on 40 test images, of two classes that are close at this epsilon."""
     path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, EXAMPLES)
-    changes = {"data.path": path, "threat.epsilon": 0.2, "evaluation.step_size": 0.05}
+    changes = {
+        "data.path": path,
+        "data.validation_examples": 16,
+        "threat.epsilon": 0.2,
+        "evaluation.step_size": 0.05,
+        "evaluation.steps": 20,
+    }
     directory = tmp_path_factory.mktemp("run") / "run"
     trainer.train(shrink(digits_at_rwp.get_config("full"), **changes), directory)
     return directory
@@ -35,8 +38,8 @@ def run(tmp_path_factory):
 
 def test_a_network_of_more_classes_than_the_data_is_remarked_on(run, monkeypatch, capsys):
     wider = dataclasses.replace(load_run(run, "last"), num_classes=10)
-    monkeypatch.setattr(store, "load_run", lambda *_: wider)
-    load_subject(run, "last", 0)
+    monkeypatch.setattr(subject, "load_run", lambda *_: wider)
+    load_subjects(run, "last", 0)
     assert "tells 10 classes apart, the data set npz has only 2" in capsys.readouterr().out
 
 
@@ -46,9 +49,17 @@ def short_attacks(monkeypatch):
     monkeypatch.setitem(suite.VERSIONS, "standard", short)
 
 
-def evaluate(run, attacks="natural,fgsm,pgd20,autoattack", examples=0, which="last", images=False):
-    table2.evaluate(run, which, attacks, examples, images)
-    output = run / "evaluation" / (f"{which}_{examples}" if examples else which)
+def evaluate(
+    run,
+    attacks="natural,fgsm,pgd20,autoattack",
+    examples=0,
+    which="last",
+    images=False,
+    setting=AS_TRAINED,
+    folder="",
+):
+    table2.evaluate(run, which, attacks, examples, images, setting)
+    output = run / "evaluation" / (folder or (f"{which}_{examples}" if examples else which))
     with np.load(output / layout.EVALUATION_NPZ) as arrays:
         return json.loads((output / layout.EVALUATION_JSON).read_text()), dict(arrays)
 
@@ -70,34 +81,25 @@ def test_the_columns(run, capsys):
     assert row.split()[3] == f"{100 * accuracy['natural']:.2f}"
 
     # The verdicts are those of the images kept, and these are inside.
-    subject = load_subject(run, "last", 0)
-    network = subject.run
-    x = subject.images / 255
+    (evaluated,) = load_subjects(run, "last", 0)
+    network = evaluated.run
+    x = evaluated.images / 255
     for name in ("fgsm", "pgd20", "autoattack"):
         x_adv = arrays[f"x_adv_{name}"]
         assert np.abs(x_adv - x).max() <= 0.2 + 1e-6 and x_adv.min() >= 0 and x_adv.max() <= 1
         logits = network.classifier.eval(network.params, network.batch_stats, x_adv)
-        right = np.asarray(logits).argmax(-1) == subject.labels
+        right = np.asarray(logits).argmax(-1) == evaluated.labels
         np.testing.assert_array_equal(right, arrays[f"correct_{name}"])
 
 
-def test_pgd20_is_the_attack_of_the_epoch(run):
-    """From the same key, the evaluation after an epoch finds the same."""
+def test_pgd20_is_that_of_the_training_log(run):
+    """From the same starts: both print the same figure for an epoch."""
     summary, _ = evaluate(run, "natural,pgd20")
-    network, subject = load_run(run, "last"), load_subject(run, "last", 0)
-    count_correct = make_count_correct(
-        network.classifier,
-        make_threat_model("l_inf", 0.2),
-        steps=20,
-        step_size=0.05,
-        batch_size=16,
-        mode="pmap",
-    )
-    ours = make_evaluation(count_correct, 16)
-    state = network.params, network.batch_stats
-    figures = ours(*state, subject.images, subject.labels, jax.random.key(network.config.seed))
-    assert figures["natural_accuracy"] == summary["columns"]["natural"]["accuracy"]
-    assert figures["pgd_accuracy"] == summary["columns"]["pgd20"]["accuracy"]
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (logged,) = [r for r in records if r["split"] == "test" and r["epoch"] == 1]
+    assert 0 < logged["pgd_accuracy"] < 1
+    for name, column in (("natural_accuracy", "natural"), ("pgd_accuracy", "pgd20")):
+        assert summary["columns"][column]["accuracy"] == logged[name]
 
 
 def test_the_first_examples(run):
@@ -106,8 +108,8 @@ def test_the_first_examples(run):
 
 
 def test_goes_on_after_a_kill(run, monkeypatch):
-    monkeypatch.setattr(table2, "SAVE_SECONDS", 0)
-    make_attack, calls = table2.make_attack, []
+    monkeypatch.setattr(columns, "SAVE_SECONDS", 0)
+    make_attack, calls = columns.make_attack, []
 
     def killed_after(batches):
         def make(*arguments):
@@ -123,10 +125,10 @@ def test_goes_on_after_a_kill(run, monkeypatch):
 
         return make
 
-    monkeypatch.setattr(table2, "make_attack", killed_after(2))
+    monkeypatch.setattr(columns, "make_attack", killed_after(2))
     with pytest.raises(KeyboardInterrupt):
         evaluate(run, "cw", which="best")
-    monkeypatch.setattr(table2, "make_attack", killed_after(10))
+    monkeypatch.setattr(columns, "make_attack", killed_after(10))
     _, arrays = evaluate(run, "cw", which="best")
     seen = np.concatenate(calls)
     assert len(calls) == 3 and set(seen) == set(range(EXAMPLES)), "16, 16, 8 images and padding"
@@ -153,7 +155,7 @@ def test_the_evaluation_of_something_else_is_refused(run):
 @pytest.mark.parametrize(
     ("arguments", "about"),
     [
-        ({"attacks": "natural,pgd10"}, "attacks=: 'pgd10' must be one of natural, fgsm, pgd20"),
+        ({"attacks": "natural,pgd0"}, "attacks=: 'pgd0' must be one of natural, fgsm, pgd20.*pgdN"),
         ({"attacks": ""}, "attacks=: '' must be one of"),
         ({"examples": -1}, "examples=-1 must be positive"),
         ({"examples": 41}, "examples=41: there are only 40 test images"),

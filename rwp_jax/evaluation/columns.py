@@ -1,0 +1,220 @@
+"""The attacks behind the columns of Table 2, each filling in the verdicts that are missing."""
+
+import functools
+import pathlib
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from rwp_jax.attacks.autoattack import AutoAttackWarning, autoattack
+from rwp_jax.attacks.autoattack.margins import misclassified
+from rwp_jax.attacks.threat_model import ball
+from rwp_jax.distributed.devices import filling_batch, over_examples
+from rwp_jax.errors import InputError
+from rwp_jax.evaluation.accuracy import FixedAttack, Sizes, attack_images, start_key
+from rwp_jax.evaluation.record import record_of
+from rwp_jax.evaluation.store import UNKNOWN, Verdicts
+from rwp_jax.evaluation.subject import Subject
+from rwp_jax.losses import carlini_wagner, cross_entropy
+from rwp_jax.models.classifier import Classifier
+from rwp_jax.models.precision import matmul_precision
+from rwp_jax.names import AUTOATTACK_NORMS
+from rwp_jax.runs.layout import COLUMNS
+
+SAVE_SECONDS = 10  # between two saves of the fixed attacks' verdicts
+WARNINGS = "autoattack_warnings"
+_STEPPED = re.compile(r"(pgd|cw)([1-9]\d{0,4})")  # PGD and C&W of any number of steps
+_CW_STEPS = 100  # of the column `cw`
+
+
+def parse_attacks(text: str) -> list[str]:
+    """The columns that `text` names, comma-separated, in the table's order; raises InputError.
+
+    Beside the paper's there are PGD and C&W of other numbers of steps, `pgd50` and `cw20`.
+    """
+    wanted = [name.strip().replace(f"cw{_CW_STEPS}", "cw") for name in text.split(",")]
+    for name in wanted:
+        if name not in COLUMNS and not _STEPPED.fullmatch(name):
+            raise InputError(
+                f"attacks=: {name!r} must be one of {', '.join(COLUMNS)}, or pgdN or cwN for N steps"
+            )
+    return in_order(wanted)
+
+
+def in_order(names) -> list[str]:
+    """Names of columns as they stand side by side: PGD before C&W, each by its steps."""
+    kinds = ["natural", "fgsm", "pgd", "cw", "autoattack"]
+
+    def place(name: str) -> tuple[int, int]:
+        stepped = _STEPPED.fullmatch(name)
+        kind, steps = stepped.groups() if stepped else (name, _CW_STEPS)
+        return kinds.index(kind), int(steps)
+
+    return sorted(set(names), key=place)
+
+
+def is_column(name: str) -> bool:
+    """Whether it names a column, not a part of AutoAttack."""
+    return name in COLUMNS or bool(_STEPPED.fullmatch(name))
+
+
+def heading(name: str) -> str:
+    """Of a column, as in the paper."""
+    stepped = _STEPPED.fullmatch(name)
+    if name in COLUMNS or not stepped:
+        return COLUMNS[name]
+    return f"{'PGD' if stepped[1] == 'pgd' else 'C&W'}-{stepped[2]}"
+
+
+def fixed_attack(name: str, sizes: Sizes) -> FixedAttack | None:
+    """As the authors' evaluation script has it; FGSM is one step of 2 epsilon, None stands for none."""
+    if name == "natural":
+        return None
+    if name == "fgsm":
+        return FixedAttack(1, 2 * sizes.epsilon)
+    stepped = _STEPPED.fullmatch(name)
+    kind, steps = stepped.groups() if stepped else (name, _CW_STEPS)
+    loss = cross_entropy if kind == "pgd" else carlini_wagner
+    return FixedAttack(int(steps), sizes.step_size, loss)
+
+
+def _bar(name: str, total) -> tqdm:
+    layout = "{desc:<10} {percentage:3.0f}%{postfix} |{bar:20}| [{elapsed}<{remaining}]"
+    return tqdm(total=total, desc=heading(name), bar_format=layout, disable=not sys.stderr.isatty())
+
+
+@functools.lru_cache(64)  # one for each column: evaluations at several radii share them
+def _program(classifier: Classifier, norm: str, name: str, precision: str, batch_size: int):
+    """(params, batch_stats, key, Sizes, images, labels, indices) -> (correct [B], attacked images)."""
+
+    def judge(params, batch_stats, key, sizes, images, labels, indices):
+        dtype = jax.tree.leaves(params)[0].dtype
+        x = images.astype(dtype) / 255
+        sizes = Sizes(*(size.astype(dtype) for size in sizes))
+        attack = fixed_attack(name, sizes)
+        if attack:
+            network, start = (params, batch_stats), (key, indices)
+            with matmul_precision(precision):
+                x = attack_images(
+                    classifier,
+                    ball(norm, sizes.epsilon, "madry"),
+                    attack,
+                    *network,
+                    x,
+                    labels,
+                    *start,
+                    batch_size,
+                )
+        with matmul_precision("highest"):
+            logits = classifier.eval(params, batch_stats, x)
+        return ~misclassified(logits, labels), x
+
+    return over_examples(judge, (False,) * 4 + (True,) * 3)
+
+
+def make_attack(subject: Subject, name: str, batch_size: int) -> Callable:
+    """(indices [batch_size]) -> (correct [batch_size], attacked images) of a column.
+
+    Verdicts are of fresh forwards in full float32.
+    """
+    run, sizes = subject.run, Sizes(np.float64(subject.epsilon), np.float64(subject.step_size))
+    mapped = _program(
+        run.classifier, subject.norm, name, run.config.evaluation.precision, batch_size
+    )
+    fixed = run.params, run.batch_stats, start_key(run.config.seed), sizes
+
+    def call(indices):
+        batch = subject.images[indices], subject.labels[indices], indices
+        return jax.device_get(mapped(*fixed, *batch))
+
+    return call
+
+
+def run_fixed(subject: Subject, name: str, verdicts: Verdicts, save_images: bool) -> None:
+    """Fills in the verdicts of one attack that are missing."""
+    count = len(subject.labels)
+    devices = jax.local_device_count()
+    wanted = subject.run.config.evaluation.batch_size or filling_batch(devices=devices)
+    batch_size = -(-min(wanted, count) // devices) * devices
+    arrays, images = verdicts.arrays, f"x_adv_{name}"
+    correct = arrays.setdefault(f"correct_{name}", np.full(count, UNKNOWN, np.int8))
+    if save_images and name != "natural" and images not in arrays:
+        arrays[images] = np.zeros(subject.images.shape, np.float32)
+        correct[:] = UNKNOWN  # verdicts and images of the same pass
+    missing = np.flatnonzero(correct == UNKNOWN)
+    if not len(missing):
+        return
+    judge = make_attack(subject, name, batch_size)
+    with _bar(name, count) as bar:
+        bar.update(count - len(missing))
+        for begin in range(0, len(missing), batch_size):
+            indices = missing[begin : begin + batch_size]
+            padded = np.resize(indices, batch_size).astype(np.int32)
+            right, x_adv = judge(padded)
+            correct[indices] = right[: len(indices)]
+            if images in arrays:
+                arrays[images][indices] = np.clip(x_adv[: len(indices)], 0, 1)  # rounding
+            verdicts.save(SAVE_SECONDS)
+            bar.set_postfix_str(f"{np.mean(correct[correct != UNKNOWN]):.2%} correct so far")
+            bar.update(len(indices))
+    verdicts.save()
+
+
+def run_autoattack(
+    subject: Subject, verdicts: Verdicts, state_path: pathlib.Path, save_images: bool
+) -> dict[str, Any]:
+    """Runs AutoAttack's standard version; returns its record."""
+    run, arrays = subject.run, verdicts.arrays
+    norm = AUTOATTACK_NORMS[subject.norm]
+    x = subject.images.astype(np.float32) / 255
+    params, batch_stats = jax.device_get((run.params, run.batch_stats))
+    with _bar("autoattack", 1) as bar:
+
+        def progress(moment):
+            bar.n = (moment.index + moment.fraction) / moment.attacks
+            share = moment.robust / moment.total
+            bar.set_postfix_str(f"{moment.attack}: {share:.2%} robust so far")
+
+        with warnings.catch_warnings():  # printed below the table
+            warnings.simplefilter("ignore", AutoAttackWarning)
+            result = autoattack(
+                functools.partial(run.classifier.eval, params, batch_stats),
+                x,
+                subject.labels,
+                norm,
+                subject.epsilon,
+                key=run.config.seed,
+                precision=run.config.evaluation.precision,
+                state_path=state_path,
+                progress=progress,
+            )
+        bar.n = 1
+    arrays["correct_autoattack"] = result.robust.astype(np.int8)
+    for name, robust in result.robust_after.items():
+        arrays[f"correct_autoattack_{name}"] = robust.astype(np.int8)
+    if save_images:
+        arrays["x_adv_autoattack"] = result.x_adv
+    arrays[WARNINGS] = np.array(result.warnings, dtype=str)
+    verdicts.save()
+    return record_of(
+        result,
+        x,
+        subject.labels,
+        norm,
+        subject.epsilon,
+        name=str(state_path.parent),
+        dataset=subject.data,
+        architecture=run.config.model.name,
+        settings={
+            "version": "standard",
+            "key": run.config.seed,
+            "attacks": None,
+            "precision": run.config.evaluation.precision,
+        },
+    )

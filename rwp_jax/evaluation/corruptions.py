@@ -1,0 +1,158 @@
+"""Accuracy on corrupted images, CIFAR-10-C and CIFAR-100-C (Hendrycks and Dietterich, 2019)."""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from rwp_jax.errors import InputError, first_line
+from rwp_jax.evaluation.record import share
+from rwp_jax.files import write_json
+from rwp_jax.runs.finished_run import FinishedRun
+from rwp_jax.runs.layout import CORRUPTIONS_JSON, EVALUATION, lock
+from rwp_jax.runs.loaded import load_run
+from rwp_jax.version import __version__
+
+SEVERITIES = 5
+_LABELS = "labels"
+
+
+def _array(file: pathlib.Path) -> np.ndarray:
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy raises many kinds for damaged files
+        raise InputError(
+            f"corruptions={file.parent}: {file.name} cannot be read as .npy ({first_line(error)})"
+        ) from None
+
+
+def read_corruptions(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Opens the files of a directory as they are published.
+
+    Args:
+      folder: with NAME.npy for each corruption, uint8 [5 N, H, W, C] in blocks of N by severity, and
+        labels.npy, integers [5 N].
+
+    Returns:
+      Name -> images, by name, not read yet; labels int32 [5 N].
+
+    Raises:
+      InputError: where files are missing, cannot be read or do not fit one another.
+    """
+    if not folder.is_dir():
+        raise InputError(f"corruptions={folder} is no directory with labels.npy and NAME.npy files")
+    arrays = {file.stem: _array(file) for file in sorted(folder.glob("*.npy"))}
+    labels = arrays.pop(_LABELS, None)
+    if labels is None or not arrays:
+        lacks = f"{_LABELS}.npy" if labels is None else "NAME.npy of a corruption"
+        raise InputError(f"corruptions={folder}: there is no {lacks}")
+    kind = labels.dtype.kind
+    if labels.ndim != 1 or kind not in "iu" or not labels.size or labels.size % SEVERITIES:
+        raise InputError(
+            f"corruptions={folder}: labels.npy is {labels.dtype} {labels.shape}, must be integers "
+            f"[{SEVERITIES} N], N for each severity"
+        )
+    for name, images in arrays.items():
+        if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
+            raise InputError(
+                f"corruptions={folder}: {name}.npy is {images.dtype} {images.shape}, must be uint8 "
+                f"[{len(labels)}, H, W, C], as many as labels.npy has"
+            )
+    return arrays, np.asarray(labels, np.int32)
+
+
+def _check(run: FinishedRun, folder: pathlib.Path, arrays, labels, examples: int) -> None:
+    """Raises InputError for images that the network cannot take, or too few of them."""
+    known = run.image_shape
+    size = "x".join(str(length or "?") for length in known)
+    for name, images in arrays.items():
+        shape = images.shape[1:]
+        if shape[2] != known[2] or known[:2] not in ((0, 0), shape[:2]):
+            raise InputError(
+                f"corruptions={folder}: {name}.npy has images {'x'.join(map(str, shape))}, the network "
+                f"takes {size}"
+            )
+    if labels.min() < 0 or labels.max() >= run.num_classes:
+        raise InputError(
+            f"corruptions={folder}: labels.npy has labels in [{labels.min()}, {labels.max()}], the "
+            f"network tells {run.num_classes} classes apart"
+        )
+    if not 0 <= examples <= len(labels) // SEVERITIES:
+        raise InputError(
+            f"examples={examples} must be in [0, {len(labels) // SEVERITIES}], the images of a severity"
+        )
+
+
+def accuracies(run: FinishedRun, arrays, labels: np.ndarray, examples: int = 0) -> dict[str, list]:
+    """Name -> for each severity, from 1, the verdicts as `record.share` has them.
+
+    Args:
+      run: with the network.
+      arrays: see `read_corruptions`.
+      labels: likewise.
+      examples: of each severity, the first ones; 0 for all.
+    """
+    block = len(labels) // SEVERITIES
+    count = examples or block
+    found: dict[str, list] = {}
+    for name, images in arrays.items():
+        for begin in range(0, len(labels), block):
+            part = slice(begin, begin + count)
+            correct = run.predict(np.asarray(images[part])).argmax(-1) == labels[part]
+            found.setdefault(name, []).append(share(correct))
+    return found
+
+
+def table(found: dict[str, list]) -> str:
+    """Accuracy in %, a line a corruption, a column a severity; means last."""
+    width = max(map(len, [*found, "mean"]))
+    values = {name: [entry["accuracy"] for entry in row] for name, row in found.items()}
+    values["mean"] = list(np.mean(list(values.values()), 0))
+    header = [f"severity {severity}" for severity in range(1, SEVERITIES + 1)]
+    lines = ["  ".join(["accuracy in %".ljust(width), *header, "      mean"])]
+    for name, row in values.items():
+        cells = [f"{100 * value:10.2f}" for value in [*row, np.mean(row)]]
+        lines.append("  ".join([name.ljust(max(width, len("accuracy in %"))), *cells]))
+    return "\n".join(lines)
+
+
+def evaluate_corruptions(
+    directory: pathlib.Path, which: str, folder: pathlib.Path, examples: int
+) -> dict[str, Any]:
+    """Prints the accuracy of a run's network on corrupted images, by corruption and severity.
+
+    Args:
+      directory: of the run; corruptions.json goes to `evaluation/WHICH` in it, `WHICH_N` for N examples.
+      which: checkpoint such as `best`.
+      folder: see `read_corruptions`.
+      examples: images of each severity, the first ones; 0 for all.
+
+    Returns:
+      What corruptions.json holds.
+
+    Raises:
+      InputError: for what does not fit, before anything is computed.
+    """
+    arrays, labels = read_corruptions(folder)
+    run = load_run(directory, which)
+    _check(run, folder, arrays, labels, examples)
+    output = directory / EVALUATION / (f"{which}_{examples}" if examples else which)
+    with lock(output):
+        print(
+            f"{directory}, {which} checkpoint (epoch {run.epoch + 1}), {folder}, "
+            f"{examples or len(labels) // SEVERITIES} images of each corruption and severity",
+            flush=True,
+        )
+        found = accuracies(run, arrays, labels, examples)
+        mean = float(np.mean([entry["accuracy"] for row in found.values() for entry in row]))
+        summary = {
+            "rwp_jax": __version__,
+            "epoch": run.epoch,
+            "corruptions": str(folder),
+            "mean_accuracy": mean,
+            "severities": found,
+        }
+        write_json(output / CORRUPTIONS_JSON, summary)
+    print(table(found))
+    print(f"wrote {output / CORRUPTIONS_JSON}")
+    return summary

@@ -1,0 +1,109 @@
+"""Accuracy on corrupted images, in files as they are published."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rwp_jax.configs import digits_at_rwp
+from rwp_jax.errors import InputError
+from rwp_jax.evaluation.corruptions import evaluate_corruptions, read_corruptions, table
+from rwp_jax.runs.loaded import load_run
+from rwp_jax.training import trainer
+from tests.small import shrink, write_two_classes
+
+COUNT = 12  # images of a severity
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, 24)
+    directory = tmp_path_factory.mktemp("run") / "run"
+    config = shrink(digits_at_rwp.get_config("full"), **{"data.path": path, "epochs": 1})
+    trainer.train(config, directory)
+    return directory
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two corruptions of dark and bright images: noise that grows with severity, and a reversal."""
+    rng = np.random.default_rng(0)
+    y = np.tile(np.arange(COUNT) % 2, 5)
+    clean = 60 + 120 * y[:, None, None, None] + np.zeros((5 * COUNT, 8, 8, 1))
+    severity = np.repeat(np.arange(5), COUNT)[:, None, None, None]
+    noisy = clean + rng.normal(0, 1, clean.shape) * 40 * severity
+    np.save(tmp_path / "noise.npy", np.clip(noisy, 0, 255).astype(np.uint8))
+    np.save(tmp_path / "reversal.npy", (255 - clean).astype(np.uint8))
+    np.save(tmp_path / "labels.npy", y)
+    return tmp_path
+
+
+def test_blocks_are_severities(run, folder, capsys):
+    summary = evaluate_corruptions(run, "last", folder, 0)
+    network, images = load_run(run, "last"), np.load(folder / "noise.npy")
+    right = network.predict(images).argmax(-1) == np.load(folder / "labels.npy")
+    for severity, entry in enumerate(summary["severities"]["noise"]):
+        block = right[severity * COUNT : (severity + 1) * COUNT]
+        assert (entry["correct"], entry["images"]) == (block.sum(), COUNT)
+    every = [e["accuracy"] for row in summary["severities"].values() for e in row]
+    assert summary["mean_accuracy"] == pytest.approx(np.mean(every)) and len(every) == 10
+    held = json.loads((run / "evaluation" / "last" / "corruptions.json").read_text())
+    assert held == json.loads(json.dumps(summary))
+    assert "12 images of each corruption and severity" in capsys.readouterr().out
+
+
+def test_the_first_of_each_severity(run, folder):
+    summary = evaluate_corruptions(run, "last", folder, 4)
+    whole = evaluate_corruptions(run, "last", folder, 0)
+    assert all(e["images"] == 4 for row in summary["severities"].values() for e in row)
+    assert (run / "evaluation" / "last_4" / "corruptions.json").exists()
+    reversal = summary["severities"]["reversal"], whole["severities"]["reversal"]
+    assert reversal[0][0]["accuracy"] == reversal[1][0]["accuracy"], (
+        "all images of a class are alike"
+    )
+
+
+def test_the_table_has_a_line_a_corruption():
+    entry = lambda value: {"accuracy": value}
+    found = {"fog": [entry(0.5)] * 5, "snow": [entry(v) for v in (1, 0.75, 0.5, 0.25, 0)]}
+    lines = [line.split() for line in table(found).splitlines()]
+    assert lines[1] == ["fog", *["50.00"] * 6]
+    assert lines[2] == ["snow", "100.00", "75.00", "50.00", "25.00", "0.00", "50.00"]
+    assert lines[3] == ["mean", "75.00", "62.50", "50.00", "37.50", "25.00", "50.00"]
+
+
+def _without(name):
+    return lambda folder: (folder / f"{name}.npy").unlink()
+
+
+def _with(name, array):
+    return lambda folder: np.save(folder / f"{name}.npy", array)
+
+
+@pytest.mark.parametrize(
+    ("damage", "examples", "about"),
+    [
+        (_without("labels"), 0, "there is no labels.npy"),
+        (_with("labels", np.zeros(COUNT)), 0, "labels.npy is float64"),
+        (_with("labels", np.zeros(11, int)), 0, r"must be integers \[5 N\]"),
+        (_with("labels", np.full(5 * COUNT, 2)), 0, "the network tells 2 classes apart"),
+        (_with("fog", np.zeros((5 * COUNT, 8, 8, 1))), 0, "fog.npy is float64"),
+        (_with("fog", np.zeros((COUNT, 8, 8, 1), np.uint8)), 0, r"must be uint8 \[60, H, W, C\]"),
+        (_with("fog", np.zeros((5 * COUNT, 8, 8, 3), np.uint8)), 0, "fog.npy has images 8x8x3"),
+        (lambda folder: (folder / "fog.npy").write_text("no"), 0, "fog.npy cannot be read as .npy"),
+        (_with("fog", np.array([{}])), 0, "fog.npy cannot be read as .npy"),
+        (lambda folder: None, 13, r"examples=13 must be in \[0, 12\]"),
+        (lambda folder: None, -1, "examples=-1 must be in"),
+    ],
+)
+def test_refusals(run, folder, damage, examples, about):
+    damage(folder)
+    with pytest.raises(InputError, match=about):
+        evaluate_corruptions(run, "last", folder, examples)
+
+
+def test_an_empty_directory_is_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no labels.npy"):
+        read_corruptions(tmp_path)
+    with pytest.raises(InputError, match="is no directory"):
+        read_corruptions(tmp_path / "nowhere")

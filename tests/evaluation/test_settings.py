@@ -1,0 +1,182 @@
+"""Evaluations of a run by other attackers, and on other images, than its config's."""
+
+import json
+
+import numpy as np
+import pytest
+
+from rwp_jax.attacks.autoattack import suite
+from rwp_jax.configs import digits_at_rwp
+from rwp_jax.errors import InputError
+from rwp_jax.evaluation import columns, table2
+from rwp_jax.evaluation.columns import heading, parse_attacks
+from rwp_jax.evaluation.subject import Setting, load_subjects
+from rwp_jax.report.radii import draw_radii
+from rwp_jax.runs.loaded import load_run
+from rwp_jax.training import trainer
+from tests.small import shrink, write_two_classes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on 48 training, 16 validation and 24 test images, at radius 0.2 and step size 0.05."""
+    path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, 24)
+    changes = {
+        "data.path": path,
+        "data.validation_examples": 16,
+        "threat.epsilon": 0.2,
+        "evaluation.step_size": 0.05,
+    }
+    directory = tmp_path_factory.mktemp("run") / "run"
+    trainer.train(shrink(digits_at_rwp.get_config("full"), **changes), directory)
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def short_attacks(monkeypatch):
+    short = (suite.ApgdCE(steps=5),)
+    monkeypatch.setitem(suite.VERSIONS, "standard", short)
+    monkeypatch.setattr(suite, "_STANDARD_L1", short)
+
+
+def evaluate(run, attacks, **setting):
+    return table2.evaluate(run, "last", attacks, 0, False, Setting(**setting))
+
+
+def correct(run, folder, name):
+    with np.load(run / "evaluation" / folder / "evaluation.npz") as arrays:
+        return arrays[f"correct_{name}"]
+
+
+def test_a_radius_given_is_attacked(run):
+    """At the run's own radius it is the run's own evaluation; a smaller one leaves more."""
+    (own,) = evaluate(run, "pgd20")
+    (same,) = evaluate(run, "pgd20", norm="Linf", epsilons=(0.2,), step_size=0.05)
+    assert same == own and own["epsilon"] == 0.2 and own["step_size"] == 0.05
+    (small,) = evaluate(run, "pgd20", epsilons=(0.02,))
+    assert small["step_size"] == pytest.approx(0.005), "in proportion"
+    assert small["columns"]["pgd20"]["correct"] >= own["columns"]["pgd20"]["correct"]
+    assert (run / "evaluation" / "last_epsilon_0.02" / "evaluation.json").exists()
+
+
+def test_another_norm_keeps_inside_its_ball(run):
+    setting = Setting(norm="L2", epsilons=(0.5,))
+    (summary,) = table2.evaluate(run, "last", "pgd20,autoattack", 0, True, setting)
+    assert summary["norm"] == "l_2" and summary["step_size"] == pytest.approx(0.5 * 15 / 128)
+    with np.load(run / "evaluation" / "last_l_2_epsilon_0.5" / "evaluation.npz") as arrays:
+        (evaluated,) = load_subjects(run, "last", 0, setting)
+        for name in ("pgd20", "autoattack"):
+            moved = (arrays[f"x_adv_{name}"] - evaluated.images / 255).reshape(24, -1)
+            lengths = np.linalg.norm(moved, axis=1)
+            assert lengths.max() <= 0.5 + 1e-6
+            assert name == "autoattack" or lengths.max() > 0.4, "the attack goes to the edge"
+
+
+def test_l_1_is_autoattacks_alone(run):
+    (summary,) = evaluate(run, "natural,autoattack", norm="l1", epsilons=(2.0,))
+    assert summary["norm"] == "l_1" and set(summary["columns"]) >= {"natural", "autoattack"}
+    with pytest.raises(InputError, match="norm=l_1 is for attacks=natural,autoattack alone, must be .* for pgd20"):
+        evaluate(run, "natural,pgd20", norm="l_1", epsilons=(2.0,))
+
+
+def test_steps_are_those_of_the_name():
+    assert parse_attacks("autoattack,cw20,pgd100,cw100,pgd7,natural,pgd20") == [
+        "natural",
+        "pgd7",
+        "pgd20",
+        "pgd100",
+        "cw20",
+        "cw",
+        "autoattack",
+    ]
+    assert [heading(name) for name in ("pgd7", "pgd20", "cw20", "cw")] == [
+        "PGD-7",
+        "PGD-20",
+        "C&W-20",
+        "C&W",
+    ]
+    sizes = columns.Sizes(0.1, 0.02)
+    assert columns.fixed_attack("pgd7", sizes)[:2] == (7, 0.02)
+    assert columns.fixed_attack("fgsm", sizes)[:2] == (1, 0.2)
+    twenty, hundred = (columns.fixed_attack(name, sizes) for name in ("cw20", "cw"))
+    assert twenty[:2] == (20, 0.02) and hundred == twenty._replace(steps=100)
+
+
+def test_a_sweep_compiles_each_column_once(run, capsys):
+    columns._program.cache_clear()
+    summaries = evaluate(run, "pgd7", epsilons=(0.3, 0.0, 0.1, 0.1))
+    assert [summary["epsilon"] for summary in summaries] == [0.1, 0.3]
+    assert all({"natural", "pgd7"} <= set(summary["columns"]) for summary in summaries)
+    assert columns._program.cache_info().misses == 2, "natural and pgd7"
+    (program,) = [
+        columns._program(load.classifier, "l_inf", "pgd7", "default", 24)
+        for load in [load_run(run, "last")]
+    ]
+    assert program is not None
+    assert "epsilon 0.1\n" in capsys.readouterr().out
+
+
+def test_the_picture_of_a_sweep_has_its_values(run, tmp_path):
+    summaries = evaluate(run, "natural,pgd7", epsilons=(0.1, 0.3))
+    path = tmp_path / "radii.png"
+    headings = {"natural": "natural", "pgd7": "PGD-7"}
+    caption = draw_radii(summaries, headings, load_run(run, "last").config, "run", path)
+    assert path.read_bytes().startswith(b"\x89PNG") and "24 test images" in caption
+    held = json.loads(path.with_suffix(".json").read_text())
+    assert held == {"examples": 24, "radii": json.loads(json.dumps(summaries))}
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 48), ("validation", 16), ("test", 24)])
+def test_splits(run, split, count):
+    (summary,) = evaluate(run, "natural", split=split)
+    assert summary["examples"] == count and summary["split"] == split
+    folder = "last" if split == "test" else f"last_{split}"
+    assert len(correct(run, folder, "natural")) == count
+
+
+def test_another_data_set(run, tmp_path):
+    """Its test images are predicted, and judged by its labels."""
+    path = write_two_classes(tmp_path / "other.npz", 20, 30)
+    (summary,) = evaluate(run, "natural", data=path)
+    with np.load(path) as data:
+        right = load_run(run, "last").predict(data["x_test"]).argmax(-1) == data["y_test"]
+    np.testing.assert_array_equal(correct(run, "last_other", "natural"), right)
+    assert summary["data"] == path and summary["examples"] == 30
+
+
+def test_autoattack_leaves_its_record(run):
+    (summary,) = evaluate(run, "autoattack")
+    record = json.loads((run / "evaluation" / "last" / "benchmark.json").read_text())
+    column = summary["columns"]["autoattack"]
+    assert record["accuracy"]["robust"] == column | {"images": 24}
+    assert record["norm"] == "Linf" and record["eps"] == "0.2"
+    assert record["architecture"] == "wrn-10-1" and record["name"].endswith("last")
+
+
+@pytest.mark.parametrize(
+    ("attacks", "setting", "about"),
+    [
+        ("natural", {"norm": "l3"}, "norm='l3' must be one of l_inf, l_2, l_1"),
+        (
+            "pgd20",
+            {"norm": "l_2"},
+            "norm=l_2: epsilon= is missing, and the run's is a radius in l_inf",
+        ),
+        ("pgd20", {"epsilons": (1.0,)}, r"epsilon=1.0 must be in \[0, 1\)"),
+        ("pgd20", {"epsilons": (0.1, -0.1)}, r"epsilon=-0.1 must be in \[0, 1\)"),
+        ("pgd20", {"epsilons": (0.0,)}, "epsilon=0 leaves nothing to attack"),
+        ("pgd20", {"step_size": 1.5}, r"step_size=1.5 must be in \[0, 1\)"),
+        ("natural", {"split": "valid"}, "split='valid' must be one of test, train, validation"),
+        ("natural", {"data": "mnist"}, "data='mnist' must be one of digits, cifar10"),
+        ("natural", {"data": "no.npz"}, "data='no.npz' is no file"),
+        ("natural", {"data": "digits"}, "data=digits: the network takes images 8x8x1 of 2 classes"),
+        (
+            "natural",
+            {"data": "digits", "split": "validation"},
+            "split=validation: data=digits has test and train alone",
+        ),
+    ],
+)
+def test_refusals(run, attacks, setting, about):
+    with pytest.raises(InputError, match=about):
+        evaluate(run, attacks, **setting)
