@@ -141,6 +141,13 @@ def check_integer(name: str, value: Any, least: int) -> int:
     return number
 
 
+def check_bool(name: str, value: Any) -> bool:
+    """The value of an argument; raises InputError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name}={shown(value)} must be True or False")
+    return value
+
+
 def check_choice(name: str, value: Any, accepted: Iterable[str]) -> str:
     """The value of an argument; raises InputError unless it is one of these strings."""
     accepted = tuple(accepted)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from rwp_jax.attacks.arguments import ROUNDING
 from rwp_jax.data import sources
 from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
@@ -96,9 +97,9 @@ class FinishedRun:
             raise InputError(f"images= have shape {images.shape}, must be [N, {', '.join(sizes)}]")
         if floating and np.isnan(images).any():
             raise InputError("images= must have pixels in [0, 1], some are NaN")
-        if floating and not ((images >= 0) & (images <= 1)).all():
+        if floating and not ((images >= -ROUNDING) & (images <= 1 + ROUNDING)).all():
             raise InputError("images= have pixels outside [0, 1]: give uint8, or divide by 255")
-        return images
+        return images.clip(0, 1) if floating else images
 
     @functools.cached_property
     def _logits(self) -> devices.Mapped:

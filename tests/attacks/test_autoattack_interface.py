@@ -151,6 +151,8 @@ def test_the_official_class(tmp_path, capsys):
     np.testing.assert_array_equal(np.asarray(F(x)).argmax(-1), y)
     with pytest.raises(AttributeError):
         adversary.square.queries = 3
+    with pytest.raises(AttributeError):
+        adversary.eps = 0.1
 
 
 def test_the_official_class_takes_images_of_pytorch():
@@ -173,7 +175,7 @@ def test_the_official_class_takes_images_of_pytorch():
         ("standard", "Linf", (1, 1, False, 1, 9)),
         ("standard", "L1", (5, 1, True, 1, 5)),
         ("plus", "L2", (5, 1, False, 5, 9)),
-        ("rand", "Linf", (1, 20, False, 1, 9)),
+        ("rand", "Linf", (1, 20, False, 5, 9)),
     ],
 )
 def test_versions_set_what_the_official_ones_do(version, norm, settings):
@@ -212,3 +214,21 @@ def test_refusals_of_the_official_class(arguments, about):
     adversary = AutoAttack(F, version="custom", attacks_to_run=["pgd"])
     with pytest.raises(InputError, match="attacks_to_run: 'pgd' must be one of apgd-ce"):
         adversary.run_standard_evaluation(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "about"),
+    [
+        ({"eps": 8}, r"^eps=8 must be in \[0, 1\)"),
+        ({"seed": "a"}, "^seed="),
+        ({"bs": 0}, "^bs=0 must be"),
+        ({"x": 255 * X}, "^x_orig= must have pixels in"),
+        ({"y": Y[:3]}, "^y_orig= is int64"),
+    ],
+)
+def test_the_official_class_names_its_own_arguments(arguments, about):
+    given = {"x": X, "y": Y, "bs": 8} | arguments
+    made = {name: given.pop(name) for name in ("eps", "seed") if name in given}
+    adversary = AutoAttack(F, version="custom", attacks_to_run=["apgd-ce"], **made)
+    with pytest.raises(InputError, match=about):
+        adversary.run_standard_evaluation(given["x"], given["y"], bs=given["bs"])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rwp_jax.attacks.autoattack import ApgdCE, autoattack, kept
+from rwp_jax.attacks.autoattack import ApgdCE, autoattack, kept, minimum_norm
 from rwp_jax.attacks.autoattack.model import make_model
 from tests.attacks.small_networks import SHAPE, images, labels, network, quick
 
@@ -60,6 +60,20 @@ def test_another_checkpoint_compiles_nothing_with_reuse():
     assert first and not second
     kept.forget()
     np.testing.assert_array_equal(result.x_adv, run(network(1), 0.2, reuse=True).x_adv)
+
+
+def test_distances_compile_once():
+    """Of each attack, and with reuse for every checkpoint."""
+    distances = lambda seed: minimum_norm(
+        network(seed), X, labels(network(seed), X), steps=3, reuse=True
+    )
+    with lowerings() as first:
+        distances(0)
+    with lowerings() as second:
+        result = distances(1)
+    assert first and not second
+    kept.forget()
+    np.testing.assert_array_equal(result.x_adv, distances(1).x_adv)
 
 
 def test_another_checkpoint_is_another_network_without_reuse():

@@ -85,3 +85,18 @@ def test_the_state_of_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is no state of AutoAttack"):
         run(logits_fn, x, y)
     assert path.read_bytes() == b"nothing"
+
+
+def test_a_state_of_another_evaluation_is_refused_before_the_network_runs(tmp_path, monkeypatch):
+    logits_fn, x, path = network(), images(4), tmp_path / "state.npz"
+    y = labels(logits_fn, x)
+    run = functools.partial(
+        autoattack, logits_fn, x, y, version="custom", attacks=ApgdCE(steps=2), state_path=path
+    )
+    run(epsilon=0.1)
+    monkeypatch.setattr("rwp_jax.attacks.autoattack.ensemble.Forward", None)
+    with pytest.raises(ValueError, match=r"other epsilon \(0.1 there, 0.2 here\)"):
+        run(epsilon=0.2)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is no state of AutoAttack"):
+        run(epsilon=0.1)

@@ -10,6 +10,7 @@ from flax import linen, nnx
 
 from rwp_jax.attacks.autoattack import (
     ApgdCE,
+    ApgdLoss,
     ApgdT,
     AutoAttackWarning,
     FabT,
@@ -96,6 +97,25 @@ def test_examples_that_interact(what):
     assert all("evaluated once more" in other for other in others)
     assert f"depend on {what}" in message or f"and on {what}" in message
     assert "so do verdicts: BatchNorm in training mode?" in message
+
+
+def test_examples_that_interact_in_a_randomised_network():
+    """Told from its noise by equal keys; noise alone is no reason."""
+    logits_fn, x = network(), images(6)
+    noise = lambda x, key: 0.05 * jax.random.normal(key, x.shape)
+    y = labels(logits_fn, x)
+    assert warned(lambda x, k: logits_fn(x + noise(x, k)), x, y, randomized=True) == []
+    by_batch = lambda x, k: logits_fn(x - x.mean(0) + 0.5 + noise(x, k))
+    (message,) = warned(by_batch, x, y, randomized=True)
+    assert "depend, for the same key, on the others in its batch" in message
+
+
+def test_a_loss_without_a_gradient_is_warned_of():
+    logits_fn, x = network(), images(6)
+    flat = lambda logits, y: 0 * jnp.take_along_axis(logits, y[:, None], 1)[:, 0]
+    y = labels(logits_fn, x)
+    (message,) = warned(logits_fn, x, y, attacks=ApgdLoss(function=flat, steps=2))
+    assert "apgd-loss met 6 starting points with zero gradients" in message
 
 
 def test_batch_norm_in_training_mode():

@@ -75,7 +75,9 @@ def test_another_norm_keeps_inside_its_ball(run):
 def test_l_1_is_autoattacks_alone(run):
     (summary,) = evaluate(run, "natural,autoattack", norm="l1", epsilons=(2.0,))
     assert summary["norm"] == "l_1" and set(summary["columns"]) >= {"natural", "autoattack"}
-    with pytest.raises(InputError, match="norm=l_1 is for attacks=natural,autoattack alone, must be .* for pgd20"):
+    with pytest.raises(
+        InputError, match="norm=l_1 is for attacks=natural,autoattack alone, must be .* for pgd20"
+    ):
         evaluate(run, "natural,pgd20", norm="l_1", epsilons=(2.0,))
 
 

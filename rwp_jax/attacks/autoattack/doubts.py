@@ -10,7 +10,7 @@ from rwp_jax.attacks.arguments import EVALUATION_MODE
 from rwp_jax.attacks.autoattack.equations import coarsest, differentiates, draws
 from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.model import Model
-from rwp_jax.attacks.autoattack.settings import Attack
+from rwp_jax.attacks.autoattack.settings import ApgdCE, Attack
 from rwp_jax.errors import InputError
 from rwp_jax.models.traced import same_arrays
 
@@ -58,6 +58,25 @@ def interaction(model: Model, forward: Forward, x: np.ndarray, logits: np.ndarra
         yield (
             f"the logits of an image depend on {' and on '.join(causes)}{amount}, and so do verdicts: "
             f"BatchNorm in training mode? For evaluation: {EVALUATION_MODE}"
+        )
+
+
+def interaction_of_random(model: Model, forward: Forward, x: np.ndarray) -> Iterator[str]:
+    """The same for a network that takes a key: one draw, one place in the batch, other images beside."""
+    call, largest = forward.calls, 0.0
+    for image in x[:3]:
+        logits = []
+        for other in (image, 1 - image):
+            forward.calls = call  # the same draw
+            logits.append(_unit(forward(np.stack([image, *[other] * (forward.size - 1)]))[0]))
+        change = np.linalg.norm(logits[0] - logits[1])
+        if np.isfinite(change):
+            largest = max(largest, change)
+    if forward.size > 1 and largest > max(_SAME, 8 * coarsest(model.program)):
+        yield (
+            "the logits of an image depend, for the same key, on the others in its batch, by up to "
+            f"{100 * largest:.2g}% of their norm, and so do verdicts: BatchNorm in training mode? For "
+            f"evaluation: {EVALUATION_MODE}"
         )
 
 
@@ -130,7 +149,9 @@ def about_network(
     logits: np.ndarray,
 ) -> Iterator[str]:
     """Warns of what can be seen before any attack; `logits` are those of the clean images."""
-    if not model.randomized:
+    if model.randomized:
+        yield from interaction_of_random(model, forward, x)
+    else:
         impure = list(impurity(logits_fn, x.shape[1:]))
         yield from impure
         # What is frozen anew in each program differs between their batch sizes.
@@ -198,14 +219,14 @@ def not_finite(what: str, images: Sequence[int]) -> Iterator[str]:
         many = f"{len(images)} image{'s' if len(images) > 1 else ''}"
         count = "they count" if len(images) > 1 else "it counts"
         yield (
-            f"logits or gradients are NaN or infinite for {many} {what} (number {numbers}): {count} as "
-            "not robust"
+            f"logits, losses or gradients are NaN or infinite for {many} {what} (number {numbers}): "
+            f"{count} as not robust"
         )
 
 
 def zero_gradients(attack: Attack, count: int) -> Iterator[str]:
-    """Warns of searches whose loss, not bounded like the cross-entropy's, had no gradient."""
-    if count and attack.least_classes > 2:
+    """Warns of searches that had no gradient; that of the cross-entropy vanishes by rounding alone."""
+    if count and not isinstance(attack, ApgdCE):
         yield (
             f"{attack.name} met {count} starting points with zero gradients: attacks by gradients may be "
             "unreliable"

@@ -18,9 +18,9 @@ from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.log import Log
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.progress import Progress, listener
-from rwp_jax.attacks.autoattack.state import Record, identity
+from rwp_jax.attacks.autoattack.state import Record, check_state, identity
 from rwp_jax.attacks.autoattack.suite import Attack, attacks_of, check_norm
-from rwp_jax.errors import InputError, check_integer, shown
+from rwp_jax.errors import check_bool, check_integer
 from rwp_jax.files import raw_bytes
 
 # Stream of the draws in verdicts, beside those of the attacks, which are numbered from 0.
@@ -125,8 +125,7 @@ def autoattack(
     log = log_path if isinstance(log_path, Log) else Log(log_path)
     flags = {"individual": individual, "randomized": randomized, "reuse": reuse}
     for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise InputError(f"{name}={shown(value)} must be True or False")
+        check_bool(name, value)
     progress = listener(progress)
     arrange = layouts.Layout(layout)
     x, y = checks.check_images(arrange.images(x), y)
@@ -142,6 +141,27 @@ def autoattack(
         attack.check(model.num_classes)
     chosen, fit_messages = doubts.fitting(wanted, model.num_classes, version == "custom")
     targets = checks.check_targets(targets, y, model.num_classes, wanted)
+
+    def identity_of(attacks: Sequence[Attack]) -> str:
+        facts: dict[str, Any] = {
+            "norm": norm,
+            "epsilon": epsilon,
+            "attacks": repr(list(attacks)),
+            "key": jax.random.key_data(key).tolist(),
+            "network": model.digest,
+            "precision": precision,
+        }
+        if targets is not None:
+            facts["targets"] = hashlib.sha256(raw_bytes(targets)).hexdigest()
+        return identity(x, y, facts)
+
+    if individual:
+        path_of = lambda attack: path and path.with_name(f"{path.name}.{attack.name}")
+        kept = [(path_of(attack), identity_of([attack])) for attack in chosen]
+    else:
+        kept = [(path, identity_of(chosen))]
+    for state in kept:
+        check_state(*state)
     size = packing.batch_size_for(min(len(x), batch_size), batch_size)
     forward = Forward(model, jax.random.fold_in(key, _VERDICTS), size)
     logits = forward(x)
@@ -163,26 +183,10 @@ def autoattack(
     nothing = np.flatnonzero(~np.isfinite(logits).all(-1))
     warn(doubts.not_finite("before any attack", nothing.tolist()))
 
-    def record_of(path: pathlib.Path | None, attacks: Sequence[Attack]) -> Record:
-        facts: dict[str, Any] = {
-            "norm": norm,
-            "epsilon": epsilon,
-            "attacks": repr(list(attacks)),
-            "key": jax.random.key_data(key).tolist(),
-            "network": model.digest,
-            "precision": precision,
-        }
-        if targets is not None:
-            facts["targets"] = hashlib.sha256(raw_bytes(targets)).hexdigest()
-        record = Record(path, identity(x, y, facts), x, y, logits)
-        forward.calls = max(forward.calls, record.verdict_calls)
-        return record
-
-    if individual:
-        path_of = lambda attack: path and path.with_name(f"{path.name}.{attack.name}")
-        records = [record_of(path_of(attack), [attack]) for attack in chosen]
-    else:
-        records = [record_of(path, chosen)] * len(chosen)
+    records = [Record(*state, x, y, logits) for state in kept]
+    forward.calls = max([forward.calls, *(record.verdict_calls for record in records)])
+    if not individual:
+        records *= len(chosen)
     log.accuracy("clean accuracy", records[0].robust_after["clean"])
     shared = (model, forward, x, y, norm, epsilon, key, batch_size, precision, targets)
     setting = Setting(*shared, len(chosen), progress)

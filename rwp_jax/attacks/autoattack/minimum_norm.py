@@ -15,10 +15,11 @@ from rwp_jax.attacks.autoattack.ball import sizes
 from rwp_jax.attacks.autoattack.fab import fab, nearest_boundary, targeted_boundary
 from rwp_jax.attacks.autoattack.fmn import fmn, margins_of
 from rwp_jax.attacks.autoattack.forward import Forward
-from rwp_jax.attacks.autoattack.model import make_model
+from rwp_jax.attacks.autoattack.kept import Latest, kept_for
+from rwp_jax.attacks.autoattack.model import Model, make_model
 from rwp_jax.attacks.autoattack.suite import check_norm
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, check_choice, check_integer, shown
+from rwp_jax.errors import InputError, check_bool, check_choice, check_integer, shown
 from rwp_jax.models.precision import matmul_precision
 
 ATTACKS = ("fmn", "fab", "fab-t")
@@ -55,6 +56,7 @@ def minimum_norm(
     targets: int = 9,
     batch_size: int | None = None,
     precision: str = "default",
+    reuse: bool = False,
     layout: str = "NHWC",
     gradient_fn: Callable | None = None,
 ) -> MinimumNormResult:
@@ -74,6 +76,7 @@ def minimum_norm(
       targets: of `fab-t`, the classes of the 2nd, 3rd, ... largest clean logit.
       batch_size: images at once, over all devices of this host; default as `autoattack`.
       precision: of matrix products within the attacks; verdicts have the highest.
+      reuse: whether compiled programs are to serve other checkpoints of the network, see `autoattack`.
       layout: of images, `NHWC` or `NCHW`.
       gradient_fn: see `autoattack`.
 
@@ -96,7 +99,9 @@ def minimum_norm(
     arrange = layouts.Layout(layout)
     x, y = checks.check_images(arrange.images(x), y)
     network = with_backward(logits_fn, gradient_fn, arrange.shape(x.shape[1:]), False)
-    model = make_model(arrange.network(network), x.shape[1:], False)
+    model = make_model(
+        arrange.network(network), x.shape[1:], False, reuse=check_bool("reuse", reuse)
+    )
     forward = Forward(model, jax.random.key(0), packing.batch_size_for(len(x), batch_size))
     check_classes(y, model.num_classes)
     if model.no_gradient:
@@ -116,8 +121,7 @@ def minimum_norm(
     lost: set[int] = set()
     for name in chosen:
         columns = ranked[:, 1 : 1 + targets].T if name == "fab-t" else ranked[:, :1].T
-        search = functools.partial(_search, name, model, norm, steps)
-        mapped = devices.over_examples(search, (False, True, True, True))
+        mapped = _search_on_devices(name, model, norm, steps)
         for target in columns:
             found = _in_batches(mapped, model, x[image], y[image], target, forward.size, precision)
             lost |= _keep_closer(forward, x, y, norm, image, found, best, distance)
@@ -130,9 +134,19 @@ def minimum_norm(
     return MinimumNormResult(arrange.back(best), distance, said)
 
 
-def _search(name: str, model, norm: str, steps: int, weights, x, y, target):
+def _search_on_devices(name: str, model: Model, norm: str, steps: int) -> devices.Mapped:
+    """`_search` over all devices of this host, kept from one call to the next."""
+
+    def make(latest: Latest):
+        search = functools.partial(_search, name, latest.apply, norm, steps)
+        return devices.over_examples(search, (False, True, True, True))
+
+    return kept_for(model, ("minimum", name, norm, steps), make)
+
+
+def _search(name: str, apply: Callable, norm: str, steps: int, weights, x, y, target):
     """The closest images that an attack finds, on one device."""
-    logits_fn = lambda points: model.apply(weights, points, jax.random.key(0))
+    logits_fn = lambda points: apply(weights, points, jax.random.key(0))
     if name != "fmn":
         boundary = (
             targeted_boundary(logits_fn, y, target)

@@ -1,7 +1,8 @@
 """AutoAttack by the interface of the official package, so that a script for it changes one import."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,9 +26,20 @@ from rwp_jax.attacks.autoattack.suite import (
     attacks_of,
     check_norm,
 )
-from rwp_jax.errors import InputError, check_choice, check_integer
+from rwp_jax.errors import InputError, check_choice, check_integer, renamed
 
 _CHANNELS = (1, 3)
+# What arguments of `autoattack` are called by the official class, in this order for messages of two.
+_NAMES = {"x": "x_orig", "y": "y_orig", "epsilon": "eps", "batch_size": "bs", "key": "seed"}
+
+
+@contextlib.contextmanager
+def _official_names() -> Iterator[None]:
+    """Within it, errors name arguments as the official class does."""
+    with contextlib.ExitStack() as names:
+        for name, argument in _NAMES.items():
+            names.enter_context(renamed(name, argument))
+        yield
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,10 +85,29 @@ class AutoAttack:
     """The official class (fra31/auto-attack): the same arguments, methods and settings, NumPy arrays out.
 
     Attributes:
+      model, norm, epsilon, seed, version, layout, randomized: as given.
       attacks_to_run: names of the attacks, in order.
       apgd, apgd_targeted, fab, square: settings, to be changed before a run.
       result: AutoAttackResult of the last run.
     """
+
+    # Without others, so that a misspelled setting is an error.
+    __slots__ = (
+        "model",
+        "norm",
+        "epsilon",
+        "seed",
+        "version",
+        "layout",
+        "randomized",
+        "attacks_to_run",
+        "apgd",
+        "apgd_targeted",
+        "fab",
+        "square",
+        "result",
+        "_log",
+    )
 
     def __init__(
         self,
@@ -125,7 +156,7 @@ class AutoAttack:
             )
         if layout is not None:
             check_choice("layout", layout, layouts.LAYOUTS)
-        self.model, self.norm, self.eps = model, norm, eps
+        self.model, self.norm, self.epsilon = model, norm, eps
         self.seed, self.version, self.layout = seed or 0, version, layout
         self.randomized = randomized
         self.attacks_to_run = list(attacks_to_run)
@@ -152,7 +183,10 @@ class AutoAttack:
                 self.fab.n_target_classes = attack.targets
             elif isinstance(attack, Square):
                 self.square.n_queries = attack.queries
-        self.fab.n_restarts = max([a.restarts for a in attacks if isinstance(a, Fab)], default=1)
+        if version != "rand":  # whose FAB stays as it is
+            self.fab.n_restarts = max(
+                [a.restarts for a in attacks if isinstance(a, Fab)], default=1
+            )
 
     def _attacks(self) -> list[Attack]:
         apgd, targeted, fab, square = self.apgd, self.apgd_targeted, self.fab, self.square
@@ -200,22 +234,23 @@ class AutoAttack:
         version = self.version
         if version != "custom" and attacks != list(attacks_of(version, None, self.norm)):
             version = "custom"
-        self.result = autoattack(
-            self.model,
-            x,
-            y,
-            self.norm,
-            self.eps,
-            version,
-            key=self.seed,
-            batch_size=bs,
-            attacks=attacks if version == "custom" else None,
-            individual=individual,
-            randomized=self.randomized,
-            layout=self._layout_of(x),
-            state_path=state_path,
-            log_path=self._log,
-        )
+        with _official_names():
+            self.result = autoattack(
+                self.model,
+                x,
+                y,
+                self.norm,
+                self.epsilon,
+                version,
+                key=self.seed,
+                batch_size=bs,
+                attacks=attacks if version == "custom" else None,
+                individual=individual,
+                randomized=self.randomized,
+                layout=self._layout_of(x),
+                state_path=state_path,
+                log_path=self._log,
+            )
         return self.result
 
     def run_standard_evaluation(
@@ -247,7 +282,8 @@ class AutoAttack:
         bs = check_integer("bs", bs, 1)
         x = np.asarray(x_orig)
         arrange = layouts.Layout(self._layout_of(x))
-        images, y = checks.check_images(arrange.images(x), np.asarray(y_orig))
+        with _official_names():
+            images, y = checks.check_images(arrange.images(x), np.asarray(y_orig))
         accuracy = float((self._classes(arrange.back(images), bs) == y).mean())
         self._log(f"clean accuracy: {accuracy:.2%}")
         return accuracy

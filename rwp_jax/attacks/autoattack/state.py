@@ -100,15 +100,7 @@ class Record:
 
     def _load(self, path: pathlib.Path) -> None:
         arrays, held, figures = read_state(path)
-        mine = json.loads(self.identity)
-        for name in sorted(mine.keys() | held.keys()):
-            value = mine.get(name)
-            if held.get(name) != value:
-                short = len(str(value)) < 64
-                values = f" ({held.get(name)} there, {value} here)" if short else ""
-                raise InputError(
-                    f"{path} is of another evaluation: other {name}{values}; move it away"
-                )
+        _check_same(path, held, self.identity)
         logits, broken = arrays["logits"], arrays["broken"]
         finite = np.isfinite(self.logits)
         tolerance = SAME_LOGITS * np.abs(self.logits[finite]).max()
@@ -127,6 +119,22 @@ class Record:
         self.done = arrays.get("done")
         names = [name for name in arrays if name.startswith(SNAPSHOT)]
         self.snapshot = {name.removeprefix(SNAPSHOT): arrays[name] for name in names}
+
+
+def check_state(path: pathlib.Path | None, identity: str) -> None:
+    """Raises InputError for a file that is no state, or of other images, settings or another network."""
+    if path and path.exists():
+        _check_same(path, read_state(path)[1], identity)
+
+
+def _check_same(path: pathlib.Path, held: dict, identity: str) -> None:
+    mine = json.loads(identity)
+    for name in sorted(mine.keys() | held.keys()):
+        value = mine.get(name)
+        if held.get(name) != value:
+            short = len(str(value)) < 64
+            values = f" ({held.get(name)} there, {value} here)" if short else ""
+            raise InputError(f"{path} is of another evaluation: other {name}{values}; move it away")
 
 
 def _damaged(path: pathlib.Path, why: str) -> InputError:
