@@ -1,8 +1,4 @@
-"""Tests run in float64 on eight virtual CPU devices, with compiled programs kept between runs.
-
-Most of their time is XLA's, for programs that run once. They are compiled without its optimisations, unless
-RWP_JAX_TEST_OPTIMIZED is set.
-"""
+"""Tests run in float64 on eight virtual CPU devices, with compiled programs kept between runs."""
 
 import os
 import pathlib
@@ -12,11 +8,6 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
-if not os.environ.get("RWP_JAX_TEST_OPTIMIZED"):
-    # In the environment, for the processes that tests start.
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    jax.config.update("jax_disable_most_optimizations", True)
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/rwp-jax/xla-tests"))
 

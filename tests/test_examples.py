@@ -45,3 +45,13 @@ def test_a_loop_of_ones_own(name, capsys):
     assert len(lines) == 5 and "PGD-20" in lines[-1]
     taken = [int(line.split()[4]) for line in lines[:-1]]
     assert set(taken) == {1} if name == "awp_nnx" else max(taken) > 1
+
+
+@pytest.mark.filterwarnings("ignore::rwp_jax.attacks.autoattack.AutoAttackWarning")
+def test_a_masked_gradient(capsys):
+    attacks = ["apgd-ce", rwp_jax.attacks.autoattack.Square(queries=50)]
+    plain, overrated, adaptive = (
+        load("masked_gradients").main(images=16, version="custom", attacks=attacks).values()
+    )
+    assert plain < overrated and abs(adaptive - plain) <= 1
+    assert "with it, adaptive: " in capsys.readouterr().out

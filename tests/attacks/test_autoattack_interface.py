@@ -32,6 +32,15 @@ def test_nchw_gives_the_same():
     np.testing.assert_array_equal(there.y_adv == y, there.robust)
 
 
+def test_nchw_errors_show_the_callers_shapes():
+    x, y = np.zeros((2, 3, 4, 6), np.float32), np.zeros(2, int)
+    run = lambda logits_fn: autoattack(logits_fn, x, y, layout="NCHW")
+    with pytest.raises(InputError, match=r"fails on images \[2, 3, 4, 6\]: TypeError"):
+        run(lambda x: x.reshape(2, 72) @ np.zeros((7, 2)))
+    with pytest.raises(InputError, match=r"returns float32\[2, 3\] for images \[3, 3, 4, 6\]"):
+        run(lambda x: x[:2, :, 0, 0])
+
+
 def test_classes_of_what_was_found():
     result = quick(F, X, Y, "Linf", 0.05)
     np.testing.assert_array_equal(result.y_adv, np.asarray(F(result.x_adv)).argmax(-1))

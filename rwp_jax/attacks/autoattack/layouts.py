@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.attacks.arguments import is_known
+from rwp_jax.attacks.arguments import check_logits, is_known, logits_fn_named
 from rwp_jax.errors import check_choice
 
 LAYOUTS = ("NHWC", "NCHW")
@@ -35,7 +35,15 @@ class Layout:
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if self._turns else x
 
     def network(self, logits_fn: Callable) -> Callable:
-        """The caller's network as a function of [B, H, W, C]."""
+        """The caller's network as a function of [B, H, W, C], whose errors show the caller's shapes."""
         if not self._turns:
             return logits_fn
-        return lambda x, *key: logits_fn(jnp.transpose(x, (0, 3, 1, 2)), *key)
+
+        def turned(x, *key):
+            x = jnp.transpose(x, (0, 3, 1, 2))
+            with logits_fn_named(x.shape, "(images, key)" if key else "(images)"):
+                logits = logits_fn(x, *key)
+            check_logits(logits, x.shape)
+            return logits
+
+        return turned

@@ -1,0 +1,44 @@
+"""A defence that masks gradients: AutoAttack overrates it, and an adaptive attack does not.
+
+    python examples/masked_gradients.py
+
+The network is one of the zoo, adversarially trained on scikit-learn's digits. Its defence answers with
+the decision alone. That changes no decision and makes no image more robust, but it leaves APGD and FAB
+without a gradient and Square without a margin to lower. The adaptive attack takes its gradients from the
+logits behind the decision (BPDA; Athalye et al., 2018); verdicts are those of the defence all the same.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+import rwp_jax
+
+
+def main(images: int = 60, epsilon: float = 0.2, **arguments) -> dict[str, int]:
+    """Robust images, of the first so many test images, by attack; `arguments` are autoattack's."""
+    run = rwp_jax.load_run("zoo:digits_at_rwp")
+    x, y = run.test_images[:images].astype(np.float32) / 255, run.test_labels[:images]
+    logits_fn = functools.partial(
+        run.classifier.eval, *jax.device_get((run.params, run.batch_stats))
+    )
+    masked = lambda x: 10 * jax.nn.one_hot(logits_fn(x).argmax(-1), 10)
+
+    attack = functools.partial(rwp_jax.autoattack, x=x, y=y, epsilon=epsilon, **arguments)
+    found = {
+        "without the defence": attack(logits_fn),
+        "with it, standard": attack(masked),
+        "with it, adaptive": attack(masked, gradient_fn=logits_fn),
+    }
+    for name, result in found.items():
+        print(
+            f"{name}: {result.robust.sum()} of {images} images are robust",
+            *result.warnings,
+            sep="\n  ",
+        )
+    return {name: int(result.robust.sum()) for name, result in found.items()}
+
+
+if __name__ == "__main__":
+    main()
