@@ -9,7 +9,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
 
     config.seed = 0  # of initialisation, order of examples, augmentation and random starts
-    config.epochs = 200
+    config.epochs = 200  # passes of the training set, unless epoch_examples says otherwise
     config.epoch_examples = 0  # length of an epoch; 0 is one pass of the training set
     config.batch_size = 128  # over all devices of all hosts
     config.dtype = "float32"  # of activations: float32, bfloat16 or float64 (then everything is)
@@ -83,10 +83,10 @@ def get_config() -> ml_collections.ConfigDict:
     )
 
     config.optimizer = ml_collections.ConfigDict()  # SGD
-    config.optimizer.learning_rate = 0.1
+    config.optimizer.learning_rate = 0.1  # before the schedule lowers it
     config.optimizer.schedule = "piecewise"  # /10 at 1/2, /100 at 3/4 of training; see optimizer.py
-    config.optimizer.momentum = 0.9
-    config.optimizer.nesterov = False
+    config.optimizer.momentum = 0.9  # as PyTorch: velocity = momentum * velocity + gradient
+    config.optimizer.nesterov = False  # Nesterov's momentum, as PyTorch
     config.optimizer.weight_decay = 5e-4  # on every parameter
 
     config.ema_decay = 0.0  # also keep an average of the weights with this decay a step; 0: none
@@ -96,7 +96,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.batch_size = 0  # over all devices; 0: 256 an accelerator, 128 on CPUs
     config.evaluation.precision = "default"  # of the attack's matrix products; verdicts: highest
     config.evaluation.steps = 20  # of PGD
-    config.evaluation.step_size = 2 / 255
+    config.evaluation.step_size = 2 / 255  # of PGD, in the norm of the threat model
     config.evaluation.train_examples = (
         1000  # so many training images are evaluated besides; 0: none
     )

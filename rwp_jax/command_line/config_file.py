@@ -38,8 +38,9 @@ def find_config(name: str) -> str:
     names = [file.stem for file in directory.glob("[!_]*.py")]
     near = difflib.get_close_matches(known.stem, names, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
+    why = "not found" if path.endswith(".py") else "no config file"
     raise InputError(
-        f"--config={path} is no config file: name one, such as mine/config.py, or one of the "
+        f"--config={path}: {why}; name a file, such as mine/config.py, or one of the "
         f"package's by its name, digits_at_rwp{meant}"
     )
 

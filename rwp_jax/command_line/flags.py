@@ -17,7 +17,8 @@ WORKDIR = flags.DEFINE_string(
 MODE = flags.DEFINE_string(
     "mode",
     "train",
-    "train, evaluate, pseudo_label, import_torch, export_torch, reproduce, report, explain or plan.",
+    "What to do: train, evaluate, pseudo_label, import_torch, export_torch, reproduce, report, explain or "
+    "plan.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 PROFILE = flags.DEFINE_string(
@@ -131,8 +132,8 @@ LIST = flags.DEFINE_bool("list", False, "reproduce: only print the runs, their s
 ONLY = flags.DEFINE_string(
     "only",
     "",
-    "reproduce: the runs to do now, report: the published curves to draw; shell patterns of names, "
-    "comma-separated.",
+    "reproduce: the runs to do now, shell patterns of names, comma-separated. report: the published curves "
+    "to draw, likewise.",
 )
 SETTINGS = flags.DEFINE_multi_string(
     "override",

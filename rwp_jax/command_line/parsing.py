@@ -1,10 +1,12 @@
 """What absl and ml_collections leave to do on a command line: modes, fractions, messages of one line."""
 
+import difflib
 import re
 import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
@@ -88,6 +90,19 @@ def _check_keys(keys: list[str], known: Mapping) -> None:
     raise InputError(f"--config.{unknown}: no such key; {hint_at(unknown, known, '--config.')}")
 
 
+def _unknown_flag(name: str, values: flags.FlagValues, modes: Mapping[str, Mode]) -> str:
+    """What is said of a flag that there is not: the key of the config that is meant, or a flag like it."""
+    mode, config = values["mode"].value, values["config"].value
+    known = flatten(config.to_dict()) if isinstance(config, ml_collections.ConfigDict) else {}
+    keys = [f"--config.{key}" for key in known if name == key.rpartition(".")[2]]
+    if keys and "config" in modes.get(mode, modes["train"]).takes:
+        return f"--{name} is no flag: did you mean {' or '.join(keys)}?"
+    near = difflib.get_close_matches(
+        name, [flag for mode in modes.values() for flag in mode.takes], 1
+    )
+    return f"--{name} is no flag: " + (f"did you mean --{near[0]}?" if near else "see --help")
+
+
 def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
     """Parses the command line into absl's flags, --mode and --config among them.
 
@@ -112,6 +127,8 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
             rest = values(others)
         except InputError:
             raise
+        except flags.UnrecognizedFlagError as error:
+            raise InputError(_unknown_flag(error.flagname, values, modes)) from None
         except flags.Error as error:
             if not str(error).startswith("flag --config="):
                 raise
@@ -135,6 +152,9 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
         known = flatten(config.to_dict()) if config else {}
         _check_keys(keys, known)
         sys.argv = fractions_to_decimals(argv, known)
+        for name in values:
+            if isinstance(values[name], flags.MultiFlag):
+                values[name].unparse()  # which would add what is parsed again
         rest = values(sys.argv)
     except InputError:
         raise

@@ -10,6 +10,7 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from rwp_jax.command_line import flags
+from rwp_jax.command_line.help import help_text
 from rwp_jax.command_line.modes import MODES
 from rwp_jax.command_line.parsing import check_flags, parse_flags
 from rwp_jax.distributed import processes
@@ -69,7 +70,13 @@ def main() -> None:
     use_compilation_cache()
     name = _name()
     if HELP & set(sys.argv[1:]):
-        print(USAGE.format(name=name), absl_flags.FLAGS.module_help(flags.__name__), sep="\n")
+        try:
+            print(help_text(USAGE.format(name=name), sys.argv[1:], MODES), flush=True)
+        except InputError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            sys.exit(2)
+        except BrokenPipeError:  # of `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     end_on_sigterm(f"{name}: ended by SIGTERM")
     warnings.formatwarning = _one_line
