@@ -1,7 +1,9 @@
 """A run small enough for a test."""
 
+import contextlib
 import json
 
+import jax
 import numpy as np
 
 
@@ -66,3 +68,19 @@ def write_evaluation(directory, which, accuracies, examples=100, epoch=0):
     path.parent.mkdir(parents=True)
     columns = {name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}
     path.write_text(json.dumps({"epoch": epoch, "examples": examples, "columns": columns}))
+
+
+@contextlib.contextmanager
+def lowerings():
+    """The programs lowered within, as a list that grows."""
+    events = []
+
+    def listen(event, duration, **_):
+        if event.endswith("jaxpr_to_mlir_module_duration"):
+            events.append(_.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

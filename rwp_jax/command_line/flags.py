@@ -12,7 +12,8 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Directory of the run, runs/<config name> by default. reproduce: of all its runs; report: to write to.",
+    "Directory of the run, runs/<config name> by default; of all runs of reproduce; report's to write to; "
+    "plan has none.",
 )
 MODE = flags.DEFINE_string(
     "mode",
@@ -50,7 +51,7 @@ ATTACKS = flags.DEFINE_string(
 NORM = flags.DEFINE_string(
     "norm",
     "",
-    "evaluate: of the attacks, l_inf or l_2, or l_1 (AutoAttack alone); the run's by default.",
+    "evaluate: norm of the attacks, l_inf or l_2, or l_1 (AutoAttack alone); the run's by default.",
 )
 EPSILON = flags.DEFINE_string(
     "epsilon",
@@ -59,7 +60,10 @@ EPSILON = flags.DEFINE_string(
     "make a sweep with a picture.",
 )
 STEP_SIZE = flags.DEFINE_string(
-    "step_size", "", "evaluate: of PGD and C&W; by default the run's, in proportion to epsilon."
+    "step_size",
+    "",
+    "evaluate: step size of PGD and C&W; by default the run's, in proportion to epsilon, or for another "
+    "norm the paper's (2/8 of epsilon for l_inf, 15/128 for l_2).",
 )
 DATA = flags.DEFINE_string(
     "data", "", "evaluate: another data set by its name, or an npz; the run's by default."

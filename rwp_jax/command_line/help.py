@@ -90,9 +90,7 @@ def help_text(usage: str, argv: list[str], modes: Mapping[str, Mode]) -> str:
       InputError: where the config cannot be loaded.
     """
     sections = [usage.rstrip()]
-    sections.append(
-        "\n".join(["Flags of every mode:", *(_flag(name, "", modes) for name in _COMMON)])
-    )
+    sections.append("\n".join(["In every mode:", *(_flag(name, "", modes) for name in _COMMON)]))
     order = list(flags.FLAGS.flags_by_module_dict()["rwp_jax.command_line.flags"])
     order = [flag.name for flag in order]
     for mode, takes in modes.items():

@@ -1,6 +1,7 @@
 """What each --mode does with the flags."""
 
 import contextlib
+import hashlib
 import pathlib
 
 from absl import flags as absl_flags
@@ -13,9 +14,9 @@ from rwp_jax.distributed import devices, rendezvous
 from rwp_jax.distributed.preemption import ending_at_once
 from rwp_jax.errors import InputError, renamed
 from rwp_jax.evaluation import pseudo_label, table2
-from rwp_jax.evaluation.columns import heading, parse_attacks
+from rwp_jax.evaluation.columns import default_attacks, heading, parse_attacks
 from rwp_jax.evaluation.corruptions import evaluate_corruptions
-from rwp_jax.evaluation.subject import Setting, folder_name
+from rwp_jax.evaluation.subject import Changes, folder_name
 from rwp_jax.explain.explain import explain
 from rwp_jax.hardware.plan import print_plan
 from rwp_jax.models.convolution import prefer_eigen
@@ -84,7 +85,7 @@ def evaluate() -> None:
     step_size = numbers("step_size", flags.STEP_SIZE.value)
     if len(step_size) > 1:
         raise InputError(f"step_size={flags.STEP_SIZE.value} must be one number")
-    setting = Setting(
+    changes = Changes(
         flags.NORM.value,
         numbers("epsilon", flags.EPSILON.value),
         step_size[0] if step_size else None,
@@ -92,16 +93,26 @@ def evaluate() -> None:
         flags.SPLIT.value,
     )
     attacks, examples = flags.ATTACKS.value, flags.EXAMPLES.value
+    if changes.norm and not absl_flags.FLAGS["attacks"].present:
+        attacks = default_attacks(changes.norm)
     summaries = table2.evaluate(
-        directory, which, attacks, examples, flags.SAVE_IMAGES.value, setting
+        directory, which, attacks, examples, flags.SAVE_IMAGES.value, changes
     )
-    if len(summaries) > 1:
-        config = loaded.config_of(directory)
-        name = f"{folder_name(config, which, examples, setting)}_radii.png"
-        path = directory / EVALUATION / name
-        headings = {column: heading(column) for column in parse_attacks(attacks)}
-        draw_radii(summaries, headings, config, f"{directory.name}, {which} checkpoint", path)
-        print(f"wrote {path} and {path.with_suffix('.json')}")
+    if len(changes.epsilons) > 1:
+        _draw_sweep(directory, which, attacks, changes, summaries)
+
+
+def _draw_sweep(directory, which: str, attacks: str, changes: Changes, summaries) -> None:
+    """Draws accuracy over the radius into the run's evaluations, one picture for each sweep."""
+    config, names = loaded.config_of(directory), parse_attacks(attacks)
+    folder = folder_name(config, which, flags.EXAMPLES.value, changes)
+    swept = ",".join([*names, *map(repr, changes.epsilons)])
+    digest = hashlib.sha256(swept.encode()).hexdigest()[:6]
+    path = directory / EVALUATION / f"{folder}_radii_{digest}.png"
+    headings = {name: heading(name) for name in names}
+    title = f"{directory.resolve().name}, {which} checkpoint"
+    caption = draw_radii(summaries, headings, config, title, path)
+    print(f"wrote {path} and {path.with_suffix('.json')}\n{caption}")
 
 
 def _evaluate_corruptions(directory: pathlib.Path, which: str) -> None:

@@ -16,6 +16,7 @@ from rwp_jax.command_line.config_file import (
     why_config_fails,
     with_config_file,
 )
+from rwp_jax.configs import default
 from rwp_jax.errors import InputError
 from rwp_jax.hardware.topology import ACCEPTED
 from rwp_jax.names import hint_at
@@ -43,7 +44,7 @@ def fractions_to_decimals(argv: list[str], known: dict) -> list[str]:
 def numbers(name: str, text: str) -> tuple[float, ...]:
     """The comma-separated numbers of a flag, such as 0.1 or 8/255; raises InputError for anything else."""
     found = []
-    for part in filter(None, text.split(",")) if text else ():
+    for part in text.split(",") if text else ():
         match = FRACTION.fullmatch(part.strip())
         try:
             found.append(float(match[1]) / float(match[2]) if match else float(part))
@@ -92,14 +93,13 @@ def _check_keys(keys: list[str], known: Mapping) -> None:
 
 def _unknown_flag(name: str, values: flags.FlagValues, modes: Mapping[str, Mode]) -> str:
     """What is said of a flag that there is not: the key of the config that is meant, or a flag like it."""
-    mode, config = values["mode"].value, values["config"].value
-    known = flatten(config.to_dict()) if isinstance(config, ml_collections.ConfigDict) else {}
-    keys = [f"--config.{key}" for key in known if name == key.rpartition(".")[2]]
-    if keys and "config" in modes.get(mode, modes["train"]).takes:
-        return f"--{name} is no flag: did you mean {' or '.join(keys)}?"
-    near = difflib.get_close_matches(
-        name, [flag for mode in modes.values() for flag in mode.takes], 1
-    )
+    mode, config = modes.get(values["mode"].value, modes["train"]), values["config"].value
+    known = config if isinstance(config, ml_collections.ConfigDict) else default.get_config()
+    keys = [key for key in flatten(known.to_dict()) if name == key.rpartition(".")[2]]
+    if keys and "config" in mode.takes:
+        meant = " or ".join(f"--config.{key}" for key in keys)
+        return f"--{name} is no flag: did you mean {meant}?"
+    near = difflib.get_close_matches(name, [*mode.takes, "workdir", "mode"], 1)
     return f"--{name} is no flag: " + (f"did you mean --{near[0]}?" if near else "see --help")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rwp_jax.data import readers
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, first_line, renamed
 
 # The archive that tensorflow-datasets downloads (the first of svhn's three).
 _TFDS = {
@@ -132,6 +132,22 @@ def load(
             y_validation=data.y_train[held_out],
         )
     return _keep_labels(data, labeled_examples) if labeled_examples else data
+
+
+def load_named(data: str, data_dir: str = "") -> Dataset:
+    """The data set of a name, or the npz of a path, as an argument `data` gives it.
+
+    Raises:
+      InputError: which names the argument, where there is none.
+    """
+    file = data.lower().endswith(".npz")
+    if file and not pathlib.Path(data).is_file():
+        raise InputError(f"data={data} is no file")
+    names = [name for name in NAMES if name != "npz"]
+    if not file and data not in names:
+        raise InputError(f"data={data!r} must be one of {', '.join(names)}, or the path of an .npz")
+    with renamed("config.data.path", "data"), renamed("config.data.name", "data"):
+        return load("npz", data) if file else load(data, data_dir=data_dir)
 
 
 def with_extra(data: Dataset, path: str, images, labels, use_labels: bool) -> Dataset:

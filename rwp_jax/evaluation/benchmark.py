@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,6 @@ def benchmark(
         raise InputError(f"examples={examples}: there are only {len(y)} test images")
     count = examples or len(y)
     x, y = x[:count], y[:count]
-    began = time.monotonic()
     result = autoattack(logits_fn, x, y, norm, epsilon, **arguments)
     record = record_of(
         result,
@@ -69,14 +67,8 @@ def benchmark(
         name=name,
         dataset=data_name,
         architecture=network.config.model.name if _is_run(network) else "",
-        settings={
-            "version": arguments.get("version", "standard"),
-            "key": shown(arguments.get("key", 0)),
-            "attacks": shown(arguments.get("attacks")),
-            "precision": arguments.get("precision", "default"),
-        },
+        arguments=arguments,
     )
-    record["seconds"]["all"] = round(time.monotonic() - began, 1)
     if output:
         write_json(output, record)
     return record
@@ -110,7 +102,7 @@ def _images(network: Any, data: Any) -> tuple[str, Any, Any]:
             f"data={shown(data)} must be (x, y), the name of a data set or an npz file"
         )
     try:
-        from rwp_jax.evaluation.subject import load_named
+        from rwp_jax.data.sources import load_named
     except ModuleNotFoundError as error:
         raise InputError(
             f"data={str(data)!r} needs {error.name}: pip install 'rwp-jax[train]', or give (x, y)"

@@ -3,14 +3,12 @@
 import functools
 import pathlib
 import re
-import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from rwp_jax.attacks.autoattack import AutoAttackWarning, autoattack
 from rwp_jax.attacks.autoattack.margins import misclassified
@@ -18,6 +16,7 @@ from rwp_jax.attacks.threat_model import ball
 from rwp_jax.distributed.devices import filling_batch, over_examples
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation.accuracy import FixedAttack, Sizes, attack_images, start_key
+from rwp_jax.evaluation.progress import shown
 from rwp_jax.evaluation.record import record_of
 from rwp_jax.evaluation.store import UNKNOWN, Verdicts
 from rwp_jax.evaluation.subject import Subject
@@ -38,13 +37,19 @@ def parse_attacks(text: str) -> list[str]:
 
     Beside the paper's there are PGD and C&W of other numbers of steps, `pgd50` and `cw20`.
     """
-    wanted = [name.strip().replace(f"cw{_CW_STEPS}", "cw") for name in text.split(",")]
+    wanted = [name.strip() for name in text.split(",")]
+    wanted = ["cw" if name == f"cw{_CW_STEPS}" else name for name in wanted]
     for name in wanted:
         if name not in COLUMNS and not _STEPPED.fullmatch(name):
             raise InputError(
                 f"attacks=: {name!r} must be one of {', '.join(COLUMNS)}, or pgdN or cwN for N steps"
             )
     return in_order(wanted)
+
+
+def default_attacks(norm: str) -> str:
+    """All columns that a norm has, in any of its spellings."""
+    return "natural,autoattack" if norm.lower().replace("_", "") == "l1" else ",".join(COLUMNS)
 
 
 def in_order(names) -> list[str]:
@@ -82,11 +87,6 @@ def fixed_attack(name: str, sizes: Sizes) -> FixedAttack | None:
     kind, steps = stepped.groups() if stepped else (name, _CW_STEPS)
     loss = cross_entropy if kind == "pgd" else carlini_wagner
     return FixedAttack(int(steps), sizes.step_size, loss)
-
-
-def _bar(name: str, total) -> tqdm:
-    layout = "{desc:<10} {percentage:3.0f}%{postfix} |{bar:20}| [{elapsed}<{remaining}]"
-    return tqdm(total=total, desc=heading(name), bar_format=layout, disable=not sys.stderr.isatty())
 
 
 @functools.lru_cache(64)  # one for each column: evaluations at several radii share them
@@ -151,8 +151,7 @@ def run_fixed(subject: Subject, name: str, verdicts: Verdicts, save_images: bool
     if not len(missing):
         return
     judge = make_attack(subject, name, batch_size)
-    with _bar(name, count) as bar:
-        bar.update(count - len(missing))
+    with shown(heading(name)) as show:
         for begin in range(0, len(missing), batch_size):
             indices = missing[begin : begin + batch_size]
             padded = np.resize(indices, batch_size).astype(np.int32)
@@ -161,8 +160,8 @@ def run_fixed(subject: Subject, name: str, verdicts: Verdicts, save_images: bool
             if images in arrays:
                 arrays[images][indices] = np.clip(x_adv[: len(indices)], 0, 1)  # rounding
             verdicts.save(SAVE_SECONDS)
-            bar.set_postfix_str(f"{np.mean(correct[correct != UNKNOWN]):.2%} correct so far")
-            bar.update(len(indices))
+            known = correct[correct != UNKNOWN]
+            show(len(known) / count, f"{known.mean():.2%} correct")
     verdicts.save()
 
 
@@ -174,12 +173,12 @@ def run_autoattack(
     norm = AUTOATTACK_NORMS[subject.norm]
     x = subject.images.astype(np.float32) / 255
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
-    with _bar("autoattack", 1) as bar:
+    with shown(heading("autoattack")) as show:
 
         def progress(moment):
-            bar.n = (moment.index + moment.fraction) / moment.attacks
-            share = moment.robust / moment.total
-            bar.set_postfix_str(f"{moment.attack}: {share:.2%} robust so far")
+            done = (moment.index + moment.fraction) / moment.attacks
+            # The last moment is not the end: verdicts follow.
+            show(min(done, 0.99), f"{moment.robust / moment.total:.2%} robust, at {moment.attack}")
 
         with warnings.catch_warnings():  # printed below the table
             warnings.simplefilter("ignore", AutoAttackWarning)
@@ -194,7 +193,7 @@ def run_autoattack(
                 state_path=state_path,
                 progress=progress,
             )
-        bar.n = 1
+        show(1, f"{result.robust.mean():.2%} robust")
     arrays["correct_autoattack"] = result.robust.astype(np.int8)
     for name, robust in result.robust_after.items():
         arrays[f"correct_autoattack_{name}"] = robust.astype(np.int8)
@@ -209,12 +208,8 @@ def run_autoattack(
         norm,
         subject.epsilon,
         name=str(state_path.parent),
-        dataset=subject.data,
+        dataset=pathlib.Path(subject.data).stem,
+        split=subject.split,
         architecture=run.config.model.name,
-        settings={
-            "version": "standard",
-            "key": run.config.seed,
-            "attacks": None,
-            "precision": run.config.evaluation.precision,
-        },
+        arguments={"key": run.config.seed, "precision": run.config.evaluation.precision},
     )

@@ -7,19 +7,41 @@ import numpy as np
 
 from rwp_jax.errors import InputError, first_line
 from rwp_jax.evaluation.record import share
+from rwp_jax.evaluation.subject import checkpoint_folder, path_name
 from rwp_jax.files import write_json
 from rwp_jax.runs.finished_run import FinishedRun
-from rwp_jax.runs.layout import CORRUPTIONS_JSON, EVALUATION, lock
+from rwp_jax.runs.layout import EVALUATION, lock
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.version import __version__
 
 SEVERITIES = 5
+# Those that papers average; four more are published with them.
+BENCHMARK = (
+    "brightness",
+    "contrast",
+    "defocus_blur",
+    "elastic_transform",
+    "fog",
+    "frost",
+    "gaussian_noise",
+    "glass_blur",
+    "impulse_noise",
+    "jpeg_compression",
+    "motion_blur",
+    "pixelate",
+    "shot_noise",
+    "snow",
+    "zoom_blur",
+)
 _LABELS = "labels"
 
 
 def _array(file: pathlib.Path) -> np.ndarray:
     try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it is an .npz")
+        return array
     except Exception as error:  # NumPy raises many kinds for damaged files
         raise InputError(
             f"corruptions={file.parent}: {file.name} cannot be read as .npy ({first_line(error)})"
@@ -58,24 +80,27 @@ def read_corruptions(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], np.nd
                 f"corruptions={folder}: {name}.npy is {images.dtype} {images.shape}, must be uint8 "
                 f"[{len(labels)}, H, W, C], as many as labels.npy has"
             )
+    if labels.min() < 0 or labels.max() >= 2**31:
+        raise InputError(
+            f"corruptions={folder}: labels.npy has labels in [{labels.min()}, {labels.max()}], must have "
+            "classes from 0 on"
+        )
     return arrays, np.asarray(labels, np.int32)
 
 
 def _check(run: FinishedRun, folder: pathlib.Path, arrays, labels, examples: int) -> None:
     """Raises InputError for images that the network cannot take, or too few of them."""
-    known = run.image_shape
-    size = "x".join(str(length or "?") for length in known)
     for name, images in arrays.items():
         shape = images.shape[1:]
-        if shape[2] != known[2] or known[:2] not in ((0, 0), shape[:2]):
+        if not run.takes(shape):
             raise InputError(
                 f"corruptions={folder}: {name}.npy has images {'x'.join(map(str, shape))}, the network "
-                f"takes {size}"
+                f"takes {run.sizes()}"
             )
-    if labels.min() < 0 or labels.max() >= run.num_classes:
+    if labels.max() >= run.num_classes:
         raise InputError(
-            f"corruptions={folder}: labels.npy has labels in [{labels.min()}, {labels.max()}], the "
-            f"network tells {run.num_classes} classes apart"
+            f"corruptions={folder}: labels.npy has labels up to {labels.max()}, the network tells "
+            f"{run.num_classes} classes apart"
         )
     if not 0 <= examples <= len(labels) // SEVERITIES:
         raise InputError(
@@ -105,15 +130,26 @@ def accuracies(run: FinishedRun, arrays, labels: np.ndarray, examples: int = 0) 
 
 def table(found: dict[str, list]) -> str:
     """Accuracy in %, a line a corruption, a column a severity; means last."""
-    width = max(map(len, [*found, "mean"]))
     values = {name: [entry["accuracy"] for entry in row] for name, row in found.items()}
-    values["mean"] = list(np.mean(list(values.values()), 0))
+    rows = values | {
+        name: list(np.mean([values[one] for one in group], 0))
+        for name, group in means(found).items()
+    }
+    width = max(map(len, [*rows, "accuracy in %"]))
     header = [f"severity {severity}" for severity in range(1, SEVERITIES + 1)]
     lines = ["  ".join(["accuracy in %".ljust(width), *header, "      mean"])]
-    for name, row in values.items():
+    for name, row in rows.items():
         cells = [f"{100 * value:10.2f}" for value in [*row, np.mean(row)]]
-        lines.append("  ".join([name.ljust(max(width, len("accuracy in %"))), *cells]))
+        lines.append("  ".join([name.ljust(width), *cells]))
     return "\n".join(lines)
+
+
+def means(found: dict[str, list]) -> dict[str, list[str]]:
+    """Name of each mean -> the corruptions that it is over: all, and the benchmark's 15 among others."""
+    groups = {f"mean of {len(found)}": list(found)}
+    if set(BENCHMARK) < set(found):
+        groups[f"mean of the benchmark's {len(BENCHMARK)}"] = list(BENCHMARK)
+    return groups
 
 
 def evaluate_corruptions(
@@ -122,13 +158,14 @@ def evaluate_corruptions(
     """Prints the accuracy of a run's network on corrupted images, by corruption and severity.
 
     Args:
-      directory: of the run; corruptions.json goes to `evaluation/WHICH` in it, `WHICH_N` for N examples.
+      directory: of the run; corruptions_NAME.json goes to `evaluation/WHICH` in it, `WHICH_N` for N
+        examples.
       which: checkpoint such as `best`.
       folder: see `read_corruptions`.
       examples: images of each severity, the first ones; 0 for all.
 
     Returns:
-      What corruptions.json holds.
+      What the file holds.
 
     Raises:
       InputError: for what does not fit, before anything is computed.
@@ -136,7 +173,8 @@ def evaluate_corruptions(
     arrays, labels = read_corruptions(folder)
     run = load_run(directory, which)
     _check(run, folder, arrays, labels, examples)
-    output = directory / EVALUATION / (f"{which}_{examples}" if examples else which)
+    output = directory / EVALUATION / checkpoint_folder(which, examples)
+    path = output / f"corruptions_{path_name(str(folder))}.json"
     with lock(output):
         print(
             f"{directory}, {which} checkpoint (epoch {run.epoch + 1}), {folder}, "
@@ -144,15 +182,15 @@ def evaluate_corruptions(
             flush=True,
         )
         found = accuracies(run, arrays, labels, examples)
-        mean = float(np.mean([entry["accuracy"] for row in found.values() for entry in row]))
+        accuracy = lambda names: float(np.mean([e["accuracy"] for n in names for e in found[n]]))
         summary = {
             "rwp_jax": __version__,
             "epoch": run.epoch,
             "corruptions": str(folder),
-            "mean_accuracy": mean,
+            "mean_accuracy": {name: accuracy(group) for name, group in means(found).items()},
             "severities": found,
         }
-        write_json(output / CORRUPTIONS_JSON, summary)
+        write_json(path, summary)
     print(table(found))
-    print(f"wrote {output / CORRUPTIONS_JSON}")
+    print(f"wrote {path}")
     return summary

@@ -3,12 +3,14 @@
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from rwp_jax.attacks.autoattack import AutoAttackResult
+from rwp_jax.errors import shown
 from rwp_jax.evaluation.intervals import wilson
 from rwp_jax.files import raw_bytes
 from rwp_jax.version import __version__
@@ -37,7 +39,8 @@ def record_of(
     name: str,
     dataset: str,
     architecture: str,
-    settings: dict[str, Any],
+    arguments: Mapping[str, Any],
+    split: str = "test",
 ) -> dict[str, Any]:
     """Makes the record.
 
@@ -50,7 +53,8 @@ def record_of(
       name: of the network.
       dataset: name of the images' data set.
       architecture: of the network.
-      settings: of AutoAttack.
+      arguments: others that `autoattack` was called with.
+      split: part of the data set that the images are.
 
     Returns:
       `dataset`, `architecture`, `eps`, `clean_acc`, `autoattack_acc`, `reported` and `unreliable` as in
@@ -62,6 +66,7 @@ def record_of(
     return {
         "name": name,
         "dataset": dataset,
+        "split": split,
         "architecture": architecture,
         "eps": f"{float(epsilon):.6g}",
         "norm": norm,
@@ -75,9 +80,15 @@ def record_of(
             for c in np.unique(y)
         },
         "robust_after": {name: int(left.sum()) for name, left in result.robust_after.items()},
-        "seconds": {name: round(seconds, 1) for name, seconds in result.seconds.items()},
+        "seconds": {name: round(seconds, 1) for name, seconds in result.seconds.items()}
+        | {"all": round(sum(result.seconds.values()), 1)},
         "warnings": result.warnings,
-        "settings": settings,
+        "settings": {
+            "version": arguments.get("version", "standard"),
+            "key": shown(arguments.get("key", 0)),
+            "attacks": shown(arguments.get("attacks")),
+            "precision": arguments.get("precision", "default"),
+        },
         "images_sha256": hashlib.sha256(raw_bytes(np.asarray(x))).hexdigest(),
         "device": jax.devices()[0].device_kind,
         "versions": {"rwp-jax": __version__, "python": platform.python_version()}

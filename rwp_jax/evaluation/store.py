@@ -13,6 +13,7 @@ from rwp_jax.evaluation.subject import Subject
 from rwp_jax.files import write_npz
 
 UNKNOWN = -1  # verdict of an example that was not attacked yet
+_STARTS = "starts"  # which random starts the attacks have: 1 since they are those after an epoch
 
 
 def identity(subject: Subject) -> str:
@@ -35,6 +36,15 @@ def identity(subject: Subject) -> str:
         settings.append(config.evaluation.precision)
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _finished(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What is kept of a file of 0.1.0, whose attacks had other starts: columns that are complete."""
+    begun = [
+        name for name, values in arrays.items() if name[:8] == "correct_" and UNKNOWN in values
+    ]
+    dropped = {*begun, *(name.replace("correct_", "x_adv_") for name in begun)}
+    return {name: values for name, values in arrays.items() if name not in dropped}
 
 
 class Verdicts:
@@ -64,9 +74,12 @@ class Verdicts:
                 f"{path} is an evaluation of another network, data set or threat model: move "
                 f"{path.parent} away"
             )
+        if _STARTS not in arrays:
+            arrays = _finished(arrays)
         self.arrays = arrays
 
     def save(self, at_least_every: float = 0) -> None:
         if time.monotonic() - self.saved >= at_least_every:
-            write_npz(self.path, {"identity": np.array(self.identity), **self.arrays})
+            marks = {"identity": np.array(self.identity), _STARTS: np.array(1)}
+            write_npz(self.path, self.arrays | marks)
             self.saved = time.monotonic()

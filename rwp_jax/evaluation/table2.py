@@ -18,7 +18,7 @@ from rwp_jax.evaluation.columns import (
 )
 from rwp_jax.evaluation.record import share
 from rwp_jax.evaluation.store import UNKNOWN, Verdicts
-from rwp_jax.evaluation.subject import AS_TRAINED, Setting, Subject, load_subjects
+from rwp_jax.evaluation.subject import AS_TRAINED, Changes, Subject, load_subjects
 from rwp_jax.files import write_json
 from rwp_jax.runs.layout import (
     BENCHMARK_JSON,
@@ -76,18 +76,18 @@ def evaluate(
     attacks: str,
     examples: int,
     save_images: bool,
-    setting: Setting = AS_TRAINED,
+    changes: Changes = AS_TRAINED,
 ) -> list[dict[str, Any]]:
     """Evaluates a run's network and prints its row of Table 2; continues what was interrupted.
 
     Args:
-      directory: of the run; results go to `evaluation/WHICH` in it (`WHICH_N` for N examples, and names of
-        what the setting changes behind).
+      directory: of the run; results go to `evaluation/WHICH` in it (`WHICH_N` for N examples, followed
+        by names of the changes).
       which: checkpoint such as `best` or `last`.
       attacks: names of columns, comma-separated, see `columns.parse_attacks`.
       examples: how many images, the first ones; 0 for all.
       save_images: whether attacked images are kept in evaluation.npz.
-      setting: what is other than in the run's config. Of several radii, each has its directory.
+      changes: differences from the run's config. Each of several radii has its directory.
 
     Returns:
       What evaluation.json holds, for each radius, in ascending order.
@@ -97,14 +97,16 @@ def evaluate(
         of another network once its turn comes.
     """
     names = parse_attacks(attacks)
-    subjects = load_subjects(directory, which, examples, setting)
+    subjects = load_subjects(directory, which, examples, changes)
     if len(subjects) > 1:  # at radius 0 there is natural accuracy
+        if names == ["natural"]:
+            raise InputError("attacks=natural has no radius: several of epsilon= need an attack")
         names = in_order(["natural", *names])
         subjects = [subject for subject in subjects if subject.epsilon > 0]
     norm = subjects[0].norm
     if names != ["natural"] and not subjects[0].epsilon > 0:
         raise InputError(
-            f"workdir={directory}: epsilon={subjects[0].epsilon:g} leaves nothing to attack; only "
+            f"workdir={directory}: a radius of {subjects[0].epsilon:g} leaves nothing to attack; only "
             "attacks=natural is possible"
         )
     if norm == "l_1" and not set(names) <= {"natural", "autoattack"}:
@@ -112,27 +114,37 @@ def evaluate(
             f"norm={norm} is for attacks=natural,autoattack alone, must be l_inf or l_2 for "
             f"{names[0] if names[0] != 'natural' else names[1]}"
         )
+    outputs = [directory / EVALUATION / subject.folder for subject in subjects]
+    for subject, output in zip(subjects, outputs, strict=True):
+        _open(subject, names, output)  # all of them before hours of attacks
     summaries = []
-    for subject in subjects:
-        output = directory / EVALUATION / subject.folder
+    for subject, output in zip(subjects, outputs, strict=True):
         with lock(output):
             summaries.append(_evaluate(subject, names, which, directory, output, save_images))
     return summaries
+
+
+def _open(subject: Subject, names, output: pathlib.Path) -> tuple[Verdicts, pathlib.Path]:
+    """Verdicts and AutoAttack's state of an evaluation; raises InputError for damaged or foreign ones."""
+    verdicts, state_path = (
+        Verdicts(output / EVALUATION_NPZ, subject),
+        output / "autoattack_state.npz",
+    )
+    if "autoattack" in names and state_path.exists():
+        read_state(state_path)
+    return verdicts, state_path
 
 
 def _evaluate(
     subject: Subject, names, which: str, directory, output, save_images: bool
 ) -> dict[str, Any]:
     """Runs what is missing of the columns `names`, and prints the table."""
-    verdicts = Verdicts(output / EVALUATION_NPZ, subject)
+    verdicts, state_path = _open(subject, names, output)
     print(
         f"{directory}, {which} checkpoint (epoch {subject.run.epoch + 1}), {len(subject.labels)} "
         f"{subject.split} images, {subject.norm}, epsilon {subject.epsilon:.6g}",
         flush=True,
     )
-    state_path = output / "autoattack_state.npz"
-    if "autoattack" in names and state_path.exists():
-        read_state(state_path)  # damage is found before hours of other attacks
     written = [output / EVALUATION_JSON, output / EVALUATION_NPZ]
     for name in names:
         if name == "autoattack":

@@ -1,13 +1,13 @@
 """Accuracy of one network over the radius of the attacks."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rwp_jax.files import write_json
 from rwp_jax.report import style
 from rwp_jax.report.spread import Spread
-from rwp_jax.report.titles import NORMS, radius, words
+from rwp_jax.report.titles import DATASETS, NORMS, radius, words
 
 _NATURAL = "natural"
 
@@ -16,15 +16,12 @@ def curves(summaries: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[st
     """Column -> (radius, its entry of evaluation.json) in ascending order, from natural accuracy at 0.
 
     Args:
-      summaries: what evaluation.json holds, one for each radius, in ascending order.
-      names: of the columns; those that a radius lacks are left out there.
+      summaries: contents of evaluation.json, one for each radius, in ascending order.
+      names: columns, natural accuracy left out.
     """
     natural = summaries[0]["columns"][_NATURAL]
     return {
-        name: [
-            (0.0, natural),
-            *((s["epsilon"], s["columns"][name]) for s in summaries if name in s["columns"]),
-        ]
+        name: [(0.0, natural), *((s["epsilon"], s["columns"][name]) for s in summaries)]
         for name in names
         if name != _NATURAL
     }
@@ -32,7 +29,7 @@ def curves(summaries: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[st
 
 def draw_radii(
     summaries: Sequence[dict[str, Any]],
-    headings: dict[str, str],
+    headings: Mapping[str, str],
     config,
     title: str,
     path: pathlib.Path,
@@ -43,14 +40,14 @@ def draw_radii(
       summaries: see `curves`.
       headings: column -> its name in the legend; these are drawn.
       config: of the run, whose radius of training is marked.
-      title: over the picture.
-      path: of the picture.
+      title: heading of the picture.
+      path: PNG to write.
 
     Returns:
       A caption.
     """
-    found = curves(summaries, list(headings))
-    norm, examples = summaries[0]["norm"], summaries[0]["examples"]
+    found, first = curves(summaries, list(headings)), summaries[0]
+    norm, examples = first["norm"], first["examples"]
     with style.panels(path, 2.8) as (figure, (axes,)):
         shown: list[float] = []
         for index, (name, points) in enumerate(found.items(), start=3):  # looks of no method
@@ -63,16 +60,20 @@ def draw_radii(
             shown += [value for s in spreads for value in (s.mean, s.low, s.high)]
         axes.set(xlabel=f"radius ε ({NORMS[norm]})", ylabel="accuracy (%)", xlim=(0, None))
         style.show_percent(axes, shown)
-        if norm == config.threat.norm:
+        trained = norm == config.threat.norm
+        if trained:
             label = f"trained at {radius(config.threat.epsilon)}"
-            axes.axvline(
-                config.threat.epsilon, color=style.GREY, ls=style.DASHED, lw=0.9, label=label
-            )
-        style.title(figure, title, ", ".join([*words(config, 0), f"seed {config.seed}"]))
+            look = {"color": style.GREY, "ls": style.DASHED, "lw": 0.9}
+            axes.axvline(config.threat.epsilon, label=label, **look)
+        data = DATASETS.get(first["data"], pathlib.Path(first["data"]).stem)
+        evaluated = f"{examples:,} {first['split']} images of {data}"
+        network = ", ".join([*words(config, 0), f"seed {config.seed}"])
+        style.title(figure, title, f"{evaluated}\ntrained on {network}")
         style.legend(figure, axes)
-    write_json(path.with_suffix(".json"), {"examples": examples, "radii": list(summaries)})
-    images = f"{examples:,} {summaries[0]['split']} images"
-    return (
-        f"Accuracy of one network under each attack over the attack's radius, on {images}, with 95% "
-        "intervals (Wilson) over images; the dashed line is the radius of training."
+    caption = (
+        f"Accuracy of one network under each attack over the attack's radius, on {evaluated}, with 95% "
+        "intervals (Wilson) over images"
     )
+    caption += "; the dashed line is the radius of training." if trained else "."
+    write_json(path.with_suffix(".json"), {"caption": caption, "radii": list(summaries)})
+    return caption

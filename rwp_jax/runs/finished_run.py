@@ -50,10 +50,9 @@ class FinishedRun:
 
     def __repr__(self) -> str:
         """In a line, without the weights."""
-        sizes = "x".join(str(size or "?") for size in self.image_shape)
         return (
-            f"FinishedRun({self.config.model.name!r}, {self.num_classes} classes, images {sizes}, epoch "
-            f"{self.epoch})"
+            f"FinishedRun({self.config.model.name!r}, {self.num_classes} classes, images {self.sizes()}, "
+            f"epoch {self.epoch})"
         )
 
     def predict(self, images) -> np.ndarray:
@@ -77,6 +76,16 @@ class FinishedRun:
                 logits.append(np.asarray(batch)[mask])
         return np.concatenate(logits)
 
+    def takes(self, image_shape: tuple[int, ...]) -> bool:
+        """Whether the network takes images of this shape, (H, W, C)."""
+        known = self.image_shape
+        fits = len(image_shape) == 3 and image_shape[2] == known[2]
+        return fits and known[:2] in ((0, 0), tuple(image_shape[:2]))
+
+    def sizes(self) -> str:
+        """The shape of images that it takes, in words."""
+        return "x".join(str(size or "?") for size in self.image_shape)
+
     def _checked(self, images) -> np.ndarray:
         """The images as an array, unless they are not what the network takes."""
         if isinstance(images, jax.core.Tracer):
@@ -90,10 +99,8 @@ class FinishedRun:
             raise InputError(
                 f"images= are {images.dtype}, must be uint8, or floating-point in [0, 1]"
             )
-        known, shape = self.image_shape, images.shape[1:]
-        fits = len(shape) == 3 and shape[2] == known[2] and known[:2] in ((0, 0), shape[:2])
-        if not fits:
-            sizes = [str(size or name) for name, size in zip("HWC", known, strict=True)]
+        if not self.takes(images.shape[1:]):
+            sizes = [str(size or name) for name, size in zip("HWC", self.image_shape, strict=True)]
             raise InputError(f"images= have shape {images.shape}, must be [N, {', '.join(sizes)}]")
         if floating and np.isnan(images).any():
             raise InputError("images= must have pixels in [0, 1], some are NaN")

@@ -17,7 +17,6 @@ CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
 # What `evaluation.table2` writes, in EVALUATION/CHECKPOINT/, and its columns: those of the paper's Table 2.
 EVALUATION, EVALUATION_JSON, EVALUATION_NPZ = "evaluation", "evaluation.json", "evaluation.npz"
 BENCHMARK_JSON = "benchmark.json"  # AutoAttack's record, see `evaluation.record`
-CORRUPTIONS_JSON = "corruptions.json"  # see `evaluation.corruptions`
 COLUMNS = {
     "natural": "natural",
     "fgsm": "FGSM",

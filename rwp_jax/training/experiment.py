@@ -61,7 +61,7 @@ class Parts(NamedTuple):
         was.
       count_correct: the program of an evaluation, see `accuracy.make_count_correct`.
       evaluate: see `accuracy.make_evaluation`.
-      evaluation_sizes: its argument.
+      evaluation_sizes: epsilon and step size, which `evaluate` takes.
     """
 
     recipe: Recipe

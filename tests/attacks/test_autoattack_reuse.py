@@ -1,7 +1,5 @@
 """Compiled programs serve other radii, and on demand other checkpoints, but never another network."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,24 +8,9 @@ import pytest
 from rwp_jax.attacks.autoattack import ApgdCE, autoattack, kept, minimum_norm
 from rwp_jax.attacks.autoattack.model import make_model
 from tests.attacks.small_networks import SHAPE, images, labels, network, quick
+from tests.small import lowerings
 
 X = images(6)
-
-
-@contextlib.contextmanager
-def lowerings():
-    """The programs lowered within, as a list that grows."""
-    events = []
-
-    def listen(event, duration, **_):
-        if event.endswith("jaxpr_to_mlir_module_duration"):
-            events.append(_.get("fun_name"))
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield events
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,13 @@ import pytest
 
 from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
-from rwp_jax.evaluation.corruptions import evaluate_corruptions, read_corruptions, table
+from rwp_jax.evaluation.corruptions import (
+    BENCHMARK,
+    evaluate_corruptions,
+    means,
+    read_corruptions,
+    table,
+)
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import trainer
 from tests.small import shrink, write_two_classes
@@ -33,34 +39,49 @@ def folder(tmp_path):
     severity = np.repeat(np.arange(5), COUNT)[:, None, None, None]
     noisy = clean + rng.normal(0, 1, clean.shape) * 40 * severity
     np.save(tmp_path / "noise.npy", np.clip(noisy, 0, 255).astype(np.uint8))
-    np.save(tmp_path / "reversal.npy", (255 - clean).astype(np.uint8))
+    # The first images of a block are reversed, more of them with severity.
+    place = np.tile(np.arange(COUNT), 5)[:, None, None, None]
+    reversal = np.where(place < 2 * severity, 255 - clean, clean)
+    np.save(tmp_path / "reversal.npy", reversal.astype(np.uint8))
     np.save(tmp_path / "labels.npy", y)
     return tmp_path
 
 
+def verdicts(run, folder, name):
+    images, labels = np.load(folder / f"{name}.npy"), np.load(folder / "labels.npy")
+    return load_run(run, "last").predict(images).argmax(-1) == labels
+
+
 def test_blocks_are_severities(run, folder, capsys):
     summary = evaluate_corruptions(run, "last", folder, 0)
-    network, images = load_run(run, "last"), np.load(folder / "noise.npy")
-    right = network.predict(images).argmax(-1) == np.load(folder / "labels.npy")
-    for severity, entry in enumerate(summary["severities"]["noise"]):
-        block = right[severity * COUNT : (severity + 1) * COUNT]
-        assert (entry["correct"], entry["images"]) == (block.sum(), COUNT)
+    for name in ("noise", "reversal"):
+        blocks = verdicts(run, folder, name).reshape(5, COUNT).sum(1)
+        found = [entry["correct"] for entry in summary["severities"][name]]
+        assert found == blocks.tolist()
+    assert len(set(found)) > 1, "the severities differ"
     every = [e["accuracy"] for row in summary["severities"].values() for e in row]
-    assert summary["mean_accuracy"] == pytest.approx(np.mean(every)) and len(every) == 10
-    held = json.loads((run / "evaluation" / "last" / "corruptions.json").read_text())
-    assert held == json.loads(json.dumps(summary))
+    assert summary["mean_accuracy"] == {"mean of 2": pytest.approx(np.mean(every))}
+    (path,) = (run / "evaluation" / "last").glob("corruptions_*.json")
+    assert json.loads(path.read_text()) == json.loads(json.dumps(summary))
     assert "12 images of each corruption and severity" in capsys.readouterr().out
 
 
 def test_the_first_of_each_severity(run, folder):
-    summary = evaluate_corruptions(run, "last", folder, 4)
-    whole = evaluate_corruptions(run, "last", folder, 0)
-    assert all(e["images"] == 4 for row in summary["severities"].values() for e in row)
-    assert (run / "evaluation" / "last_4" / "corruptions.json").exists()
-    reversal = summary["severities"]["reversal"], whole["severities"]["reversal"]
-    assert reversal[0][0]["accuracy"] == reversal[1][0]["accuracy"], (
-        "all images of a class are alike"
-    )
+    summary = evaluate_corruptions(run, "last", folder, 5)
+    right = verdicts(run, folder, "reversal").reshape(5, COUNT)
+    found = [entry["correct"] for entry in summary["severities"]["reversal"]]
+    assert found == right[:, :5].sum(1).tolist() != right[:, -5:].sum(1).tolist()
+    assert list((run / "evaluation" / "last_5").glob("corruptions_*.json"))
+
+
+def test_the_mean_of_the_benchmark_is_beside_that_of_all():
+    entry = [{"accuracy": 1.0}] * 5
+    found = dict.fromkeys(BENCHMARK, entry) | {"saturate": [{"accuracy": 0.0}] * 5}
+    assert means(found) == {
+        "mean of 16": [*BENCHMARK, "saturate"],
+        "mean of the benchmark's 15": list(BENCHMARK),
+    }
+    assert "mean of the benchmark's 15      100.00" in table(found)
 
 
 def test_the_table_has_a_line_a_corruption():
@@ -69,7 +90,7 @@ def test_the_table_has_a_line_a_corruption():
     lines = [line.split() for line in table(found).splitlines()]
     assert lines[1] == ["fog", *["50.00"] * 6]
     assert lines[2] == ["snow", "100.00", "75.00", "50.00", "25.00", "0.00", "50.00"]
-    assert lines[3] == ["mean", "75.00", "62.50", "50.00", "37.50", "25.00", "50.00"]
+    assert lines[3] == ["mean", "of", "2", "75.00", "62.50", "50.00", "37.50", "25.00", "50.00"]
 
 
 def _without(name):
@@ -78,6 +99,11 @@ def _without(name):
 
 def _with(name, array):
     return lambda folder: np.save(folder / f"{name}.npy", array)
+
+
+def _as_npz(folder):
+    np.savez(folder / "fog.npz", a=1)
+    (folder / "fog.npz").rename(folder / "fog.npy")
 
 
 @pytest.mark.parametrize(
@@ -91,6 +117,8 @@ def _with(name, array):
         (_with("fog", np.zeros((COUNT, 8, 8, 1), np.uint8)), 0, r"must be uint8 \[60, H, W, C\]"),
         (_with("fog", np.zeros((5 * COUNT, 8, 8, 3), np.uint8)), 0, "fog.npy has images 8x8x3"),
         (lambda folder: (folder / "fog.npy").write_text("no"), 0, "fog.npy cannot be read as .npy"),
+        (_as_npz, 0, "fog.npy cannot be read as .npy .it is an .npz"),
+        (_with("labels", np.full(5 * COUNT, 2**32, np.uint64)), 0, "must have classes from 0 on"),
         (_with("fog", np.array([{}])), 0, "fog.npy cannot be read as .npy"),
         (lambda folder: None, 13, r"examples=13 must be in \[0, 12\]"),
         (lambda folder: None, -1, "examples=-1 must be in"),

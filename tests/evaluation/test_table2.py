@@ -11,7 +11,7 @@ from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import columns, subject, table2
 from rwp_jax.evaluation.intervals import wilson
-from rwp_jax.evaluation.subject import AS_TRAINED, load_subjects
+from rwp_jax.evaluation.subject import load_subjects
 from rwp_jax.runs import layout
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import trainer
@@ -26,7 +26,6 @@ def run(tmp_path_factory):
     path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, EXAMPLES)
     changes = {
         "data.path": path,
-        "data.validation_examples": 16,
         "threat.epsilon": 0.2,
         "evaluation.step_size": 0.05,
         "evaluation.steps": 20,
@@ -55,11 +54,9 @@ def evaluate(
     examples=0,
     which="last",
     images=False,
-    setting=AS_TRAINED,
-    folder="",
 ):
-    table2.evaluate(run, which, attacks, examples, images, setting)
-    output = run / "evaluation" / (folder or (f"{which}_{examples}" if examples else which))
+    table2.evaluate(run, which, attacks, examples, images)
+    output = run / "evaluation" / (f"{which}_{examples}" if examples else which)
     with np.load(output / layout.EVALUATION_NPZ) as arrays:
         return json.loads((output / layout.EVALUATION_JSON).read_text()), dict(arrays)
 
@@ -152,9 +149,25 @@ def test_the_evaluation_of_something_else_is_refused(run):
     path.write_bytes(before)
 
 
+def test_columns_of_other_starts_stay_where_they_are_complete(run):
+    """Files of 0.1.0: what is half done begins anew, as its attacks started elsewhere."""
+    evaluate(run, "natural,fgsm", which="best")
+    path = run / "evaluation" / "best" / layout.EVALUATION_NPZ
+    with np.load(path) as arrays:
+        held = {name: values for name, values in arrays.items() if name != "starts"}
+    kept = 1 - held["correct_natural"]
+    old = {"correct_natural": kept, "correct_fgsm": np.full(EXAMPLES, -1, np.int8)}
+    old["correct_fgsm"][:5] = 1 - held["correct_fgsm"][:5]
+    np.savez(path, **held | old)
+    _, arrays = evaluate(run, "natural,fgsm", which="best")
+    np.testing.assert_array_equal(arrays["correct_natural"], kept)
+    np.testing.assert_array_equal(arrays["correct_fgsm"], held["correct_fgsm"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "about"),
     [
+        ({"attacks": "natural,cw0"}, "attacks=: 'cw0' must be one of natural, fgsm, pgd20.*pgdN"),
         ({"attacks": "natural,pgd0"}, "attacks=: 'pgd0' must be one of natural, fgsm, pgd20.*pgdN"),
         ({"attacks": ""}, "attacks=: '' must be one of"),
         ({"examples": -1}, "examples=-1 must be positive"),

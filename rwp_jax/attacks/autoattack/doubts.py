@@ -69,7 +69,7 @@ def interaction_of_random(model: Model, forward: Forward, x: np.ndarray) -> Iter
         for other in (image, 1 - image):
             forward.calls = call  # the same draw
             logits.append(_unit(forward(np.stack([image, *[other] * (forward.size - 1)]))[0]))
-        change = np.linalg.norm(logits[0] - logits[1])
+        change = float(np.linalg.norm(logits[0] - logits[1]))
         if np.isfinite(change):
             largest = max(largest, change)
     if forward.size > 1 and largest > max(_SAME, 8 * coarsest(model.program)):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,20 +27,22 @@ from rwp_jax.attacks.autoattack.suite import (
     attacks_of,
     check_norm,
 )
-from rwp_jax.errors import InputError, check_choice, check_integer, renamed
+from rwp_jax.errors import InputError, check_choice, check_integer
 
 _CHANNELS = (1, 3)
-# What arguments of `autoattack` are called by the official class, in this order for messages of two.
+# What the official class calls arguments of `autoattack`.
 _NAMES = {"x": "x_orig", "y": "y_orig", "epsilon": "eps", "batch_size": "bs", "key": "seed"}
+_NAME = re.compile(rf"\b({'|'.join(_NAMES)})=")
 
 
 @contextlib.contextmanager
 def _official_names() -> Iterator[None]:
     """Within it, errors name arguments as the official class does."""
-    with contextlib.ExitStack() as names:
-        for name, argument in _NAMES.items():
-            names.enter_context(renamed(name, argument))
+    try:
         yield
+    except InputError as error:
+        message = _NAME.sub(lambda match: f"{_NAMES[match[1]]}=", str(error))
+        raise InputError(re.sub("^logits_fn", "model", message)) from None
 
 
 @dataclasses.dataclass(slots=True)
@@ -224,8 +227,8 @@ class AutoAttack:
         first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
         if first == last:
             raise InputError(
-                f"x= is {list(x.shape)}: its channels are not told from its sides, give layout='NCHW' or "
-                "layout='NHWC'"
+                f"x_orig= is {list(x.shape)}: its channels are not told from its sides, give "
+                "layout='NCHW' or layout='NHWC'"
             )
         return "NCHW" if first else "NHWC"
 
@@ -284,6 +287,6 @@ class AutoAttack:
         arrange = layouts.Layout(self._layout_of(x))
         with _official_names():
             images, y = checks.check_images(arrange.images(x), np.asarray(y_orig))
-        accuracy = float((self._classes(arrange.back(images), bs) == y).mean())
+            accuracy = float((self._classes(arrange.back(images), bs) == y).mean())
         self._log(f"clean accuracy: {accuracy:.2%}")
         return accuracy
