@@ -58,13 +58,15 @@ def draw_radii(
             ]
             style.draw_mean(axes, x, spreads, index, headings[name], markevery=1)
             shown += [value for s in spreads for value in (s.mean, s.low, s.high)]
-        axes.set(xlabel=f"radius ε ({NORMS[norm]})", ylabel="accuracy (%)", xlim=(0, None))
+        axes.set(xlabel=f"radius ε ({NORMS[norm]})", ylabel="accuracy (%)")
         style.show_percent(axes, shown)
-        trained = norm == config.threat.norm
+        trained, largest = norm == config.threat.norm, summaries[-1]["epsilon"]
         if trained:
             label = f"trained at {radius(config.threat.epsilon)}"
             look = {"color": style.GREY, "ls": style.DASHED, "lw": 0.9}
             axes.axvline(config.threat.epsilon, label=label, **look)
+            largest = max(largest, config.threat.epsilon)
+        axes.set_xlim(-0.03 * largest, 1.05 * largest)  # markers at 0 stay whole
         data = DATASETS.get(first["data"], pathlib.Path(first["data"]).stem)
         evaluated = f"{examples:,} {first['split']} images of {data}"
         network = ", ".join([*words(config, 0), f"seed {config.seed}"])
