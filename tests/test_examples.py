@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import rwp_jax
+from rwp_jax.attacks.autoattack import Square
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.models.classifier import MODELS
 from rwp_jax.training.objectives import OBJECTIVES
@@ -49,9 +50,9 @@ def test_a_loop_of_ones_own(name, capsys):
 
 @pytest.mark.filterwarnings("ignore::rwp_jax.attacks.autoattack.AutoAttackWarning")
 def test_a_masked_gradient(capsys):
-    attacks = ["apgd-ce", rwp_jax.attacks.autoattack.Square(queries=50)]
+    attacks = ["apgd-ce", Square(queries=50)]
     plain, overrated, adaptive = (
-        load("masked_gradients").main(images=16, version="custom", attacks=attacks).values()
+        load("masked_gradients").main(images=40, version="custom", attacks=attacks).values()
     )
     assert plain < overrated and abs(adaptive - plain) <= 1
     assert "with it, adaptive: " in capsys.readouterr().out
