@@ -6,6 +6,9 @@ import json
 import jax
 import numpy as np
 
+from rwp_jax.configs import digits_at_rwp
+from rwp_jax.training import trainer
+
 
 def write_two_classes(path, train: int, test: int) -> str:
     """Writes an npz of two classes that a network tells apart at once, dark and bright images."""
@@ -33,6 +36,20 @@ def shrink(config, **changes):
     config.evaluation.train_examples = 10
     config.update_from_flattened_dict(changes)
     return config
+
+
+def train_on_two_classes(tmp_path_factory, test: int, **changes):
+    """The directory of a run on 64 training and `test` test images, at radius 0.2 and step size 0.05."""
+    path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, test)
+    changes = {
+        "data.path": path,
+        "threat.epsilon": 0.2,
+        "evaluation.step_size": 0.05,
+        **changes,
+    }
+    directory = tmp_path_factory.mktemp("run") / "run"
+    trainer.train(shrink(digits_at_rwp.get_config("full"), **changes), directory)
+    return directory
 
 
 def write_run(directory, config, pgd, finished=True, **splits):

@@ -9,29 +9,18 @@ from absl import flags as absl_flags
 
 from rwp_jax.attacks.autoattack import suite
 from rwp_jax.command_line import modes, parsing
-from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import columns, table2
 from rwp_jax.evaluation.columns import heading, parse_attacks
 from rwp_jax.evaluation.subject import Changes, load_subjects, path_name
 from rwp_jax.runs.loaded import load_run
-from rwp_jax.training import trainer
-from tests.small import lowerings, shrink, write_two_classes
+from tests.small import lowerings, train_on_two_classes, write_two_classes
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run on 48 training, 16 validation and 24 test images, at radius 0.2 and step size 0.05."""
-    path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, 24)
-    changes = {
-        "data.path": path,
-        "data.validation_examples": 16,
-        "threat.epsilon": 0.2,
-        "evaluation.step_size": 0.05,
-    }
-    directory = tmp_path_factory.mktemp("run") / "run"
-    trainer.train(shrink(digits_at_rwp.get_config("full"), **changes), directory)
-    return directory
+    return train_on_two_classes(tmp_path_factory, 24, **{"data.validation_examples": 16})
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,13 @@ import numpy as np
 import pytest
 
 from rwp_jax.attacks.autoattack import suite
-from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import columns, subject, table2
 from rwp_jax.evaluation.intervals import wilson
 from rwp_jax.evaluation.subject import load_subjects
 from rwp_jax.runs import layout
 from rwp_jax.runs.loaded import load_run
-from rwp_jax.training import trainer
-from tests.small import shrink, write_two_classes
+from tests.small import train_on_two_classes
 
 EXAMPLES = 40
 
@@ -23,16 +21,7 @@ EXAMPLES = 40
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run on 40 test images, of two classes that are close at this epsilon."""
-    path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, EXAMPLES)
-    changes = {
-        "data.path": path,
-        "threat.epsilon": 0.2,
-        "evaluation.step_size": 0.05,
-        "evaluation.steps": 20,
-    }
-    directory = tmp_path_factory.mktemp("run") / "run"
-    trainer.train(shrink(digits_at_rwp.get_config("full"), **changes), directory)
-    return directory
+    return train_on_two_classes(tmp_path_factory, EXAMPLES, **{"evaluation.steps": 20})
 
 
 def test_a_network_of_more_classes_than_the_data_is_remarked_on(run, monkeypatch, capsys):
@@ -48,13 +37,7 @@ def short_attacks(monkeypatch):
     monkeypatch.setitem(suite.VERSIONS, "standard", short)
 
 
-def evaluate(
-    run,
-    attacks="natural,fgsm,pgd20,autoattack",
-    examples=0,
-    which="last",
-    images=False,
-):
+def evaluate(run, attacks="natural,fgsm,pgd20,autoattack", examples=0, which="last", images=False):
     table2.evaluate(run, which, attacks, examples, images)
     output = run / "evaluation" / (f"{which}_{examples}" if examples else which)
     with np.load(output / layout.EVALUATION_NPZ) as arrays:
