@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags as absl_flags
 
 from rwp_jax.command_line import flags
 from rwp_jax.command_line.help import help_text, key_comments
@@ -14,6 +13,7 @@ from rwp_jax.command_line.parsing import parse_flags
 from rwp_jax.configs import default
 from rwp_jax.errors import InputError
 from rwp_jax.runs.config import flatten
+from tests.fresh_flags import forget_flags
 
 
 def sections(*argv):
@@ -51,19 +51,15 @@ def test_every_key_has_a_comment_and_is_listed_with_a_config():
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Parses into flags that are as they were afterwards."""
+    """Parses a command line into flags that no other test has set, and leaves none set."""
     monkeypatch.setattr(sys, "argv", ["main.py"])
-    saved = absl_flags.FLAGS.flag_values_dict()
 
     def run(*argv):
+        forget_flags()
         parse_flags(["main.py", *argv], MODES)
 
     yield run
-    absl_flags.FLAGS.unparse_flags()
-    for name, value in saved.items():
-        if name in ("override", "mode"):
-            absl_flags.FLAGS[name].value = value
-    absl_flags.FLAGS.mark_as_parsed()
+    forget_flags()
 
 
 def test_help_ends_with_0_and_into_a_closed_pipe_without_a_word():

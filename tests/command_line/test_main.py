@@ -7,11 +7,11 @@ import sys
 
 import jax
 import pytest
-from absl import flags
 
 from rwp_jax.command_line.config_file import find_config, load_config
 from rwp_jax.command_line.parsing import fractions_to_decimals
 from rwp_jax.command_line.program import main
+from tests.fresh_flags import forget_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
 DIGITS = "--config=configs/digits_at_rwp.py"
@@ -27,10 +27,7 @@ def call(monkeypatch, capsys):
     """Calls the program with arguments as `python main.py` would; returns exit code, stdout and stderr."""
 
     def call_main(*arguments):
-        for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-            delattr(flags.FLAGS, name)
-        for name in flags.FLAGS:
-            flags.FLAGS[name].unparse()
+        forget_flags()
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
         with pytest.raises(SystemExit) as ended:
@@ -40,6 +37,7 @@ def call(monkeypatch, capsys):
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setenv("XLA_FLAGS", "")
     yield call_main
+    forget_flags()
     signal.signal(signal.SIGTERM, handler)
     jax.config.update("jax_enable_x64", True)
 

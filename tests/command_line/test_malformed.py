@@ -10,7 +10,6 @@ import tempfile
 
 import jax
 import pytest
-from absl import flags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.runs.config import flatten
 from rwp_jax.training import experiment, self_training
+from tests.fresh_flags import forget_flags
 
 CONFIG = "configs/digits_at_rwp.py"
 DEFAULTS = flatten(digits_at_rwp.get_config().to_dict())
@@ -83,8 +83,7 @@ def until_first_step(monkeypatch):
 
 def check(arguments: list[str]) -> str:
     """What came of it: `trained`, or the line that it was refused with."""
-    for name in [name for name in flags.FLAGS if name.startswith("config.")]:
-        delattr(flags.FLAGS, name)  # of the example before
+    forget_flags()
     parent = pathlib.Path(tempfile.mkdtemp())
     directory = parent / "run"
     try:

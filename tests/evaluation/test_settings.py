@@ -5,7 +5,6 @@ import sys
 
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 
 from rwp_jax.attacks.autoattack import suite
 from rwp_jax.command_line import modes, parsing
@@ -14,6 +13,7 @@ from rwp_jax.evaluation import columns, table2
 from rwp_jax.evaluation.columns import heading, parse_attacks
 from rwp_jax.evaluation.subject import Changes, load_subjects, path_name
 from rwp_jax.runs.loaded import load_run
+from tests.fresh_flags import forget_flags
 from tests.small import lowerings, train_on_two_classes, write_two_classes
 
 
@@ -114,15 +114,13 @@ def command_line(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["main.py"])
 
     def call(*argv):
+        forget_flags()
         monkeypatch.setattr(sys, "argv", ["main.py", "--mode=evaluate", *argv])
         parsing.parse_flags(sys.argv, modes.MODES)
         modes.evaluate()
 
     yield call
-    absl_flags.FLAGS.unparse_flags()
-    for name in modes.MODES["evaluate"].takes | {"mode", "workdir"}:
-        absl_flags.FLAGS[name].unparse()
-    absl_flags.FLAGS.mark_as_parsed()
+    forget_flags()
 
 
 def test_the_picture_of_a_sweep_has_its_values(run, command_line, capsys):
