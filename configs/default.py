@@ -1,4 +1,8 @@
-"""Every key of a config with its default. The other files of this directory start from here."""
+"""Every key of a config with its default. The other files of this directory start from here.
+
+A comment stands behind its key or, where it is long, in the lines above it; `--help --config NAME` and the
+documentation show it.
+"""
 
 import ml_collections
 
@@ -8,102 +12,102 @@ INF = float("inf")
 def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
 
-    config.seed = 0  # of initialisation, order of examples, augmentation and random starts
-    config.epochs = 200  # passes of the training set, unless epoch_examples says otherwise
-    config.epoch_examples = 0  # length of an epoch; 0 is one pass of the training set
-    config.batch_size = 128  # over all devices of all hosts
-    config.dtype = "float32"  # of activations: float32, bfloat16 or float64 (then everything is)
+    config.seed = 0  # seed of initialisation, order of examples, augmentation and random starts
+    config.epochs = 200  # number of epochs
+    config.epoch_examples = 0  # examples per epoch; 0: one pass over the training set
+    config.batch_size = 128  # examples per step, over all devices of all hosts
+    config.dtype = "float32"  # dtype of activations: float32, bfloat16, or float64 for everything
     config.precision = "default"  # of float32 matrix products: default (fast), high or highest
-    config.parallel = "pmap"  # or shard_map: how a step is spread over devices
-    config.gradient_dtype = (
-        ""  # of gradients while devices exchange them: "" is their own, or bfloat16
-    )
-    config.checkpoint_steps = 0  # save every so many steps too, not only after epochs; 0: no
+    config.parallel = "pmap"  # how a step is spread over devices: pmap or shard_map
+    # dtype of gradients while devices exchange them: bfloat16, or "" for their own
+    config.gradient_dtype = ""
+    config.checkpoint_steps = 0  # also save every N steps; 0: only after epochs
 
     config.data = ml_collections.ConfigDict()
-    config.data.name = (
-        "digits"  # digits, npz; cifar10, cifar100, svhn_cropped (tensorflow-datasets)
-    )
-    config.data.path = ""  # npz: a file with x_train, y_train, x_test, y_test, images uint8 NHWC
-    config.data.data_dir = ""  # of tensorflow-datasets; "" is ~/tensorflow_datasets
-    config.data.svhn_extra = False  # svhn_cropped: train on its 531,131 extra images too
-    config.data.train_examples = (
-        0  # train on so many, a fixed choice; 0: all (digits: see sources.py)
-    )
-    config.data.validation_examples = 0  # hold out so many training images, to select epochs by
-    config.data.labeled_examples = 0  # keep so many labels, make the rest extra data; 0 keeps all
+    # data set: digits, npz, or from tensorflow-datasets cifar10, cifar100, svhn_cropped
+    config.data.name = "digits"
+    config.data.path = ""  # npz with x_train, y_train, x_test, y_test; images uint8 [N, H, W, C]
+    config.data.data_dir = ""  # directory of tensorflow-datasets; "": ~/tensorflow_datasets
+    config.data.svhn_extra = False  # svhn_cropped: also train on its 531,131 extra images
+    # train on this many images, a fixed choice; 0: all (the other digits then belong to the test set)
+    config.data.train_examples = 0
+    # hold out this many training images, by which best_by_validation is chosen
+    config.data.validation_examples = 0
+    # keep this many labels and make the other images extra data; 0: keep all
+    config.data.labeled_examples = 0
 
     config.extra_data = ml_collections.ConfigDict()  # pseudo-labelled or unlabelled images
-    config.extra_data.path = ""  # npz or pickle with data uint8 NHWC, extrapolated_targets
-    config.extra_data.use_labels = True  # False: train on them as unlabelled
-    config.extra_data.unlabeled_fraction = 0.5  # of every batch; -1 mixes both into one pool
-    config.extra_data.weight = 1.0  # lambda of Eq. (6), of each extra example's loss
+    config.extra_data.path = ""  # npz or pickle with data, uint8 [N, H, W, C], extrapolated_targets
+    config.extra_data.use_labels = True  # False: train on them without labels
+    # share of extra images in each batch; -1: labelled and extra images form one pool
+    config.extra_data.unlabeled_fraction = 0.5
+    config.extra_data.weight = 1.0  # lambda of Eq. (6), weight of the loss of an extra example
 
     config.augment = ml_collections.ConfigDict()
-    config.augment.padding = 0  # pixels on each side, then a random crop of the original size
-    config.augment.pad_mode = "reflect"  # or zero
-    config.augment.flip = False  # mirror half of the images left to right
-    config.augment.rotation = 0.0  # up to so many degrees either way
+    config.augment.padding = 0  # pixels added on each side before a random crop of the image size
+    config.augment.pad_mode = "reflect"  # what the padding holds: reflect or zero
+    config.augment.flip = False  # mirror half of the images horizontally
+    config.augment.rotation = 0.0  # largest random rotation in degrees, either way
 
     config.model = ml_collections.ConfigDict()
-    config.model.name = "preactresnet18"  # or wrn-DEPTH-WIDTH
-    config.model.mean = ()  # per channel in [0, 1], subtracted from pixels inside the model; () is none
-    config.model.std = ()  # per channel, divided by
-    config.model.per_device_batch_norm = False  # moments of each device's part of the batch alone
+    config.model.name = "preactresnet18"  # preactresnet18, wrn-DEPTH-WIDTH or a registered name
+    config.model.mean = ()  # subtracted from pixels in [0, 1] inside the network, per channel; (): 0
+    config.model.std = ()  # pixels are divided by it inside the network, per channel; (): 1
+    # BatchNorm's moments over each device's part of the batch, not over the whole batch
+    config.model.per_device_batch_norm = False
 
     config.threat = ml_collections.ConfigDict()
-    config.threat.norm = "l_inf"  # or l_2
-    config.threat.epsilon = 8 / 255  # radius, pixels being in [0, 1]; may be typed as 8/255
+    config.threat.norm = "l_inf"  # l_inf or l_2
+    config.threat.epsilon = 8 / 255  # radius, for pixels in [0, 1]; fractions are accepted
 
     config.attack = ml_collections.ConfigDict()  # PGD on the training images
-    config.attack.variant = "madry"  # start and projection as in the AT scripts, or trades
-    config.attack.steps = 10  # K1
-    config.attack.step_size = 2 / 255  # alpha
-    config.attack.bn = (
-        "train"  # BN during the attack: train (updates running statistics), batch, eval
-    )
+    config.attack.variant = "madry"  # start and projection of the AT scripts (madry) or of trades
+    config.attack.steps = 10  # K1, number of steps
+    config.attack.step_size = 2 / 255  # alpha, in the norm of the threat model
+    # BatchNorm during the attack: train (updates running statistics), batch or eval
+    config.attack.bn = "train"
 
     config.objective = ml_collections.ConfigDict()
-    config.objective.name = "at"  # natural, at, trades, rst (TRADES with extra data) or mart
-    config.objective.beta = 6.0  # trades, rst, mart: weight of the KL
-    config.objective.entropy_weight = 0.0  # trades, rst: of the entropy of unlabelled examples
+    # natural, at, trades, rst (TRADES with extra data), mart or a registered name
+    config.objective.name = "at"
+    config.objective.beta = 6.0  # weight of the KL in trades, rst and mart
+    # weight of the entropy of unlabelled examples in trades and rst
+    config.objective.entropy_weight = 0.0
 
     config.weight_perturbation = ml_collections.ConfigDict()
     config.weight_perturbation.name = "rwp"  # none, awp or rwp
-    config.weight_perturbation.gamma = 0.01  # ||v|| = gamma ||w||
-    config.weight_perturbation.steps = 10  # K2, the most ascent steps of rwp; awp takes one
-    config.weight_perturbation.c_min = 1.7  # rwp perturbs on examples with loss < c_min
-    config.weight_perturbation.start_epoch = 0  # first epoch (from 0) that perturbs
-    config.weight_perturbation.accumulate = (
-        "reference"  # the authors' code, or "paper": Algorithm 1
-    )
-    config.weight_perturbation.lsc_low = 0.0  # perturb only on losses in [lsc_low, lsc_high), with
-    config.weight_perturbation.lsc_high = (
-        INF  # awp too (Figure 1(c)); rwp's c_min bounds it besides
-    )
+    config.weight_perturbation.gamma = 0.01  # norm of v relative to that of the weights
+    config.weight_perturbation.steps = 10  # K2, most ascent steps of rwp; awp takes one
+    config.weight_perturbation.c_min = 1.7  # rwp perturbs on examples with a loss below c_min
+    config.weight_perturbation.start_epoch = 0  # first epoch that perturbs, counted from 0
+    # sum of ascent steps: reference (the authors' code) or paper (Algorithm 1)
+    config.weight_perturbation.accumulate = "reference"
+    # awp and rwp perturb only on losses in [lsc_low, lsc_high), as in Figure 1(c)
+    config.weight_perturbation.lsc_low = 0.0
+    config.weight_perturbation.lsc_high = INF  # upper end of that range
 
     config.optimizer = ml_collections.ConfigDict()  # SGD
     config.optimizer.learning_rate = 0.1  # before the schedule lowers it
-    config.optimizer.schedule = "piecewise"  # /10 at 1/2, /100 at 3/4 of training; see optimizer.py
-    config.optimizer.momentum = 0.9  # as PyTorch: velocity = momentum * velocity + gradient
-    config.optimizer.nesterov = False  # Nesterov's momentum, as PyTorch
+    # piecewise: divided by 10 after 1/2 and again after 3/4 of training; others in optimizer.py
+    config.optimizer.schedule = "piecewise"
+    config.optimizer.momentum = 0.9  # as in PyTorch: velocity = momentum * velocity + gradient
+    config.optimizer.nesterov = False  # Nesterov momentum, as in PyTorch
     config.optimizer.weight_decay = 5e-4  # on every parameter
 
-    config.ema_decay = 0.0  # also keep an average of the weights with this decay a step; 0: none
+    config.ema_decay = 0.0  # decay per step of an average of the weights that is also kept; 0: none
 
     config.evaluation = ml_collections.ConfigDict()  # natural and PGD accuracy on the test set
-    config.evaluation.every = 1  # so many epochs, and after the last; best is chosen among these
-    config.evaluation.batch_size = 0  # over all devices; 0: 256 an accelerator, 128 on CPUs
-    config.evaluation.precision = "default"  # of the attack's matrix products; verdicts: highest
-    config.evaluation.steps = 20  # of PGD
+    config.evaluation.every = 1  # epochs between evaluations; best is chosen among those evaluated
+    # images at once, over all devices; 0: 256 per accelerator, 128 on CPUs
+    config.evaluation.batch_size = 0
+    # of the attack's matrix products: default (fast), high or highest; verdicts have the highest
+    config.evaluation.precision = "default"
+    config.evaluation.steps = 20  # number of PGD steps
     config.evaluation.step_size = 2 / 255  # of PGD, in the norm of the threat model
-    config.evaluation.train_examples = (
-        1000  # so many training images are evaluated besides; 0: none
-    )
+    config.evaluation.train_examples = 1000  # training images to evaluate too; 0: none
 
     config.self_training = ml_collections.ConfigDict()  # RST's first stage, within the run
-    config.self_training.epochs = (
-        0  # of plain training, which then labels the extra images; 0: none
-    )
+    # epochs of training without attacks, which then labels the extra images; 0: none
+    config.self_training.epochs = 0
 
     return config

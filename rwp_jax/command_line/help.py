@@ -20,18 +20,22 @@ _COMMON = ("mode", "workdir")
 
 
 def key_comments() -> dict[str, str]:
-    """Key of a config -> the comment behind it in configs/default.py; sections too."""
+    """Key of a config -> its comment in configs/default.py, behind it or above it; sections too."""
     source = pathlib.Path(configs.__path__[0], "default.py").read_text(encoding="utf-8")
-    comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
+    comments, above = {}, set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string.lstrip("# ")
+            if token.line.lstrip().startswith("#"):
+                above.add(token.start[0])
     found = {}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
             name = ast.unparse(node.targets[0]).removeprefix("config.")
-            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            first = node.lineno
+            while first - 1 in above:
+                first -= 1
+            lines = range(first, (node.end_lineno or node.lineno) + 1)
             found[name] = " ".join(comments[line] for line in lines if line in comments)
     return found
 

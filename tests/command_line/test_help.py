@@ -43,7 +43,7 @@ def test_every_key_has_a_comment_and_is_listed_with_a_config():
     listed = sections("--config=digits_at_rwp")["Keys of --config digits_at_rwp, as it has them:"]
     assert "--config.epochs=150\n" in listed
     assert all(f"--config.{key}=" in listed for key in keys)
-    assert "pixels on each side, then a random crop" in listed
+    assert "pixels added on each side before a random crop" in listed
     assert not any(heading.startswith("Keys of") for heading in sections())
     with pytest.raises(InputError, match="--config=nowhere: no config file"):
         sections("--config", "nowhere")
