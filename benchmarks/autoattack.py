@@ -1,6 +1,6 @@
 """Time of AutoAttack, ours over the official PyTorch code, attack by attack.
 
-    python -m benchmarks.autoattack --reference PATH (--workdir RUN | --cases DIR) [--norm Linf|L2]
+    python -m benchmarks.autoattack --reference PATH (--workdir RUN | --cases DIR) [--norm l_inf|l_2]
         [--epsilon 0.031] [--examples 128] [--attacks apgd-ce,apgd-t,fab-t,square] [--json FILE]
 
 PATH is a checkout of https://github.com/fra31/auto-attack. Both attack the same images of the same
@@ -32,7 +32,7 @@ from rwp_jax.errors import Parser
 from rwp_jax.evaluation.subject import load_subjects
 from rwp_jax.files import write_json
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.names import AUTOATTACK_NORMS
+from rwp_jax.names import OFFICIAL_NORMS, spelled
 from rwp_jax.parity.autoattack import EPSILON, MEAN, STD, load_network, read_arrays
 from rwp_jax.pytorch.export import own_entries
 
@@ -47,7 +47,7 @@ class Victim(NamedTuple):
     logits_fn: object
     x: np.ndarray
     y: np.ndarray
-    norm: str = "Linf"
+    norm: str = "l_inf"
     epsilon: float | None = None
 
 
@@ -65,7 +65,7 @@ def victim_of_run(directory: pathlib.Path) -> Victim:
     model = run.config.model
     logits_fn = functools.partial(run.classifier.eval, params, batch_stats)
     x = subject.images.astype(np.float32) / 255
-    norm, epsilon = AUTOATTACK_NORMS[subject.norm], subject.epsilon
+    norm, epsilon = subject.norm, subject.epsilon
     moments = model.mean, model.std
     return Victim(
         model.name, own_entries(run), *moments, logits_fn, x, subject.labels, norm, epsilon
@@ -141,7 +141,13 @@ def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
     y = torch.from_numpy(y.astype(np.int64)).to(device)
     predict = lambda images: torch.cat([model(part).argmax(1) for part in images.split(batch_size)])
     adversary = AutoAttack(
-        model, norm=norm, eps=epsilon, version="standard", seed=0, verbose=False, device=device
+        model,
+        norm=OFFICIAL_NORMS[norm],
+        eps=epsilon,
+        version="standard",
+        seed=0,
+        verbose=False,
+        device=device,
     )
     with torch.no_grad():
         left = predict(x) == y
@@ -165,7 +171,9 @@ def main():
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", type=pathlib.Path)
     source.add_argument("--cases", type=pathlib.Path)
-    parser.add_argument("--norm", choices=["Linf", "L2"], help="default the run's, or Linf")
+    parser.add_argument(
+        "--norm", type=spelled, choices=["l_inf", "l_2"], help="default the run's, or l_inf"
+    )
     parser.add_argument("--epsilon", type=float, help="default the run's, or 8/255, 0.5")
     parser.add_argument("--examples", type=int, help="the first ones; default all")
     parser.add_argument("--attacks", default="apgd-ce,apgd-t,fab-t,square")

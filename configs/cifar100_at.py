@@ -10,7 +10,7 @@ L_inf 27.79 / 20.95, L_2 40.95 / 36.24.
 from rwp_jax.configs import cifar10_at
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar10_at.get_config(threat)
     config.data.name = "cifar100"
     config.augment.pad_mode = "zero"

@@ -10,7 +10,7 @@ L_inf 30.89 / 30.48, L_2 45.63 / 44.98.
 from rwp_jax.configs import cifar100_at
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar100_at.get_config(threat)
     config.weight_perturbation.name = "awp"
     return config

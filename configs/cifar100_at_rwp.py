@@ -10,7 +10,7 @@ L_inf 31.17 / 30.64, L_2 45.71 / 45.05.
 from rwp_jax.configs import cifar100_at
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar100_at.get_config(threat)
     config.weight_perturbation.name = "rwp"
     return config

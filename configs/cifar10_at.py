@@ -10,9 +10,10 @@ Table 2's row is `--config.model.name=wrn-34-10`: 86.52 natural, 55.47 PGD-20, b
 
 from rwp_jax.configs import default
 from rwp_jax.errors import InputError
+from rwp_jax.names import spelled
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = default.get_config()
     config.data.name = "cifar10"
     config.augment.padding = 4
@@ -21,11 +22,11 @@ def get_config(threat: str = "linf"):
     config.model.mean = (0.4914, 0.4822, 0.4465)
     config.model.std = (0.2471, 0.2435, 0.2616)
     config.weight_perturbation.name = "none"
-    if threat == "l2":
+    if spelled(threat) == "l_2":
         config.threat.norm = "l_2"
         config.threat.epsilon = 128 / 255
         config.attack.step_size = 15 / 255
         config.evaluation.step_size = 15 / 255
-    elif threat != "linf":
-        raise InputError(f"--config: the part after ':' is {threat!r}, must be linf or l2")
+    elif spelled(threat) != "l_inf":
+        raise InputError(f"--config: the part after ':' is {threat!r}, must be l_inf or l_2")
     return config

@@ -11,7 +11,7 @@ Table 2's row is `--config.model.name=wrn-34-10`: 86.86 natural, 62.87 PGD-20, b
 from rwp_jax.configs import cifar10_at
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar10_at.get_config(threat)
     config.weight_perturbation.name = "rwp"
     return config

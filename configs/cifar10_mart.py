@@ -11,7 +11,7 @@ WideResNets. All else is as in TRADES's config; their script has 90 epochs, weig
 from rwp_jax.configs import cifar10_trades
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar10_trades.get_config(threat)
     config.objective.name = "mart"
     config.objective.beta = 6.0

@@ -9,7 +9,7 @@ Expected: no figures of ours; Yu et al. (2022) have none for MART.
 from rwp_jax.configs import cifar10_mart
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar10_mart.get_config(threat)
     config.weight_perturbation.name = "awp"
     return config

@@ -10,7 +10,7 @@ chance is (see configs/digits_mart_rwp.py); it is not measured on CIFAR-10.
 from rwp_jax.configs import cifar10_mart
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar10_mart.get_config(threat)
     config.weight_perturbation.name = "rwp"
     config.weight_perturbation.c_min = 1.8

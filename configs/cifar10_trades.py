@@ -11,14 +11,14 @@ The paper has no figures for L_2.
 from rwp_jax.configs import cifar10_at
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar10_at.get_config(threat)
     config.augment.pad_mode = "zero"
     config.model.name = "wrn-34-10"
     config.model.mean = config.model.std = ()
     config.attack.variant = "trades"
     config.attack.bn = "eval"
-    if threat == "l2":  # the script's optimiser of the perturbation
+    if config.threat.norm == "l_2":  # the script's optimiser of the perturbation
         config.attack.step_size = 2 * config.threat.epsilon / config.attack.steps
     config.objective.name = "trades"
     config.objective.beta = 6.0

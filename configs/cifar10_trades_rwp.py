@@ -11,7 +11,7 @@ The paper has no figures for L_2.
 from rwp_jax.configs import cifar10_trades
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar10_trades.get_config(threat)
     config.weight_perturbation.name = "rwp"
     return config

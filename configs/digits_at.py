@@ -14,9 +14,10 @@ Four minutes of a CPU core's time.
 
 from rwp_jax.configs import default
 from rwp_jax.errors import InputError
+from rwp_jax.names import spelled
 
 
-def get_config(setting: str = "linf"):
+def get_config(setting: str = "l_inf"):
     config = default.get_config()
     config.epochs = 150
     config.batch_size = 16
@@ -30,7 +31,7 @@ def get_config(setting: str = "linf"):
     config.evaluation.step_size = 0.075
     config.weight_perturbation.name = "none"
     config.optimizer.learning_rate = 0.1
-    if setting == "l2":
+    if spelled(setting) == "l_2":
         config.threat.norm = "l_2"
         config.threat.epsilon = 0.8
         config.attack.step_size = 0.1
@@ -46,6 +47,6 @@ def get_config(setting: str = "linf"):
         config.evaluation.step_size = 0.05
         config.evaluation.train_examples = 360
         config.optimizer.learning_rate = 0.05
-    elif setting != "linf":
-        raise InputError(f"--config: the part after ':' is {setting!r}, must be linf, l2 or full")
+    elif spelled(setting) != "l_inf":
+        raise InputError(f"--config: the part after ':' is {setting!r}, must be l_inf, l_2 or full")
     return config

@@ -12,7 +12,7 @@ Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, m
 from rwp_jax.configs import digits_at
 
 
-def get_config(setting: str = "linf"):
+def get_config(setting: str = "l_inf"):
     config = digits_at.get_config(setting)
     config.weight_perturbation.name = "awp"
     return config

@@ -12,7 +12,7 @@ Six to seven minutes of a CPU core's time.
 from rwp_jax.configs import digits_at
 
 
-def get_config(setting: str = "linf"):
+def get_config(setting: str = "l_inf"):
     config = digits_at.get_config(setting)
     config.weight_perturbation.name = "rwp"
     config.weight_perturbation.c_min = 1.7

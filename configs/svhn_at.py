@@ -12,13 +12,13 @@ For L_2 the authors' script starts attacks at uniform(-0.5, 0.5); ours start ins
 from rwp_jax.configs import cifar10_at
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = cifar10_at.get_config(threat)
     config.data.name = "svhn_cropped"
     config.augment.padding = 0
     config.augment.flip = False
     config.model.mean = config.model.std = (0.5, 0.5, 0.5)
-    if threat == "linf":
+    if config.threat.norm == "l_inf":
         config.attack.step_size = config.evaluation.step_size = 1 / 255
     config.weight_perturbation.start_epoch = 5
     config.optimizer.learning_rate = 0.01

@@ -10,7 +10,7 @@ L_inf 59.49 / 55.16, L_2 72.80 / 68.40.
 from rwp_jax.configs import svhn_at
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = svhn_at.get_config(threat)
     config.weight_perturbation.name = "awp"
     return config

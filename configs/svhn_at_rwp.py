@@ -10,7 +10,7 @@ L_inf 61.15 / 57.45, L_2 73.35 / 69.48.
 from rwp_jax.configs import svhn_at
 
 
-def get_config(threat: str = "linf"):
+def get_config(threat: str = "l_inf"):
     config = svhn_at.get_config(threat)
     config.weight_perturbation.name = "rwp"
     return config

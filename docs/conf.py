@@ -41,7 +41,7 @@ def configuration() -> str:
         sections.setdefault(section, []).append(_row(key, values[key], comments[key]))
     lines = [
         "# Configuration",
-        "Every key with its default, as `configs/default.py` has them. On the command line: `--config.KEY=VALUE`.",
+        "Every key with its default, as in `configs/default.py`; on the command line `--config.KEY=VALUE`.",
     ]
     for section, rows in sections.items():
         about = comments.get(section, "")

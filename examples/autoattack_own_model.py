@@ -2,8 +2,8 @@
 
     python examples/autoattack_own_model.py
 
-Each network becomes a pure function from images in [0, 1] to logits, in evaluation mode: with Dropout or
-BatchNorm in training mode, logits depend on random numbers or on the rest of the batch, and AutoAttack warns.
+Each network becomes a pure function from images in [0, 1] to logits, in evaluation mode. In training mode
+Dropout would make logits random, and BatchNorm would make them depend on the rest of the batch.
 """
 
 import flax.linen as nn
@@ -48,7 +48,9 @@ def linen_network():
 
     network = Network()
     variables = network.init(jax.random.key(0), x_train[:1], train=False)
-    forward = lambda variables, x, key: network.apply(variables, x, train=True, rngs={"dropout": key})
+    forward = lambda variables, x, key: network.apply(
+        variables, x, train=True, rngs={"dropout": key}
+    )
     variables = train(forward, variables)
     return lambda x: network.apply(variables, x, train=False)
 
@@ -99,7 +101,10 @@ def main(count: int = 100, **arguments) -> dict[str, tuple[float, float]]:
             logits_fn, x_test[:count], y_test[:count], norm="l_inf", epsilon=0.05, **arguments
         )
         accuracies[name] = result.robust_after["clean"].mean(), result.robust.mean()
-        print(f"{name}: clean {accuracies[name][0]:.1%}, robust {accuracies[name][1]:.1%}", *result.warnings)
+        print(
+            f"{name}: clean {accuracies[name][0]:.1%}, robust {accuracies[name][1]:.1%}",
+            *result.warnings,
+        )
     return accuracies
 
 

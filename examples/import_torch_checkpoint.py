@@ -24,7 +24,10 @@ def main(images: int = 60, **arguments) -> float:
     theirs = rwp_jax.load_run("zoo:digits_at_rwp")
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = pathlib.Path(directory, "theirs.safetensors")
-        safetensors.numpy.save_file(own_entries(theirs), checkpoint)
+        entries = own_entries(theirs)
+        # safetensors ignores strides, and our kernels are transposed views in PyTorch's layout.
+        entries = {name: np.ascontiguousarray(value) for name, value in entries.items()}
+        safetensors.numpy.save_file(entries, checkpoint)
 
         # The config says which network it is, how pixels are normalised and what it was trained for.
         workdir = pathlib.Path(directory, "run")

@@ -2,12 +2,13 @@
 
 import difflib
 import fnmatch
+import re
 from collections.abc import Collection
 
 from rwp_jax.errors import InputError, shown
 
-# Names of norms in configs, and as AutoAttack's users write them.
-AUTOATTACK_NORMS = {"l_inf": "Linf", "l_2": "L2", "l_1": "L1"}
+# Names of norms -> what the official AutoAttack package calls them.
+OFFICIAL_NORMS = {"l_inf": "Linf", "l_2": "L2", "l_1": "L1"}
 
 
 def matches(name: str, patterns: str) -> bool:
@@ -33,14 +34,20 @@ def hint_at(key: str, known: Collection[str], prefix: str = "") -> str:
     return f"{meant}rwp_jax.configs.default has them all"
 
 
-def norm_name(argument: str, value: object, accepted: Collection[str]) -> str:
-    """A config's name of a norm, `l_inf`, `l_2` or `l_1`, for any spelling: Linf, L_inf, l2, L1.
+def spelled(norm: str) -> str:
+    """`l_inf`, `l_2` or `l_1` for any spelling of these, such as Linf, L_inf or l2; others as they are."""
+    match = re.fullmatch("l_?(inf|2|1)", norm, re.IGNORECASE)
+    return f"l_{match[1].lower()}" if match else norm
+
+
+def norm_name(argument: str, value: object, accepted: Collection[str] = OFFICIAL_NORMS) -> str:
+    """The name of a norm, `l_inf`, `l_2` or `l_1`, for any of its spellings.
 
     Raises:
       InputError: which names the argument, unless the norm is one of those accepted.
     """
-    letters = value.lower().replace("_", "") if isinstance(value, str) else ""
-    named = {norm.replace("_", ""): norm for norm in accepted}
-    if letters not in named:
-        raise InputError(f"{argument}={shown(value)} must be one of {', '.join(accepted)}")
-    return named[letters]
+    name = spelled(value) if isinstance(value, str) else None
+    if name not in accepted:
+        *others, last = accepted
+        raise InputError(f"{argument}={shown(value)} must be {', '.join(others)} or {last}")
+    return name

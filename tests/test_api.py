@@ -216,7 +216,7 @@ def test_numbers_of_numpy_and_traced_ones_widen_no_image(norm, dtype):
     [
         (
             lambda: rwp_jax.make_threat_model(np.array(["l_2", "l_inf"]), 0.1),
-            "^norm=array.* must be one of l_inf, l_2",
+            "^norm=array.* must be l_inf or l_2",
         ),
         (
             lambda: rwp_jax.make_classifier("wrn-10-1", 10, axis_name=5),

@@ -1,9 +1,11 @@
 """The examples run, and what they train is robust to a degree."""
 
 import importlib.util
+import json
 import pathlib
 import sys
 
+import matplotlib.pyplot
 import pytest
 
 import rwp_jax
@@ -56,3 +58,34 @@ def test_a_masked_gradient(capsys):
     )
     assert plain < overrated and abs(adaptive - plain) <= 1
     assert "with it, adaptive: " in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::rwp_jax.attacks.autoattack.AutoAttackWarning")
+def test_autoattack_on_linen_nnx_and_a_plain_function(capsys):
+    attack = {"version": "custom", "attacks": rwp_jax.ApgdCE(steps=10)}
+    accuracies = load("autoattack_own_model").main(40, **attack)
+    assert list(accuracies) == ["linen", "NNX", "plain"]
+    assert all(clean > 0.8 and robust < clean - 0.1 for clean, robust in accuracies.values())
+    out = capsys.readouterr().out
+    assert out.count("clean") == 3 and "training mode" not in out
+
+
+def test_a_checkpoint_of_pytorch(capsys):
+    robust = load("import_torch_checkpoint").main(
+        40, version="custom", attacks=rwp_jax.ApgdCE(steps=10)
+    )
+    assert 10 < robust < 60
+    assert "largest difference of a logit: 0.0\n" in capsys.readouterr().out
+
+
+def test_the_tour(capsys):
+    """Its code cells run one after another, as in a notebook."""
+    matplotlib.use("agg")
+    cells = json.loads((EXAMPLES / "tour.ipynb").read_text())["cells"]
+    space: dict = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), space)
+    clean, robust = (float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[-2:])
+    assert clean > 0.85 and robust > 0.6
+    matplotlib.pyplot.close("all")

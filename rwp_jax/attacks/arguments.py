@@ -76,15 +76,15 @@ def check_images(x, y) -> None:
 
 
 def diameter(norm: str, image_shape: tuple[int, ...]) -> float:
-    """The largest distance of two images (H, W, C) in [0, 1]; by `l_inf`, `l_2`, `Linf`, `L2` or `L1`."""
+    """The largest distance of two images (H, W, C) in [0, 1] in `l_inf`, `l_2` or `l_1`."""
     pixels = math.prod(image_shape)
-    return {"linf": 1.0, "l2": math.sqrt(pixels), "l1": pixels}[norm.replace("_", "").lower()]
+    return {"l_inf": 1.0, "l_2": math.sqrt(pixels), "l_1": pixels}[norm]
 
 
 def check_radius(name: str, value, norm: str, image_shape: tuple[int, ...]) -> float:
     """A radius or step as a float; raises InputError from the largest distance of two images on."""
     largest = diameter(norm, image_shape)
-    shape = "" if norm.lower().endswith("inf") else f" and images {list(image_shape)}"
+    shape = "" if norm == "l_inf" else f" and images {list(image_shape)}"
     accepted = f"in [0, {largest:g}) (pixels are in [0, 1]) for {norm}{shape}"
     return check_number(name, value, accepted, lambda radius: 0 <= radius < largest)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rwp_jax.errors import check_choice, check_number
+from rwp_jax.names import norm_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,7 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
     """Returns the threat model.
 
     Args:
-      norm: `l_inf` or `l_2`.
+      norm: `l_inf` or `l_2`, also in other spellings such as `Linf`.
       epsilon: radius; in [0, 1) for L_inf, in [0, 1000] for L_2. Attacks and training, which know the
         images, accept an L_2 radius below the largest distance of two of them. Not traced.
       variant: whose details of start and projection, `madry` (uniform start; the AT scripts and every
@@ -134,7 +135,7 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
     Raises:
       InputError: for an unknown norm or variant or an epsilon outside its range.
     """
-    check_choice("norm", norm, NORMS)
+    norm = norm_name("norm", norm, NORMS)
     check_choice("variant", variant, VARIANTS)
     # From 1 on the L_inf ball holds every image; for L_2 that is a matter of the image's size.
     if norm == "l_inf":

@@ -19,7 +19,7 @@ from rwp_jax.command_line.config_file import (
 from rwp_jax.configs import default
 from rwp_jax.errors import InputError
 from rwp_jax.hardware.topology import ACCEPTED
-from rwp_jax.names import hint_at
+from rwp_jax.names import hint_at, spelled
 from rwp_jax.runs.config import flatten
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
@@ -160,6 +160,10 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
         raise
     except Exception as error:  # absl, ml_collections and config files raise many kinds
         raise InputError(one_line(error)) from None
+    if config is not None:
+        threat = values["config"].value.get("threat")
+        if threat and isinstance(threat.get("norm"), str):
+            threat.norm = spelled(threat.norm)
     if len(rest) > 1:
         hint = "overrides look like --config.epochs=10"
         if "workdirs" in modes[mode].takes:

@@ -13,6 +13,7 @@ from rwp_jax.attacks.autoattack.checks import check_file
 from rwp_jax.errors import InputError, check_integer, shown
 from rwp_jax.evaluation.record import record_of
 from rwp_jax.files import write_json
+from rwp_jax.names import norm_name
 
 if TYPE_CHECKING:
     from rwp_jax.runs.finished_run import FinishedRun
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def benchmark(
     network: "Callable | FinishedRun",
     data: str | tuple | None = None,
-    norm: str = "Linf",
+    norm: str = "l_inf",
     epsilon: float = 8 / 255,
     *,
     name: str = "",
@@ -36,7 +37,7 @@ def benchmark(
       data: images and labels (x, y) as `autoattack` takes them, or the name of a data set whose test images
         are taken (`digits`, `cifar10`, `cifar100`, `svhn_cropped`), or an npz as `config.data.path` has it;
         of a run by default its own test images.
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`, also in other spellings such as `Linf`.
       epsilon: radius of the ball.
       name: of the network, in the record.
       examples: how many images, the first ones; 0 for all.
@@ -51,6 +52,7 @@ def benchmark(
     """
     output = check_file("path", path)
     examples = check_integer("examples", examples, 0)
+    norm = norm_name("norm", norm)
     logits_fn = _logits_fn(network)
     data_name, x, y = _images(network, data)
     if examples > len(y):

@@ -23,7 +23,7 @@ from rwp_jax.evaluation.subject import Subject
 from rwp_jax.losses import carlini_wagner, cross_entropy
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.models.precision import matmul_precision
-from rwp_jax.names import AUTOATTACK_NORMS, norm_name
+from rwp_jax.names import norm_name
 from rwp_jax.runs.layout import COLUMNS
 
 SAVE_SECONDS = 10  # between two saves of the fixed attacks' verdicts
@@ -49,7 +49,7 @@ def parse_attacks(text: str) -> list[str]:
 
 def default_attacks(norm: str) -> str:
     """All columns that a norm has, in any of its spellings."""
-    l_1 = norm_name("norm", norm, AUTOATTACK_NORMS) == "l_1"
+    l_1 = norm_name("norm", norm) == "l_1"
     return "natural,autoattack" if l_1 else ",".join(COLUMNS)
 
 
@@ -171,7 +171,7 @@ def run_autoattack(
 ) -> dict[str, Any]:
     """Runs AutoAttack's standard version; returns its record."""
     run, arrays = subject.run, verdicts.arrays
-    norm = AUTOATTACK_NORMS[subject.norm]
+    norm = subject.norm
     x = subject.images.astype(np.float32) / 255
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
     with shown(heading("autoattack")) as show:

@@ -48,7 +48,7 @@ def record_of(
       result: of AutoAttack.
       x: images that were attacked.
       y: their labels [N].
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`.
       epsilon: radius of the ball.
       name: of the network.
       dataset: name of the images' data set.

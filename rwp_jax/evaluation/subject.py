@@ -9,7 +9,7 @@ import numpy as np
 from rwp_jax.attacks.arguments import check_radius
 from rwp_jax.data import sources
 from rwp_jax.errors import InputError, check_choice, named_in
-from rwp_jax.names import AUTOATTACK_NORMS, norm_name
+from rwp_jax.names import norm_name
 from rwp_jax.runs.finished_run import FinishedRun
 from rwp_jax.runs.loaded import load_run
 
@@ -89,7 +89,7 @@ def load_subjects(
     run = load_run(directory, which)
     config, threat = run.config, run.config.threat
     changes = _without_the_runs_own(changes, config)
-    norm = norm_name("norm", changes.norm or threat.norm, AUTOATTACK_NORMS)
+    norm = norm_name("norm", changes.norm or threat.norm)
     if norm != threat.norm and not changes.epsilons:
         raise InputError(
             f"norm={norm}: epsilon= is missing, and the run's is a radius in {threat.norm}"
@@ -166,7 +166,7 @@ def folder_name(
     Without epsilon it is the name of a sweep over it.
     """
     threat = config.threat
-    norm = norm_name("norm", changes.norm or threat.norm, AUTOATTACK_NORMS)
+    norm = norm_name("norm", changes.norm or threat.norm)
     parts = [checkpoint_folder(which, examples)]
     if norm != threat.norm:
         parts.append(norm)

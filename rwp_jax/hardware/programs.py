@@ -21,7 +21,6 @@ from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.hardware.topology import Hardware
 from rwp_jax.models.classifier import make_classifier
-from rwp_jax.names import AUTOATTACK_NORMS
 from rwp_jax.training import experiment
 from rwp_jax.training.train_step import TrainingSet, init_state
 
@@ -168,9 +167,8 @@ def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[
     network = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), network)
     logits_fn = functools.partial(classifier.eval, *network)
     model = make_model(logits_fn, size.image_shape, False, hardware.platform)
-    norm = AUTOATTACK_NORMS[config.threat.norm]
     for attack in VERSIONS["standard"]:
-        programs = map_programs(attack, model, norm, size.image_shape, hardware.mesh)
+        programs = map_programs(attack, model, config.threat.norm, size.image_shape, hardware.mesh)
         lower = functools.partial(_lower_advance, programs, model, size.image_shape, batch_size)
         yield _compiled(attack.name, lower, hardware, batch_size)
 

@@ -17,10 +17,11 @@ from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
 from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
+from rwp_jax.names import spelled
 from rwp_jax.parity.agreement import Row, guarded
 from rwp_jax.pytorch.state_dict import from_state_dict
 
-EPSILON = {"Linf": 8 / 255, "L2": 0.5, "L1": 12.0}
+EPSILON = {"l_inf": 8 / 255, "l_2": 0.5, "l_1": 12.0}
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 TOLERANCE = 1e-9  # of APGD's best loss, relative, on all images but one
 # In L1 an image whose gradient entries tie goes its own way from there: its loss may differ on one image of
@@ -101,7 +102,7 @@ def _row(
 
 
 def _allowed_wrong(norm: str, count: int) -> int:
-    return count // VERDICTS_L1 if norm == "L1" else 0
+    return count // VERDICTS_L1 if norm == "l_1" else 0
 
 
 def _named(pattern: str, name: str) -> tuple[str, ...]:
@@ -113,9 +114,9 @@ def _named(pattern: str, name: str) -> tuple[str, ...]:
 
 def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One restart of APGD from the recorded starts, against the official verdicts and best losses."""
-    kind, norm = _named(r"apgd_(ce|dlr|t\d)_(Linf|L2|L1)", name)
-    theirs = read_arrays(directory / f"{name}.npz")
-    start = read_arrays(directory / f"start_{norm}.npz")
+    kind, official = _named(r"apgd_(ce|dlr|t\d)_(Linf|L2|L1)", name)
+    theirs, norm = read_arrays(directory / f"{name}.npz"), spelled(official)
+    start = read_arrays(directory / f"start_{official}.npz")
     index = theirs.get("index", start["index"])
     x, y = jnp.asarray(recorded.x[index]), jnp.asarray(recorded.y[index])
     if kind == "ce":
@@ -130,7 +131,7 @@ def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 
     errors = np.abs(ours.loss_best - theirs["loss_best"]) / np.abs(theirs["loss_best"])
     wrong = int((ours.robust != theirs["robust"]).sum())
-    tolerance, allowed = (TOLERANCE, 1) if norm != "L1" else (TOLERANCE_L1, len(errors) // TIES_L1)
+    tolerance, allowed = (TOLERANCE, 1) if norm != "l_1" else (TOLERANCE_L1, len(errors) // TIES_L1)
     allowed_wrong = _allowed_wrong(norm, len(errors))
     return _row(
         name,
@@ -145,8 +146,8 @@ def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 
 def run_fab(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One restart of targeted FAB, against the official verdicts and distances."""
-    rank, norm = _named(r"fab_t(\d)_(Linf|L2|L1)", name)
-    theirs = read_arrays(directory / f"{name}.npz")
+    rank, official = _named(r"fab_t(\d)_(Linf|L2|L1)", name)
+    theirs, norm = read_arrays(directory / f"{name}.npz"), spelled(official)
     index = theirs["index"]
     x, y = jnp.asarray(recorded.x[index]), jnp.asarray(recorded.y[index])
 
@@ -184,21 +185,21 @@ def _count_row(name: str, ours: list[float], theirs: list[float], tolerances: li
 
 def run_standard(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """The standard version, whose draws are its own: counts after each attack."""
-    (norm,) = _named(r"standard_(Linf|L2|L1)", name)
-    theirs = read_arrays(directory / f"{name}.npz")
+    (official,) = _named(r"standard_(Linf|L2|L1)", name)
+    theirs, norm = read_arrays(directory / f"{name}.npz"), spelled(official)
     x, y, order = recorded.x, recorded.y, ("apgd_ce", "apgd_t", "fab_t", "square")
     result = autoattack(recorded.logits_fn_32, x, y, norm, EPSILON[norm])
     ours = [int(result.robust_after[attack.replace("_", "-")].sum()) for attack in order]
-    official = [int(theirs[attack].sum()) for attack in order]
-    return _count_row(name, ours, official, [STAGE_TOLERANCE] * 3 + [FINAL_TOLERANCE])
+    counts = [int(theirs[attack].sum()) for attack in order]
+    return _count_row(name, ours, counts, [STAGE_TOLERANCE] * 3 + [FINAL_TOLERANCE])
 
 
 def run_alone(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     """One attack alone on every correctly classified image: the mean count over keys."""
-    norm, attack = _named(r"alone_(Linf|L2|L1)_(\w+)", name)
-    theirs = read_arrays(directory / f"{name}.npz")
+    official, attack = _named(r"alone_(Linf|L2|L1)_(\w+)", name)
+    theirs, norm = read_arrays(directory / f"{name}.npz"), spelled(official)
     x, y = recorded.x[theirs["index"]], recorded.y[theirs["index"]]
-    official = np.mean(theirs.get("robust_counts", theirs["robust"].sum()))
+    expected = np.mean(theirs.get("robust_counts", theirs["robust"].sum()))
     # FAB-T begins at the clean images: every key gives the same.
     keys = range(SQUARE_KEYS if attack == "square" else 1)
     chosen = {"version": "custom", "attacks": attack.replace("_", "-")}
@@ -207,7 +208,7 @@ def run_alone(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
     )
     count = np.mean([run(key).robust.sum() for key in keys])
     tolerance = SQUARE_TOLERANCE if attack == "square" else FINAL_TOLERANCE
-    return _count_row(name, [round(count, 2)], [round(official, 2)], [tolerance])
+    return _count_row(name, [round(count, 2)], [round(expected, 2)], [tolerance])
 
 
 RUNNERS = {"apgd": run_apgd, "fab": run_fab, "standard": run_standard, "alone": run_alone}

@@ -5,7 +5,7 @@ import pathlib
 from typing import NamedTuple
 
 from rwp_jax.errors import InputError
-from rwp_jax.names import matches
+from rwp_jax.names import matches, spelled
 
 _NAMED = ("source", "dataset", "norm", "model", "method")
 _FIGURES = ("epoch", "test_acc", "test_robust_acc")
@@ -17,7 +17,7 @@ class PublishedCurve(NamedTuple):
     Attributes:
       name: SOURCE-DATASET-NORM-MODEL-METHOD.
       dataset: as `config.data.name` has it, but svhn.
-      norm: `linf` or `l2`.
+      norm: `l_inf` or `l_2`.
       epochs: from 1.
       natural: test accuracies in [0, 1], one an epoch.
       robust: the same under the publishers' PGD.
@@ -35,8 +35,8 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
     """Reads a CSV file with a row an epoch.
 
     Args:
-      path: of the file, with the columns source, dataset, norm, model and method, which name the run,
-        epoch (from 0), test_acc and test_robust_acc (in [0, 1]); others are ignored.
+      path: of the file, with the columns source, dataset, norm (in any spelling), model and method, which
+        name the run, epoch (from 0), test_acc and test_robust_acc (in [0, 1]); others are ignored.
 
     Raises:
       InputError: where it cannot be read, lacks columns or holds no epochs and accuracies in them.
@@ -59,7 +59,7 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
     curves: dict[str, PublishedCurve] = {}
     for number, row in enumerate(rows, 2):
         name = "-".join(str(row[key]) for key in _NAMED)
-        empty = PublishedCurve(name, row["dataset"], row["norm"], [], [], [])
+        empty = PublishedCurve(name, row["dataset"], spelled(row["norm"]), [], [], [])
         curve = curves.setdefault(name, empty)
         try:
             epoch = int(row["epoch"])
@@ -98,7 +98,7 @@ def choose_published(
       InputError: where patterns were given and none fits.
     """
     if not patterns:
-        wanted = {(name.removesuffix("_cropped"), norm.replace("_", "")) for name, norm in threats}
+        wanted = {(name.removesuffix("_cropped"), spelled(norm)) for name, norm in threats}
         return [curve for curve in curves if (curve.dataset, curve.norm) in wanted]
     chosen = [curve for curve in curves if matches(curve.name, patterns)]
     if not chosen:

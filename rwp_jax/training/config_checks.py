@@ -11,7 +11,7 @@ from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.configs.default import get_config
 from rwp_jax.errors import InputError, check_choice
 from rwp_jax.models.precision import PRECISIONS, require_x64
-from rwp_jax.names import hint_at
+from rwp_jax.names import hint_at, spelled
 from rwp_jax.runs.config import flatten
 
 GRADIENT_DTYPES = ("", "bfloat16")
@@ -35,6 +35,16 @@ def check_keys(config) -> None:
     unknown = sorted(key for key in given.keys() - known if not key.startswith("objective."))
     if unknown:
         raise InputError(f"config.{unknown[0]} is no key: {hint_at(unknown[0], known, 'config.')}")
+
+
+def with_norm_name(config):
+    """The config with its norm as runs store it: `Linf` and other spellings become `l_inf`."""
+    norm = config.threat.norm
+    if not isinstance(norm, str) or spelled(norm) == norm:
+        return config
+    config = config.copy_and_resolve_references()
+    config.threat.norm = spelled(norm)
+    return config
 
 
 _KINDS = {

@@ -16,7 +16,7 @@ from rwp_jax.runs import layout
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import experiment, trainer, training_data
-from rwp_jax.training.config_checks import check_keys
+from rwp_jax.training.config_checks import check_keys, with_norm_name
 from rwp_jax.training.profiling import check_directory
 
 TEACHER, PSEUDO_LABELS = "teacher", "pseudo_labels.npz"
@@ -83,6 +83,7 @@ def train(
         check_path("profile", profile) if profile else None,
     )
     check_keys(config)
+    config = with_norm_name(config)
     if not config.self_training.epochs:
         return trainer.train(config, directory, resume, profile=profile)
 

@@ -48,7 +48,7 @@ def check_promises(result, logits_fn, x, y, norm, epsilon):
         assert not (later & ~earlier).any(), "an image became robust again"
     np.testing.assert_array_equal(result.robust, after[-1])
     delta = result.x_adv.astype(np.float64) - x
-    order = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
+    order = {"l_inf": np.inf, "l_2": 2, "l_1": 1}[norm]
     sizes = np.linalg.norm(delta.reshape(len(x), -1), order, axis=1)
     assert (sizes <= epsilon * (1 + 1e-12)).all()
     assert result.x_adv.min() >= 0 and result.x_adv.max() <= 1

@@ -12,10 +12,10 @@ from rwp_jax.losses import cross_entropy
 RNG = np.random.default_rng(0)
 LOGITS = RNG.standard_normal((6, 5))
 Y = np.array([0, 1, 2, 3, 4, int(LOGITS[5].argmax())])
-EPSILON = {"Linf": 0.015, "L2": 0.1}
+EPSILON = {"l_inf": 0.015, "l_2": 0.1}
 NORMS = {
-    "Linf": lambda delta: np.abs(delta).max((1, 2, 3)),
-    "L2": lambda delta: np.sqrt((delta**2).sum((1, 2, 3))),
+    "l_inf": lambda delta: np.abs(delta).max((1, 2, 3)),
+    "l_2": lambda delta: np.sqrt((delta**2).sum((1, 2, 3))),
 }
 
 
@@ -52,7 +52,7 @@ def plane(weights):
     return lambda images: jnp.stack([jnp.zeros(len(images)), score(images, weights)], -1)
 
 
-@pytest.fixture(scope="module", params=["Linf", "L2"])
+@pytest.fixture(scope="module", params=["l_inf", "l_2"])
 def attacked(request):
     """Two classes told apart by a plane, some images close to it: (norm, weights, x, start, result)."""
     norm = request.param
@@ -75,7 +75,7 @@ def test_starts_lie_on_the_surface(attacked):
 
 def test_finds_the_strongest_perturbation(attacked):
     norm, weights, x, y, _, result = attacked
-    reach = EPSILON[norm] * (np.abs(weights).sum() if norm == "Linf" else np.linalg.norm(weights))
+    reach = EPSILON[norm] * (np.abs(weights).sum() if norm == "l_inf" else np.linalg.norm(weights))
     worst = (
         score(x, weights) - np.where(y == 1, 1, -1) * reach
     )  # inside the box, which cuts nothing off here
@@ -112,5 +112,5 @@ def test_the_box_holds(attacked):
 
 
 def test_unknown_norm():
-    with pytest.raises(ValueError, match="norm='L0' must be Linf, L2 or L1"):
+    with pytest.raises(ValueError, match="norm='L0' must be l_inf, l_2 or l_1"):
         random_start(jax.random.split(jax.random.key(0), 1), jnp.zeros((1, 4, 4, 1)), "L0", 0.1)

@@ -29,7 +29,7 @@ from rwp_jax.attacks.autoattack.suite import VERSIONS
 from tests.attacks.small_networks import SHAPE, check_promises, images, labels, network, quick
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["l_inf", "l_2"])
 def test_pixels_at_the_edges(norm):
     logits_fn, x = network(), np.round(images(12))
     y = labels(logits_fn, x)
@@ -41,8 +41,8 @@ def test_every_attack_alone_finds_what_is_near():
     y = labels(logits_fn, x)
     near = {}
     for attack in (ApgdCE(), ApgdDLR(), ApgdT(targets=4), Fab(), FabT(targets=4), Square()):
-        result = autoattack(logits_fn, x, y, "Linf", 0.1, "custom", attacks=attack)
-        check_promises(result, logits_fn, x, y, "Linf", 0.1)
+        result = autoattack(logits_fn, x, y, "l_inf", 0.1, "custom", attacks=attack)
+        check_promises(result, logits_fn, x, y, "l_inf", 0.1)
         near[attack.name] = int(result.robust.sum())
     assert max(near.values()) - min(near.values()) <= 1 and min(near.values()) < 12, near
 
@@ -54,7 +54,15 @@ def test_restarts_and_targets_each_get_a_search():
     calls = []
     attack = ApgdT(targets=4, restarts=2, steps=3)
     autoattack(
-        logits_fn, x, y, "Linf", 1e-6, "custom", attacks=attack, batch_size=8, progress=calls.append
+        logits_fn,
+        x,
+        y,
+        "l_inf",
+        1e-6,
+        "custom",
+        attacks=attack,
+        batch_size=8,
+        progress=calls.append,
     )
     assert len(calls) == 3, "3 images x 4 targets x 2 restarts in batches of 8"
     assert [round(c.fraction, 2) for c in calls] == [0.33, 0.67, 1.0]
@@ -65,9 +73,9 @@ def test_constant_network():
     constant = lambda x: jnp.tile(jnp.arange(5.0), (len(x), 1)) + 0 * x.sum((1, 2, 3))[:, None]
     x = images(5)
     with pytest.warns(AutoAttackWarning, match="zero gradients"):
-        result = quick(constant, x, np.full(5, 4), "Linf", 0.1)
+        result = quick(constant, x, np.full(5, 4), "l_inf", 0.1)
     assert result.robust.all() and any("zero gradients" in line for line in result.warnings)
-    assert not quick(constant, x, np.full(5, 3), "Linf", 0.1).robust.any()
+    assert not quick(constant, x, np.full(5, 3), "l_inf", 0.1).robust.any()
 
 
 def test_versions():
@@ -81,14 +89,14 @@ def test_the_key_decides():
     logits_fn, x = network(), images(8)
     y = labels(logits_fn, x)
     run = lambda key: (
-        autoattack(logits_fn, x, y, "Linf", 0.1, "custom", attacks="apgd-ce", key=key).x_adv
+        autoattack(logits_fn, x, y, "l_inf", 0.1, "custom", attacks="apgd-ce", key=key).x_adv
     )
     np.testing.assert_array_equal(run(1), run(jax.random.key(1)))
     np.testing.assert_array_equal(run(1), run(jax.random.PRNGKey(1)))
     assert (run(1) != run(2)).any()
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["l_inf", "l_2"])
 def test_the_ball_is_exact(norm):
     """Against sizes computed here, at the box's faces, for tiny and ordinary radii."""
     rng = np.random.default_rng(0)
@@ -97,7 +105,7 @@ def test_the_ball_is_exact(norm):
         wild = (x + rng.normal(0, 2 * epsilon, x.shape)).astype(np.float32)
         held = into_ball(wild, x, norm, epsilon)
         delta = held.astype(np.float64) - x
-        sizes = abs(delta).max((1, 2, 3)) if norm == "Linf" else np.sqrt((delta**2).sum((1, 2, 3)))
+        sizes = abs(delta).max((1, 2, 3)) if norm == "l_inf" else np.sqrt((delta**2).sum((1, 2, 3)))
         assert sizes.max() <= epsilon * (1 + 1e-12) and held.min() >= 0 and held.max() <= 1
         assert epsilon < 1e-6 or sizes.max() > 0.9 * epsilon
         check_inside(held, x, norm, epsilon)
@@ -112,7 +120,7 @@ def test_a_random_network_is_attacked_to_the_end():
     y = labels(logits_fn, x)
     attack = ApgdCE(steps=20)
     run = functools.partial(
-        autoattack, x=x, y=y, norm="Linf", epsilon=0.1, version="custom", attacks=attack
+        autoattack, x=x, y=y, norm="l_inf", epsilon=0.1, version="custom", attacks=attack
     )
     counts = []
     plain = run(logits_fn, progress=lambda moment: counts.append(moment.fraction))
@@ -137,7 +145,7 @@ def test_a_refuted_success_is_searched_on(monkeypatch):
 
     monkeypatch.setattr(ensemble, "Forward", Strict)
     run = functools.partial(
-        autoattack, logits_fn, x, y, "Linf", 0.1, "custom", attacks=ApgdCE(steps=20)
+        autoattack, logits_fn, x, y, "l_inf", 0.1, "custom", attacks=ApgdCE(steps=20)
     )
     result = run()
     monkeypatch.setattr(
@@ -158,7 +166,7 @@ f = lambda z: (z.reshape(len(z), -1) - 0.5) @ weights.astype(np.float32)
 y = np.asarray(f(x)).argmax(-1)
 assert jax.local_device_count() == 1
 attacks = (ApgdCE(steps=5), Square(queries=40))
-run = lambda size: autoattack(f, x, y, "Linf", 0.05, "custom", attacks=attacks, batch_size=size)
+run = lambda size: autoattack(f, x, y, "l_inf", 0.05, "custom", attacks=attacks, batch_size=size)
 one, many = run(1), run(16)
 assert 0 < many.robust.sum() < 5
 np.testing.assert_array_equal(one.robust, many.robust)
@@ -173,14 +181,14 @@ def test_weights_as_arguments(monkeypatch):
     """What is done on accelerators: the function's arrays are passed in, with the same results."""
     logits_fn, x = network(), images(6)
     y = labels(logits_fn, x)
-    constants = quick(logits_fn, x, y, "Linf", 0.1)
+    constants = quick(logits_fn, x, y, "l_inf", 0.1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     model = make_model(logits_fn, SHAPE, False)
     assert sorted(w.shape for w in model.weights) == [(12, 5), (16, 12)]
     by_batch = lambda z: logits_fn(z)[np.arange(len(z))] + np.zeros((len(z), 1), np.float32)
     assert make_model(by_batch, SHAPE, False).weights == ()
-    assert quick(by_batch, x, y, "Linf", 0.1).robust.shape == (6,)
-    arguments = quick(logits_fn, x, y, "Linf", 0.1)
+    assert quick(by_batch, x, y, "l_inf", 0.1).robust.shape == (6,)
+    arguments = quick(logits_fn, x, y, "l_inf", 0.1)
     np.testing.assert_array_equal(constants.robust, arguments.robust)
     np.testing.assert_allclose(constants.x_adv, arguments.x_adv, atol=1e-5)
 
@@ -218,6 +226,6 @@ def test_flax_linen_and_nnx():
         lambda x: nnx.merge(graph, state)(x),
     ):
         y = labels(logits_fn, x)
-        result = quick(logits_fn, x, y, "Linf", 0.1)
-        check_promises(result, logits_fn, x, y, "Linf", 0.1)
+        result = quick(logits_fn, x, y, "l_inf", 0.1)
+        check_promises(result, logits_fn, x, y, "l_inf", 0.1)
         assert result.warnings == [] and not result.robust.all()

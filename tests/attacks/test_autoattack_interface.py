@@ -23,9 +23,15 @@ def test_nchw_gives_the_same():
     logits_fn = lambda x: (x.reshape(len(x), -1) - 0.5) @ weights
     x = np.random.default_rng(1).uniform(0, 1, shape).astype(np.float32)
     y = labels(logits_fn, x)
-    here = quick(logits_fn, x, y, "Linf", 0.05)
+    here = quick(logits_fn, x, y, "l_inf", 0.05)
     there = quick(
-        in_nchw(logits_fn), x.transpose(0, 3, 1, 2), y, "Linf", 0.05, layout="NCHW", individual=True
+        in_nchw(logits_fn),
+        x.transpose(0, 3, 1, 2),
+        y,
+        "l_inf",
+        0.05,
+        layout="NCHW",
+        individual=True,
     )
     np.testing.assert_array_equal(there.robust, here.robust)
     assert there.x_adv.shape == (6, 3, 4, 2) == there.x_adv_alone["square"].shape
@@ -42,7 +48,7 @@ def test_nchw_errors_show_the_callers_shapes():
 
 
 def test_classes_of_what_was_found():
-    result = quick(F, X, Y, "Linf", 0.05)
+    result = quick(F, X, Y, "l_inf", 0.05)
     np.testing.assert_array_equal(result.y_adv, np.asarray(F(result.x_adv)).argmax(-1))
     np.testing.assert_array_equal(result.y_adv == Y, result.robust)
     assert result.y_adv.dtype == np.int32 and result.x_adv_alone == {}
@@ -50,13 +56,13 @@ def test_classes_of_what_was_found():
 
 def test_each_attack_alone(tmp_path):
     state = tmp_path / "state.npz"
-    run = lambda: quick(F, X, Y, "Linf", 0.03, individual=True, state_path=state)
+    run = lambda: quick(F, X, Y, "l_inf", 0.03, individual=True, state_path=state)
     result = run()
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         f"state.npz.{name}" for name in ("apgd-ce", "apgd-t", "fab-t", "square")
     ]
     for attack in QUICK:
-        alone = autoattack(F, X, Y, "Linf", 0.03, "custom", attacks=attack)
+        alone = autoattack(F, X, Y, "l_inf", 0.03, "custom", attacks=attack)
         np.testing.assert_array_equal(result.robust_after[attack.name], alone.robust)
         np.testing.assert_array_equal(result.x_adv_alone[attack.name], alone.x_adv)
     every = np.logical_and.reduce(list(result.robust_after.values()))
@@ -69,7 +75,7 @@ def test_targets_of_the_callers():
     """Those by clean logits, given as targets, are what is taken without."""
     ranked = np.argsort(-np.asarray(F(X)), -1)
     attacks = (ApgdT(targets=2, steps=5), FabT(targets=2, steps=3))
-    run = lambda **given: autoattack(F, X, Y, "Linf", 0.03, "custom", attacks=attacks, **given)
+    run = lambda **given: autoattack(F, X, Y, "l_inf", 0.03, "custom", attacks=attacks, **given)
     y_ranked = np.where(ranked[:, :1] == Y[:, None], ranked[:, 1:3], -1)
     wrong = y_ranked[:, 0] < 0  # misclassified anyway: any classes do
     y_ranked[wrong] = ((Y + 1) % 5)[wrong, None]
@@ -83,7 +89,7 @@ def test_a_state_is_of_its_targets(tmp_path):
     targets = np.where(targets == Y, (Y + 1) % 5, targets)
     attack = ApgdT(targets=2, steps=2)
     run = lambda **given: autoattack(
-        F, X, Y, "Linf", 0.03, "custom", attacks=attack, state_path=state, **given
+        F, X, Y, "l_inf", 0.03, "custom", attacks=attack, state_path=state, **given
     )
     run(targets=targets)
     with pytest.raises(InputError, match="of another evaluation: other targets"):
@@ -119,15 +125,15 @@ def test_refusals(arguments, about):
     given = {"x": X, "attacks": QUICK} | arguments
     x = given.pop("x")
     with pytest.raises(InputError, match=about):
-        autoattack(F, x, Y, "Linf", 0.03, "custom", **given)
+        autoattack(F, x, Y, "l_inf", 0.03, "custom", **given)
 
 
 def test_a_log_grows(tmp_path):
     path = tmp_path / "log.txt"
     path.write_text("before\n")
-    result = quick(F, X, Y, "Linf", 0.03, log_path=path)
+    result = quick(F, X, Y, "l_inf", 0.03, log_path=path)
     lines = path.read_text().splitlines()
-    assert lines[:2] == ["before", "AutoAttack custom, Linf, epsilon 0.03, 12 images"]
+    assert lines[:2] == ["before", "AutoAttack custom, l_inf, epsilon 0.03, 12 images"]
     assert "clean accuracy: 83.33% (10 of 12 images)" in lines
     assert (
         lines[-1]
@@ -145,7 +151,7 @@ def official(**arguments):
 def test_the_official_class(tmp_path, capsys):
     adversary = official(log_path=tmp_path / "log.txt")
     x_adv = adversary.run_standard_evaluation(X, Y, bs=8)
-    expected = autoattack(F, X, Y, "Linf", 0.03, "custom", attacks=ApgdCE(steps=5), batch_size=8)
+    expected = autoattack(F, X, Y, "l_inf", 0.03, "custom", attacks=ApgdCE(steps=5), batch_size=8)
     np.testing.assert_array_equal(x_adv, expected.x_adv)
     said = capsys.readouterr().out
     assert said == (tmp_path / "log.txt").read_text() and "robust accuracy after apgd-ce: " in said
@@ -184,7 +190,7 @@ def test_the_official_class_takes_images_of_pytorch():
         ("standard", "Linf", (1, 1, False, 1, 9)),
         ("standard", "L1", (5, 1, True, 1, 5)),
         ("plus", "L2", (5, 1, False, 5, 9)),
-        ("rand", "Linf", (1, 20, False, 5, 9)),
+        ("rand", "linf", (1, 20, False, 5, 9)),
     ],
 )
 def test_versions_set_what_the_official_ones_do(version, norm, settings):

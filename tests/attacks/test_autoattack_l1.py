@@ -53,7 +53,7 @@ def assert_official(result, name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_apgd_is_the_official(name):
-    attack = functools.partial(apgd, logits_fn, LOSSES[name], norm="L1", epsilon=EPSILON)
+    attack = functools.partial(apgd, logits_fn, LOSSES[name], norm="l_1", epsilon=EPSILON)
     result = jax.jit(attack)(X, Y, start(EPSILON))
     assert_official(result, name)
     for images in (result.x_adv, result.x_best):
@@ -134,10 +134,10 @@ def test_starts_lie_in_the_ball():
 def test_fab_is_the_official():
     boundaries = {
         "fab_t2": targeted_boundary(logits_fn, Y, TARGET),
-        "fab": nearest_boundary(logits_fn, Y, "L1"),
+        "fab": nearest_boundary(logits_fn, Y, "l_1"),
     }
     for name, boundary in boundaries.items():
-        result = jax.jit(functools.partial(fab, logits_fn, boundary, norm="L1"))(X, Y)
+        result = jax.jit(functools.partial(fab, logits_fn, boundary, norm="l_1"))(X, Y)
         np.testing.assert_allclose(result.distance, OFFICIAL[f"{name}_distance"], rtol=1e-6)
         delta = jnp.abs(result.x_adv - X).sum((1, 2, 3))
         np.testing.assert_allclose(delta, result.distance, rtol=1e-12)

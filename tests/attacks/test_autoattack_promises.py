@@ -52,7 +52,9 @@ def case(seed, shape, classes, count):
 def evaluate(seed, shape, classes, count, norm, radius, batch_size):
     """Radii are shares of a radius at which about half the images fall."""
     logits_fn, x, y = case(seed, shape, classes, count)
-    typical = {"Linf": 0.1, "L2": 0.1 * np.sqrt(np.prod(shape)), "L1": 0.1 * np.prod(shape)}[norm]
+    typical = {"l_inf": 0.1, "l_2": 0.1 * np.sqrt(np.prod(shape)), "l_1": 0.1 * np.prod(shape)}[
+        norm
+    ]
     epsilon, chosen = radius * typical, list(ATTACKS)
     result = autoattack(
         logits_fn, x, y, norm, epsilon, "custom", attacks=chosen, batch_size=batch_size
@@ -72,7 +74,7 @@ def evaluate(seed, shape, classes, count, norm, radius, batch_size):
     channels=st.integers(1, 4),
     classes=st.integers(2, 12),
     count=st.integers(1, 20),
-    norm=st.sampled_from(["Linf", "L2", "L1"]),
+    norm=st.sampled_from(["l_inf", "l_2", "l_1"]),
     radius=st.sampled_from([0, 1e-6, 0.3, 1, 3]),
     batch_size=st.sampled_from([1, 5, 64]),
 )
@@ -84,9 +86,9 @@ def test_any_network(seed, height, width, channels, classes, count, norm, radius
 
 
 CASES = [
-    (3, (5, 3, 2), 5, 13, "Linf", 1),
-    (4, (1, 1, 3), 2, 13, "L2", 1),
-    (5, (12, 1, 1), 9, 13, "L1", 1),
+    (3, (5, 3, 2), 5, 13, "l_inf", 1),
+    (4, (1, 1, 3), 2, 13, "l_2", 1),
+    (5, (12, 1, 1), 9, 13, "l_1", 1),
 ]
 
 

@@ -46,8 +46,8 @@ from tests.attacks.small_networks import images, labels, network, quick
             {"logits_fn": lambda x: jnp.full((len(x), 5), jnp.nan)},
             "NaN or infinite logits for each of the 4 clean images",
         ),
-        ({"norm": "L0"}, "norm='L0' must be Linf, L2 or L1"),
-        ({"norm": "linf"}, "norm='linf' must be Linf, L2 or L1"),
+        ({"norm": "L0"}, "norm='L0' must be l_inf, l_2 or l_1"),
+        ({"norm": 2}, "norm=2 must be l_inf, l_2 or l_1"),
         ({"epsilon": -1e-9}, r"epsilon=-1e-09 must be in \[0, 1\)"),
         ({"epsilon": 1}, r"epsilon=1 must be in \[0, 1\)"),
         ({"epsilon": float("nan")}, "epsilon=nan"),
@@ -61,11 +61,11 @@ from tests.attacks.small_networks import images, labels, network, quick
         ({"batch_size": 1.5}, "batch_size=1.5"),
         ({"y": np.arange(4) + 2**32}, r"labels in \[4294967296"),
         ({"x": [[[[0.0]]], [[[0.0, 1.0]]]]}, "x= and y= must be arrays"),
-        ({"epsilon": 8}, r"epsilon=8 must be in \[0, 1\) \(pixels are in \[0, 1\]\) for Linf"),
+        ({"epsilon": 8}, r"epsilon=8 must be in \[0, 1\) \(pixels are in \[0, 1\]\) for l_inf"),
         ({"epsilon": True}, "epsilon=True must be in"),
         (
-            {"norm": "L2", "epsilon": 4},
-            r"epsilon=4 must be in \[0, 4\) .* for L2 and images \[4, 4, 1\]",
+            {"norm": "l_2", "epsilon": 4},
+            r"epsilon=4 must be in \[0, 4\) .* for l_2 and images \[4, 4, 1\]",
         ),
         ({"progress": 1}, "progress=1 must be True, False or a function"),
         ({"state_path": 3}, "state_path=3 must be a path"),
@@ -118,7 +118,7 @@ def near(x, of):
     return jnp.abs(x[:, None] - jnp.asarray(of)).max((2, 3, 4)).min(1) < 1e-6
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["l_inf", "l_2"])
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)
 def test_nan_off_the_clean_image_counts_as_not_robust(attack, norm):
     """With label 0, the argmax of logits that are all NaN; the other images are attacked as always."""
@@ -147,7 +147,7 @@ def test_nan_gradients_count_as_not_robust(attack):
     logits_fn = lambda z: network()(z) + root(z)
     y = labels(logits_fn, x)
     attack = dataclasses.replace(attack, restarts=1)
-    start = autoattack(logits_fn, x, y, "Linf", 0, "custom", attacks=attack)
+    start = autoattack(logits_fn, x, y, "l_inf", 0, "custom", attacks=attack)
     assert start.robust.tolist() == [True, True, False, True]
     assert f"for 1 image under {attack.name} (number 2): it counts" in start.warnings[0]
 
@@ -158,7 +158,7 @@ def test_nan_on_clean_images(tmp_path):
     logits_fn = lambda z: jnp.where(near(z, x[[2, 5]])[:, None], jnp.nan, network()(z))
     y = labels(network(), x)
     for _ in range(2):
-        result = quick(logits_fn, x, y, "Linf", 0.01, state_path=tmp_path / "state.npz")
+        result = quick(logits_fn, x, y, "l_inf", 0.01, state_path=tmp_path / "state.npz")
         assert "for 2 images before any attack (number 2, 5)" in result.warnings[0]
         assert result.robust_after["clean"].tolist() == [i not in (2, 5) for i in range(8)]
         assert result.robust.any() and not result.robust[[2, 5]].any()
@@ -169,13 +169,13 @@ def test_what_was_given_up_is_named_again_by_a_state(tmp_path):
     x = images(8)
     logits_fn = lambda z: jnp.where(near(z, x)[:, None], network()(z), jnp.nan)
     y = labels(logits_fn, x)
-    run = lambda: quick(logits_fn, x, y, "Linf", 0.1, state_path=tmp_path / "state.npz")
+    run = lambda: quick(logits_fn, x, y, "l_inf", 0.1, state_path=tmp_path / "state.npz")
     first, second = run(), run()
     assert first.warnings == second.warnings and "8 images under apgd-ce" in first.warnings[0]
 
 
 @pytest.mark.parametrize("scale", [1e12, 3e36])
-@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("norm", ["l_inf", "l_2"])
 def test_huge_logits_are_no_nan(norm, scale):
     """Rounding of such logits, and squares of such gradients, exceed what exponentials and float32 hold."""
     x = images(8)
@@ -201,7 +201,7 @@ def test_huge_logits_are_no_nan(norm, scale):
 @pytest.mark.parametrize("progress", [True, False, None])
 def test_progress_as_a_bar(progress, capsys):
     logits_fn, x = network(), images(4)
-    quick(logits_fn, x, labels(logits_fn, x), "Linf", 0.01, progress=progress)
+    quick(logits_fn, x, labels(logits_fn, x), "l_inf", 0.01, progress=progress)
     shown = capsys.readouterr().err
     assert ("apgd-ce (1 of 4) [####" in shown and "of 4 images robust\n" in shown) == bool(progress)
 
@@ -210,10 +210,10 @@ def test_rounding_of_pixels_is_clipped():
     logits_fn, x = network(), np.round(images(4))
     y = labels(logits_fn, x)
     off = np.where(x == 0, -3e-8, 1 + 3e-8)
-    results = [quick(logits_fn, pixels, y, "Linf", 0.1) for pixels in (x, off)]
+    results = [quick(logits_fn, pixels, y, "l_inf", 0.1) for pixels in (x, off)]
     np.testing.assert_array_equal(results[0].x_adv, results[1].x_adv)
     x[1, 2, 3], x[1, 0, 0], x[3, 1, 1] = 1.5, -0.2, 2
     with pytest.raises(
         ValueError, match="3 of 64 pixels are outside, in 2 images, the first is number 1"
     ):
-        quick(logits_fn, x, y, "Linf", 0.1)
+        quick(logits_fn, x, y, "l_inf", 0.1)

@@ -22,7 +22,7 @@ def nothing_kept():
 
 def run(logits_fn, epsilon=0.1, **arguments):
     y = labels(network(), X)
-    return quick(logits_fn, X, y, "Linf", epsilon, **arguments)
+    return quick(logits_fn, X, y, "l_inf", epsilon, **arguments)
 
 
 def test_another_radius_compiles_nothing():
@@ -82,7 +82,7 @@ def test_networks_that_differ_in_their_backward_pass_alone():
     attack = ApgdCE(steps=5)
     y = labels(network(), X)
     robust = lambda factor, reuse: autoattack(
-        with_backward(factor), X, y, "Linf", 0.1, "custom", attacks=attack, reuse=reuse
+        with_backward(factor), X, y, "l_inf", 0.1, "custom", attacks=attack, reuse=reuse
     ).robust.sum()
     for reuse in (False, True):
         up, down = robust(1.0, reuse), robust(-1.0, reuse)
@@ -120,7 +120,7 @@ def test_weights_of_a_backward_pass(reuse):
         masked = lambda x: network(seed)(jnp.round(x * 64) / 64)
         chosen = ApgdCE(steps=10)
         given = {"attacks": chosen, "gradient_fn": network(seed), "reuse": reuse}
-        return autoattack(masked, X, y, "Linf", 0.1, "custom", **given).x_adv
+        return autoattack(masked, X, y, "l_inf", 0.1, "custom", **given).x_adv
 
     attack(0)
     after = attack(1)
@@ -151,7 +151,7 @@ def test_networks_with_callbacks_are_not_kept():
     other = lambda z: np.float32(50) * np.eye(5, dtype=np.float32)[np.full(len(z), 2)]
     attack = ApgdCE(steps=3)
     results = [
-        autoattack(logits_of(host), X, y, "Linf", 0.01, "custom", attacks=attack)
+        autoattack(logits_of(host), X, y, "l_inf", 0.01, "custom", attacks=attack)
         for host in (zero, other)
     ]
     assert results[0].robust_after["clean"].all()

@@ -26,7 +26,7 @@ def test_continues_after_a_kill(tmp_path, monkeypatch):
     y = labels(logits_fn, x, 2)
     attacks = (ApgdCE(steps=10), FabT(targets=2, steps=5), Square(queries=1500))
     run = functools.partial(
-        autoattack, logits_fn, x, y, "Linf", 0.05, "custom", attacks=attacks, batch_size=8
+        autoattack, logits_fn, x, y, "l_inf", 0.05, "custom", attacks=attacks, batch_size=8
     )
     whole, path, kills = run(), tmp_path / "state.npz", 0
 
@@ -65,8 +65,8 @@ def test_the_state_of_something_else_is_refused(tmp_path):
         ((network(1), x, labels(network(1), x)), "other labels"),
         ((network(1), x, y), "other network"),
         ((logits_fn, 1 - x, y), "other images"),
-        ((logits_fn, x, y, "L2"), "other norm"),
-        ((logits_fn, x, y, "Linf", 0.2), "other epsilon"),
+        ((logits_fn, x, y, "l_2"), "other norm"),
+        ((logits_fn, x, y, "l_inf", 0.2), "other epsilon"),
     ):
         with pytest.raises(ValueError, match=about):
             run(*arguments)

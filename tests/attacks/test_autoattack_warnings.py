@@ -25,7 +25,7 @@ from tests.attacks.small_networks import SHAPE, images, labels, network, quick
 def warned(logits_fn, x, y, **arguments):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        result = quick(logits_fn, x, y, "Linf", 0.05, **arguments)
+        result = quick(logits_fn, x, y, "l_inf", 0.05, **arguments)
     messages = [str(w.message) for w in caught if w.category is AutoAttackWarning]
     assert messages == result.warnings
     return messages
@@ -47,9 +47,9 @@ def test_randomised_defence():
     assert "use version='rand'" in message
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = autoattack(noisy, x, y, "Linf", 0.1, "rand", randomized=True)
+        result = autoattack(noisy, x, y, "l_inf", 0.1, "rand", randomized=True)
     assert list(result.robust_after) == ["clean", "apgd-ce", "apgd-dlr"]
-    (message,) = autoattack(logits_fn, x, y, "Linf", 0.1, "rand").warnings
+    (message,) = autoattack(logits_fn, x, y, "l_inf", 0.1, "rand").warnings
     assert "averaged over equal evaluations" in message
 
 
@@ -167,7 +167,9 @@ def test_default_targets_need_no_warning():
     """Nine targets of eight classes mean: all seven."""
     logits_fn, x = network(classes=8), images(6)
     attacks = [ApgdT(steps=2), FabT(steps=2)]
-    result = autoattack(logits_fn, x, labels(logits_fn, x), "Linf", 0.01, "custom", attacks=attacks)
+    result = autoattack(
+        logits_fn, x, labels(logits_fn, x), "l_inf", 0.01, "custom", attacks=attacks
+    )
     assert result.warnings == []
 
 
@@ -181,13 +183,13 @@ def test_few_classes():
     for classes, left, about in ((2, 3, "needs 4 classes, there are 2"), (3, 3, "needs 4 classes")):
         logits_fn, x = network(classes=classes), images(6)
         y = labels(logits_fn, x)
-        result = quick(logits_fn, x, y, "Linf", 0.05)
+        result = quick(logits_fn, x, y, "l_inf", 0.05)
         assert any(about in line for line in result.warnings)
         assert len(result.robust_after) - 1 == left and "apgd-t" not in result.robust_after
     logits_fn = network(classes=4)
     attack = FabT(targets=7, steps=3)
     y = labels(logits_fn, images(3))
-    result = autoattack(logits_fn, images(3), y, "Linf", 0.05, "custom", attacks=attack)
+    result = autoattack(logits_fn, images(3), y, "l_inf", 0.05, "custom", attacks=attack)
     assert "3 target classes, not 7" in result.warnings[0]
 
 
@@ -214,7 +216,7 @@ def test_gradient_masking():
     masked = lambda x: logits_fn(jax.lax.stop_gradient(jnp.round(x * 20) / 20))
     y = labels(masked, x)
     attacks = (ApgdCE(steps=5), Square(queries=300))
-    result = autoattack(masked, x, y, "Linf", 0.15, "custom", attacks=attacks)
+    result = autoattack(masked, x, y, "l_inf", 0.15, "custom", attacks=attacks)
     broken = int(result.robust_after["apgd-ce"].sum() - result.robust.sum())
     left = int(result.robust_after["apgd-ce"].sum())
     (message,) = (line for line in result.warnings if "gradients may be masked" in line)

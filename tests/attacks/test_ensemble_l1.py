@@ -31,21 +31,21 @@ SHORT = (
 
 
 def check_promises(result, logits_fn, x, y, epsilon):
-    check_inside(result.x_adv, x, "L1", epsilon)
+    check_inside(result.x_adv, x, "l_1", epsilon)
     wrong = np.asarray(logits_fn(result.x_adv)).argmax(-1) != y
     np.testing.assert_array_equal(wrong, ~result.robust)
     np.testing.assert_array_equal(result.x_adv[result.robust], x[result.robust])
 
 
 def test_the_versions_are_the_official():
-    standard = attacks_of("standard", None, "L1")
+    standard = attacks_of("standard", None, "l_1")
     assert [attack.name for attack in standard] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert standard[0] == ApgdCE(restarts=5, large_radii=True)
     assert standard[1] == ApgdT(targets=5, large_radii=True)
     assert standard[2:] == (FabT(), Square())
     for version in ("plus", "rand"):
-        assert attacks_of(version, None, "L1") is VERSIONS[version]
-    for norm in ("Linf", "L2"):
+        assert attacks_of(version, None, "l_1") is VERSIONS[version]
+    for norm in ("l_inf", "l_2"):
         assert attacks_of("standard", None, norm) is VERSIONS["standard"]
 
 
@@ -60,12 +60,12 @@ def test_reprs_are_as_before_but_for_large_radii():
 def test_refusals():
     logits_fn, x = network(), images(2)
     y = labels(logits_fn, x)
-    with pytest.raises(ValueError, match="apgd-ce has large_radii for L1 alone, not for L2"):
-        autoattack(logits_fn, x, y, "L2", 0.1, "custom", attacks=ApgdCE(large_radii=True))
+    with pytest.raises(ValueError, match="apgd-ce has large_radii for l_1 alone, not for l_2"):
+        autoattack(logits_fn, x, y, "l_2", 0.1, "custom", attacks=ApgdCE(large_radii=True))
     with pytest.raises(ValueError, match="large_radii=1 must be True or False"):
         ApgdCE(large_radii=1)
-    with pytest.raises(ValueError, match=r"epsilon=16 must be in \[0, 16\) .* for L1"):
-        autoattack(logits_fn, x, y, "L1", 16)
+    with pytest.raises(ValueError, match=r"epsilon=16 must be in \[0, 16\) .* for l_1"):
+        autoattack(logits_fn, x, y, "l_1", 16)
 
 
 @pytest.mark.parametrize("epsilon", [0.3, 15.9])
@@ -75,7 +75,7 @@ def test_promises(epsilon):
     x[:3] = np.round(x[:3])
     y = labels(logits_fn, x, 1)
     results = [
-        autoattack(logits_fn, x, y, "L1", epsilon, "custom", attacks=SHORT, key=1, batch_size=size)
+        autoattack(logits_fn, x, y, "l_1", epsilon, "custom", attacks=SHORT, key=1, batch_size=size)
         for size in (16, 3)
     ]
     for result in results:
@@ -88,7 +88,7 @@ def test_promises(epsilon):
 def test_every_attack_alone_finds_what_is_near(attack):
     logits_fn, x = network(), images(12)
     y = labels(logits_fn, x)
-    result = autoattack(logits_fn, x, y, "L1", 2.0, "custom", attacks=attack)
+    result = autoattack(logits_fn, x, y, "l_1", 2.0, "custom", attacks=attack)
     check_promises(result, logits_fn, x, y, 2.0)
     assert result.robust.sum() <= 6
 
@@ -116,10 +116,10 @@ def test_the_versions_run(version, monkeypatch):
     x = images(6)
     y = labels(plain, x)
     if version == "rand":
-        result = autoattack(logits_fn, x, y, "L1", 0.5, version, randomized=True)
-        check_inside(result.x_adv, x, "L1", 0.5)
+        result = autoattack(logits_fn, x, y, "l_1", 0.5, version, randomized=True)
+        check_inside(result.x_adv, x, "l_1", 0.5)
     else:
-        result = autoattack(plain, x, y, "L1", 0.5, version)
+        result = autoattack(plain, x, y, "l_1", 0.5, version)
         check_promises(result, plain, x, y, 0.5)
     assert not result.robust.all()
 
@@ -132,7 +132,7 @@ def test_images_of_any_shape_and_two_classes(shape):
     logits_fn = lambda z: (z.reshape(len(z), -1) - 0.5) @ weights
     x = np.random.default_rng(1).uniform(0, 1, (6, *shape)).astype(np.float32)
     y = labels(logits_fn, x)
-    result = autoattack(logits_fn, x, y, "L1", 0.4, "custom", attacks=SHORT)
+    result = autoattack(logits_fn, x, y, "l_1", 0.4, "custom", attacks=SHORT)
     check_promises(result, logits_fn, x, y, 0.4)
 
 
@@ -142,6 +142,6 @@ def test_nan_gradients_count_as_not_robust(attack):
     logits_fn = lambda z: order + 0 * network()(z) + jnp.sqrt(jnp.maximum(z[:, 0, 0] - 2, 0))
     with pytest.warns(AutoAttackWarning, match=f"for 3 images under {attack.name}"):
         result = autoattack(
-            logits_fn, images(3), np.full(3, 1), "L1", 0.5, "custom", attacks=attack
+            logits_fn, images(3), np.full(3, 1), "l_1", 0.5, "custom", attacks=attack
         )
     assert not result.robust.any()

@@ -13,13 +13,13 @@ from rwp_jax.attacks.autoattack.fab import (
 )
 
 RNG = np.random.default_rng(0)
-NORMS = {"Linf": lambda d: np.abs(d).max(-1), "L2": lambda d: np.sqrt((d**2).sum(-1))}
+NORMS = {"l_inf": lambda d: np.abs(d).max(-1), "l_2": lambda d: np.sqrt((d**2).sum(-1))}
 
 
 def by_halving(x, w, b, norm):
     """The same projection of one point: the scale at which it meets the plane, by 200 halvings."""
     gap = b - w @ x
-    direction = np.sign(w) * np.sign(gap) * (1 if norm == "Linf" else np.abs(w))
+    direction = np.sign(w) * np.sign(gap) * (1 if norm == "l_inf" else np.abs(w))
     moved = lambda scale: np.clip(x + scale * direction, 0, 1) - x
     low, high = 0.0, 1e6
     if abs(w @ moved(high)) < abs(gap):
@@ -63,7 +63,7 @@ def test_finds_the_nearest_plane(norm):
 
     def distances(target):
         normal = weights[:, target].T - weights[:, y].T
-        dual = np.abs(normal).sum(1) if norm == "Linf" else np.sqrt((normal**2).sum(1))
+        dual = np.abs(normal).sum(1) if norm == "l_inf" else np.sqrt((normal**2).sum(1))
         gap = logits[np.arange(10), y] - logits[np.arange(10), target]
         return np.where(target == y, np.inf, gap / dual)
 
@@ -92,5 +92,5 @@ def test_where_nothing_is_found_the_clean_image_comes_back():
     logits_fn = lambda images: jnp.stack([jnp.ones(len(images)), 0 * images.sum((1, 2, 3))], -1)
     x = jnp.asarray(RNG.uniform(0, 1, (2, 4, 4, 1)))
     y = jnp.zeros(2, int)
-    result = fab(logits_fn, targeted_boundary(logits_fn, y, y + 1), x, y, norm="Linf", steps=3)
+    result = fab(logits_fn, targeted_boundary(logits_fn, y, y + 1), x, y, norm="l_inf", steps=3)
     assert np.isinf(result.distance).all() and (result.x_adv == x).all()

@@ -41,7 +41,7 @@ def test_searches_draw_what_no_other_does():
     """On every device and in every round, and not what the searches themselves start from."""
     attack, x = Square(queries=1000), images(DEVICES)
     y = np.zeros(DEVICES, np.int32)
-    programs = compile_attack(attack, MODEL, "Linf", 0.1, SHAPE, "highest")
+    programs = compile_attack(attack, MODEL, "l_inf", 0.1, SHAPE, "highest")
     used = []
 
     def advance(key, least, slots):

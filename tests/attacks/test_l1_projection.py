@@ -92,7 +92,7 @@ def test_the_projection_onto_a_plane(reach):
     w[:, 5] = 0
     b = (w * x).sum(1) + reach * RNG.standard_normal(40)
     b[0] = w[0] @ x[0]
-    ours = np.asarray(project_onto_plane(jnp.asarray(x), jnp.asarray(w), jnp.asarray(b), "L1"))
+    ours = np.asarray(project_onto_plane(jnp.asarray(x), jnp.asarray(w), jnp.asarray(b), "l_1"))
     expected = np.stack([by_sorting(*case) for case in zip(x, w, b, strict=True)])
     np.testing.assert_allclose(ours, expected, atol=1e-12)
 
@@ -100,7 +100,7 @@ def test_the_projection_onto_a_plane(reach):
 def test_ties_reach_the_plane_by_the_shortest_way():
     x, w = jnp.full((1, 4), 0.5), jnp.array([[1.0, -1.0, 1.0, 0.5]])
     b = (w * x).sum(-1) + 1.2
-    d = project_onto_plane(x, w, b, "L1")
+    d = project_onto_plane(x, w, b, "l_1")
     np.testing.assert_allclose((w * (x + d)).sum(-1), b, rtol=1e-12)
     np.testing.assert_allclose(jnp.abs(d).sum(), 1.2, rtol=1e-12)
 
@@ -112,11 +112,11 @@ def test_the_image_handed_in_lies_in_the_ball_exactly(epsilon):
     delta = RNG.standard_normal(x.shape) * (RNG.uniform(size=x.shape) < 0.2)
     correction = jax.jit(l1_correction)(jnp.asarray(x), jnp.asarray(delta, jnp.float32), epsilon)
     found = x + delta.astype(np.float32) + np.asarray(correction)
-    image = into_ball(found, x, "L1", epsilon)
+    image = into_ball(found, x, "l_1", epsilon)
     assert image.dtype == np.float32
-    check_inside(image, x, "L1", epsilon)
+    check_inside(image, x, "l_1", epsilon)
     assert (np.abs(image - found) < 1e-5).all()
-    far = into_ball(RNG.uniform(-1, 2, x.shape).astype(np.float32), x, "L1", epsilon)
-    check_inside(far, x, "L1", epsilon)
-    with pytest.raises(AssertionError, match="L1 distance"):
-        check_inside(1 - x, x, "L1", epsilon)
+    far = into_ball(RNG.uniform(-1, 2, x.shape).astype(np.float32), x, "l_1", epsilon)
+    check_inside(far, x, "l_1", epsilon)
+    with pytest.raises(AssertionError, match="l_1 distance"):
+        check_inside(1 - x, x, "l_1", epsilon)

@@ -19,12 +19,12 @@ from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
 from tests.attacks.small_networks import SHAPE, images, labels, network, quick
 
-ORDER = {"Linf": np.inf, "L2": 2, "L1": 1}
-DUAL = {"Linf": 1, "L2": 2, "L1": np.inf}
+ORDER = {"l_inf": np.inf, "l_2": 2, "l_1": 1}
+DUAL = {"l_inf": 1, "l_2": 2, "l_1": np.inf}
 
 
 @pytest.mark.parametrize("attack", ["fmn", "fab", "fab-t"])
-@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("norm", ["l_inf", "l_2", "l_1"])
 def test_distances_to_planes(norm, attack):
     """Of a linear network, far from the box's faces: |z_y - z_c| / ||w_y - w_c|| in the dual norm."""
     rng = np.random.default_rng(0)
@@ -50,14 +50,14 @@ def test_distances_to_planes(norm, attack):
 def test_the_curve_is_of_the_distances():
     logits_fn, x = network(), images(12)
     y = labels(logits_fn, x, wrong=3)
-    result = minimum_norm(logits_fn, x, y, "Linf", steps=40)
+    result = minimum_norm(logits_fn, x, y, "l_inf", steps=40)
     assert (result.distance[:3] == 0).all() and np.isfinite(result.distance).all()
     curve = result.robust_accuracy([0, 0.01, 0.5])
     assert curve[0] == 0.75 and curve[1] >= curve[2] == 0
     radius = float(np.median(result.distance))
-    attacked = quick(logits_fn, x, y, "Linf", radius)
+    attacked = quick(logits_fn, x, y, "l_inf", radius)
     assert abs(attacked.robust.mean() - result.robust_accuracy([radius])[0]) <= 1 / 12
-    alone = minimum_norm(logits_fn, x, y, "Linf", "fmn", steps=40)
+    alone = minimum_norm(logits_fn, x, y, "l_inf", "fmn", steps=40)
     assert (result.distance <= alone.distance).all()
 
 
@@ -77,7 +77,7 @@ def test_nan_is_distance_0(attack):
     broken = lambda z: jnp.where(((z[:, 0, 0, 0] > 0.8) & ~near(z))[:, None], jnp.nan, network()(z))
     y = labels(broken, x)
     with pytest.warns(AutoAttackWarning, match=r"for 1 image in all \(number 2\)"):
-        result = minimum_norm(broken, x, y, "Linf", attack, steps=10)
+        result = minimum_norm(broken, x, y, "l_inf", attack, steps=10)
     assert result.distance[2] == 0 and (np.delete(result.distance, 2) > 0).all()
     assert len(result.warnings) == 1
 
@@ -118,7 +118,7 @@ def test_a_masked_gradient_falls_to_bpda():
     masked = lambda x: plain(jnp.round(x * 64) / 64)
     y = labels(masked, x)
     run = lambda logits_fn, **given: autoattack(
-        logits_fn, x, y, "Linf", 0.1, "custom", attacks=ApgdCE(steps=20), **given
+        logits_fn, x, y, "l_inf", 0.1, "custom", attacks=ApgdCE(steps=20), **given
     )
     trusting = run(masked)
     adaptive = run(masked, gradient_fn=plain)
@@ -126,7 +126,7 @@ def test_a_masked_gradient_falls_to_bpda():
     assert trusting.robust.mean() > 0.5 > adaptive.robust.mean()
     assert abs(int(adaptive.robust.sum()) - int(undefended.robust.sum())) <= 1
     np.testing.assert_array_equal(adaptive.y_adv == y, adaptive.robust)
-    nearest = minimum_norm(masked, x, y, "Linf", "fmn", steps=40, gradient_fn=plain)
+    nearest = minimum_norm(masked, x, y, "l_inf", "fmn", steps=40, gradient_fn=plain)
     assert (nearest.distance <= 0.1).mean() >= 1 - adaptive.robust.mean() - 1 / 12
 
 
@@ -138,7 +138,7 @@ def test_bpda_of_randomised_networks():
         noisy,
         x,
         y,
-        "Linf",
+        "l_inf",
         0.1,
         "custom",
         attacks=ApgdCE(steps=20, eot=2),
@@ -152,7 +152,7 @@ def test_a_loss_of_the_callers():
     """The cross-entropy, given as one's own, finds about what ApgdCE does; its opposite finds nothing."""
     logits_fn, x = network(), images(12)
     y = labels(logits_fn, x)
-    run = lambda attack: autoattack(logits_fn, x, y, "Linf", 0.05, "custom", attacks=attack).robust
+    run = lambda attack: autoattack(logits_fn, x, y, "l_inf", 0.05, "custom", attacks=attack).robust
     own = run(ApgdLoss(function=cross_entropy, steps=20))
     assert abs(int(own.sum()) - int(run(ApgdCE(steps=20)).sum())) <= 1
     assert run(ApgdLoss(function=lambda z, y: -cross_entropy(z, y), steps=20)).sum() >= 10
@@ -174,7 +174,7 @@ def test_averages_over_draws(attack):
     noisy = lambda x, key: plain(x) + 0.5 * jax.random.normal(key, (1, 5))
     settings = {"queries": 60} if attack is Square else {"steps": 5}
     result = autoattack(
-        noisy, x, y, "Linf", 0.1, "custom", attacks=attack(eot=8, **settings), randomized=True
+        noisy, x, y, "l_inf", 0.1, "custom", attacks=attack(eot=8, **settings), randomized=True
     )
     assert result.robust.sum() <= 3
     assert "eot=8" in repr(attack(eot=8)) and "eot" not in repr(attack())

@@ -13,6 +13,7 @@ from rwp_jax.attacks.autoattack.apgd import apgd
 from rwp_jax.attacks.autoattack.fab import fab, nearest_boundary, targeted_boundary
 from rwp_jax.attacks.autoattack.margins import dlr, targeted_dlr
 from rwp_jax.losses import cross_entropy
+from rwp_jax.names import spelled
 
 OFFICIAL = dict(np.load(pathlib.Path(__file__).parents[1] / "fixtures/autoattack/official.npz"))
 X = jnp.asarray(OFFICIAL["pixels"] / 255)
@@ -33,7 +34,7 @@ def logits_fn(images):
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_apgd(norm, loss):
     epsilon = float(OFFICIAL[f"{norm}_epsilon"])
-    attack = functools.partial(apgd, logits_fn, LOSSES[loss], norm=norm, epsilon=epsilon)
+    attack = functools.partial(apgd, logits_fn, LOSSES[loss], norm=spelled(norm), epsilon=epsilon)
     result = jax.jit(attack)(X, Y, jnp.asarray(OFFICIAL[f"{norm}_start"]))
     recorded = lambda what: OFFICIAL[f"{norm}_{loss}_{what}"]
     np.testing.assert_array_equal(result.robust, recorded("robust"))
@@ -47,9 +48,9 @@ def test_fab(norm, name):
     boundary = (
         targeted_boundary(logits_fn, Y, TARGET)
         if name == "fab_t2"
-        else nearest_boundary(logits_fn, Y, norm)
+        else nearest_boundary(logits_fn, Y, spelled(norm))
     )
-    result = jax.jit(functools.partial(fab, logits_fn, boundary, norm=norm))(X, Y)
+    result = jax.jit(functools.partial(fab, logits_fn, boundary, norm=spelled(norm)))(X, Y)
     np.testing.assert_allclose(result.distance, OFFICIAL[f"{norm}_{name}_distance"], rtol=1e-6)
 
 

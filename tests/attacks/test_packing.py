@@ -29,7 +29,7 @@ KEY = jax.random.key(3)
 def search(attack, x=X, y=Y, batch_size=16, interrupt=None):
     """Runs one search for each image: (fooled, x_adv of the fooled, rounds)."""
     model = make_model(logits_fn, SHAPE, False)
-    programs = compile_attack(attack, model, "Linf", EPSILON, SHAPE, "highest")
+    programs = compile_attack(attack, model, "l_inf", EPSILON, SHAPE, "highest")
     target = np.argsort(-np.asarray(logits_fn(x)), -1)[:, 1:2].astype(np.int32)
     images = packing.Images(x, y, target, np.zeros(1, np.int32))
     jobs = np.stack([np.arange(len(x)), np.zeros(len(x))], 1).astype(np.int32)
@@ -70,10 +70,10 @@ def test_every_search_ends_once_as_it_would_alone():
     fooled, x_adv, rounds = search(attack)
     assert rounds > 1 and set(fooled) == {0, 1}
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(KEY, i), 0))(np.arange(len(X)))
-    start = random_start(keys, jnp.asarray(X), "Linf", EPSILON)
+    start = random_start(keys, jnp.asarray(X), "l_inf", EPSILON)
     loss = lambda logits: cross_entropy(logits, Y)
     alone = jax.jit(
-        lambda: apgd(logits_fn, loss, X, Y, start, norm="Linf", epsilon=EPSILON, steps=20)
+        lambda: apgd(logits_fn, loss, X, Y, start, norm="l_inf", epsilon=EPSILON, steps=20)
     )()
     np.testing.assert_array_equal(fooled == 0, alone.robust)
     predicted = np.asarray(logits_fn(x_adv).argmax(-1))
@@ -102,7 +102,7 @@ def test_a_search_goes_on_from_its_snapshot(attack):
 def test_a_smaller_batch_begins_searches_anew():
     """After running out of memory, say: the snapshot's slots are not taken over."""
     model = make_model(logits_fn, SHAPE, False)
-    programs = compile_attack(ApgdCE(steps=20), model, "Linf", EPSILON, SHAPE, "highest")
+    programs = compile_attack(ApgdCE(steps=20), model, "l_inf", EPSILON, SHAPE, "highest")
     images = packing.Images(X, Y, Y[:, None], np.zeros(1, np.int32))
     jobs = np.stack([np.arange(len(X)), np.zeros(len(X))], 1).astype(np.int32)
     make = lambda size: packing.PackedBatch(programs, ApgdCE(steps=20), images, jobs, KEY, size)
@@ -117,7 +117,7 @@ def test_a_smaller_batch_begins_searches_anew():
 def test_images_that_are_broken_are_given_up():
     model = make_model(logits_fn, SHAPE, False)
     attack = Square(queries=10_000)
-    programs = compile_attack(attack, model, "Linf", 1e-6, SHAPE, "highest")
+    programs = compile_attack(attack, model, "l_inf", 1e-6, SHAPE, "highest")
     images = packing.Images(X, Y, Y[:, None], np.zeros(1, np.int32))
     jobs = np.stack([np.arange(len(X)), np.zeros(len(X))], 1).astype(np.int32)
     batch = packing.PackedBatch(programs, attack, images, jobs, KEY, 16)

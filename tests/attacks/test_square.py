@@ -10,19 +10,19 @@ from rwp_jax.attacks.autoattack.square import make_square, square
 from rwp_jax.attacks.autoattack.windows import HALVINGS, pyramids, window_sizes
 
 RNG = np.random.default_rng(0)
-EPSILON = {"Linf": 0.05, "L2": 0.5, "L1": 1.0}
+EPSILON = {"l_inf": 0.05, "l_2": 0.5, "l_1": 1.0}
 NORMS = {
-    "Linf": lambda delta: abs(delta).max((1, 2, 3)),
-    "L2": lambda delta: np.sqrt((delta**2).sum((1, 2, 3))),
-    "L1": lambda delta: abs(delta).sum((1, 2, 3)),
+    "l_inf": lambda delta: abs(delta).max((1, 2, 3)),
+    "l_2": lambda delta: np.sqrt((delta**2).sum((1, 2, 3))),
+    "l_1": lambda delta: abs(delta).sum((1, 2, 3)),
 }
 
 
 def test_the_windows_of_cifar():
     """sqrt(0.8 / 2^k * 1024), rounded; the official code's for 32x32 images."""
-    assert window_sizes(32, 32, 0.8, "Linf").tolist() == [29, 20, 14, 10, 7, 5, 4, 3, 2, 1]
-    assert window_sizes(32, 32, 0.8, "L2").tolist() == [29, 21, 15, 11, 7, 5, 5, 3, 3, 3]
-    assert window_sizes(2, 4, 0.8, "L2").max() == 2, "no window is larger than the image"
+    assert window_sizes(32, 32, 0.8, "l_inf").tolist() == [29, 20, 14, 10, 7, 5, 4, 3, 2, 1]
+    assert window_sizes(32, 32, 0.8, "l_2").tolist() == [29, 21, 15, 11, 7, 5, 5, 3, 3, 3]
+    assert window_sizes(2, 4, 0.8, "l_2").max() == 2, "no window is larger than the image"
 
 
 def test_pyramids():
@@ -80,7 +80,7 @@ def test_the_margin_only_falls_and_belongs_to_the_best_point(walked):
 
 def test_a_proposal_differs_in_a_window_of_its_own(walked):
     norm, x, states = walked
-    if norm != "Linf":
+    if norm != "l_inf":
         pytest.skip("its windows move norm, and all the rest is scaled or shortened with them")
     sides = window_sizes(10, 10, 0.8, norm)
     changed = [np.asarray((state.x != state.x_best).any(-1)) for state in states[1:]]
@@ -103,7 +103,7 @@ def test_finds_what_a_linear_network_allows(norm):
     y = logits.argmax(-1)
     normal = np.abs(weights[:, 0] - weights[:, 1])
     epsilon = EPSILON[norm] / 5
-    dual = {"Linf": normal.sum(), "L2": np.linalg.norm(normal), "L1": normal.max()}
+    dual = {"l_inf": normal.sum(), "l_2": np.linalg.norm(normal), "l_1": normal.max()}
     reach = epsilon * dual[norm]
     share = abs(logits[:, 0] - logits[:, 1]) / reach
     keys = jax.random.split(jax.random.key(0), 16)
@@ -112,17 +112,17 @@ def test_finds_what_a_linear_network_allows(norm):
     fooled = np.asarray(state.margin) <= 0
     assert not fooled[share > 1].any() and (share > 1).any()
     # Pyramids do not fit a random network.
-    easy = share < {"Linf": 0.5, "L2": 0.25, "L1": 0.3}[norm]
+    easy = share < {"l_inf": 0.5, "l_2": 0.25, "l_1": 0.3}[norm]
     assert fooled[easy].all() and easy.any()
     np.testing.assert_array_equal(np.asarray(logits_fn(state.x_best)).argmax(-1) != y, fooled)
 
 
 def test_unknown_norm():
-    with pytest.raises(ValueError, match="norm='L0' must be Linf, L2 or L1"):
+    with pytest.raises(ValueError, match="norm='L0' must be l_inf, l_2 or l_1"):
         make_square("L0", 0.1, (4, 4, 1))
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("norm", ["l_inf", "l_2", "l_1"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (30, 1, 1), (1, 30, 2), (30, 4, 1), (12, 40, 3)])
 def test_images_of_any_shape(shape, norm):
     x = RNG.uniform(0, 1, (3, *shape))
@@ -131,6 +131,6 @@ def test_images_of_any_shape(shape, norm):
     keys = jax.random.split(jax.random.key(0), 3)
     found = square(logits_fn, x, y, keys, norm=norm, epsilon=0.3, queries=40)
     delta = np.asarray(found.x_best) - x
-    order = {"Linf": np.inf, "L2": 2, "L1": 1}[norm]
+    order = {"l_inf": np.inf, "l_2": 2, "l_1": 1}[norm]
     size = np.linalg.norm(delta.reshape(3, -1), order, axis=1)
     assert np.isfinite(delta).all() and (size <= 0.3 * (1 + 1e-12)).all() and (size > 0).all()

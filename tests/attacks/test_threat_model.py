@@ -63,7 +63,7 @@ def test_steps():
 @pytest.mark.parametrize(
     ("norm", "epsilon", "message"),
     [
-        ("linf", 0.1, "norm='linf' must be one of l_inf, l_2"),
+        ("l_1", 0.1, "norm='l_1' must be l_inf or l_2"),
         ("l_inf", 1, r"epsilon=1 must be in \[0, 1\)"),
         ("l_2", -0.1, r"epsilon=-0.1 must be in \[0, 1000\]"),
         ("l_2", float("nan"), "epsilon=nan"),

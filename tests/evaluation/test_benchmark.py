@@ -19,8 +19,8 @@ QUICK = {"version": "custom", "attacks": [ApgdCE(steps=3), Square(queries=20)]}
 
 def test_the_record_is_of_the_evaluation(tmp_path):
     path = tmp_path / "record.json"
-    record = benchmark(F, (X, Y), "Linf", 0.02, name="mine", path=path, **QUICK)
-    result = autoattack(F, X, Y, "Linf", 0.02, **QUICK)
+    record = benchmark(F, (X, Y), "l_inf", 0.02, name="mine", path=path, **QUICK)
+    result = autoattack(F, X, Y, "l_inf", 0.02, **QUICK)
     assert json.loads(path.read_text()) == record
     assert record["clean_acc"] == "85.00" and record["accuracy"]["clean"]["correct"] == 17
     robust = int(result.robust.sum())
@@ -36,7 +36,7 @@ def test_the_record_is_of_the_evaluation(tmp_path):
     assert sum(c["robust"]["correct"] for c in by_class.values()) == robust
     assert sum(c["clean"]["images"] for c in by_class.values()) == 20
     assert by_class[str(Y[5])]["clean"]["images"] == int((Y[5] == Y).sum())
-    assert record["name"] == "mine" and record["eps"] == "0.02" and record["norm"] == "Linf"
+    assert record["name"] == "mine" and record["eps"] == "0.02" and record["norm"] == "l_inf"
     assert set(record["versions"]) == {"rwp-jax", "python", "jax", "jaxlib", "flax", "numpy"}
     assert (
         not record["unreliable"] and "ApgdCE(restarts=1, steps=3" in record["settings"]["attacks"]
@@ -45,14 +45,14 @@ def test_the_record_is_of_the_evaluation(tmp_path):
 
 def test_a_network_of_the_zoo_and_a_data_set_by_name(tmp_path):
     run = load_run("zoo:digits_at_rwp")
-    record = benchmark(run, None, "L2", 0.1, examples=24, **QUICK)
+    record = benchmark(run, None, "l_2", 0.1, examples=24, **QUICK)
     assert record["dataset"] == "digits" and record["architecture"] == "wrn-10-2"
-    assert record["accuracy"]["clean"]["images"] == 24 and record["norm"] == "L2"
+    assert record["accuracy"]["clean"]["images"] == 24 and record["norm"] == "l_2"
     zeros = np.zeros((8, 8, 8, 1), np.uint8)
     arrays = {"x_train": zeros, "x_test": zeros, "y_train": np.arange(8), "y_test": np.arange(8)}
     np.savez(tmp_path / "own.npz", **arrays)
     linear = lambda x: x.reshape(len(x), -1) @ np.eye(64, 10, dtype=np.float32)
-    record = benchmark(linear, str(tmp_path / "own.npz"), "Linf", 0.1, **QUICK)
+    record = benchmark(linear, str(tmp_path / "own.npz"), "l_inf", 0.1, **QUICK)
     assert record["dataset"] == "own" and record["accuracy"]["clean"]["correct"] == 1
 
 

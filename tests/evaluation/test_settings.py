@@ -42,7 +42,7 @@ def correct(run, folder, name):
 def test_a_radius_given_is_attacked(run):
     """At the run's own radius it is the run's own evaluation."""
     (own,) = evaluate(run, "pgd20")
-    (same,) = evaluate(run, "pgd20", norm="Linf", epsilons=(0.2,), step_size=0.05)
+    (same,) = evaluate(run, "pgd20", norm="l_inf", epsilons=(0.2,), step_size=0.05)
     assert same == own and own["epsilon"] == 0.2 and own["step_size"] == 0.05
     (small,) = table2.evaluate(run, "last", "pgd20", 0, True, Changes(epsilons=(0.02,)))
     assert small["step_size"] == pytest.approx(0.005), "in proportion"
@@ -53,7 +53,7 @@ def test_a_radius_given_is_attacked(run):
 
 
 def test_another_norm_keeps_inside_its_ball(run):
-    changes = Changes(norm="L2", epsilons=(0.5,))
+    changes = Changes(norm="l_2", epsilons=(0.5,))
     (summary,) = table2.evaluate(run, "last", "pgd20,autoattack", 0, True, changes)
     assert summary["norm"] == "l_2" and summary["step_size"] == pytest.approx(0.5 * 15 / 128)
     with np.load(run / "evaluation" / "last_l_2_epsilon_0.5" / "evaluation.npz") as arrays:
@@ -202,14 +202,14 @@ def test_autoattack_leaves_its_record(run):
     column = summary["columns"]["autoattack"]
     assert record["accuracy"]["robust"] == column | {"images": 24}
     assert record["split"] == "test" and record["seconds"]["all"] > 0
-    assert record["norm"] == "Linf" and record["eps"] == "0.2"
+    assert record["norm"] == "l_inf" and record["eps"] == "0.2"
     assert record["architecture"] == "wrn-10-1" and record["name"].endswith("last")
 
 
 @pytest.mark.parametrize(
     ("attacks", "setting", "about"),
     [
-        ("natural", {"norm": "l3"}, "norm='l3' must be one of l_inf, l_2, l_1"),
+        ("natural", {"norm": "l3"}, "norm='l3' must be l_inf, l_2 or l_1"),
         (
             "pgd20",
             {"norm": "l_2"},
@@ -220,7 +220,7 @@ def test_autoattack_leaves_its_record(run):
         ("pgd20", {"epsilons": (0.0,)}, "a radius of 0 leaves nothing to attack"),
         ("natural", {"epsilons": (0.1, 0.2)}, "attacks=natural has no radius"),
         ("pgd20", {"epsilons": (0.1, 0.1000000001)}, "two radii that are equal in six digits"),
-        ("pgd20", {"norm": "L2", "epsilons": (9.0,)}, r"epsilon=9.0 must be in \[0, 8\)"),
+        ("pgd20", {"norm": "l_2", "epsilons": (9.0,)}, r"epsilon=9.0 must be in \[0, 8\)"),
         ("pgd20", {"step_size": 1.5}, r"step_size=1.5 must be in \[0, 1\)"),
         ("natural", {"split": "valid"}, "split='valid' must be one of test, train, validation"),
         ("natural", {"data": "mnist"}, "data='mnist' must be one of digits, cifar10"),

@@ -40,8 +40,8 @@ def directory(tmp_path_factory):
     np.savez(path / "start_Linf.npz", index=index, x_init=start)
 
     loss = lambda logits: cross_entropy(logits, y)
-    epsilon = parity.EPSILON["Linf"]
-    attack = functools.partial(apgd, logits_fn, loss, norm="Linf", epsilon=epsilon)
+    epsilon = parity.EPSILON["l_inf"]
+    attack = functools.partial(apgd, logits_fn, loss, norm="l_inf", epsilon=epsilon)
     found = jax.jit(attack)(jnp.asarray(x / 255), jnp.asarray(y), start)
     recorded = {"robust": found.robust, "loss_best": found.loss_best}
     np.savez(path / "apgd_ce_Linf.npz", index=index, **recorded)
@@ -115,7 +115,7 @@ def test_fab(directory, change, capsys):
     x, y = jnp.asarray(recorded.x), jnp.asarray(recorded.y)
     targets = jnp.argsort(recorded.logits_fn(x), -1)[:, -2]
     boundary = targeted_boundary(recorded.logits_fn, y, targets)
-    attack = functools.partial(fab, recorded.logits_fn, boundary, norm="Linf")
+    attack = functools.partial(fab, recorded.logits_fn, boundary, norm="l_inf")
     distance = np.asarray(jax.jit(attack)(x, y).distance)
     fooled = np.isfinite(distance)
     assert fooled.any()

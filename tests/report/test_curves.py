@@ -31,7 +31,7 @@ def make_results(path, *curves, of=digits_at, **splits):
 
 def test_published_curves_end_where_the_runs_do(tmp_path):
     published = PublishedCurve(
-        "x", "cifar10", "linf", list(range(1, 201)), [0.5] * 200, [0.3] * 200
+        "x", "cifar10", "l_inf", list(range(1, 201)), [0.5] * 200, [0.3] * 200
     )
     path = tmp_path / "curves.png"
     results = make_results(tmp_path, [0.2, 0.4, 0.6])

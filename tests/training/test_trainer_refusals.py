@@ -32,7 +32,7 @@ def npz(tmp_path_factory):
         ({"data.svhn_extra": True}, "config.data.svhn_extra=True is for svhn_cropped"),
         ({"data.name": "digits"}, "config.data.path=.* is for npz, not config.data.name='digits'"),
         ({"data.name": "mnist", "data.path": ""}, "config.data.name='mnist' must be one of"),
-        ({"threat.norm": "l1"}, "config.threat.norm='l1' must be one of l_inf, l_2"),
+        ({"threat.norm": "l1"}, "config.threat.norm='l1' must be l_inf or l_2"),
         ({"threat.epsilon": -0.1}, "config.threat.epsilon=-0.1"),
         ({"threat.epsilon": 1.0}, r"config.threat.epsilon=1.0 must be in \[0, 1\)"),
         (

@@ -76,11 +76,11 @@ def _geometry(norm: str, epsilon) -> tuple[Callable, Callable, Callable]:
         draw = lambda key: jax.random.normal(key, x.shape[1:], x.dtype)
         return jnp.clip(x + epsilon * _normalized(jax.vmap(draw)(keys)), 0, 1)
 
-    if norm == "Linf":
+    if norm == "l_inf":
         return from_the_faces, jnp.sign, clip
-    if norm == "L2":
+    if norm == "l_2":
         return from_the_sphere, _normalized, shorten
-    raise InputError(f"norm={norm!r} must be Linf, L2 or L1")
+    raise InputError(f"norm={norm!r} must be l_inf, l_2 or l_1")
 
 
 def random_start(keys, x, norm: str, epsilon):
@@ -88,7 +88,7 @@ def random_start(keys, x, norm: str, epsilon):
 
     In L1 a Gaussian perturbation, projected.
     """
-    if norm == "L1":
+    if norm == "l_1":
         return random_start_l1(keys, x, epsilon)
     return _geometry(norm, epsilon)[0](keys, x)
 
@@ -124,14 +124,14 @@ def make_apgd(
 
     Args:
       loss: (logits, job) -> [B], maximised.
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`.
       epsilon: radius of the ball.
       steps: iterations.
       eot: evaluations of a randomised network that a gradient is averaged over.
       rho: share of iterations in which the loss must rise for a step size to be kept; not for L1.
       large_radii: for L1, see `make_apgd_l1`.
     """
-    if norm == "L1":
+    if norm == "l_1":
         return make_apgd_l1(loss, epsilon, steps=steps, eot=eot, large_radii=large_radii)
     _, direction, project = _geometry(norm, epsilon)
     # The start is evaluated before the first iteration.
@@ -196,7 +196,7 @@ def apgd(
       x: clean images.
       y: labels [B].
       x_init: starting points, see `random_start`.
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`.
       epsilon: radius of the ball.
       steps: iterations.
 
@@ -207,5 +207,5 @@ def apgd(
     job = Job(x, y, None, None, None)
     step = lambda _, state: search.step(lambda points, _: logits_fn(points), job, state, None)
     start = jnp.clip(x_init, 0, 1)
-    begin = begin_l1(start, x, epsilon) if norm == "L1" else _begin(start, epsilon)
+    begin = begin_l1(start, x, epsilon) if norm == "l_1" else _begin(start, epsilon)
     return lax.fori_loop(0, steps + 1, step, begin).result

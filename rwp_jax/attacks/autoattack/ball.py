@@ -5,16 +5,16 @@ import numpy as np
 
 def sizes(delta: np.ndarray, norm: str) -> np.ndarray:
     """Norms [N] of perturbations [N, H, W, C]."""
-    if norm == "L2":
+    if norm == "l_2":
         return np.sqrt(np.square(delta).sum((1, 2, 3)))
-    return np.abs(delta).max((1, 2, 3)) if norm == "Linf" else np.abs(delta).sum((1, 2, 3))
+    return np.abs(delta).max((1, 2, 3)) if norm == "l_inf" else np.abs(delta).sum((1, 2, 3))
 
 
 def into_ball(x_adv: np.ndarray, x: np.ndarray, norm: str, epsilon: float) -> np.ndarray:
-    """Takes back what rounding to float32 put outside; images [N, H, W, C], `Linf`, `L2` or `L1`."""
+    """Takes back what rounding to float32 put outside; images [N, H, W, C], `l_inf`, `l_2` or `l_1`."""
     x64 = x.astype(np.float64)
     delta = np.clip(x_adv, 0, 1).astype(np.float64) - x64
-    if norm == "Linf":
+    if norm == "l_inf":
         delta = np.clip(delta, -epsilon, epsilon)
     else:
         lengths = sizes(delta, norm)[:, None, None, None]

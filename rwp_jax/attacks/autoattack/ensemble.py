@@ -19,9 +19,10 @@ from rwp_jax.attacks.autoattack.log import Log
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.progress import Progress, listener
 from rwp_jax.attacks.autoattack.state import Record, check_state, identity
-from rwp_jax.attacks.autoattack.suite import Attack, attacks_of, check_norm
+from rwp_jax.attacks.autoattack.suite import Attack, attacks_of
 from rwp_jax.errors import check_bool, check_integer
 from rwp_jax.files import raw_bytes
+from rwp_jax.names import OFFICIAL_NORMS, norm_name
 
 # Stream of the draws in verdicts, beside those of the attacks, which are numbered from 0.
 _VERDICTS = 2**31 - 1
@@ -55,7 +56,7 @@ def autoattack(
     logits_fn: Callable,
     x,
     y,
-    norm: str = "Linf",
+    norm: str = "l_inf",
     epsilon: float = 8 / 255,
     version: str = "standard",
     *,
@@ -81,10 +82,10 @@ def autoattack(
         of the compiled programs, and another checkpoint needs no new ones.
       x: images [N, H, W, C], floating point in [0, 1].
       y: labels [N], integers.
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`, also in other spellings such as `Linf`.
       epsilon: radius of the ball, in pixels in [0, 1]; from 0 to less than the largest distance of two
-        images, which is 1 for Linf, sqrt(H W C) for L2 and H W C for L1.
-      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square; in L1 with restarts, targets and
+        images, which is 1 for l_inf, sqrt(H W C) for l_2 and H W C for l_1.
+      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square; in l_1 with restarts, targets and
         radii of its own), `plus`, `rand` for randomised defences, or `custom`.
       key: seed or random key. Draws depend on it, the image's place in x and the attack alone.
       batch_size: images at once, over all devices of this host; default 16 a CPU, 256 an accelerator.
@@ -115,7 +116,7 @@ def autoattack(
       InputError: for arguments that do not fit, before anything is attacked; for NaN logits of all clean
         images; for a state of another evaluation.
     """
-    check_norm(norm)
+    norm = norm_name("norm", norm)
     wanted = attacks_of(version, attacks, norm)
     if batch_size is None:
         batch_size = packing.default_batch_size(jax.default_backend(), jax.local_device_count())
@@ -144,7 +145,7 @@ def autoattack(
 
     def identity_of(attacks: Sequence[Attack]) -> str:
         facts: dict[str, Any] = {
-            "norm": norm,
+            "norm": OFFICIAL_NORMS[norm],  # as older versions wrote it
             "epsilon": epsilon,
             "attacks": repr(list(attacks)),
             "key": jax.random.key_data(key).tolist(),

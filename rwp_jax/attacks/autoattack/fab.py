@@ -57,9 +57,9 @@ def _length(delta, norm: str):
 
 def _flat_length(flat, norm: str):
     """Norms [...] of vectors [..., n]."""
-    if norm == "L2":
+    if norm == "l_2":
         return jnp.sqrt(jnp.square(flat).sum(-1))
-    return jnp.abs(flat).max(-1) if norm == "Linf" else jnp.abs(flat).sum(-1)
+    return jnp.abs(flat).max(-1) if norm == "l_inf" else jnp.abs(flat).sum(-1)
 
 
 def targeted_boundary(logits_fn: Callable, y, targets) -> Callable:
@@ -90,7 +90,7 @@ def nearest_boundary(logits_fn: Callable, y, norm: str) -> Callable:
         scale = tamed(jnp.moveaxis(gradients, 0, 1))  # no distance changes
         gradients, differences = gradients * per_image(scale), differences * scale[:, None]
         flat = gradients.reshape(classes, len(x), -1)
-        dual = _flat_length(flat, {"Linf": "L1", "L1": "Linf"}.get(norm, norm))
+        dual = _flat_length(flat, {"l_inf": "l_1", "l_1": "l_inf"}.get(norm, norm))
         distances = jnp.where(one_hot > 0, jnp.inf, jnp.abs(differences) / (dual.T + 1e-12))
         nearest = jnp.argmin(distances, -1)
         rows = jnp.arange(len(x))
@@ -143,7 +143,7 @@ def _step(
 
 def _random_start(keys, x, norm: str, radius):
     """A point around each image at a distance of `radius`, clipped to [0, 1]; keys [B]."""
-    if norm != "L1":
+    if norm != "l_1":
         return random_start(keys, x, norm, radius)
     # Unlike APGD's in L1, which the official code projects.
     draw = lambda key: jax.random.normal(key, x.shape[1:], x.dtype)
@@ -163,7 +163,7 @@ def make_fab(
     """FAB as a search: from the clean image first, from a random point at epsilon / 2 in restarts.
 
     Args:
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`.
       epsilon: distance within which an image counts as found.
       targeted: whether to search at the boundary to the job's target class, not at the nearest.
       steps: iterations.
@@ -208,7 +208,7 @@ def fab(
       boundary: see `targeted_boundary` and `nearest_boundary`.
       x: clean images, classified as y.
       y: labels [B].
-      norm: `Linf`, `L2` or `L1`, of the distance that is minimised.
+      norm: `l_inf`, `l_2` or `l_1`, of the distance that is minimised.
       steps: iterations.
       settings: default the official ones.
     """

@@ -13,7 +13,7 @@ from rwp_jax.attacks.autoattack.search import per_image, tamed
 from rwp_jax.attacks.threat_model import l_2_norms
 
 _EPS = 1e-12
-_DUAL = {"Linf": "L1", "L2": "L2", "L1": "Linf"}
+_DUAL = {"l_inf": "l_1", "l_2": "l_2", "l_1": "l_inf"}
 
 
 class FmnSettings(NamedTuple):
@@ -33,17 +33,17 @@ class FmnSettings(NamedTuple):
 def norms(delta, norm: str):
     """Norms [B] of perturbations [B, H, W, C]."""
     size = jnp.abs(delta)
-    if norm == "L2":
+    if norm == "l_2":
         return l_2_norms(delta)[:, 0, 0, 0]
-    return size.max((1, 2, 3)) if norm == "Linf" else size.sum((1, 2, 3))
+    return size.max((1, 2, 3)) if norm == "l_inf" else size.sum((1, 2, 3))
 
 
 def project(delta, x, norm: str, radius):
     """Perturbations inside balls of radius [B] around x."""
-    if norm == "L1":
+    if norm == "l_1":
         return delta + l1_correction(x, delta, radius)
     radius = per_image(radius)
-    if norm == "Linf":
+    if norm == "l_inf":
         return jnp.clip(delta, -radius, radius)
     return delta * jnp.minimum(1, radius / jnp.maximum(l_2_norms(delta), _EPS))
 
@@ -64,7 +64,7 @@ def fmn(
     Args:
       loss_and_gradient: points [B, H, W, C] -> (margin [B], its gradient, whether misclassified [B]).
       x: clean images in [0, 1].
-      norm: `Linf`, `L2` or `L1`, of the distance that is minimised.
+      norm: `l_inf`, `l_2` or `l_1`, of the distance that is minimised.
       steps: iterations.
       settings: default the paper's.
     """

@@ -17,10 +17,10 @@ from rwp_jax.attacks.autoattack.fmn import fmn, margins_of
 from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.kept import Latest, kept_for
 from rwp_jax.attacks.autoattack.model import Model, make_model
-from rwp_jax.attacks.autoattack.suite import check_norm
 from rwp_jax.distributed import devices
 from rwp_jax.errors import InputError, check_bool, check_choice, check_integer, shown
 from rwp_jax.models.precision import matmul_precision
+from rwp_jax.names import norm_name
 
 ATTACKS = ("fmn", "fab", "fab-t")
 
@@ -49,7 +49,7 @@ def minimum_norm(
     logits_fn: Callable,
     x,
     y,
-    norm: str = "Linf",
+    norm: str = "l_inf",
     attacks: str | Sequence[str] = ("fmn", "fab-t"),
     *,
     steps: int = 100,
@@ -69,7 +69,7 @@ def minimum_norm(
       logits_fn: images float32 [B, H, W, C] in [0, 1] -> logits [B, classes], see `autoattack`.
       x: images [N, H, W, C], floating point in [0, 1].
       y: labels [N], integers.
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`.
       attacks: of `fmn` (Pintor et al., 2021), `fab` at the nearest boundary and `fab-t` at those of target
         classes (Croce and Hein, 2020); the closest image of all counts.
       steps: of each attack, at least 1.
@@ -83,7 +83,7 @@ def minimum_norm(
     Raises:
       InputError: for arguments that are not so, before anything is attacked.
     """
-    check_norm(norm)
+    norm = norm_name("norm", norm)
     if not isinstance(attacks, str | list | tuple):
         raise InputError(f"attacks={shown(attacks)} must be some of {', '.join(ATTACKS)}")
     chosen = [attacks] if isinstance(attacks, str) else list(attacks)

@@ -25,9 +25,9 @@ from rwp_jax.attacks.autoattack.suite import (
     FabT,
     Square,
     attacks_of,
-    check_norm,
 )
 from rwp_jax.errors import InputError, check_choice, check_integer
+from rwp_jax.names import norm_name
 
 _CHANNELS = (1, 3)
 # What the official class calls arguments of `autoattack`.
@@ -132,7 +132,7 @@ class AutoAttack:
 
         Args:
           model: images [B, ...] in [0, 1] -> logits [B, classes], a function of JAX.
-          norm: `Linf`, `L2` or `L1`.
+          norm: `Linf`, `L2` or `L1`, or in another spelling.
           eps: radius of the ball.
           seed: of the draws; None is 0, so that a run can be repeated.
           verbose: whether accuracies are printed.
@@ -149,7 +149,7 @@ class AutoAttack:
         """
         if is_tf_model:
             raise InputError("is_tf_model=True: model must be a function of JAX")
-        check_norm(norm)
+        norm_name("norm", norm)
         check_choice("version", version, (*VERSIONS, "custom"))
         if isinstance(attacks_to_run, str):
             raise InputError(f"attacks_to_run={attacks_to_run!r} must be a list of names")
@@ -172,7 +172,7 @@ class AutoAttack:
 
     def set_version(self, version: str) -> None:
         """Sets attacks and settings as a version has them."""
-        attacks = attacks_of(version, None, self.norm)
+        attacks = attacks_of(version, None, norm_name("norm", self.norm))
         self.version, self.attacks_to_run = version, [attack.name for attack in attacks]
         for attack in attacks:
             if isinstance(attack, ApgdCE | ApgdDLR):
@@ -235,7 +235,9 @@ class AutoAttack:
     def _run(self, x, y, bs: int, individual: bool, state_path: Any = None) -> AutoAttackResult:
         x, y, attacks = np.asarray(x), np.asarray(y), self._attacks()
         version = self.version
-        if version != "custom" and attacks != list(attacks_of(version, None, self.norm)):
+        if version != "custom" and attacks != list(
+            attacks_of(version, None, norm_name("norm", self.norm))
+        ):
             version = "custom"
         with _official_names():
             self.result = autoattack(

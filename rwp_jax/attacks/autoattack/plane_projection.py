@@ -16,19 +16,19 @@ def project_onto_plane(x, w, b, norm: str):
       x: points [..., B, n] in [0, 1].
       w: normals of the planes [B, n].
       b: their offsets [B].
-      norm: `Linf`, `L2` or `L1`, in which d is measured.
+      norm: `l_inf`, `l_2` or `l_1`, in which d is measured.
     """
     gap = b - jnp.sum(w * x, -1)
     upwards = (w > 0) == (gap[..., None] > 0)  # the way in which a coordinate closes the gap
     # As the official code, which leaves out coordinates that hardly matter.
-    matters = w != 0 if norm == "Linf" else jnp.abs(w) > 1e-8
+    matters = w != 0 if norm == "l_inf" else jnp.abs(w) > 1e-8
     size = jnp.where(matters, jnp.abs(w), 0)
     room = jnp.where(matters, jnp.where(upwards, 1 - x, x), 0)
     needed = jnp.abs(gap)[..., None]
-    if norm == "L1":
+    if norm == "l_1":
         distance = _fewest(size, room, needed)
     else:
-        slope = jnp.where(matters, 1.0, 0.0) if norm == "Linf" else size
+        slope = jnp.where(matters, 1.0, 0.0) if norm == "l_inf" else size
         distance = _evenly(size, room, needed, slope)
     return jnp.where(upwards, distance, -distance)
 

@@ -53,7 +53,7 @@ def map_programs(
     Args:
       attack: what searches do.
       model: whom they attack.
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`.
       image_shape: (H, W, C).
       mesh: other devices, to compile for.
 
@@ -123,7 +123,7 @@ def compile_attack(
     Args:
       attack: what searches do.
       model: whom they attack.
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`.
       epsilon: radius of the ball; an argument of the programs, so that other radii need no new ones.
       image_shape: (H, W, C).
       precision: of matrix products.

@@ -74,11 +74,11 @@ def _l_2(epsilon, sides) -> tuple[Callable, Callable]:
 
     def start(key, x):
         """Tiles of pyramids."""
-        return onto_the_sphere(x, tiled(key, x.shape, "L2", x.dtype))
+        return onto_the_sphere(x, tiled(key, x.shape, "l_2", x.dtype))
 
     def propose(key, stage, x, x_best):
         """Moves the norm in one window, and what the ball has left, into pyramids in another."""
-        turns = all_pyramids(x.shape, sides, "L2")
+        turns = all_pyramids(x.shape, sides, "l_2")
         delta = x_best - x
         move = draw_move(key, stage, delta, sides, turns, per_channel)
         left = jnp.maximum(epsilon**2 - norm(delta) ** 2, 0) / x.shape[2]
@@ -88,7 +88,7 @@ def _l_2(epsilon, sides) -> tuple[Callable, Callable]:
     return start, propose
 
 
-_GEOMETRIES = {"Linf": _l_inf, "L2": _l_2, "L1": l_1}
+_GEOMETRIES = {"l_inf": _l_inf, "l_2": _l_2, "l_1": l_1}
 
 
 def make_square(
@@ -97,7 +97,7 @@ def make_square(
     """Square as a search.
 
     Args:
-      norm: `Linf`, `L2` or `L1`.
+      norm: `l_inf`, `l_2` or `l_1`.
       epsilon: radius of the ball.
       image_shape: (H, W, C).
       queries: iterations, one forward pass each, after the one of the start.
@@ -107,7 +107,7 @@ def make_square(
       InputError: for another norm.
     """
     if norm not in _GEOMETRIES:
-        raise InputError(f"norm={norm!r} must be Linf, L2 or L1")
+        raise InputError(f"norm={norm!r} must be l_inf, l_2 or l_1")
     height, width = image_shape[:2]
     start, propose = _GEOMETRIES[norm](epsilon, window_sizes(height, width, p, norm))
     keys_of = jax.vmap(jax.random.fold_in)

@@ -25,11 +25,11 @@ def l_1(epsilon, sides) -> tuple[Callable, Callable]:
 
     def start(key, x):
         """Tiles of pyramids, each of norm 1 in every channel: in a larger ball they stay inside."""
-        return project(x, tiled(key, x.shape, "L1", x.dtype))
+        return project(x, tiled(key, x.shape, "l_1", x.dtype))
 
     def propose(key, stage, x, x_best):
         """Moves the norm in one window, and what the ball has left, into pyramids in another."""
-        turns = all_pyramids(x.shape, sides, "L1")
+        turns = all_pyramids(x.shape, sides, "l_1")
         delta, channels = x_best - x, x.shape[2]
         move = draw_move(key, stage, delta, sides, turns, per_channel)
         left = jnp.maximum(epsilon - jnp.sum(jnp.abs(delta)), 0) / channels

@@ -27,7 +27,6 @@ _STANDARD_L1 = (
     FabT(),
     Square(),
 )
-NORMS = ("Linf", "L2", "L1")
 
 
 def attacks_of(version: str, attacks, norm: str) -> tuple[Attack, ...]:
@@ -40,7 +39,7 @@ def attacks_of(version: str, attacks, norm: str) -> tuple[Attack, ...]:
     if isinstance(version, str) and version in VERSIONS:
         if attacks is not None:
             raise InputError(f"attacks= is for version='custom', not for version={version!r}")
-        return _STANDARD_L1 if (version, norm) == ("standard", "L1") else VERSIONS[version]
+        return _STANDARD_L1 if (version, norm) == ("standard", "l_1") else VERSIONS[version]
     check_choice("version", version, (*VERSIONS, "custom"))
     if not isinstance(attacks, list | tuple | None):
         attacks = (attacks,)
@@ -52,16 +51,12 @@ def attacks_of(version: str, attacks, norm: str) -> tuple[Attack, ...]:
             if not isinstance(attack, str) or attack not in ATTACKS:
                 raise InputError(f"attacks: {shown(attack)} must be one of {', '.join(ATTACKS)}")
             attack = ATTACKS[attack]()
-        if norm != "L1" and getattr(attack, "large_radii", False):
-            raise InputError(f"attacks: {attack.name} has large_radii for L1 alone, not for {norm}")
+        if norm != "l_1" and getattr(attack, "large_radii", False):
+            raise InputError(
+                f"attacks: {attack.name} has large_radii for l_1 alone, not for {norm}"
+            )
         chosen.append(attack)
     names = [attack.name for attack in chosen]
     if len(set(names)) < len(names):
         raise InputError(f"attacks={', '.join(names)} names one twice; give it restarts instead")
     return tuple(chosen)
-
-
-def check_norm(norm: str) -> None:
-    """Raises InputError unless the norm is one that every attack knows."""
-    if not isinstance(norm, str) or norm not in NORMS:
-        raise InputError(f"norm={shown(norm)} must be {', '.join(NORMS[:-1])} or {NORMS[-1]}")

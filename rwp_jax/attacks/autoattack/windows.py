@@ -17,13 +17,13 @@ def window_sizes(height: int, width: int, share: float, norm: str) -> np.ndarray
     sides = []
     for stage in range(len(HALVINGS) + 1):
         side = round(math.sqrt(share / 2**stage * height * width))
-        side = max(side, 1) if norm == "Linf" else max(side, 3) + (max(side, 3) % 2 == 0)
+        side = max(side, 1) if norm == "l_inf" else max(side, 3) + (max(side, 3) % 2 == 0)
         sides.append(min(side, height, width))
     return np.array(sides)
 
 
 def _unit(values: np.ndarray, norm: str) -> np.ndarray:
-    return values / (np.abs(values).sum() if norm == "L1" else np.sqrt((values**2).sum()))
+    return values / (np.abs(values).sum() if norm == "l_1" else np.sqrt((values**2).sum()))
 
 
 def _pyramid(height: int, width: int, norm: str) -> np.ndarray:
@@ -31,13 +31,13 @@ def _pyramid(height: int, width: int, norm: str) -> np.ndarray:
     rows, columns = np.arange(height)[:, None], np.arange(width)
     distance = np.maximum(abs(rows - height // 2), abs(columns - width // 2))
     # As the official code, steeper in L1.
-    terms = 1 / np.arange(1, max(height, width) // 2 + 2) ** (4 if norm == "L1" else 2)
+    terms = 1 / np.arange(1, max(height, width) // 2 + 2) ** (4 if norm == "l_1" else 2)
     heights = terms[::-1].cumsum()[::-1]  # at each distance, the terms from there on
     return _unit(heights[distance], norm)
 
 
-def pyramids(side: int, norm: str = "L2") -> np.ndarray:
-    """A square of two pyramids of opposite sign, [side, side] of unit norm in `L2` or `L1`.
+def pyramids(side: int, norm: str = "l_2") -> np.ndarray:
+    """A square of two pyramids of opposite sign, [side, side] of unit norm in `l_2` or `l_1`.
 
     It is eta in the paper, which has it for L_2.
     """
