@@ -10,9 +10,9 @@ from rwp_jax.evaluation.record import share
 from rwp_jax.evaluation.subject import checkpoint_folder, path_name
 from rwp_jax.files import write_json
 from rwp_jax.runs.finished_run import FinishedRun
-from rwp_jax.runs.layout import EVALUATION, lock
+from rwp_jax.runs.layout import EVALUATION, from_1, lock
 from rwp_jax.runs.loaded import load_run
-from rwp_jax.version import __version__
+from rwp_jax.version import described
 
 SEVERITIES = 5
 # Those that papers average; four more are published with them.
@@ -184,8 +184,8 @@ def evaluate_corruptions(
         found = accuracies(run, arrays, labels, examples)
         accuracy = lambda names: float(np.mean([e["accuracy"] for n in names for e in found[n]]))
         summary = {
-            "rwp_jax": __version__,
-            "epoch": run.epoch,
+            "rwp_jax": described(),
+            **from_1(run.epoch),
             "corruptions": str(folder),
             "mean_accuracy": {name: accuracy(group) for name, group in means(found).items()},
             "severities": found,

@@ -1,8 +1,6 @@
 """The record of an AutoAttack evaluation: its accuracies and all that led to them, as JSON."""
 
 import hashlib
-import importlib.metadata
-import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +11,7 @@ from rwp_jax.attacks.autoattack import AutoAttackResult
 from rwp_jax.errors import shown
 from rwp_jax.evaluation.intervals import wilson
 from rwp_jax.files import raw_bytes
-from rwp_jax.version import __version__
+from rwp_jax.version import versions
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
@@ -91,6 +89,5 @@ def record_of(
         },
         "images_sha256": hashlib.sha256(raw_bytes(np.asarray(x))).hexdigest(),
         "device": jax.devices()[0].device_kind,
-        "versions": {"rwp-jax": __version__, "python": platform.python_version()}
-        | {package: importlib.metadata.version(package) for package in _PACKAGES},
+        "versions": versions(_PACKAGES),
     }

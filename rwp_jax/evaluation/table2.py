@@ -25,9 +25,10 @@ from rwp_jax.runs.layout import (
     EVALUATION,
     EVALUATION_JSON,
     EVALUATION_NPZ,
+    from_1,
     lock,
 )
-from rwp_jax.version import __version__
+from rwp_jax.version import described
 
 
 def summarize(subject: Subject, verdicts: Verdicts) -> dict:
@@ -40,8 +41,8 @@ def summarize(subject: Subject, verdicts: Verdicts) -> dict:
             del column["images"]
             columns[name.removeprefix("correct_")] = column
     return {
-        "rwp_jax": __version__,
-        "epoch": run.epoch,
+        "rwp_jax": described(),
+        **from_1(run.epoch),
         "examples": count,
         "data": subject.data,
         "split": subject.split,

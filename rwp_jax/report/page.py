@@ -9,7 +9,7 @@ import jinja2
 
 from rwp_jax.files import write_text
 from rwp_jax.report.table import Table
-from rwp_jax.version import __version__
+from rwp_jax.version import described
 
 PAGE = "report.html"
 _MOST = 10  # columns of a table in the usual size; more would be wider than a page
@@ -120,7 +120,7 @@ def write_page(
         title=title,
         introduction=introduction,
         sections=sections,
-        version=__version__,
+        version=described(),
         most=_MOST,
         encoded=lambda picture: base64.b64encode(picture.read_bytes()).decode(),
     )

@@ -107,7 +107,7 @@ def _evaluations(directory: pathlib.Path, epochs: list[dict]) -> dict[str, dict]
         )
         if path.exists() and meant:
             content = json.loads(path.read_text(encoding="utf-8"))
-            if content["epoch"] == meant["epoch"]:
+            if layout.from_0(content["epoch"], content) == meant["epoch"]:
                 found[which] = content
     return found
 

@@ -16,6 +16,8 @@ from rwp_jax.runs.config import differences, flatten
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
 # What `evaluation.table2` writes, in EVALUATION/CHECKPOINT/, and its columns: those of the paper's Table 2.
 EVALUATION, EVALUATION_JSON, EVALUATION_NPZ = "evaluation", "evaluation.json", "evaluation.npz"
+# What a person reads counts epochs from 1 and says so; what older versions wrote has no such key.
+COUNTED_FROM, FIRST_EPOCH = "epochs_count_from", 1
 BENCHMARK_JSON = "benchmark.json"  # AutoAttack's record, see `evaluation.record`
 COLUMNS = {
     "natural": "natural",
@@ -25,6 +27,16 @@ COLUMNS = {
     "cw": "C&W",
     "autoattack": "AutoAttack",
 }
+
+
+def from_1(epoch: int) -> dict[str, int]:
+    """The entries of a file for an epoch, which counts from 0 here."""
+    return {"epoch": epoch + FIRST_EPOCH, COUNTED_FROM: FIRST_EPOCH}
+
+
+def from_0(epoch: int, content: dict) -> int:
+    """An epoch in the content of a file, counted from 0."""
+    return epoch - content.get(COUNTED_FROM, 0)
 
 
 class InUse(InputError):

@@ -74,7 +74,8 @@ def config_of(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
 def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: list[str]) -> None:
     """Raises InputError where the run, finished, chose a checkpoint that is not there any more."""
     try:
-        epoch = json.loads((directory / layout.SUMMARY).read_text())[which]["epoch"]
+        summary = json.loads((directory / layout.SUMMARY).read_text())
+        epoch = layout.from_0(summary[which]["epoch"], summary)
     except (OSError, ValueError, KeyError, TypeError):
         return
     if epoch != record["epoch"]:

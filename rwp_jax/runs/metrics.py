@@ -47,7 +47,7 @@ class MetricsWriter:
         write_text(path, "".join(json.dumps(record) + "\n" for record in records))
         self._file = path.open("a")
         # A kill takes what its thread has not written yet: a second's worth, not two minutes'.
-        self._board = SummaryWriter(str(workdir), purge_step=first_epoch, flush_secs=1)
+        self._board = SummaryWriter(str(workdir), purge_step=first_epoch + 1, flush_secs=1)
 
     def write(self, epoch: int, step: int, split: str, figures: dict[str, float]) -> None:
         """Writes the figures of one split, `train` or `test`, after `epoch` (counted from 0)."""
@@ -58,7 +58,7 @@ class MetricsWriter:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         for name, value in figures.items():
-            self._board.add_scalar(f"{split}/{name}", value, epoch)
+            self._board.add_scalar(f"{split}/{name}", value, epoch + 1)  # as people count
 
     def close(self) -> None:
         if self._writes:

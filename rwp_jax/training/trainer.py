@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import importlib.metadata
 import itertools
 import json
 import math
@@ -32,7 +31,7 @@ from rwp_jax.training import experiment, training_data
 from rwp_jax.training.divergence import check_finite
 from rwp_jax.training.profiling import Profile, check_directory
 from rwp_jax.training.train_step import fetched, init_state
-from rwp_jax.version import __version__
+from rwp_jax.version import versions
 
 LEARNING_CURVE = "learning_curve.png"
 IN_FLIGHT = 3  # steps queued on the device, the running one included
@@ -212,10 +211,10 @@ def _train(
     chosen = {which: _summary_record(record) for which, record in records.items()}
     summary = {
         **chosen,
+        layout.COUNTED_FROM: layout.FIRST_EPOCH,
         "seconds": round(records["last"]["seconds"], 1),
         "devices": {"count": jax.device_count(), "kind": jax.devices()[0].device_kind},
-        "versions": {"rwp-jax": __version__, "python": sys.version.split()[0]}
-        | {package: importlib.metadata.version(package) for package in PACKAGES},
+        "versions": versions(PACKAGES),
     }
     checkpoints.close()
     if processes.is_first():
@@ -229,7 +228,7 @@ def _train(
                 f"natural {record[f'{prefix}natural_accuracy']:.2%}, "
                 f"PGD-{config.evaluation.steps} {record[f'{prefix}pgd_accuracy']:.2%}"
             )
-        processes.say(f"{which}: epoch {record['epoch'] + 1}, {accuracies}")
+        processes.say(f"{which}: epoch {record['epoch']}, {accuracies}")
     processes.say(f"wrote {directory / layout.SUMMARY} and {directory / LEARNING_CURVE}")
     return summary
 
@@ -295,4 +294,6 @@ def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: f
 
 def _summary_record(record: dict) -> dict:
     left_out = ("seconds", "step", "metrics", "digests", "files", "config", "data")
-    return {key: value for key, value in record.items() if key not in left_out}
+    return {key: value for key, value in record.items() if key not in left_out} | {
+        "epoch": record["epoch"] + layout.FIRST_EPOCH
+    }

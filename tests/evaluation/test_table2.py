@@ -47,7 +47,7 @@ def evaluate(run, attacks="natural,fgsm,pgd20,autoattack", examples=0, which="la
 def test_the_columns(run, capsys):
     summary, arrays = evaluate(run, images=True)
     printed = capsys.readouterr().out
-    assert summary["examples"] == EXAMPLES and summary["epsilon"] == 0.2 and summary["epoch"] == 1
+    assert summary["examples"] == EXAMPLES and summary["epsilon"] == 0.2 and summary["epoch"] == 2
     accuracy = {name: column["accuracy"] for name, column in summary["columns"].items()}
     assert accuracy["natural"] > accuracy["pgd20"] >= accuracy["autoattack"]
     for name, column in summary["columns"].items():

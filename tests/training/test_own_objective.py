@@ -126,7 +126,7 @@ def test_its_settings_are_not_the_first_stages(config, tmp_path):
     config.self_training.epochs, config.data.labeled_examples = 1, 24
     teacher = self_training.teacher_config(config)
     assert teacher.objective.to_dict() == {"name": "natural", "beta": 6.0, "entropy_weight": 0.0}
-    assert self_training.train(config, tmp_path / "run")["last"]["epoch"] == 1
+    assert self_training.train(config, tmp_path / "run")["last"]["epoch"] == 2
 
 
 def test_a_builder_that_fails_is_named(config, tmp_path):

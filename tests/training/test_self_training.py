@@ -39,7 +39,7 @@ def finished(npz, tmp_path_factory):
 
 def test_both_stages_run_and_leave_their_results(finished):
     directory, summary = finished
-    assert summary["last"]["epoch"] == 1
+    assert summary["last"]["epoch"] == 2
     teacher = read_metrics(directory / "teacher")
     assert [(r["step"], r["split"]) for r in teacher] == [(1, "train"), (1, "test")]  # 20 // 16
     assert {"loss", "clean_accuracy"} <= teacher[0].keys() and teacher[0]["perturbation_steps"] == 0

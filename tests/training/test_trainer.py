@@ -66,7 +66,9 @@ def test_writes_what_it_promises(finished):
     assert {path.name for path in directory.iterdir()} >= FILES
     assert any(path.name.startswith("events.out.tfevents") for path in directory.iterdir())
     assert json.loads((directory / "summary.json").read_text()) == summary
-    assert summary["last"]["epoch"] == 1 and summary["devices"]["count"] == 8
+    assert summary["last"]["epoch"] == 2 and summary["epochs_count_from"] == 1
+    assert summary["devices"]["count"] == 8
+    assert {"rwp-jax", "python", "jax"} <= summary["versions"].keys()
     records = read_metrics(directory)
     assert [(r["epoch"], r["step"], r["split"]) for r in records] == [
         (0, 3, "train"),
@@ -118,9 +120,9 @@ def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch
     summary = trainer.train(config, tmp_path / "run")
     chosen = {name: record["epoch"] for name, record in summary.items() if "best" in name}
     assert chosen | {"last": summary["last"]["epoch"]} == {
-        "best": 0,
-        "best_by_validation": 1,
-        "last": 2,
+        "best": 1,
+        "best_by_validation": 2,
+        "last": 3,
     }
     record = summary["best_by_validation"]
     assert (record["pgd_accuracy"], record["validation_pgd_accuracy"]) == (0.2, 0.8)

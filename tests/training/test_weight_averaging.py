@@ -59,7 +59,7 @@ def test_it_is_evaluated_and_kept(run):
     directory, summary, states = run
     tests = [record for record in read_metrics(directory) if record["split"] == "test"]
     best = max(tests, key=lambda r: (r["ema_pgd_accuracy"], -r["epoch"]))
-    assert summary["best_ema"]["epoch"] == best["epoch"]
+    assert summary["best_ema"]["epoch"] == best["epoch"] + 1
     assert summary["last_ema"]["ema_natural_accuracy"] == tests[-1]["ema_natural_accuracy"]
     raw, average = load_run(directory, "last"), load_run(directory, "last_ema")
     for loaded, expected in ((raw, states[-1]), (average, states[-1].ema)):

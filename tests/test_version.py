@@ -1,0 +1,48 @@
+"""What is known of the code that a number came from."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from rwp_jax import version
+
+
+def commit_in(root: pathlib.Path) -> str:
+    """What a package in `root` says of its commit."""
+    (root / "rwp_jax").mkdir()
+    shutil.copy(version.__file__, root / "rwp_jax/version.py")
+    code = "import runpy; print(runpy.run_path('rwp_jax/version.py')['commit']())"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout[:-1]
+
+
+def test_outside_of_a_clone_there_is_none(tmp_path):
+    assert commit_in(tmp_path) == ""
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_a_clone_has_its_commit_and_says_that_files_differ(tmp_path):
+    git = lambda *command: subprocess.run(
+        ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *command],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    git("init")
+    (tmp_path / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "HEAD")
+    assert commit_in(tmp_path) == head[:12]
+    (tmp_path / "file").write_text("2")
+    shutil.rmtree(tmp_path / "rwp_jax")
+    assert commit_in(tmp_path) == head[:12] + "+"
+
+
+def test_versions():
+    found = version.versions(["numpy"])
+    assert found["rwp-jax"] == version.__version__ and {"python", "numpy"} <= found.keys()
+    assert version.described().startswith(version.__version__)
