@@ -8,12 +8,14 @@ from rwp_jax.hardware.topology import ACCEPTED
 from rwp_jax.reproduce.experiments import EXPERIMENTS
 from rwp_jax.runs.layout import COLUMNS
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file of configs/.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment: a file, or a name in configs/."
+)
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Directory of the run, runs/<config name> by default; of all runs of reproduce; report's to write to; "
-    "plan has none.",
+    "Directory of the run, by default runs/<config name>; for reproduce that of all runs, for report that of "
+    "the report. plan has none.",
 )
 MODE = flags.DEFINE_string(
     "mode",
@@ -23,41 +25,43 @@ MODE = flags.DEFINE_string(
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 PROFILE = flags.DEFINE_string(
-    "profile", "", "train: a directory for a trace of ten steps, for TensorBoard and Perfetto."
+    "profile", "", "train: directory for a trace of ten steps, for TensorBoard and Perfetto."
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "train on several hosts: HOST:PORT of process 0; TPU pods, SLURM, Open MPI and Kubernetes say it "
-    "themselves. See docs/pods.md.",
+    "train: HOST:PORT of process 0 where several hosts train; TPU pods, SLURM and Open MPI provide it. See "
+    "docs/pods.md.",
 )
-PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: how many processes.")
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: this one's, from 0.")
+PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: number of processes.")
+PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "With --coordinator: number of this process, from 0."
+)
 CONNECT_SECONDS = flags.DEFINE_integer(
-    "connect_seconds", rendezvous.CONNECT_SECONDS, "How long to wait for the other processes."
+    "connect_seconds", rendezvous.CONNECT_SECONDS, "Seconds to wait for the other processes."
 )
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "evaluate, explain, pseudo_label, export_torch: the run's checkpoint: best (by the test set, as in the "
-    "paper), best_by_validation, last, or best_ema and last_ema for averaged weights; by default last to "
-    "label, best otherwise.",
+    "evaluate, explain, export_torch: checkpoint of the run: best (on the test set, as in the paper; the "
+    "default), best_by_validation, last, or best_ema and last_ema (averaged weights). pseudo_label: "
+    "checkpoint of the run, as for evaluate, by default last.",
 )
 ATTACKS = flags.DEFINE_string(
     "attacks",
     ",".join(COLUMNS),
-    "evaluate: which columns of the paper's Table 2, comma-separated; pgdN and cwN for N steps.",
+    "evaluate: columns of the paper's Table 2 to compute, comma-separated; also pgdN and cwN, of N steps.",
 )
 NORM = flags.DEFINE_string(
     "norm",
     "",
-    "evaluate: norm of the attacks, l_inf or l_2, or l_1 (AutoAttack alone); the run's by default.",
+    "evaluate: norm of the attacks, by default the run's: l_inf, l_2, or l_1 (AutoAttack only).",
 )
 EPSILON = flags.DEFINE_string(
     "epsilon",
     "",
-    "evaluate: radius of the attacks, as 8/255 or 0.1, the run's by default; several, comma-separated, "
-    "make a sweep with a picture.",
+    "evaluate: radius of the attacks, such as 8/255 or 0.1, by default the run's; several, comma-separated, "
+    "are a sweep with a picture.",
 )
 STEP_SIZE = flags.DEFINE_string(
     "step_size",
@@ -66,57 +70,61 @@ STEP_SIZE = flags.DEFINE_string(
     "norm the paper's (2/8 of epsilon for l_inf, 15/128 for l_2).",
 )
 DATA = flags.DEFINE_string(
-    "data", "", "evaluate: another data set by its name, or an npz; the run's by default."
+    "data", "", "evaluate: another data set, by its name or as an npz; by default the run's."
 )
 SPLIT = flags.DEFINE_string(
-    "split", "test", "evaluate: images to attack: test, train or validation."
+    "split", "test", "evaluate: which images to attack: test, train or validation."
 )
 CORRUPTIONS = flags.DEFINE_string(
     "corruptions",
     "",
-    "evaluate: a directory of CIFAR-10-C or CIFAR-100-C (NAME.npy, labels.npy): natural accuracy by "
-    "corruption and severity, in place of attacks.",
+    "evaluate: directory of CIFAR-10-C or CIFAR-100-C (NAME.npy, labels.npy); prints natural accuracy by "
+    "corruption and severity instead of running attacks.",
 )
 EXAMPLES = flags.DEFINE_integer(
     "examples",
     0,
-    "evaluate: so many images, the first ones (of each severity with --corruptions); 0: all. explain: so "
-    "many training images; 0: 256.",
+    "evaluate: number of images, from the first (with --corruptions, of each severity); 0: all. explain: "
+    "number of training images; 0: 256.",
 )
 SAVE_IMAGES = flags.DEFINE_bool(
-    "save_images", False, "evaluate: keep attacked images in evaluation.npz."
+    "save_images", False, "evaluate: keep the attacked images in evaluation.npz."
 )
 UNLABELED = flags.DEFINE_string(
     "unlabeled",
     "",
-    "pseudo_label: an .npz with images `data`, uint8 NHWC; by default the training images whose labels "
-    "the run's config.data.labeled_examples left out.",
+    "pseudo_label: npz with the images `data`, uint8 [N, H, W, C]; by default the training images whose "
+    "labels the run's config.data.labeled_examples left out.",
 )
 OUTPUT = flags.DEFINE_string(
     "output",
     "",
-    "pseudo_label: the .npz to write. export_torch: the .pth or .safetensors to write.",
+    "pseudo_label: npz to write. export_torch: .pth or .safetensors file to write.",
 )
 TORCH_CHECKPOINT = flags.DEFINE_string(
-    "torch_checkpoint", "", "import_torch: a state dict of torch.save, or .safetensors."
+    "torch_checkpoint",
+    "",
+    "import_torch: state dict to read, a file of torch.save or .safetensors.",
 )
 TORCH_OPTIMIZER = flags.DEFINE_string(
     "torch_optimizer",
     "",
-    "import_torch: the state dict of its SGD to read, for the momentum. export_torch: one to write.",
+    "import_torch: state dict of its SGD, from which the momentum is read. export_torch: the same, to write.",
 )
 EPOCH = flags.DEFINE_integer(
     "epoch",
     0,
-    "import_torch: epochs the network was trained for, if the run is to continue; 0: all.",
+    "import_torch: number of epochs that the network was trained for, if training continues; 0: all.",
 )
 SUB_BLOCK1 = flags.DEFINE_bool(
     "sub_block1",
     False,
-    "export_torch: add the unused block of RST's and the original TRADES's WideResNets.",
+    "export_torch: add the unused block of the WideResNets of RST and of the original TRADES.",
 )
 EXPERIMENT = flags.DEFINE_string(
-    "experiment", "", f"reproduce: what of the paper, one of {', '.join(EXPERIMENTS)}."
+    "experiment",
+    "",
+    f"reproduce: table, figure or claim of the paper, one of {', '.join(EXPERIMENTS)}.",
 )
 SCALE = flags.DEFINE_string(
     "scale",
@@ -126,36 +134,39 @@ SCALE = flags.DEFINE_string(
 SEEDS = flags.DEFINE_integer(
     "seeds",
     None,
-    "reproduce: runs of every setting, from seed 0; by default 5 for overfitting and gamma, and for fig1c "
-    "at the scale digits, else 1.",
+    "reproduce: number of runs of every setting, with seeds from 0; by default 5 for overfitting and gamma, "
+    "and for fig1c at the scale digits, otherwise 1.",
 )
 JOBS = flags.DEFINE_integer(
-    "jobs", 1, "reproduce: how many runs to train at a time, on CPUs, each on cores of its own."
+    "jobs", 1, "reproduce: number of runs trained at a time, on CPUs, each on cores of its own."
 )
-LIST = flags.DEFINE_bool("list", False, "reproduce: only print the runs, their state and cost.")
+LIST = flags.DEFINE_bool("list", False, "reproduce: only print the runs with their state and cost.")
 ONLY = flags.DEFINE_string(
     "only",
     "",
-    "reproduce: the runs to do now, shell patterns of names, comma-separated. report: the published curves "
-    "to draw, likewise.",
+    "reproduce: runs to do now, as shell patterns of their names, comma-separated. report: published curves "
+    "to draw, as shell patterns of their names, comma-separated.",
 )
 SETTINGS = flags.DEFINE_multi_string(
     "override",
     [],
-    "reproduce: KEY=VALUE of the config, in all runs, or PATTERN:KEY=VALUE in those whose names match; "
-    "may be repeated.",
+    "reproduce: KEY=VALUE of the config in all runs, or PATTERN:KEY=VALUE in those whose names match; may "
+    "be repeated.",
 )
 TARGET = flags.DEFINE_string(
-    "target", None, f"plan, reproduce --list: hardware that need not be there: {ACCEPTED}."
+    "target",
+    None,
+    f"plan, reproduce: hardware to compile for, which need not be there (reproduce: with --list): {ACCEPTED}.",
 )
 DEVICES = flags.DEFINE_integer(
-    "devices", None, "With --target: how many; by default one GPU, or all of a TPU slice."
+    "devices", None, "With --target: number of devices; by default one GPU, or all of a TPU slice."
 )
 WORKDIRS = flags.DEFINE_list(
     "workdirs",
     [],
-    "report: directories of runs, comma-separated. explain: runs whose landscapes to draw beside.",
+    "report: directories of runs, comma-separated. explain: runs whose landscapes are drawn in the same "
+    "picture, comma-separated.",
 )
 CURVES = flags.DEFINE_string(
-    "curves", "", "report, reproduce: a CSV file of published learning curves to draw besides."
+    "curves", "", "report, reproduce: CSV file of published learning curves to draw as well."
 )

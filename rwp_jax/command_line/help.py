@@ -57,7 +57,7 @@ def _entry(name: str, text: str) -> str:
 
 def _flag(name: str, mode: str, modes: Mapping[str, Mode]) -> str:
     flag = flags.FLAGS[name]
-    text = _help_in(mode, flag.help.partition(";    repeat this option")[0], modes)
+    text = _help_in(mode, re.sub(";\\s+repeat this option.*", "", flag.help), modes)
     text = text[:1].upper() + text[1:]
     default = "" if flag.default in (None, "", [], False) else f" (default: {flag.default_as_str})"
     return _entry(f"--{name}" if not flag.boolean else f"--[no]{name}", text + default)

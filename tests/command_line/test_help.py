@@ -32,7 +32,7 @@ def test_each_mode_has_its_flags():
 
 def test_a_flag_of_two_modes_is_explained_in_each():
     found = sections()
-    assert "So many training images; 0: 256." in found["--mode explain:"]
+    assert "Number of training images; 0: 256." in found["--mode explain:"]
     assert "training images; 0: 256" not in found["--mode evaluate:"]
     assert "(default: 'digits')" in found["--mode reproduce:"]
 
