@@ -14,14 +14,14 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Directory of the run, by default runs/<config name>; for reproduce that of all runs, for report that of "
-    "the report. plan has none.",
+    "Directory of the run, by default runs/<config name>; for reproduce that of all runs, for report "
+    "that of the report. plan has none.",
 )
 MODE = flags.DEFINE_string(
     "mode",
     "train",
-    "What to do: train, evaluate, pseudo_label, import_torch, export_torch, reproduce, report, explain or "
-    "plan.",
+    "What to do: train, evaluate, pseudo_label, import_torch, export_torch, reproduce, report, "
+    "explain or plan.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 PROFILE = flags.DEFINE_string(
@@ -30,8 +30,8 @@ PROFILE = flags.DEFINE_string(
 COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "train: HOST:PORT of process 0 where several hosts train; TPU pods, SLURM and Open MPI provide it. See "
-    "docs/pods.md.",
+    "train: HOST:PORT of process 0 where several hosts train; TPU pods, SLURM and Open MPI provide "
+    "it. See docs/pods.md.",
 )
 PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: number of processes.")
 PROCESS_ID = flags.DEFINE_integer(
@@ -50,7 +50,8 @@ CHECKPOINT = flags.DEFINE_string(
 ATTACKS = flags.DEFINE_string(
     "attacks",
     ",".join(COLUMNS),
-    "evaluate: columns of the paper's Table 2 to compute, comma-separated; also pgdN and cwN, of N steps.",
+    "evaluate: columns of the paper's Table 2 to compute, comma-separated; also pgdN and cwN, of N "
+    "steps.",
 )
 NORM = flags.DEFINE_string(
     "norm",
@@ -60,8 +61,8 @@ NORM = flags.DEFINE_string(
 EPSILON = flags.DEFINE_string(
     "epsilon",
     "",
-    "evaluate: radius of the attacks, such as 8/255 or 0.1, by default the run's; several, comma-separated, "
-    "are a sweep with a picture.",
+    "evaluate: radius of the attacks, such as 8/255 or 0.1, by default the run's; several, "
+    "comma-separated, are a sweep with a picture.",
 )
 STEP_SIZE = flags.DEFINE_string(
     "step_size",
@@ -109,7 +110,8 @@ TORCH_CHECKPOINT = flags.DEFINE_string(
 TORCH_OPTIMIZER = flags.DEFINE_string(
     "torch_optimizer",
     "",
-    "import_torch: state dict of its SGD, from which the momentum is read. export_torch: the same, to write.",
+    "import_torch: state dict of its SGD, from which the momentum is read. export_torch: the same, to "
+    "write.",
 )
 EPOCH = flags.DEFINE_integer(
     "epoch",
@@ -129,13 +131,14 @@ EXPERIMENT = flags.DEFINE_string(
 SCALE = flags.DEFINE_string(
     "scale",
     "digits",
-    "reproduce: digits (minutes a run on a CPU), short (minutes on an H100), or cifar10 (as in the paper).",
+    "reproduce: digits (minutes a run on a CPU), short (minutes on an H100), or cifar10 (as in the "
+    "paper).",
 )
 SEEDS = flags.DEFINE_integer(
     "seeds",
     None,
-    "reproduce: number of runs of every setting, with seeds from 0; by default 5 for overfitting and gamma, "
-    "and for fig1c at the scale digits, otherwise 1.",
+    "reproduce: number of runs of every setting, with seeds from 0; by default 5 for overfitting and "
+    "gamma, and for fig1c at the scale digits, otherwise 1.",
 )
 JOBS = flags.DEFINE_integer(
     "jobs", 1, "reproduce: number of runs trained at a time, on CPUs, each on cores of its own."
@@ -144,19 +147,20 @@ LIST = flags.DEFINE_bool("list", False, "reproduce: only print the runs with the
 ONLY = flags.DEFINE_string(
     "only",
     "",
-    "reproduce: runs to do now, as shell patterns of their names, comma-separated. report: published curves "
-    "to draw, as shell patterns of their names, comma-separated.",
+    "reproduce: runs to do now, as shell patterns of their names, comma-separated. report: published "
+    "curves to draw, as shell patterns of their names, comma-separated.",
 )
 SETTINGS = flags.DEFINE_multi_string(
     "override",
     [],
-    "reproduce: KEY=VALUE of the config in all runs, or PATTERN:KEY=VALUE in those whose names match; may "
-    "be repeated.",
+    "reproduce: KEY=VALUE of the config in all runs, or PATTERN:KEY=VALUE in those whose names match; "
+    "may be repeated.",
 )
 TARGET = flags.DEFINE_string(
     "target",
     None,
-    f"plan, reproduce: hardware to compile for, which need not be there (reproduce: with --list): {ACCEPTED}.",
+    "plan, reproduce: hardware to compile for, which need not be there (reproduce: with --list): "
+    f"{ACCEPTED}.",
 )
 DEVICES = flags.DEFINE_integer(
     "devices", None, "With --target: number of devices; by default one GPU, or all of a TPU slice."
