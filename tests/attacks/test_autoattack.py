@@ -1,5 +1,6 @@
 """The ensemble: its promises on any classifier."""
 
+import dataclasses
 import functools
 import os
 import subprocess
@@ -82,7 +83,13 @@ def test_versions():
     names = {version: [a.name for a in attacks] for version, attacks in VERSIONS.items()}
     assert names["standard"] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert names["plus"] == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
-    assert [a.eot for a in VERSIONS["rand"]] == [20, 20]
+    ce, dlr = ApgdCE(restarts=1, steps=100, eot=1), ApgdDLR(restarts=1, steps=100, eot=1)
+    targeted = ApgdT(targets=9, restarts=1, steps=100, eot=1)
+    fab_t, square = FabT(targets=9, restarts=1, steps=100), Square(restarts=1, queries=5000, p=0.8)
+    assert VERSIONS["standard"] == (ce, targeted, fab_t, square)
+    assert VERSIONS["rand"] == (ApgdCE(eot=20), ApgdDLR(eot=20))
+    five = [dataclasses.replace(attack, restarts=5) for attack in (ce, dlr, Fab(steps=100))]
+    assert VERSIONS["plus"] == (*five, square, targeted, fab_t)
 
 
 def test_the_key_decides():
