@@ -1,12 +1,12 @@
-"""Time of AutoAttack, ours over the official PyTorch code, attack by attack.
+"""Times AutoAttack, ours against the official PyTorch code, attack by attack.
 
     python -m benchmarks.autoattack --reference PATH (--workdir RUN | --cases DIR) [--norm l_inf|l_2]
         [--epsilon 0.031] [--examples 128] [--attacks apgd-ce,apgd-t,fab-t,square] [--json FILE]
 
-PATH is a checkout of https://github.com/fra31/auto-attack. Both attack the same images of the same
-network in float32, in one process on the same cores; each attack gets what the attacks before it, of the
-same side, left. RUN is a run of main.py; DIR holds recorded runs, see `rwp_jax.parity.autoattack`. Our
-times include compilation. Needs torch.
+PATH is a checkout of https://github.com/fra31/auto-attack. Both codes attack the same images on the same
+network in float32, in one process on the same cores. On each side, an attack gets the images that its
+predecessors left robust. RUN is a run of main.py; DIR holds recorded runs, see `rwp_jax.parity.autoattack`.
+Our times include compilation. Needs torch.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from rwp_jax.pytorch.export import own_entries
 
 
 class Victim(NamedTuple):
-    """A network as PyTorch's state dict (arrays) and as our function, and images float32 NHWC."""
+    """A network, as a PyTorch state dict (arrays) and as a JAX function, and float32 NHWC images."""
 
     name: str
     entries: dict
@@ -73,7 +73,7 @@ def victim_of_run(directory: pathlib.Path) -> Victim:
 
 
 def torch_twin(victim: Victim) -> nn.Module:
-    """The same network in PyTorch, of images NCHW in [0, 1]."""
+    """Builds the same network in PyTorch, for NCHW images in [0, 1]."""
     channels = victim.x.shape[-1]
     network = Network(victim.name, victim.logits_fn(victim.x[:1]).shape[1], channels)
     state = network.state_dict()
@@ -97,7 +97,7 @@ def torch_twin(victim: Victim) -> nn.Module:
 
 @contextlib.contextmanager
 def compile_clock():
-    """Yields a list of one number, the seconds that XLA has compiled for."""
+    """Yields a one-element list that holds the seconds that XLA has spent compiling."""
     clock = [0.0]
 
     def add(event, seconds, **_):
@@ -110,7 +110,7 @@ def compile_clock():
 
 
 def run_ours(victim: Victim, x, y, norm, epsilon, attacks, batch_size):
-    """The result, and seconds of compilation until the end of each attack since that of the one before."""
+    """Returns the result and the compilation seconds of each attack."""
     compiling, seen = dict.fromkeys(attacks, 0.0), [0.0]
     with compile_clock() as clock:
 
@@ -133,7 +133,7 @@ def run_ours(victim: Victim, x, y, norm, epsilon, attacks, batch_size):
 
 
 def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
-    """Of each attack of the official code, as it ends: its name, seconds, and images left."""
+    """Yields the name, seconds and robust images of each attack of the official code, as it ends."""
     from autoattack import AutoAttack
 
     model = model.to(device)
@@ -153,7 +153,7 @@ def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
         left = predict(x) == y
     for attack in attacks:
         seconds = 0.0
-        if left.any():  # none is what the official code does not take
+        if left.any():  # the official code does not accept an empty set
             adversary.attacks_to_run = [attack]
             begin = time.perf_counter()
             x_adv = adversary.run_standard_evaluation(x[left], y[left], bs=batch_size)
@@ -172,16 +172,20 @@ def main():
     source.add_argument("--workdir", type=pathlib.Path)
     source.add_argument("--cases", type=pathlib.Path)
     parser.add_argument(
-        "--norm", type=spelled, choices=["l_inf", "l_2"], help="default the run's, or l_inf"
+        "--norm", type=spelled, choices=["l_inf", "l_2"], help="default: the run's, or l_inf"
     )
-    parser.add_argument("--epsilon", type=float, help="default the run's, or 8/255, 0.5")
-    parser.add_argument("--examples", type=int, help="the first ones; default all")
+    parser.add_argument(
+        "--epsilon", type=float, help="default: the run's, or 8/255 (l_inf), 0.5 (l_2)"
+    )
+    parser.add_argument(
+        "--examples", type=int, help="number of images, the first ones; default: all"
+    )
     parser.add_argument("--attacks", default="apgd-ce,apgd-t,fab-t,square")
-    parser.add_argument("--batch_size", type=int, help="ours; theirs is 250")
+    parser.add_argument("--batch_size", type=int, help="of our side; the official code uses 250")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures here")
     args = parser.parse_args()
     if not (args.reference / "autoattack" / "autoattack.py").is_file():
-        parser.error(f"--reference={args.reference} is no checkout of auto-attack")
+        parser.error(f"--reference={args.reference} is not a checkout of auto-attack")
     sys.path.insert(0, str(args.reference))
     prefer_eigen()
     devices.split_cpu()
@@ -208,7 +212,7 @@ def main():
     warnings.simplefilter("ignore")
     begin = time.perf_counter()
     ours, compiling = run_ours(victim, x, y, norm, epsilon, attacks, args.batch_size)
-    wall = time.perf_counter() - begin  # with checks, which the official attacks' seconds contain
+    wall = time.perf_counter() - begin  # includes checks, as the official times do
     print("attack     robust ours/official   seconds ours (compiling)  official  ours/official")
     rows = {}
 
@@ -217,7 +221,7 @@ def main():
         ratio = mine / theirs if theirs else math.nan
         seconds = f"{mine:12.1f}  {compiled:10.1f}  {theirs:8.1f}  {ratio:13.2f}"
         print(f"{name:9}  {robust:12}/{left:<8}   {seconds}", flush=True)
-        if args.json:  # after each attack: what is stopped has measured something
+        if args.json:  # after each attack, so that an interrupted run keeps its results
             write_json(args.json, rows)
 
     for attack, theirs, left in run_official(twin, x, y, norm, epsilon, attacks, 250, device):

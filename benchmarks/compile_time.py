@@ -1,9 +1,9 @@
-"""Seconds to compile a whole AT-RWP step, at the first start and at a second one.
+"""Times the compilation of a whole AT-RWP step, at the first start and at a second one.
 
     python -m benchmarks.compile_time [--models preactresnet18,wrn-34-10] [--batch-size 128]
 
-Each start is a process of its own; both share a fresh persistent compilation cache. Tracing, which the
-cache does not save, is given apart.
+Each start is a separate process; both share a fresh persistent compilation cache. Tracing, which the cache
+does not save, is reported separately.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def trace_step(model: str, batch_size: int):
 
 
 def compile_step(model: str, batch_size: int) -> dict[str, float]:
-    """Traces and compiles that step, without running it."""
+    """Traces and compiles that step without running it; returns the seconds of both."""
     begin = time.perf_counter()
     lowered = trace_step(model, batch_size)
     traced = time.perf_counter()
@@ -47,7 +47,7 @@ def compile_step(model: str, batch_size: int) -> dict[str, float]:
 
 
 def start(model: str, batch_size: int, cache: str) -> dict[str, float]:
-    """One start in a process of its own."""
+    """Measures one start in a separate process."""
     command = [sys.executable, "-m", "benchmarks.compile_time", "--child", "--models", model]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
     out = subprocess.run(

@@ -1,15 +1,15 @@
-"""What the programs of a run do on a GPU or TPU that is not there: kernels, bytes, operations, memory.
+"""Counts what a run's programs do on an absent GPU or TPU: kernels, bytes, operations, memory.
 
     python -m benchmarks.compiled --config configs/cifar10_at_rwp.py [--target h100|h200|a100|v5e:2x2|...]
         [--devices 8] [--batch_size 128] [--dtype bfloat16] [--model wrn-34-10]
         [--program train|evaluate|autoattack] [--json FILE] [--hlo FILE]
 
-The trainer's own program is compiled by the compiler of that hardware, which JAX has without the hardware
-(`pip install ".[compile-gpu]"` or `".[compile-tpu]"`, in an environment of its own), and counted from its
-text; see rwp_jax/hardware/counts.py. Nothing runs. A floor is the sum over kernels of the larger of bytes
-over bandwidth and operations over the rate of matrix products; real kernels are slower. Bytes and
-operations are of one device and one iteration of each loop. --hlo keeps the text, to count again; of
-AutoAttack, a file an attack, with its name before the suffix.
+The trainer's own program is compiled by the compiler of that hardware, which JAX can use without the
+hardware (`pip install ".[compile-gpu]"` or `".[compile-tpu]"`, in a separate environment), and counted from
+its text; see rwp_jax/hardware/counts.py. Nothing runs. A floor is the sum over kernels of the larger of
+bytes over bandwidth and operations over the rate of matrix products; real kernels are slower. Bytes and
+operations are per device and per iteration of each loop. --hlo saves the program's text; for AutoAttack,
+one file per attack, with the attack's name before the suffix.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from rwp_jax.hardware.programs import (  # noqa: E402
 )
 from rwp_jax.hardware.topology import ACCEPTED, find_hardware, only_compile  # noqa: E402
 
-# What flags set in the config, whose messages name its keys.
+# Flags that set config keys: error messages name the keys, users know the flags.
 KEYS = {
     "config.model.name": "model",
     "config.dtype": "dtype",
@@ -46,7 +46,7 @@ KEYS = {
 
 
 class OneLine(argparse.ArgumentParser):
-    """Says what is wrong without the usage, which --help prints."""
+    """Prints errors without the usage, which --help prints."""
 
     def error(self, message):
         message = re.sub(
@@ -59,13 +59,13 @@ def main():
     parser = OneLine("benchmarks.compiled", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True)
     parser.add_argument("--target", default="h100", help=ACCEPTED)
-    parser.add_argument("--devices", type=int, help="default one GPU, or all of a slice")
+    parser.add_argument("--devices", type=int, help="default: one GPU, or all of a slice")
     parser.add_argument("--batch_size", type=int, help="global, instead of the config's")
     parser.add_argument("--dtype", help="instead of the config's")
     parser.add_argument("--model", help="instead of the config's")
     parser.add_argument("--program", default="train", help=", ".join(PROGRAMS))
     parser.add_argument("--json", help="also write the figures here")
-    parser.add_argument("--hlo", help="keep the compiled text here")
+    parser.add_argument("--hlo", help="save the compiled text here")
     args = parser.parse_args()
     try:
         with ending_at_once():
@@ -80,15 +80,15 @@ def main():
 
 
 def writable(flag: str, name: str) -> pathlib.Path:
-    """The file of that name; raises InputError unless it can be written. Leaves what is in it."""
+    """Returns the path of a file; raises InputError unless it is writable. Keeps its content."""
     if not name:
         raise InputError(f"{flag}= must name a file")
     try:
-        path = pathlib.Path(name).resolve()  # of a link to nothing, what it points to
+        path = pathlib.Path(name).resolve()  # of a dangling link, its target
     except (OSError, RuntimeError):
-        raise InputError(f"{flag}={name} cannot be written: its links run in a circle") from None
+        raise InputError(f"{flag}={name} cannot be written: its links form a loop") from None
     there = path.exists()
-    if path.is_fifo():  # opening it waits for a reader
+    if path.is_fifo():  # opening it would wait for a reader
         raise InputError(f"{flag}={name} is a pipe, must be a file")
     try:
         path.open("a").close()
@@ -100,7 +100,7 @@ def writable(flag: str, name: str) -> pathlib.Path:
 
 
 def write(flag: str, path: pathlib.Path, text: str) -> None:
-    """Writes the file; raises InputError where that fails, as on a full disk."""
+    """Writes the file; raises InputError if that fails, as on a full disk."""
     try:
         path.write_text(text)
     except OSError as error:
@@ -114,7 +114,7 @@ def run(args) -> None:
         for flag, name in (("json", args.json), ("hlo", args.hlo))
     )
     if json_file and json_file == hlo_file:
-        raise InputError(f"hlo={args.hlo} is the file of json= too: name another")
+        raise InputError(f"hlo={args.hlo} is also the file of json=, must be another")
     config = load_config(args.config)
     if args.model is not None:
         config.model.name = args.model
@@ -145,7 +145,7 @@ def run(args) -> None:
                 write("hlo", hlo_file.with_name(name), program.text)
     except DoesNotFit as error:
         size = f"a batch of {config.batch_size}" if args.program == "train" else "its batch"
-        hint = "main.py --mode plan looks for the largest that fits"
+        hint = "main.py --mode plan finds the largest that fits"
         raise InputError(f"{error}, with {size}; take another --batch_size ({hint})") from None
     if json_file:
         figures = report.figures(programs, hardware)

@@ -1,12 +1,13 @@
-"""The same run on other devices, on several processes, and moved from one to the other while it runs.
+"""Compares a run across devices and processes, and when it moves between them while it runs.
 
     python -m benchmarks.elastic [--objectives at,trades] [--layouts '2x4*,1x8 then*']
 
 Trains 20 steps of wrn-10-1 on digits in float64 with RWP, through main.py, with a checkpoint every 5 steps.
-1x8 are 8 devices of one process, 2x4 two processes with 4 each that talk over loopback; "A then B" is
-stopped by SIGTERM on A after the first epoch and continued on B. Prints the largest difference of an array
-of the final state (weights, running statistics, momentum), relative to its largest entry, from that of one
-device, and whether pmap and shard_map end with the same bits. Exits with 1 for a difference over 1e-10.
+1x8 means 8 devices in one process, 2x4 two processes with 4 devices each that communicate over loopback.
+"A then B" is stopped by SIGTERM on A after the first epoch and continued on B. Prints the largest error of
+any array of the final state (weights, running statistics, momentum) against the result on one device,
+relative to the array's largest entry, and whether pmap and shard_map end with the same bits. Exits with 1
+if an error exceeds 1e-10.
 """
 
 import os
@@ -58,7 +59,7 @@ BOUND = 1e-10
 
 
 def commands(config: str, layout: str, directory: pathlib.Path) -> list[list[str]]:
-    """What to give each process of a run, such as `2x4 shard_map`."""
+    """Returns the command of each process of a layout such as `2x4 shard_map`."""
     shape, _, mode = layout.partition(" ")
     processes = int(shape.split("x")[0])
     overrides = [f"--config.{key}={value}" for key, value in OVERRIDES.items()]
@@ -77,7 +78,7 @@ def log_of(directory: pathlib.Path, process: int) -> pathlib.Path:
 
 
 def start(commands: list[list[str]], layout: str, directory: pathlib.Path):
-    """Starts the processes; what they say is appended to their logs beside the directory."""
+    """Starts the processes; their output is appended to logs next to the directory."""
     devices = layout.partition(" ")[0].split("x")[1]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": devices, "JAX_PLATFORMS": "cpu"}
     return [
@@ -106,7 +107,7 @@ def run(config: str, layout: str, directory: pathlib.Path) -> list[np.ndarray]:
         if part is not parts[-1]:
             wait_for_an_epoch(directory, processes[0])
             processes[-1].send_signal(signal.SIGTERM)
-        # Where a part ends before its signal it has nothing to continue, which is an error too.
+        # A part that ends before its signal leaves nothing to continue, which is also an error.
         expected = 0 if part is parts[-1] else EXIT_CODE
         for i, process in enumerate(processes):
             if process.wait() != expected:
@@ -118,7 +119,7 @@ def run(config: str, layout: str, directory: pathlib.Path) -> list[np.ndarray]:
 
 
 def difference(arrays: list[np.ndarray], others: list[np.ndarray]) -> float:
-    """The largest over all arrays, each relative to its largest entry."""
+    """Returns the largest difference over all arrays, each relative to its largest entry."""
     relative = lambda a, b: np.abs(a - b).max(initial=0) / max(np.abs(b).max(initial=0), 1e-300)
     return float(max(map(relative, arrays, others)))
 
@@ -135,14 +136,16 @@ def measure(objective: str, layouts: list[str], directory: pathlib.Path) -> dict
         pmap = final.get(layout.removesuffix(" shard_map"))
         if pmap and layout.endswith("shard_map"):
             same = all(map(np.array_equal, final[layout], pmap))
-            line += "  bits as by pmap" if same else "  BITS NOT AS BY PMAP"
+            line += "  same bits as pmap" if same else "  BITS DIFFER FROM PMAP"
         print(line, flush=True)
     return final
 
 
 def main() -> int:
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--objectives", default="at,trades", help="of at and trades")
+    parser.add_argument(
+        "--objectives", default="at,trades", help="comma-separated, from at and trades"
+    )
     parser.add_argument("--layouts", default="*", help="shell patterns, comma-separated")
     args = parser.parse_args()
     layouts = [layout for layout in LAYOUTS if matches(layout, args.layouts)]

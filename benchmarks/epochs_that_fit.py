@@ -1,11 +1,11 @@
-"""How many epochs of AT, AT-AWP and AT-RWP fit into a time, one after the other, by measured steps.
+"""Prints how many epochs of AT, AT-AWP and AT-RWP in sequence fit into a time, by measured steps.
 
     python -m benchmarks.epochs_that_fit --step_time STEP_TIME.json --seconds 300 [--least 4]
         [--test_examples 2000] [--every 4]
 
-STEP_TIME.json is what `benchmarks.step_time --evaluation --json` wrote: a step's time is a line through
-its k. AT-RWP is taken to need K2 steps of weight ascent in every training step. Printed is a multiple of 4,
-so that the learning rate drops between epochs at 1/2 and 3/4, but --least at least.
+STEP_TIME.json is the output of `benchmarks.step_time --evaluation --json`; a step's time is fitted as a
+linear function of k. AT-RWP is assumed to need K2 weight-ascent steps in every training step. The result is
+a multiple of 4, so that the learning rate drops between epochs at 1/2 and 3/4, but no less than --least.
 """
 
 import json
@@ -18,7 +18,7 @@ from rwp_jax.data.sources import NAMED
 from rwp_jax.errors import Parser
 
 K = {"AT": 0, "AT-AWP": 1, "AT-RWP": 10}
-STARTING = 20.0  # seconds until a run compiles, and after it ends
+STARTING = 20.0  # seconds before a run compiles and after it ends
 
 
 def main():
@@ -32,7 +32,7 @@ def main():
     measured = json.loads(args.step_time.read_text())
     rows, evaluation = measured["rows"], measured.get("evaluation")
     if len(rows) < 2 or not evaluation:
-        parser.error(f"{args.step_time} needs two k and --evaluation")
+        parser.error(f"--step_time={args.step_time} must have two values of k and --evaluation")
     slope, intercept = np.polyfit([r["k"] for r in rows], [r["seconds"] for r in rows], 1)
     steps = NAMED["cifar10"].train // rows[0]["batch_size"]
     batches = math.ceil(args.test_examples / evaluation["batch_size"])

@@ -1,13 +1,13 @@
-"""Kills a training run again and again, and damages its checkpoints: what comes back must be exact.
+"""Kills a training run repeatedly and damages its checkpoints; what is restored must be exact.
 
     python -m benchmarks.faults [--kills 50] [--damages 200] [--workdir DIR]
 
-Kills: one run of digits AT-RWP is left alone, others like it are killed (SIGKILL or SIGTERM, at random
-moments, every other time while a checkpoint is being written) and continued by the same command until they
-end. Weights, momentum and running statistics must be equal bit by bit, metrics.jsonl too.
+Kills: one run of digits AT-RWP is left undisturbed. Identical runs are killed (SIGKILL or SIGTERM, at
+random moments, every other time while a checkpoint is being written) and continued by the same command
+until they end. Weights, momentum and running statistics must be bitwise equal, and so must metrics.jsonl.
 
-Damages: a file of a copied run's checkpoints is cut, loses a bit or is removed. What is then restored must
-be equal to what was saved after the step that is named, or be refused.
+Damages: a file of a copied run's checkpoints is truncated, has one bit flipped, or is removed. The restored
+state must equal the one saved after the reported step, or the checkpoint must be refused.
 """
 
 import contextlib
@@ -50,19 +50,19 @@ def start(directory: pathlib.Path) -> subprocess.Popen:
 
 
 def being_saved(directory: pathlib.Path) -> bool:
-    """Whether a checkpoint lies there without its record, which is written last."""
+    """Whether there is a checkpoint without its record, which is written last."""
     entries = list((directory / DIRECTORY).glob("*")) if (directory / DIRECTORY).exists() else []
     return any(p.is_dir() and not p.with_name(f"{p.name}.json").exists() for p in entries)
 
 
 def kill_at_random(run: subprocess.Popen, directory: pathlib.Path, rng, inside_save: bool) -> bool:
-    """Sends a signal at a random moment; False where the run ended before."""
+    """Sends a signal at a random moment; returns False if the run ended before."""
     deadline = time.monotonic() + rng.uniform(1, LONGEST)
     while run.poll() is None:
         if time.monotonic() > deadline and (not inside_save or being_saved(directory)):
             run.send_signal(rng.choice((signal.SIGKILL, signal.SIGTERM)))
             code, errors = run.wait(), run.stderr.read()
-            # Before main.py begins, while modules are imported, a signal ends the process as any other.
+            # While modules are imported, before main.py begins, a signal ends the process directly.
             if code not in (-signal.SIGKILL, -signal.SIGTERM, EXIT_CODE, 0):
                 raise SystemExit(f"exit code {code} after a signal: {errors}")
             return True
@@ -73,7 +73,7 @@ def kill_at_random(run: subprocess.Popen, directory: pathlib.Path, rng, inside_s
 
 
 def final(directory: pathlib.Path) -> tuple[list[np.ndarray], str]:
-    """Arrays of the last checkpoint, and metrics.jsonl."""
+    """Returns the arrays of the last checkpoint and the text of metrics.jsonl."""
     checkpoints = Checkpoints(directory)
     state = checkpoints.load(checkpoints.find("last"))
     return jax.tree.leaves(state), (directory / FILE).read_text()
@@ -85,7 +85,7 @@ def same(a, b) -> bool:
 
 
 def kills(count: int, directory: pathlib.Path, rng: random.Random) -> int:
-    """Runs until `count` kills are done; returns how many kills belong to runs that ended otherwise."""
+    """Runs until `count` kills are done; returns the number of kills in runs with a different result."""
     undisturbed = directory / "undisturbed"
     run = start(undisturbed)
     if run.wait():
@@ -124,7 +124,7 @@ def damage(path: pathlib.Path, rng: random.Random) -> None:
 
 
 def damages(count: int, run: pathlib.Path, directory: pathlib.Path, rng: random.Random) -> dict:
-    """Outcomes of `count` damages to the checkpoints of a run."""
+    """Counts the outcomes of `count` damages to the checkpoints of a run."""
     checkpoints = Checkpoints(run)
     saved = {}
     for path in (run / DIRECTORY).glob("*.json"):
@@ -142,7 +142,7 @@ def damages(count: int, run: pathlib.Path, directory: pathlib.Path, rng: random.
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(run / DIRECTORY, copy / DIRECTORY)
         files = sorted(p for p in (copy / DIRECTORY).rglob("*") if p.is_file())
-        # Every other time a file of the newest checkpoint, else of any.
+        # In half of the cases, a file of the newest checkpoint; otherwise of any.
         of_newest = [p for p in files if str(newest) in p.relative_to(copy / DIRECTORY).parts[0]]
         damage(rng.choice(rng.choice((files, of_newest))), rng)
         try:
@@ -163,8 +163,10 @@ def main() -> int:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--damages", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0, help="of moments, signals and damages")
-    parser.add_argument("--workdir", type=pathlib.Path, help="directory to keep; default: none is")
+    parser.add_argument("--seed", type=int, default=0, help="seed of moments, signals and damages")
+    parser.add_argument(
+        "--workdir", type=pathlib.Path, help="directory to keep; default: a temporary one"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         directory = args.workdir or pathlib.Path(temporary)

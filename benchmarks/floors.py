@@ -1,12 +1,12 @@
-"""Floors of a step, an epoch and a whole schedule on hardware that is not there, as rows of a table.
+"""Computes floors of a step, an epoch and a whole schedule on absent hardware, as rows of a table.
 
     python -m benchmarks.floors [--targets h100:1,h100:8,v5e:2x2] [--batch_size 128] [--dtype bfloat16]
         [--configs cifar10_at_rwp,cifar10_trades_rwp] [--models preactresnet18,wrn-34-10]
 
-A target is a GPU with a number of devices, or a TPU slice. Compiled as for `main.py --mode plan`. Figures
-that depend on k, the steps of weight ascent in a training step, are given for k = 0 and k = K2. Collectives
-are those of a step, with the bytes of their operands on a device. Configs of one network share the program
-of the evaluation, which differs in the images' normalisation at most.
+A target is a GPU with a number of devices, or a TPU slice. Programs are compiled as for `main.py --mode
+plan`. Figures that depend on k, the weight-ascent steps per training step, are given for k = 0 and k = K2.
+Collectives are counted per step, with the bytes of their operands on a device. Configs of the same network
+share the evaluation's program, which differs at most in the normalisation of images.
 """
 
 import sys
@@ -24,7 +24,7 @@ HEADER = (
 
 
 def row(target: str, config_name: str, config, plan: Plan) -> str:
-    """A line of the table."""
+    """Returns a line of the table."""
     parts = plan.programs["train"].parts
     loops = ", ".join(
         f"{len(part.kernels)} and {part.bytes / 1e6:,.0f}"
@@ -80,7 +80,7 @@ def main():
 
 
 def config_of(name: str, model: str, args):
-    """The config with what is the same in all rows."""
+    """Loads a config and sets what all rows share."""
     config = load_config(f"configs/{name}.py")
     config.model.name, config.dtype = model, args.dtype
     config.batch_size = args.batch_size

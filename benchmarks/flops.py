@@ -1,11 +1,11 @@
-"""Floating-point operations of the parts of a training step, by XLA's own cost analysis.
+"""Counts floating-point operations of the parts of a training step with XLA's cost analysis.
 
     python -m benchmarks.flops [--cases preactresnet18:16,wrn-10-1:64]
 
-In forward units: one training-mode forward of the batch is 1. A PGD step needs a forward and the
-gradient with respect to its input (2), a step of the weight perturbation and the update a forward and
-the gradient with respect to the weights (3). XLA counts the body of a loop once, so the loops below
-show what one of their iterations costs.
+The unit is one training-mode forward pass of the batch. A PGD step needs a forward pass and the gradient
+with respect to its input (2); a weight-ascent step and the update each need a forward pass and the gradient
+with respect to the weights (3). XLA counts the body of a loop once, so the loops below show the cost of one
+iteration.
 """
 
 import jax

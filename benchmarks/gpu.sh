@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Everything that wants a large NVIDIA GPU, in parts that end by themselves and keep what they have measured:
+# Runs all measurements that need a large NVIDIA GPU, in parts with a time limit that keep partial results:
 #
 #     benchmarks/gpu.sh check RESULTS     1 minute: the GPU, a recorded case in float64, a step in bfloat16
-#     benchmarks/gpu.sh speed RESULTS     3 minutes: steps beside PyTorch's and beside their floors
-#     benchmarks/gpu.sh train RESULTS     5 minutes: AT-RWP, AT and AT-AWP at the scale `short`, one picture
-#     benchmarks/gpu.sh attacks RESULTS   3 minutes: AutoAttack beside the official code
-#     benchmarks/gpu.sh options RESULTS   5 minutes: what XLA's options change
+#     benchmarks/gpu.sh speed RESULTS     3 minutes: steps, compared with PyTorch's and their floors
+#     benchmarks/gpu.sh train RESULTS     5 minutes: AT-RWP, AT and AT-AWP at the scale `short`, one figure
+#     benchmarks/gpu.sh attacks RESULTS   3 minutes: AutoAttack, compared with the official code
+#     benchmarks/gpu.sh options RESULTS   5 minutes: the effect of XLA's options
 #
-# Needs JAX for the GPU (0.10 to 0.12) and, for rivals, torch with CUDA (2.11 or newer); no
-# tensorflow-datasets. `train` needs DATA, an npz of CIFAR-10's size (x_train, y_train, x_test, y_test), and
-# trains each method for as many epochs as fit, on 2,000 test images; EPOCHS=40 is the whole schedule on all of
-# them, METHODS='*_at_rwp_*' one method of it: a slice of 8 minutes (LIMIT=480) on an H100. `attacks` needs
-# AUTO_ATTACK, a checkout of fra31/auto-attack, and attacks the AT-RWP network that `train` leaves in RESULTS,
-# or CASES, a directory of recorded runs. PYTHON chooses the interpreter, LIMIT the seconds of
-# a part, and SMALL=1 a size for CPUs.
+# Needs JAX for the GPU (0.10 to 0.12) and, for rivals, torch with CUDA (2.11 or newer), but not
+# tensorflow-datasets. `train` needs DATA, an npz of CIFAR-10's size (x_train, y_train, x_test, y_test).
+# It trains each method for as many epochs as fit and evaluates on 2,000 test images; EPOCHS=40 selects the
+# whole schedule and all test images, METHODS='*_at_rwp_*' a single method, which takes 8 minutes
+# (LIMIT=480) on an H100. `attacks` needs AUTO_ATTACK, a checkout of fra31/auto-attack, and attacks the
+# AT-RWP network that `train` left in RESULTS, or else CASES, a directory of recorded runs. PYTHON selects
+# the interpreter, LIMIT the time limit of a part in seconds, and SMALL=1 a size for CPUs.
 set -euo pipefail
 declare -A minutes=([check]=1 [speed]=3 [train]=5 [attacks]=3 [options]=5)
 part=${1:-} results=${2:-}
@@ -22,7 +22,7 @@ refuse() {
   exit 2
 }
 [ -n "${minutes[${part:-none}]:-}" ] || refuse "PART=$part must be one of check, speed, train, attacks, options"
-[ -n "$results" ] || refuse "RESULTS, a directory, is missing behind $part"
+[ -n "$results" ] || refuse "RESULTS, a directory, is missing after $part"
 here=$(cd "$(dirname "$0")/.." && pwd)
 absolute() { case $1 in "" | /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
 results=$(absolute "$results")
@@ -37,15 +37,15 @@ needs() {
 }
 [ "$part" = train ] && needs DATA "an npz with x_train, y_train, x_test and y_test"
 [ "$part" = attacks ] && needs AUTO_ATTACK "a checkout of fra31/auto-attack"
-command -v "$python" >/dev/null || refuse "PYTHON=$python is no interpreter"
+command -v "$python" >/dev/null || refuse "PYTHON=$python is not an interpreter"
 factor=1
-[ -z "${SMALL:-}" ] || factor=5 # CPUs are slow at the small size too
+[ -z "${SMALL:-}" ] || factor=5 # CPUs are slow even at the small size
 seconds=${LIMIT:-$((60 * factor * minutes[$part]))}
-[[ $seconds =~ ^[0-9]+$ ]] || refuse "LIMIT=$seconds must be whole seconds"
-mkdir -p "$results" 2>/dev/null && [ -w "$results" ] || refuse "RESULTS=$results must be a directory to write to"
+[[ $seconds =~ ^[0-9]+$ ]] || refuse "LIMIT=$seconds must be an integer number of seconds"
+mkdir -p "$results" 2>/dev/null && [ -w "$results" ] || refuse "RESULTS=$results must be a writable directory"
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$results/xla} PYTHONUNBUFFERED=1
 
-if [ -z "${GPU_SH_INSIDE:-}" ]; then # once more, bounded and written down
+if [ -z "${GPU_SH_INSIDE:-}" ]; then # run again with a time limit and a log
   export GPU_SH_INSIDE=1
   status=0
   exec 3>&1 4>&2 > >(tee "$results/$part.txt") 2>&1
@@ -57,7 +57,7 @@ if [ -z "${GPU_SH_INSIDE:-}" ]; then # once more, bounded and written down
   exec >&3 2>&4 3>&- 4>&-
   wait "$writer"
   if [ "$status" = 124 ] || [ "$status" = 137 ]; then
-    echo "benchmarks/gpu.sh: $part was stopped after $seconds s; $results has what it measured" | tee -a "$results/$part.txt"
+    echo "benchmarks/gpu.sh: $part was stopped after $seconds s; partial results are in $results" | tee -a "$results/$part.txt"
     status=0
   fi
   exit "$status"
@@ -72,7 +72,7 @@ if [ -n "${SMALL:-}" ]; then
     small+=(--override $change)
   done
 fi
-try() { # a step that fails does not end the part
+try() { # a failing step does not end the part
   "$@" || { failed=1 && echo "benchmarks/gpu.sh: failed: $*"; }
 }
 failed=0
@@ -88,7 +88,7 @@ check)
   $python -c 'import jax; print(jax.__version__, jax.default_backend(), [d.device_kind for d in jax.devices()])'
   try $python -m rwp_jax.parity --cases tests/fixtures/parity --only step_at_rwp_wrn-10-1_l_inf
   ks=0,2 step_time wrn-10-1 $batch "" check ;;
-speed) # most valuable first: ours, then the rivals, then the larger sizes
+speed) # most important first: ours, then the rivals
   step_time $model $batch "" "speed_${model}_$batch" --evaluation
   step_time $model $large "" "speed_${model}_$large"
   step_time $wide $batch "" "speed_${wide}_$batch"
@@ -122,7 +122,7 @@ attacks)
   if [ -n "$trained" ]; then
     source=(--workdir "$trained" --examples $examples)
   else
-    needs CASES "a directory of recorded runs, where train has left no run in RESULTS"
+    needs CASES "a directory of recorded runs, because train left no run in RESULTS"
     source=(--cases "$CASES" --examples $examples)
   fi
   $python -m benchmarks.autoattack --reference "$AUTO_ATTACK" "${source[@]}" --json "$results/attacks.json" ;;

@@ -1,6 +1,6 @@
-"""The trainer's step and evaluation on images made up, compiled beforehand, to be timed and counted.
+"""The trainer's step and evaluation on random images, compiled ahead of time, for timing and counting.
 
-Always in the `shard_map` mode, whose programs can be compiled beforehand; `pmap` wraps it.
+The mode is always `shard_map`, whose programs can be compiled ahead of time; `pmap` wraps it.
 """
 
 import functools
@@ -20,14 +20,14 @@ from rwp_jax.training.weight_perturbation import make_weight_perturbation
 
 
 def made_up(config, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 and labels int32 of the data set's shape and classes."""
+    """Draws uint8 images and int32 labels with the shape and classes of the data set."""
     size, rng = data_size(config), np.random.default_rng(0)
     images = rng.integers(0, 256, (count, *size.image_shape), dtype=np.uint8)
     return images, rng.integers(0, size.num_classes, count, dtype=np.int32)
 
 
 class Compiled:
-    """A program compiled for the devices there are."""
+    """A program compiled for the available devices."""
 
     def __init__(self, mapped: devices.Mapped, arguments, name: str):
         begin = time.perf_counter()
@@ -38,24 +38,24 @@ class Compiled:
 
     @functools.cached_property
     def _parts(self) -> list[counts.Part]:
-        """None of it for devices without a data sheet, or where the program's text is not understood."""
+        """Counts of the program; [] if the device has no data sheet or the program cannot be parsed."""
         chip = chip_of(jax.devices()[0].device_kind)
         if chip is None:
             return []
         try:
             text = self._program.as_text()
             return counts.count_program(text, chip, jax.device_count(), self._name)
-        except Exception as error:  # a measurement on rented hardware is not lost for it
+        except Exception as error:  # do not lose a measurement on rented hardware
             print(f"no floors: {type(error).__name__}: {error}")
             return []
 
     def floor(self, trips: dict[str, int]) -> float | None:
-        """Least seconds by the program's counts, None where it is not known."""
+        """Returns the minimum seconds by the program's counts, None if unknown."""
         return counts.seconds(self._parts, trips) if self._parts else None
 
 
 class OurStep:
-    """The trainer's step on `batch_size` images; call it with the number of steps of weight ascent."""
+    """The trainer's step on `batch_size` images; called with the number of weight-ascent steps."""
 
     def __init__(self, config, batch_size: int):
         config = config.copy_and_resolve_references()
@@ -87,7 +87,7 @@ class OurStep:
         self(0)
 
     def __call__(self, k: int, repeats: int = 1) -> float:
-        """Seconds a step, over several that are queued at once."""
+        """Returns the seconds per step, averaged over `repeats` queued steps."""
         begin = time.perf_counter()
         for _ in range(repeats):
             self._state, metrics = self._compiled.call(
@@ -99,16 +99,16 @@ class OurStep:
         return (time.perf_counter() - begin) / repeats
 
     def floor(self, k: int) -> float | None:
-        """Least seconds of a step, see `Compiled.floor`."""
+        """Returns the minimum seconds of a step, see `Compiled.floor`."""
         return self._compiled.floor({"attack": self._attack_steps, "perturb": k + 1})
 
 
 class OurEvaluation:
-    """The evaluation after an epoch, of one batch."""
+    """The evaluation after an epoch, on one batch."""
 
     def __init__(self, config):
         config = config.copy_and_resolve_references()
-        config.parallel = "shard_map"  # which can be compiled beforehand
+        config.parallel = "shard_map"  # can be compiled ahead of time
         size = data_size(config)
         parts = experiment.build(config, size.num_classes, 1)
         network = parts.recipe.classifier.init(jax.random.key(0), size.image_shape)
@@ -122,7 +122,7 @@ class OurEvaluation:
         self()
 
     def __call__(self, repeats: int = 1) -> float:
-        """Seconds a batch, over several that are queued at once."""
+        """Returns the seconds per batch, averaged over `repeats` queued batches."""
         begin = time.perf_counter()
         for _ in range(repeats):
             counts = self._compiled.call(*self._arguments)
@@ -130,5 +130,5 @@ class OurEvaluation:
         return (time.perf_counter() - begin) / repeats
 
     def floor(self) -> float | None:
-        """Least seconds of a batch, see `Compiled.floor`."""
+        """Returns the minimum seconds of a batch, see `Compiled.floor`."""
         return self._compiled.floor({"attack": self._steps})

@@ -1,10 +1,10 @@
-"""What checkpoints, metrics and logging cost of a run.
+"""Measures the share of a run's time that checkpoints, metrics and logging take.
 
     python -m benchmarks.overhead [--config configs/digits_at_rwp.py:full] [--epochs 30]
 
-Adds up what training waits for (copies of the state, metrics.jsonl, TensorBoard, lines printed) and the
-processor time of the thread that writes checkpoints, which takes it from a run on the same cores; both as a
-share of the run's time from the second epoch on, when everything is compiled.
+Adds up the time that training waits for copies of the state, metrics.jsonl, TensorBoard and printed lines,
+and the CPU time of the thread that writes checkpoints, which competes for the same cores. Both are given as
+a share of the run's time from the second epoch on, when everything is compiled.
 """
 
 import collections

@@ -1,23 +1,22 @@
-"""How fast this machine multiplies large matrices, which is what a step's speed is held against."""
+"""Measures the rate of large matrix products, the reference for a step's utilisation."""
 
 import time
 
 import jax
 import jax.numpy as jnp
 
-CHAIN = 10  # products that wait for each other
+CHAIN = 10  # products that depend on each other
 
 
 def rate(dtype: str, repeats: int = 5) -> float:
-    """Floating-point operations a second of a large matrix product on one device, at its best.
+    """Returns the best measured floating-point operations per second of a large matrix product on a device.
 
-    float32 is computed as networks are here: with JAX's default precision, which on recent NVIDIA GPUs is
-    TF32.
+    float32 uses JAX's default precision, as the networks do; on recent NVIDIA GPUs this is TF32.
     """
     size = 2048 if jax.default_backend() == "cpu" else 8192
     keys = jax.random.split(jax.random.key(0))
     x, w = (jax.random.normal(key, (size, size), jnp.dtype(dtype)) for key in keys)
-    w = w / size**0.5  # so that the products keep their size
+    w = w / size**0.5  # keeps the products' magnitude constant
 
     @jax.jit
     def chain(x):

@@ -13,7 +13,7 @@ EPSILON, STEP_SIZE, GAMMA, BETA, K1, K2 = 8 / 255, 2 / 255, 0.01, 6.0, 10, 10
 
 
 def rwp_recipe(model: str, c_min: float, objective: str = "at") -> Recipe:
-    """RWP of `model` for 10 classes with `at` or `trades`; c_min = inf perturbs K2 times, 0 never."""
+    """Builds RWP with `at` or `trades` for 10 classes; c_min = inf takes K2 ascent steps, 0 none."""
     variant, bn = {"at": ("madry", "train"), "trades": ("trades", "eval")}[objective]
     return Recipe(
         make_classifier(model, 10, MEAN, STD),

@@ -1,10 +1,10 @@
-"""What a checkpoint costs the training loop, and what it costs to write.
+"""Measures the time a checkpoint costs the training loop, and the time to write it.
 
     python -m benchmarks.saving [--model preactresnet18] [--repeats 5]
 
-Parameters, momentum and statistics are saved as the trainer does. `copy` is the time to have them on the
-host, `stall` what `Checkpoints.save` takes beyond that while nothing else is being written, `write` the
-rest until they are on the disk, which training does not wait for.
+Parameters, momentum and statistics are saved as the trainer saves them. `copy` is the time to copy them to
+the host, `stall` the further time of `Checkpoints.save` while nothing else is being written, `write` the
+remaining time until they are on disk, which training does not wait for.
 """
 
 import pathlib
@@ -34,7 +34,7 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         checkpoints = Checkpoints(pathlib.Path(directory))
         for i in range(args.repeats + 1):
-            # Fresh arrays: those that were copied once are remembered by JAX.
+            # Fresh arrays, because JAX caches the host copy of an array.
             state = jax.block_until_ready(jax.tree.map(lambda leaf: leaf + 0, state))
             begin = time.perf_counter()
             jax.tree.map(lambda leaf: np.array(leaf), state)

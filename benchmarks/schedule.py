@@ -1,12 +1,12 @@
-"""Minutes that a config's whole schedule takes, from measured steps and the k that training really takes.
+"""Estimates the minutes of a config's whole schedule from measured steps and the k of a real run.
 
     python -m benchmarks.schedule --step_time STEP_TIME.json --run RUN [--config configs/cifar10_at_rwp.py]
         [--batch_size 128] [--model preactresnet18]
 
-STEP_TIME.json is what `benchmarks.step_time --json` wrote: time of a step is a line through its k, least
-squares. RUN is a finished run with the same phases of the learning rate, such as the same config in few
-epochs; the mean k of each of its phases stands for that phase of the whole schedule. Evaluation is not
-included.
+STEP_TIME.json is the output of `benchmarks.step_time --json`; a step's time is fitted as a linear function
+of k by least squares. RUN is a finished run with the same phases of the learning rate, such as the same
+config with few epochs; the mean k of each of its phases is used for that phase of the whole schedule.
+Evaluation is not included.
 """
 
 import json
@@ -21,10 +21,10 @@ from rwp_jax.runs.metrics import read_metrics
 
 
 def phases(run: pathlib.Path) -> list[tuple[float, float, int]]:
-    """(learning rate, mean k, epochs) of each phase of a run, in order."""
+    """Returns (learning rate, mean k, epochs) of each phase of a run, in order."""
     grouped: dict[float, list[float]] = {}
     records = [record for record in read_metrics(run) if record["split"] == "train"]
-    # A record has the rate of its epoch's last step, with which the next phase begins.
+    # A record has the rate of its epoch's last step, which is already that of the next phase.
     for before, record in zip(records[:1] + records, records, strict=False):
         rate = float(f"{before['learning_rate']:.3g}")
         grouped.setdefault(rate, []).append(record["perturbation_steps"])
@@ -45,7 +45,7 @@ def main():
     ]
     if len(chosen) < 2:
         raise SystemExit(
-            f"{args.step_time} needs two k of {args.model} at batch size {args.batch_size}"
+            f"{args.step_time} must have two values of k of {args.model} at batch size {args.batch_size}"
         )
     slope, intercept = np.polyfit([r["k"] for r in chosen], [r["seconds"] for r in chosen], 1)
     config = load_config(args.config)

@@ -1,18 +1,18 @@
-"""Time of a training step of a config, ours and PyTorch's, on whatever device there is.
+"""Times a training step of a config, ours and PyTorch's, on the available device.
 
     python -m benchmarks.step_time --config configs/cifar10_at_rwp.py [--batch_sizes 128,1024]
         [--dtype bfloat16] [--model wrn-10-1] [--k 0,3,10] [--rivals float32,fast] [--evaluation]
         [--seconds 2] [--json FILE]
 
-Ours is the trainer's step on images made up, with the gate wide open, so that it takes exactly k steps of
-weight ascent. PyTorch does the same AT or TRADES step in the way of the authors' code, which always takes
-K2 steps: `float32` as PyTorch ships it (TF32 in convolutions), `fast` with bfloat16 autocast, channels last
-and torch.compile. Both run in this process in turn; printed are medians, and ratios of theirs to ours.
-Operations are XLA's count of a forward pass times the passes of a step (see benchmarks/flops.py);
-utilisation is their rate over that of a large matrix product in the same type, measured in this run.
-Beside the time stands its floor by the compiled program's counts (rwp_jax/hardware/counts.py) on devices
-whose data sheet is known. --evaluation times a batch of the evaluation after each epoch too. FILE is
-written anew after every row, so that what was measured is kept whenever the program ends.
+Ours is the trainer's step on random images, with the gate always open, so that it takes exactly k
+weight-ascent steps. PyTorch runs the same AT or TRADES step as the authors' code does, which always takes
+K2 steps: `float32` with PyTorch's defaults (TF32 in convolutions), `fast` with bfloat16 autocast, channels
+last and torch.compile. Both run in turn in this process; the output shows medians, and ratios of their time
+to ours. Operations are XLA's count of a forward pass times the passes of a step (see benchmarks/flops.py);
+utilisation is their rate relative to that of a large matrix product of the same dtype, measured in this
+run. On devices with a known data sheet, the floor by the compiled program's counts
+(rwp_jax/hardware/counts.py) is shown next to the time. --evaluation also times one batch of the evaluation
+after an epoch. FILE is rewritten after every row, so that an interrupted run keeps its measurements.
 """
 
 import importlib.metadata
@@ -53,7 +53,7 @@ class Rival:
         self()
 
     def __call__(self) -> float:
-        """Seconds of a step, which fetches its loss as their script does."""
+        """Returns the seconds of a step, including fetching its loss as their script does."""
         begin = time.perf_counter()
         self._step(self._x, self._y)
         return time.perf_counter() - begin
@@ -63,16 +63,16 @@ class Rival:
 
 
 def peak_bytes() -> int | None:
-    """Of the first device since the process began, None where the device does not say."""
+    """Returns the first device's peak memory since the process started, None if it is not reported."""
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def measure(
     config, batch_size: int, ks: list[int], rivals: list[str], repeats: int, lasting: float
 ) -> Iterator[dict]:
-    """A row of figures for each k, first of ours alone, then again as each rival is measured.
+    """Yields a row of figures for each k, first with our times only, then again with those of each rival.
 
-    Ours comes first, because compiling a rival takes minutes; then ours and the rival run in turn.
+    Our times come first because compiling a rival takes minutes; then ours and the rival run in turn.
     """
     ours = OurStep(config, batch_size)
     memory = peak_bytes()
@@ -113,12 +113,12 @@ def measure(
 
 
 def spread(ratios: list[float]) -> dict[str, float]:
-    """Median, smallest and largest."""
+    """Returns median, smallest and largest ratio."""
     return {"ratio": statistics.median(ratios), "ratio_min": min(ratios), "ratio_max": max(ratios)}
 
 
 def measure_evaluation(config, repeats: int, lasting: float) -> dict:
-    """Figures of one batch of the evaluation."""
+    """Returns the figures of one batch of the evaluation."""
     config = experiment.filled(config)
     ours = OurEvaluation(config)
     queued = max(1, round(lasting / ours()))
@@ -152,7 +152,7 @@ def line(row: dict, product: float) -> str:
 
 
 def heading(packages: tuple[str, ...]) -> dict:
-    """Command, device and versions of a measurement."""
+    """Returns the command, device and versions of a measurement."""
     return {
         "command": "python -m "
         + " ".join([f"benchmarks.{pathlib.Path(sys.argv[0]).stem}", *sys.argv[1:]]),
@@ -168,10 +168,14 @@ def main():
     parser.add_argument("--model", help="instead of the config's")
     parser.add_argument("--dtype", help="instead of the config's")
     parser.add_argument("--k", default="0,3,10", help="steps of weight ascent")
-    parser.add_argument("--rivals", default="float32,fast", help='of float32 and fast; "" for none')
+    parser.add_argument(
+        "--rivals", default="float32,fast", help='float32, fast or both; "" for none'
+    )
     parser.add_argument("--evaluation", action="store_true")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="a measurement lasts at least")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, help="minimum duration of a measurement"
+    )
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures here")
     args = parser.parse_args()
     config = load_config(args.config)

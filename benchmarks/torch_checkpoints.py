@@ -1,13 +1,14 @@
-"""State dicts of the authors' own classes through import and export.
+"""Round-trips state dicts of the authors' own classes through import and export.
 
     python -m benchmarks.torch_checkpoints --reference CHECKOUT [--only 'rst*'] [--images 16]
 
 CHECKOUT is a clone of github.com/ChaojianYu/Robust-Weight-Perturbation. Each of its networks takes two
-steps of SGD from random weights and is saved as its script saves it, with its optimiser; `main.py`'s modes
-import_torch and export_torch bring both in and out. Printed are the largest difference of our logits from
-theirs, relative to the largest logit, on how many images both predict the same class, and how many entries
-of the file and of the momentum came back with another name, place, type or bit. The class must load what
-was exported with strict=True. The exit status is 1 where anything differs but float32's rounding.
+SGD steps from random weights and is saved as its script saves it, with its optimiser. `main.py`'s modes
+import_torch and export_torch then import and export both. The output shows the largest difference between
+our logits and theirs, relative to the largest logit; the number of images with the same predicted class;
+and the number of entries of the file and of the momentum whose name, position, type or bits changed. The
+class must load the exported file with strict=True. The exit status is 1 if anything but float32 rounding
+differs.
 """
 
 import contextlib
@@ -31,7 +32,7 @@ from rwp_jax.pytorch.import_ import import_torch
 from rwp_jax.runs.loaded import load_run
 
 TOLERANCE = 1e-12  # of logits in float64
-DTYPES = ("float32", "float64")  # in this order: float64 stays switched on
+DTYPES = ("float32", "float64")  # in this order, because float64 stays enabled
 
 
 class Published(NamedTuple):
@@ -39,10 +40,10 @@ class Published(NamedTuple):
 
     Attributes:
       config: function that makes the config of the script that trains it.
-      model: the config's name for it.
+      model: its name in the config.
       make: checkout -> the module.
       parallel: whether its script saves it inside DataParallel.
-      nested: key of the file that its state dict lies under, "" for none.
+      nested: key of its state dict in the file, "" for none.
     """
 
     config: Callable
@@ -82,7 +83,7 @@ NETWORKS = {
 
 
 class Result(NamedTuple):
-    """Of one network in one dtype; the field names are the table's columns."""
+    """Result for one network in one dtype; the fields are the table's columns."""
 
     error: float
     same_class: int
@@ -102,7 +103,7 @@ class Result(NamedTuple):
 
 
 def _images(config, count: int) -> tuple[np.ndarray, torch.Tensor]:
-    """Images [B, H, W, C] in [0, 1], and as their scripts hand them to the network, [B, C, H, W]."""
+    """Draws images [B, H, W, C] in [0, 1]; also returns them as their scripts' input, [B, C, H, W]."""
     x = np.random.default_rng(0).random((count, 32, 32, 3)).astype(config.dtype)
     mean, std = (
         np.array(config.model[key] or default) for key, default in (("mean", 0), ("std", 1))
@@ -112,7 +113,7 @@ def _images(config, count: int) -> tuple[np.ndarray, torch.Tensor]:
 
 
 def _trained(network: Published, checkout: Checkout, images: torch.Tensor, seed: int):
-    """A network whose every number has moved from its initial value, and its SGD."""
+    """Returns a network whose values have all moved from their initial ones, and its SGD."""
     torch.manual_seed(seed)
     module = network.make(checkout).to(images.dtype)
     sgd = torch.optim.SGD(module.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
@@ -120,14 +121,14 @@ def _trained(network: Published, checkout: Checkout, images: torch.Tensor, seed:
         torch.nn.functional.cross_entropy(module(images[:2]), torch.tensor([3, 7])).backward()
         sgd.step()
     module.eval()
-    with torch.no_grad():  # favours no class, or a random network would predict only one
+    with torch.no_grad():  # centres the logits: a random network would predict a single class
         *_, bias = module.parameters()
         bias -= module(images).mean(0)
     return module, sgd
 
 
 def _changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> int:
-    """How many entries differ in name, place, type or bits."""
+    """Counts the entries that differ in name, position, type or bits."""
     same = sum(
         (name, a.dtype, a.shape) == (other, b.dtype, b.shape) and torch.equal(a, b)
         for (name, a), (other, b) in zip(before.items(), after.items(), strict=False)
@@ -148,13 +149,13 @@ def _compare(
     x, normalized = _images(config, images)
     module, sgd = _trained(network, checkout, normalized, seed=0)
     theirs, their_sgd = directory / "model.pth", directory / "opt.pth"
-    prefix = "module." if network.parallel else ""  # DataParallel's; itself it would ask for GPUs
+    prefix = "module." if network.parallel else ""  # as DataParallel does, which itself needs GPUs
     content = {prefix + name: value for name, value in module.state_dict().items()}
     torch.save({network.nested: content} if network.nested else content, theirs)
     torch.save(sgd.state_dict(), their_sgd)
 
     workdir, ours, our_sgd = directory / "run", directory / "ours.pth", directory / "ours_opt.pth"
-    with contextlib.redirect_stdout(io.StringIO()):  # what they say to their user
+    with contextlib.redirect_stdout(io.StringIO()):  # hide their messages
         import_torch(config, workdir, theirs, their_sgd)
         export_torch(workdir, "last", ours, our_sgd)
 

@@ -1,7 +1,7 @@
-"""The networks in PyTorch, with the names of the authors' classes, for comparison only.
+"""The networks in PyTorch, with the parameter names of the authors' classes, for comparison only.
 
-Their state dicts are those of the RWP, AWP and robust_overfitting repositories, with `sub_block1` those
-of TRADES and RST. Written for benchmarks and tests.
+Their state dicts match those of the RWP, AWP and robust_overfitting repositories and, with `sub_block1`,
+those of TRADES and RST. Written for benchmarks and tests.
 """
 
 import re
@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Block(nn.Module):
-    """Pre-activation block; `shortcut` is the name of its 1x1 convolution, "" without one."""
+    """Pre-activation block; `shortcut` is the name of its 1x1 convolution, "" if it has none."""
 
     def __init__(self, inputs, outputs, stride, shortcut):
         super().__init__()

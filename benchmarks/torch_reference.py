@@ -1,9 +1,9 @@
-"""PyTorch training steps that do the work of the authors' code, for comparison only.
+"""PyTorch training steps that do the same work as the authors' code, for comparison only.
 
-As in their scripts AT computes parameter gradients during the attack and scores its result by one more
-forward, TRADES passes the clean images anew in every attack step and twice in every loss, and both
-always take K2 perturbation steps. Written for this benchmark. `fast` is what PyTorch can do besides:
-bfloat16 by autocast, channels last, torch.compile.
+As in their scripts, AT computes parameter gradients during the attack and scores its result with one more
+forward pass, TRADES recomputes the clean logits in every attack step and twice in every loss, and both
+always take K2 perturbation steps. Written for this benchmark. `fast` adds what PyTorch offers: bfloat16
+autocast, channels last and torch.compile.
 """
 
 import torch
@@ -14,10 +14,10 @@ from benchmarks.torch_networks import Network
 
 
 class AtStep:
-    """One AT-RWP step of the authors' kind on [B, 3, H, W] images in [0, 1] (L_inf).
+    """One AT-RWP step like the authors' on [B, 3, H, W] images in [0, 1] (L_inf).
 
-    Like theirs it keeps two copies of the network, loaded anew for every ascent step: one at w + v, one
-    that takes an SGD step from there; their difference is the direction.
+    Like theirs, it keeps two copies of the network, reloaded for every ascent step: one at w + v, and one
+    that takes an SGD step from there. Their difference is the direction.
     """
 
     def __init__(self, name, c_min, device="cpu", fast=False):
@@ -55,7 +55,7 @@ class AtStep:
                 moved = delta + STEP_SIZE * delta.grad.sign()
                 delta = torch.clamp(x + moved.clamp(-EPSILON, EPSILON), 0, 1) - x
         logits = self.logits(self.model, self.normalize(x + delta))
-        F.cross_entropy(logits, y, reduction="none")  # its score
+        F.cross_entropy(logits, y, reduction="none")  # the authors' code scores its result
         return x + delta.detach()
 
     def losses(self, network, x, x_adv, y):
@@ -97,7 +97,7 @@ class AtStep:
 
 
 class TradesStep(AtStep):
-    """The same for TRADES, whose KL is summed over classes, without which the authors' step cannot run."""
+    """The same for TRADES, with the KL summed over classes, without which the authors' step fails."""
 
     def attack(self, x, y):
         self.model.eval()

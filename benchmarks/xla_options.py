@@ -1,10 +1,10 @@
-"""What XLA's options for GPUs change in the time of a training step.
+"""Measures how XLA's options for GPUs change the time of a training step.
 
     python -m benchmarks.xla_options [--model preactresnet18] [--batch_size 128] [--dtype bfloat16]
         [--k 10] [--options "default;not autotuned;..."] [--json FILE]
 
-Each option is a process of `benchmarks.step_time` of its own, since XLA reads XLA_FLAGS once. The first is
-what the others are compared with, and is measured once more at the end: the ratio of the two is noise.
+Each option runs `benchmarks.step_time` in a separate process, since XLA reads XLA_FLAGS once. The first
+option is the baseline and is measured again at the end: the ratio of the two shows the noise.
 """
 
 import json
@@ -31,7 +31,7 @@ OPTIONS = {
 
 
 def step_seconds(args, flags: str) -> tuple[float, float] | str:
-    """Seconds of a step and of its compilation with these flags, or why there are none."""
+    """Returns the seconds of a step and of its compilation with these flags, or an error message."""
     with tempfile.TemporaryDirectory() as directory:
         file = pathlib.Path(directory) / "step_time.json"
         command = [
@@ -63,7 +63,9 @@ def main():
     parser.add_argument("--k", type=int, default=10, help="steps of weight ascent")
     parser.add_argument("--options", default=";".join(OPTIONS), help="names, separated by ;")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="a measurement lasts at least")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="minimum duration of a measurement"
+    )
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures here")
     args = parser.parse_args()
     names = args.options.split(";")

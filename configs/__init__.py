@@ -1,1 +1,1 @@
-"""One file for each experiment, all starting from default.py."""
+"""One config per experiment, each based on default.py."""

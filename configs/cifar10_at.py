@@ -5,7 +5,7 @@
 
 Expected (Yu et al., 2022, Table 1, PreActResNet-18, PGD-20 accuracy in %, best / last):
 L_inf 52.32 / 45.08, L_2 69.40 / 66.02.
-Table 2's row is `--config.model.name=wrn-34-10`: 86.52 natural, 55.47 PGD-20, best.
+Table 2's row needs `--config.model.name=wrn-34-10`: 86.52 natural, 55.47 PGD-20, best.
 """
 
 from rwp_jax.configs import default

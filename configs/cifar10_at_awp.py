@@ -5,7 +5,7 @@
 
 Expected (Yu et al., 2022, Table 1, PreActResNet-18, PGD-20 accuracy in %, best / last):
 L_inf 55.54 / 54.64, L_2 72.72 / 72.48.
-Table 2's row is `--config.model.name=wrn-34-10`: 85.67 natural, 58.57 PGD-20, best.
+Table 2's row needs `--config.model.name=wrn-34-10`: 85.67 natural, 58.57 PGD-20, best.
 """
 
 from rwp_jax.configs import cifar10_at

@@ -5,7 +5,7 @@
 
 Expected (Yu et al., 2022, Table 1, PreActResNet-18, PGD-20 accuracy in %, best / last):
 L_inf 58.55 / 58.01, L_2 74.47 / 73.84.
-Table 2's row is `--config.model.name=wrn-34-10`: 86.86 natural, 62.87 PGD-20, best.
+Table 2's row needs `--config.model.name=wrn-34-10`: 86.86 natural, 62.87 PGD-20, best.
 """
 
 from rwp_jax.configs import cifar10_at

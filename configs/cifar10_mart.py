@@ -3,9 +3,9 @@
     python main.py --config configs/cifar10_mart.py          # L_inf, epsilon 8/255
     python main.py --config configs/cifar10_mart.py:l2       # L_2, epsilon 128/255
 
-Expected: no figures of ours; Yu et al. (2022) have none for MART. beta is that of the authors' script for
-WideResNets. All else is as in TRADES's config; their script has 90 epochs, weight decay 7e-4 and steps of
-0.007, and attacks in L_inf alone: `:l2` is ours.
+Expected: not measured, and Yu et al. (2022) report no results for MART. beta is that of the MART authors'
+script for WideResNets. All other settings are those of TRADES's config; the MART script has 90 epochs,
+weight decay 7e-4 and step size 0.007. It attacks only in L_inf; `:l2` is our addition.
 """
 
 from rwp_jax.configs import cifar10_trades

@@ -3,7 +3,7 @@
     python main.py --config configs/cifar10_mart_awp.py          # L_inf, epsilon 8/255
     python main.py --config configs/cifar10_mart_awp.py:l2       # L_2, epsilon 128/255
 
-Expected: no figures of ours; Yu et al. (2022) have none for MART.
+Expected: not measured, and Yu et al. (2022) report no results for MART.
 """
 
 from rwp_jax.configs import cifar10_mart

@@ -3,8 +3,8 @@
     python main.py --config configs/cifar10_mart_rwp.py          # L_inf, epsilon 8/255
     python main.py --config configs/cifar10_mart_rwp.py:l2       # L_2, epsilon 128/255
 
-Expected: no figures of ours; Yu et al. (2022) have none for MART. c_min is AT's, scaled as the loss at
-chance is (see configs/digits_mart_rwp.py); it is not measured on CIFAR-10.
+Expected: not measured, and Yu et al. (2022) report no results for MART. c_min is AT's value, scaled like
+the loss at chance (see configs/digits_mart_rwp.py); it was not tuned on CIFAR-10.
 """
 
 from rwp_jax.configs import cifar10_mart

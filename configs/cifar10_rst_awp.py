@@ -4,7 +4,7 @@
 
 Expected (Yu et al., 2022, Table 2, WRN-28-10, L_inf, best, in %): natural 88.01,
 FGSM 68.00, PGD-20 63.67, PGD-100 63.50, C&W_inf 60.55, AutoAttack 59.80.
-The rest is as in cifar10_rst.py.
+See cifar10_rst.py for FILE and epsilon.
 """
 
 from rwp_jax.configs import cifar10_rst

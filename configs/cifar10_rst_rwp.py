@@ -4,7 +4,7 @@
 
 Expected (Yu et al., 2022, Table 2, WRN-28-10, L_inf, best, in %): natural 88.87,
 FGSM 69.71, PGD-20 64.11, PGD-100 63.92, C&W_inf 62.03, AutoAttack 60.36.
-The rest is as in cifar10_rst.py.
+See cifar10_rst.py for FILE and epsilon.
 """
 
 from rwp_jax.configs import cifar10_rst

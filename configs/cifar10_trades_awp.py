@@ -5,7 +5,7 @@
 
 Expected (Yu et al., 2022, Table 2, WRN-34-10, L_inf, best, in %): natural 84.55,
 FGSM 62.99, PGD-20 59.20, PGD-100 59.05, C&W_inf 55.92, AutoAttack 55.32.
-The paper has no figures for L_2.
+The paper reports no results for L_2.
 """
 
 from rwp_jax.configs import cifar10_trades

@@ -5,7 +5,7 @@
 
 Expected (Yu et al., 2022, Table 2, WRN-34-10, L_inf, best, in %): natural 86.14,
 FGSM 64.70, PGD-20 60.45, PGD-100 60.30, C&W_inf 58.07, AutoAttack 57.20.
-The paper has no figures for L_2.
+The paper reports no results for L_2.
 """
 
 from rwp_jax.configs import cifar10_trades

@@ -2,14 +2,13 @@
 
     python main.py --config configs/digits_at.py       # L_inf, epsilon 0.3
     python main.py --config configs/digits_at.py:l2    # L_2, epsilon 0.8
-    python main.py --config configs/digits_at.py:full  # four fifths of the digits train, L_inf
+    python main.py --config configs/digits_at.py:full  # trains on four fifths of the digits, L_inf
 
-A network that can memorise its few training images, and many that it has never seen: the other 1,697 digits
-are the test set.
+The network can memorise its few training images. The test set is large: it holds the other 1,697 digits.
 
-Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
+Expected (our own runs; no paper reports results): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
 90.7 / 36.3 best, 90.7 / 35.1 last; `full`, seed 0: 97.8 / 76.4 best, 97.8 / 73.6 last. `l2`: not measured.
-Four minutes of a CPU core's time.
+A run takes four minutes of CPU time.
 """
 
 from rwp_jax.configs import default
@@ -25,7 +24,7 @@ def get_config(setting: str = "l_inf"):
     config.data.train_examples = 100
     config.model.name = "wrn-10-2"
     config.threat.epsilon = 0.3
-    config.evaluation.every = 15  # the test set is seventeen times the training set
+    config.evaluation.every = 15  # the test set is 17 times as large as the training set
     config.evaluation.train_examples = 100
     config.attack.step_size = 0.075
     config.evaluation.step_size = 0.075

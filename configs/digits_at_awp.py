@@ -2,11 +2,11 @@
 
     python main.py --config configs/digits_at_awp.py       # L_inf, epsilon 0.3
     python main.py --config configs/digits_at_awp.py:l2    # L_2, epsilon 0.8
-    python main.py --config configs/digits_at_awp.py:full  # four fifths of the digits train, L_inf
+    python main.py --config configs/digits_at_awp.py:full  # trains on four fifths of the digits, L_inf
 
-Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
-62.2 / 25.9 best, 64.5 / 25.2 last: two of the five stay at chance. `full`, seed 0: 97.8 / 74.2 best,
-97.8 / 69.7 last. `l2` was not measured. Four minutes of a CPU core's time.
+Expected (our own runs; no paper reports results): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
+62.2 / 25.9 best, 64.5 / 25.2 last: two of the five runs stay at chance. `full`, seed 0: 97.8 / 74.2 best,
+97.8 / 69.7 last. `l2`: not measured. A run takes four minutes of CPU time.
 """
 
 from rwp_jax.configs import digits_at

@@ -2,11 +2,11 @@
 
     python main.py --config configs/digits_at_rwp.py       # L_inf, epsilon 0.3
     python main.py --config configs/digits_at_rwp.py:l2    # L_2, epsilon 0.8
-    python main.py --config configs/digits_at_rwp.py:full  # four fifths of the digits train, L_inf
+    python main.py --config configs/digits_at_rwp.py:full  # trains on four fifths of the digits, L_inf
 
-Expected (our own runs; no paper has figures): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
+Expected (our own runs; no paper reports results): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
 90.3 / 38.2 best, 90.6 / 37.8 last; `full`, seed 0: 97.5 / 75.6 best, 96.9 / 73.9 last. `l2`: not measured.
-Six to seven minutes of a CPU core's time.
+A run takes six to seven minutes of CPU time.
 """
 
 from rwp_jax.configs import digits_at

@@ -1,9 +1,9 @@
-"""MART (Wang et al., 2020) on scikit-learn's 8x8 digits, four fifths of which train.
+"""MART (Wang et al., 2020) on scikit-learn's 8x8 digits, trained on four fifths of them.
 
     python main.py --config configs/digits_mart.py
 
-Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy in %
-98.1 / 78.6 best, 97.8 / 78.6 last. Two minutes on 2 CPU cores, beside other jobs.
+Expected (our own run, seed 0; no paper reports results): natural / PGD-20 accuracy in %
+98.1 / 78.6 best, 97.8 / 78.6 last. Two minutes on 2 CPU cores shared with other jobs.
 """
 
 from rwp_jax.configs import digits_trades

@@ -2,12 +2,12 @@
 
     python main.py --config configs/digits_mart_rwp.py
 
-MART's loss is larger than AT's by a margin and a KL: where all classes are as likely it is 2.41, AT's is
-2.30. c_min = 1.8 is as much larger than AT's 1.7. It lets 9 of the 64 examples of a batch through in the
-first epoch that perturbs, 54 in the last.
+MART's loss exceeds AT's by a margin term and a KL term: if all classes are equally likely, it is 2.41 and
+AT's is 2.30. c_min = 1.8 exceeds AT's 1.7 accordingly. With it, 9 of the 64 examples of a batch are below
+c_min in the first epoch that perturbs, and 54 in the last.
 
-Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy in %
-97.2 / 75.8 best, 97.2 / 75.0 last. Eight minutes on 2 CPU cores, beside other jobs.
+Expected (our own run, seed 0; no paper reports results): natural / PGD-20 accuracy in %
+97.2 / 75.8 best, 97.2 / 75.0 last. Eight minutes on 2 CPU cores shared with other jobs.
 """
 
 from rwp_jax.configs import digits_mart

@@ -2,10 +2,10 @@
 
     python main.py --config configs/digits_rst.py
 
-A third of the training images keep their labels. A network trained plainly on those labels the others,
-then TRADES trains on batches of half labelled, half pseudo-labelled images.
+A third of the training images keep their labels. A network trained on these without attacks labels the
+others; then TRADES trains on batches of which half is labelled and half pseudo-labelled.
 
-Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy in %
+Expected (our own run, seed 0; no paper reports results): natural / PGD-20 accuracy in %
 98.3 / 77.8 best and last. Under three minutes on 2 CPU cores.
 """
 
@@ -15,7 +15,7 @@ from rwp_jax.configs import digits_trades
 def get_config():
     config = digits_trades.get_config()
     config.data.labeled_examples = 479
-    config.epoch_examples = 1437  # as on the whole training set
+    config.epoch_examples = 1437  # the size of the whole training set
     config.extra_data.unlabeled_fraction = 0.5
     config.self_training.epochs = 30
     config.objective.name = "rst"

@@ -1,8 +1,8 @@
-"""TRADES (Zhang et al., 2019) on scikit-learn's 8x8 digits, four fifths of which train.
+"""TRADES (Zhang et al., 2019) on scikit-learn's 8x8 digits, trained on four fifths of them.
 
     python main.py --config configs/digits_trades.py
 
-Expected (our own run, seed 0; no paper has figures): natural / PGD-20 accuracy in %
+Expected (our own run, seed 0; no paper reports results): natural / PGD-20 accuracy in %
 97.5 / 76.1 best, 97.5 / 73.9 last. Two minutes on 2 CPU cores.
 """
 
@@ -16,6 +16,6 @@ def get_config():
     config.objective.name = "trades"
     config.objective.beta = 6.0
     config.weight_perturbation.gamma = 0.005
-    config.weight_perturbation.start_epoch = 2  # of 30, about as 9 of 200 on CIFAR-10
+    config.weight_perturbation.start_epoch = 2  # of 30 epochs, like 9 of 200 on CIFAR-10
     config.optimizer.schedule = "piecewise_epoch"
     return config

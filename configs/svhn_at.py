@@ -6,7 +6,7 @@
 Expected (Yu et al., 2022, Table 1, PreActResNet-18, PGD-20 accuracy in %, best / last):
 L_inf 53.22 / 45.13, L_2 66.71 / 65.25.
 
-For L_2 the authors' script starts attacks at uniform(-0.5, 0.5); ours start inside the ball.
+For L_2 the authors' script starts attacks at uniform(-0.5, 0.5); ours starts inside the ball.
 """
 
 from rwp_jax.configs import cifar10_at

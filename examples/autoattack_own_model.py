@@ -1,4 +1,4 @@
-"""AutoAttack on networks in Flax linen, in Flax NNX and as a plain function, on scikit-learn's digits.
+"""Runs AutoAttack on networks in Flax linen, Flax NNX and as a plain function, on scikit-learn's digits.
 
     python examples/autoattack_own_model.py
 
@@ -21,7 +21,7 @@ x_train, y_train, x_test, y_test = images[:1437], labels[:1437], images[1437:], 
 
 
 def train(forward, params, steps: int = 100):
-    """Trains without attacks; `forward(params, x, key)` gives logits in training mode."""
+    """Trains without attacks; `forward(params, x, key)` returns logits in training mode."""
     optimizer = optax.adam(0.01)
 
     @jax.jit
@@ -93,7 +93,7 @@ def plain_function():
 
 
 def main(count: int = 100, **arguments) -> dict[str, tuple[float, float]]:
-    """Clean and robust accuracy of each network on the first test images; `arguments` are autoattack's."""
+    """Returns each network's clean and robust accuracy on `count` images; `arguments` go to autoattack."""
     accuracies = {}
     networks = {"linen": linen_network(), "NNX": nnx_network(), "plain": plain_function()}
     for name, logits_fn in networks.items():

@@ -1,12 +1,12 @@
-"""AWP in a Flax nnx and optax training loop of one's own, on scikit-learn's digits.
+"""Trains with AWP in a training loop of your own in Flax NNX and optax, on scikit-learn's digits.
 
     python examples/awp_nnx.py
 
-The digits come with scikit-learn, which `pip install "rwp-jax[train]"` brings.
+The digits come with scikit-learn, which `pip install "rwp-jax[train]"` installs.
 
 BatchNorm: the attack normalises by the running statistics (eval mode), the losses by the batch. Each step
-folds one batch's moments into the running statistics: those of the attacked images at w, before the weight
-perturbation (`perturbed.aux_unperturbed`). `perturbed.aux` has the fold at w + v.
+folds one batch's moments into the running statistics: the moments of the attacked images at w, before the
+weight perturbation (`perturbed.aux_unperturbed`). `perturbed.aux` has the statistics folded at w + v.
 """
 
 import jax
@@ -51,7 +51,7 @@ def train_step(params, batch_stats, opt_state, x, y, key):
     x_adv = rwp_jax.pgd(attacked, x, y, threat_model, steps=5, step_size=0.05, key=key)
 
     def per_example(params):
-        network = nnx.merge(graph, params, batch_stats, copy=True)  # its statistics are updated
+        network = nnx.merge(graph, params, batch_stats, copy=True)  # its statistics change
         network.train()
         losses = optax.softmax_cross_entropy_with_integer_labels(network(x_adv), y)
         return losses, nnx.state(network, nnx.BatchStat)
@@ -59,12 +59,12 @@ def train_step(params, batch_stats, opt_state, x, y, key):
     perturbed = rwp_jax.perturb_and_differentiate(per_example, params, perturbation)
     w_plus_v = jax.tree.map(jnp.add, params, perturbed.v)
     updates, opt_state = optimizer.update(perturbed.gradient, opt_state, w_plus_v)
-    params = optax.apply_updates(params, updates)  # from w, which takes v back
+    params = optax.apply_updates(params, updates)  # applied to w, which removes v
     return params, perturbed.aux_unperturbed, opt_state, perturbed.loss.mean(), perturbed.steps
 
 
 def main(epochs: int = 10) -> float:
-    """Trains, prints a line an epoch, and returns the PGD-20 accuracy on the last 360 digits."""
+    """Trains, prints a line per epoch, and returns the PGD-20 accuracy on the last 360 digits."""
     digits = load_digits()
     images, labels = np.float32(digits.images[..., None] / 16), digits.target
     params, batch_stats = PARAMS, BATCH_STATS

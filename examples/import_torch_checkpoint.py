@@ -1,10 +1,10 @@
-"""A PyTorch checkpoint becomes a run that can be evaluated.
+"""Imports a PyTorch checkpoint as a run and evaluates it.
 
     python examples/import_torch_checkpoint.py
 
-The checkpoint is a state dict as safetensors, which needs no PyTorch; here the network of the zoo under the
-names of the authors' PyTorch class. For a file of `torch.save`, install torch. `python main.py --mode
-import_torch` is the same on the command line.
+The checkpoint is a state dict in a safetensors file, which needs no PyTorch. Here it holds a network of the
+zoo under the names of the authors' PyTorch class. Files of `torch.save` need torch. On the command line,
+`python main.py --mode import_torch` does the same.
 """
 
 import pathlib
@@ -20,16 +20,16 @@ from rwp_jax.pytorch.import_ import import_torch
 
 
 def main(images: int = 60, **arguments) -> float:
-    """Robust accuracy on the first test images; `arguments` are autoattack's."""
+    """Returns the robust accuracy in % on the first test images; `arguments` go to AutoAttack."""
     theirs = rwp_jax.load_run("zoo:digits_at_rwp")
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = pathlib.Path(directory, "theirs.safetensors")
         entries = own_entries(theirs)
-        # safetensors ignores strides, and our kernels are transposed views in PyTorch's layout.
+        # Kernels are transposed views in PyTorch's layout, and safetensors ignores strides.
         entries = {name: np.ascontiguousarray(value) for name, value in entries.items()}
         safetensors.numpy.save_file(entries, checkpoint)
 
-        # The config says which network it is, how pixels are normalised and what it was trained for.
+        # The config names the network, the normalisation of pixels and the threat model of training.
         workdir = pathlib.Path(directory, "run")
         import_torch(digits_at_rwp.get_config(), workdir, checkpoint)
         run = rwp_jax.load_run(workdir, "last")

@@ -1,11 +1,11 @@
-"""A defence that masks gradients: AutoAttack overrates it, and an adaptive attack does not.
+"""Evaluates a gradient-masking defence, which AutoAttack overrates and an adaptive attack does not.
 
     python examples/masked_gradients.py
 
-The network is one of the zoo, adversarially trained on scikit-learn's digits. Its defence answers with
-the decision alone. That changes no decision and makes no image more robust, but it leaves APGD and FAB
-without a gradient and Square without a margin to lower. The adaptive attack takes its gradients from the
-logits behind the decision (BPDA; Athalye et al., 2018); verdicts are those of the defence all the same.
+The network comes from the zoo and was adversarially trained on scikit-learn's digits. The defence returns
+only the predicted class. This changes no prediction and makes no image more robust, but it leaves APGD and
+FAB without a gradient and Square without a margin to lower. The adaptive attack takes its gradients from
+the logits behind the prediction (BPDA; Athalye et al., 2018); verdicts are still those of the defence.
 """
 
 import functools
@@ -17,7 +17,7 @@ import rwp_jax
 
 
 def main(images: int = 60, epsilon: float = 0.2, **arguments) -> dict[str, int]:
-    """Robust images, of the first so many test images, by attack; `arguments` are autoattack's."""
+    """Returns by attack how many of `images` test images are robust; `arguments` go to autoattack."""
     run = rwp_jax.load_run("zoo:digits_at_rwp")
     x, y = run.test_images[:images].astype(np.float32) / 255, run.test_labels[:images]
     logits_fn = functools.partial(

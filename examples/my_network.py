@@ -1,9 +1,9 @@
-"""A network and an objective of one's own, in a config that names them like the package's.
+"""Registers a user-defined network and objective, and names them in a config.
 
     python main.py --config examples/my_network.py --workdir runs/my_network
     python main.py --mode evaluate --workdir runs/my_network --attacks natural,pgd20
 
-The run remembers this file: evaluate, pseudo_label, explain and `rwp_jax.load_run` import it.
+The run records the path of this file; evaluate, pseudo_label, explain and `rwp_jax.load_run` import it.
 """
 
 import functools
@@ -17,7 +17,7 @@ from rwp_jax.losses import cross_entropy
 
 
 class MyNetwork(nn.Module):
-    """Two convolutions. `axis_name` is over what BatchNorm takes its moments, all devices of a run."""
+    """Two convolutions. BatchNorm takes moments over all devices of a run, the mapped axis `axis_name`."""
 
     num_classes: int
     axis_name: str | None = None
@@ -39,7 +39,7 @@ class MyNetwork(nn.Module):
 
 
 def logit_pairing(pairing: float, **_: float) -> rwp_jax.Objective:
-    """Adversarial logit pairing (Kannan et al., 2018): cross-entropy, and logits of x and x' that agree."""
+    """Adversarial logit pairing (Kannan et al., 2018): cross-entropy plus distance of the two logits."""
 
     def per_example(train, params, batch):
         logits_adv, moments_adv = train(params, batch.x_adv)

@@ -1,12 +1,13 @@
-"""RWP in a Flax linen and optax training loop of one's own, on scikit-learn's digits.
+"""Trains with RWP in a training loop of your own in Flax linen and optax, on scikit-learn's digits.
 
     python examples/rwp_linen.py
 
-The digits come with scikit-learn, which `pip install "rwp-jax[train]"` brings.
+The digits come with scikit-learn, which `pip install "rwp-jax[train]"` installs.
 
 BatchNorm: the attack normalises by the running statistics (eval mode), the losses by the batch. Each step
-folds one batch's moments into the running statistics: those of the attacked images at w + v, from the pass
-that also gives the update's gradient (`perturbed.aux`). `perturbed.aux_unperturbed` has the fold at w.
+folds one batch's moments into the running statistics: the moments of the attacked images at w + v, from the
+pass that also gives the update's gradient (`perturbed.aux`). `perturbed.aux_unperturbed` has the statistics
+folded at w.
 """
 
 import flax.linen as nn
@@ -53,12 +54,12 @@ def train_step(params, batch_stats, opt_state, x, y, key):
     perturbed = rwp_jax.perturb_and_differentiate(per_example, params, perturbation)
     w_plus_v = jax.tree.map(jnp.add, params, perturbed.v)
     updates, opt_state = optimizer.update(perturbed.gradient, opt_state, w_plus_v)
-    params = optax.apply_updates(params, updates)  # from w, which takes v back
+    params = optax.apply_updates(params, updates)  # applied to w, which removes v
     return params, perturbed.aux, opt_state, perturbed.loss.mean(), perturbed.steps
 
 
 def main(epochs: int = 10) -> float:
-    """Trains, prints a line an epoch, and returns the PGD-20 accuracy on the last 360 digits."""
+    """Trains, prints a line per epoch, and returns the PGD-20 accuracy on the last 360 digits."""
     digits = load_digits()
     images, labels = np.float32(digits.images[..., None] / 16), digits.target
     variables = network.init(jax.random.key(0), images[:1], train=False)

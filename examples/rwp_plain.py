@@ -1,12 +1,12 @@
-"""RWP in a training loop of one's own on plain functions, on scikit-learn's digits.
+"""Trains with RWP in a training loop of your own on plain functions, on scikit-learn's digits.
 
     python examples/rwp_plain.py
 
-The digits come with scikit-learn, which `pip install "rwp-jax[train]"` brings.
+The digits come with scikit-learn, which `pip install "rwp-jax[train]"` installs.
 
 BatchNorm: the attack normalises by the running statistics (eval mode), the losses by the batch. Each step
-folds two batches' moments into the running statistics, clean images first and attacked ones second, both at
-w + v, as a loss on both does that passes them through the network one after the other.
+folds two batches' moments into the running statistics: first those of the clean images, then those of the
+attacked images, both at w + v. The loss passes the two batches through the network in this order.
 """
 
 import jax
@@ -19,7 +19,7 @@ import rwp_jax
 
 optimizer = optax.sgd(0.05, momentum=0.9)
 threat_model = rwp_jax.make_threat_model("l_inf", 0.2)
-# Only the first layer's weights are perturbed: a mask, as optax has them.
+# The mask, a tree of bools as in optax, perturbs only the weights of the first layer.
 perturbation = rwp_jax.make_weight_perturbation(
     "rwp",
     gamma=0.01,
@@ -41,7 +41,7 @@ def init(key):
 
 
 def forward(params, moments, x):
-    """Logits and the batch's moments, normalised by those given, or by the batch's for None."""
+    """Returns logits and the batch's moments; normalises by `moments`, or by the batch's if None."""
     hidden = x.reshape(len(x), -1) @ params["hidden"]
     batch = {"mean": hidden.mean(0), "var": hidden.var(0)}
     used = batch if moments is None else moments
@@ -69,14 +69,14 @@ def train_step(params, batch_stats, opt_state, x, y, key):
     perturbed = rwp_jax.perturb_and_differentiate(per_example, params, perturbation)
     w_plus_v = jax.tree.map(jnp.add, params, perturbed.v)
     updates, opt_state = optimizer.update(perturbed.gradient, opt_state, w_plus_v)
-    params = optax.apply_updates(params, updates)  # from w, which takes v back
+    params = optax.apply_updates(params, updates)  # applied to w, which removes v
     for batch in perturbed.aux:
         batch_stats = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, batch_stats, batch)
     return params, batch_stats, opt_state, perturbed.loss.mean(), perturbed.steps
 
 
 def main(epochs: int = 10) -> float:
-    """Trains, prints a line an epoch, and returns the PGD-20 accuracy on the last 360 digits."""
+    """Trains, prints a line per epoch, and returns the PGD-20 accuracy on the last 360 digits."""
     digits = load_digits()
     images, labels = np.float32(digits.images[..., None] / 16), digits.target
     params, batch_stats = init(jax.random.key(0))

@@ -1,7 +1,7 @@
 """Robust Weight Perturbation for Adversarial Training (Yu et al., IJCAI 2022) in JAX.
 
-AutoAttack and PGD on networks of one's own; RWP and AWP in training loops of one's own; training by a
-config; networks that such runs trained. The names below are imported when they are first used.
+The package provides AutoAttack and PGD for user-defined networks, RWP and AWP for user-defined training
+loops, config-driven training, and trained networks. The names below are imported on first use.
 """
 
 import importlib
@@ -113,7 +113,7 @@ __all__ = [
     "__version__",
 ]
 
-# Without the extra `train`, `from rwp_jax import *` and `help(rwp_jax)` do without these.
+# Without the extra `train`, `from rwp_jax import *` and `help(rwp_jax)` omit these names.
 if importlib.util.find_spec("ml_collections") is None:
     for _name in ("FinishedRun", "load_run", "train"):
         __all__.remove(_name)

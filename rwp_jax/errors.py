@@ -1,6 +1,6 @@
-"""Mistakes of the user: the exception, checks that raise it, and how the command line says it.
+"""InputError for mistakes of the user, the checks that raise it, and its form on the command line.
 
-The command line prints one line and exits with 2.
+The command line prints the message on one line and exits with status 2.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 _CALL = (
     r"\w\((?:[^()]|\([^()]*\))*\)"  # f(x, g(y), mode=3), as users write it in their own messages
 )
-# The distributions behind these names come with the extra `train`.
+# Modules whose distributions the extra `train` installs.
 _NEEDED = (
     "absl",
     "jinja2",
@@ -32,26 +32,31 @@ _NEEDED = (
 )
 
 
-class InputError(ValueError):
-    """Bad input: the message names the argument, key or file, what is wrong with it and what is accepted.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # pathlib makes gs:/bucket of gs://bucket
+_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
 
-    Functions name their arguments, as in `epsilon=8 must be ...`; `named_in` and `as_flags` turn that into
-    the config's key and the command line's flag.
+
+class InputError(ValueError):
+    """Bad input. The message names the argument, key or file, what is wrong with it and what is accepted.
+
+    Functions name their arguments, as in `epsilon=8 must be ...`; `named_in` turns that name into the
+    config's key and `as_flags` into the command line's flag.
     """
 
 
 class RunWarning(UserWarning):
-    """What is loaded of a run is not quite what it trained, or what was asked for."""
+    """A loaded run differs from what was trained or from what was requested."""
 
 
 @contextlib.contextmanager
 def named_in(section: str, names: str, **others: str) -> Iterator[None]:
-    """Within it, an error that begins with an argument's name begins with that of the config's key.
+    """Makes errors raised in the `with` block name the config's key instead of the argument.
 
     Args:
-      section: of the config, `config.threat` for `config.threat.epsilon=8 must be ...`.
-      names: of the arguments that are keys of it, between blanks. Errors of others begin with the section.
-      others: sections of arguments that are elsewhere, by argument.
+      section: section of the config, such as `config.threat` for `config.threat.epsilon=8 must be ...`.
+      names: arguments that are keys of the section, separated by spaces. All other errors are prefixed
+        with the section.
+      others: sections of arguments that are keys elsewhere, by argument.
     """
     try:
         yield
@@ -66,7 +71,7 @@ def named_in(section: str, names: str, **others: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def renamed(name: str, argument: str) -> Iterator[None]:
-    """Within it, an error that begins with `name=` begins with `argument=`, what the caller calls it."""
+    """Replaces `name=` by the caller's `argument=` where an error of the `with` block begins with it."""
     try:
         yield
     except InputError as error:
@@ -75,7 +80,7 @@ def renamed(name: str, argument: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def prefixed(text: str) -> Iterator[None]:
-    """Within it, errors about a file, which begin with its path, begin with `text` before it."""
+    """Prefixes errors of the `with` block, which begin with the path of a file, with `text`."""
     try:
         yield
     except InputError as error:
@@ -84,7 +89,7 @@ def prefixed(text: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def function_of_the_user(name: str) -> Iterator[None]:
-    """Within it, whatever a function of the user's raises is an InputError that names the argument."""
+    """Turns what a user-defined function raises in the `with` block into an InputError on its argument."""
     try:
         yield
     except InputError:
@@ -94,30 +99,28 @@ def function_of_the_user(name: str) -> Iterator[None]:
 
 
 def _check_known(name: str, value: Any) -> None:
-    """Raises InputError for a number that JAX has yet to compute."""
+    """Raises InputError for a traced value, whose number is not known yet."""
     if "Tracer" in type(value).__name__:
-        raise InputError(
-            f"{name}= is traced within jax.jit or jax.vmap, must be a number known before"
-        )
+        raise InputError(f"{name}= is traced within jax.jit or jax.vmap, must be a concrete number")
 
 
 def is_bool(value: Any) -> bool:
-    """Whether it is a Boolean, or an array of them."""
+    """Returns whether a value is a Boolean or an array of Booleans."""
     return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
 
 
 def shown(value: Any) -> str:
-    """A value in a message of one line: its repr, cut where it is long or has several lines."""
+    """The repr of a value for a one-line message, shortened if it is long or has several lines."""
     try:
         text = repr(value)
-    except Exception:  # of the user's class
+    except Exception:  # raised by the user's class
         text = f"<{type(value).__name__}>"
     first, *others = text.splitlines() or [""]
     return f"{first[:80]}..." if others or len(first) > 80 else first
 
 
 def check_number(name: str, value: Any, accepted: str, holds: Callable[[float], bool]) -> float:
-    """The value of an argument as a float; raises InputError unless it is a number that `holds`."""
+    """Returns an argument as a float; raises InputError unless it is a number for which `holds` is true."""
     _check_known(name, value)
     try:
         number = math.nan if isinstance(value, str | bytes) or is_bool(value) else float(value)
@@ -129,7 +132,7 @@ def check_number(name: str, value: Any, accepted: str, holds: Callable[[float], 
 
 
 def check_integer(name: str, value: Any, least: int) -> int:
-    """The value of an argument as an int; raises InputError unless it is in [least, 2^31)."""
+    """Returns an argument as an int; raises InputError unless it is an integer in [least, 2^31)."""
     _check_known(name, value)
     try:
         number = operator.index(value)
@@ -142,14 +145,14 @@ def check_integer(name: str, value: Any, least: int) -> int:
 
 
 def check_bool(name: str, value: Any) -> bool:
-    """The value of an argument; raises InputError unless it is True or False."""
+    """Returns an argument; raises InputError unless it is True or False."""
     if not isinstance(value, bool):
         raise InputError(f"{name}={shown(value)} must be True or False")
     return value
 
 
 def check_choice(name: str, value: Any, accepted: Iterable[str]) -> str:
-    """The value of an argument; raises InputError unless it is one of these strings."""
+    """Returns an argument; raises InputError unless it is one of the accepted strings."""
     accepted = tuple(accepted)
     if not isinstance(value, str) or value not in accepted:
         raise InputError(f"{name}={shown(value)} must be one of {', '.join(accepted)}")
@@ -157,21 +160,41 @@ def check_choice(name: str, value: Any, accepted: Iterable[str]) -> str:
 
 
 def check_path(name: str, value: Any) -> pathlib.Path:
-    """The value of an argument as a path; raises InputError where it is none."""
+    """Returns an argument as a local path, with `~` and `$VAR` replaced by what they stand for.
+
+    Raises:
+      InputError: if it is empty, not a path or a URL, or names an unknown user or variable.
+    """
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         raise InputError(f"{name}={shown(value)} must be a path")
-    return pathlib.Path(value)
+    text = os.fspath(value)
+    if isinstance(text, bytes):
+        text = os.fsdecode(text)
+    if _URL.match(text):
+        raise InputError(
+            f"{name}={text} is a URL, must be a local path: mount the bucket (gs:// by gcsfuse) and give "
+            "the path of the mount"
+        )
+    if os.path.exists(text):
+        return pathlib.Path(text)
+    expanded = os.path.expandvars(os.path.expanduser(text))
+    if expanded.startswith("~"):
+        raise InputError(f"{name}={text}: there is no user {expanded.partition('/')[0][1:]!r}")
+    unknown = _VARIABLE.search(expanded)
+    if unknown:
+        raise InputError(f"{name}={text}: the environment variable {unknown[0]} is not set")
+    return pathlib.Path(expanded)
 
 
 def as_flags(error: Exception, flags: Mapping[str, Any]) -> str:
-    """The message of an error, with `--name` for each `name=` that is a flag here.
+    """The message of an error, with `--name` in place of each `name=` that is a flag of the program.
 
-    A key of the config is named as in its file, `config.epochs=`: only those given on the line are flags.
-    What the user gave, such as the file epoch=9.ckpt, stays as it is, and so does a call, f(mode=3).
+    Dotted keys of the config, such as `config.epochs=`, stay as they are. So do values that the user gave,
+    such as the file epoch=9.ckpt, and calls, such as f(mode=3).
 
     Args:
-      error: whose message names arguments.
-      flags: values by name.
+      error: error whose message names arguments.
+      flags: values of the flags, by name.
     """
 
     given = [
@@ -180,7 +203,7 @@ def as_flags(error: Exception, flags: Mapping[str, Any]) -> str:
         for value in (values if isinstance(values, list) else [values])
         if "=" in str(value)
     ]
-    # Messages may name a file as pathlib writes it, or a directory that it lies in.
+    # Messages may give a path as pathlib normalises it, or one of its parent directories.
     paths = [pathlib.PurePath(os.path.normpath(value)) for value in given]
     parents = [str(part) for path in paths for part in (path, *path.parents) if "=" in str(part)]
     longest_first = sorted({*given, *parents}, key=len, reverse=True)
@@ -195,20 +218,32 @@ def as_flags(error: Exception, flags: Mapping[str, Any]) -> str:
     return re.sub(rf"{kept}|(?<![\w./-])(?P<name>\w+)=", flag, str(error))
 
 
+def _path_of_option(text: str) -> pathlib.Path:
+    """Returns the path that an option of argparse names, which its error message names first."""
+    try:
+        return check_path("path", text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("path=")) from None
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are of one line, as all messages to users are."""
+    """A parser whose errors are one line, as all messages to users are, and whose paths are checked."""
+
+    def __init__(self, *args: Any, **keywords: Any):
+        super().__init__(*args, **keywords)
+        self.register("type", pathlib.Path, _path_of_option)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, for quoting inside a message of one line."""
+    """The first non-blank line of an exception's message, or its type, to quote in a one-line message."""
     return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
 
 
 def exit_without_extra(program: str) -> None:
-    """Ends the program, with a line that says what to install, where the extra `train` is not there."""
+    """Exits with a line that states what to install if the extra `train` is missing."""
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(

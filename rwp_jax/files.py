@@ -1,4 +1,4 @@
-"""Files that a kill leaves as they were or as they should be, and digests that show a flipped bit."""
+"""Atomic writes of files, so that a kill leaves the old or the new content, and digests of contents."""
 
 import hashlib
 import json
@@ -17,9 +17,9 @@ _SEAL = "sha256"  # key of a record's own digest
 
 
 def check_free(name: str, path: pathlib.Path) -> None:
-    """Raises InputError, which names the argument, unless a file can be made at `path`."""
+    """Raises InputError, naming the argument, unless a new file can be created at `path`."""
     if path.exists():
-        raise InputError(f"{name}={path} exists already")
+        raise InputError(f"{name}={path} already exists")
     if not path.absolute().parent.is_dir():
         raise InputError(f"{name}={path}: there is no directory {path.parent}")
     if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
@@ -27,7 +27,7 @@ def check_free(name: str, path: pathlib.Path) -> None:
 
 
 def partial_of(path: pathlib.Path) -> pathlib.Path:
-    """Where a file is written before it takes its place; another one in every process."""
+    """The path at which a file is written before it is moved into place; it differs between processes."""
     return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
 
 
@@ -49,12 +49,12 @@ def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray], *, compressed=F
 
 
 def raw_bytes(array: ArrayLike) -> memoryview:
-    """The bytes of an array, of whatever dtype, in C order; a view where they lie so."""
+    """The bytes of an array of any dtype in C order; a view if the array is contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def array_digests(tree) -> dict[str, str]:
-    """Path -> digest of every array (its dtype, shape and bytes) of a tree of NumPy arrays."""
+    """Returns path -> digest (of dtype, shape and bytes) for every array in a tree of NumPy arrays."""
     digests = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
@@ -65,7 +65,7 @@ def array_digests(tree) -> dict[str, str]:
 
 
 def file_digests(directory: pathlib.Path) -> dict[str, str]:
-    """Relative path -> digest of every file in a directory."""
+    """Returns relative path -> digest for every file in a directory and its subdirectories."""
     digests = {}
     for path in sorted(directory.rglob("*")):
         if path.is_file():
@@ -80,12 +80,12 @@ def _digest_of(record: dict[str, Any]) -> str:
 
 
 def seal(record: dict[str, Any]) -> str:
-    """A record of JSON values as text, with a digest of itself."""
+    """Returns a record of JSON values as text that includes a digest of the record."""
     return json.dumps({**record, _SEAL: _digest_of(record)}, indent=1) + "\n"
 
 
 def unseal(text: str) -> dict[str, Any]:
-    """The record; raises ValueError where the text is not what `seal` made."""
+    """Returns the record in a text made by `seal`; raises ValueError if the text was changed."""
     record = json.loads(text)
     if not isinstance(record, dict) or record.pop(_SEAL, None) != _digest_of(record):
         raise ValueError("its digest differs")

@@ -1,4 +1,4 @@
-"""Per-example losses. Logits are [B, classes], labels [B] integers, the result [B]."""
+"""Per-example losses. Logits are [B, classes], labels are integers [B], and losses are [B]."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import optax
 
 
 def cross_entropy(logits, labels):
-    """Cross-entropy, never negative: the gate's lower end relies on it. 0 for label -1, "no label"."""
+    """Cross-entropy, 0 for label -1 ("no label"). Never negative, as the gate's lower end requires."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
     return jnp.where(labels >= 0, losses, 0)
 
@@ -24,9 +24,9 @@ def entropy(logits):
 
 
 def carlini_wagner(logits, labels, confidence: float = 10.0):
-    """-max(z_y - max_{i != y} z_i + confidence, 0), Carlini and Wagner's margin (2017).
+    """-max(z_y - max_{i != y} z_i + confidence, 0), the margin loss of Carlini and Wagner (2017).
 
-    As the authors' evaluation has it: in the maximum the true class counts as a logit of 0.
+    As in the authors' evaluation, the maximum includes a logit of 0 in place of the true class's.
     """
     is_true = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     other = jnp.max((1 - is_true) * logits, -1)

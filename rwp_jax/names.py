@@ -1,4 +1,4 @@
-"""Names that users type: shell patterns, and what an unknown key may have meant."""
+"""Names that users type: shell patterns, spellings of norms, and hints for unknown keys."""
 
 import difflib
 import fnmatch
@@ -7,44 +7,42 @@ from collections.abc import Collection
 
 from rwp_jax.errors import InputError, shown
 
-# Names of norms -> what the official AutoAttack package calls them.
+# Names of norms -> their names in the official AutoAttack package.
 OFFICIAL_NORMS = {"l_inf": "Linf", "l_2": "L2", "l_1": "L1"}
 
 
 def matches(name: str, patterns: str) -> bool:
-    """Whether any of the comma-separated shell patterns matches the name."""
+    """Returns whether any of the comma-separated shell patterns matches the name."""
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns.split(","))
 
 
 def hint_at(key: str, known: Collection[str], prefix: str = "") -> str:
-    """Says of an unknown key which section it is, or which key is near.
+    """Returns a hint for an unknown key: that it is a section, or the most similar key.
 
     Args:
-      key: dotted, such as `threat.epsilom`.
+      key: dotted key, such as `threat.epsilom`.
       known: all keys of the config.
-      prefix: before a key that is named, such as `--config.`.
+      prefix: text before the suggested key, such as `--config.`.
     """
     section = [other for other in known if other.startswith(key + ".")]
     if section:
-        return (
-            f"it is a section, with keys such as {section[0]}; rwp_jax.configs.default has them all"
-        )
+        return f"it is a section, with keys such as {section[0]}; rwp_jax.configs.default lists all keys"
     nearest = difflib.get_close_matches(key, known, 1)
     meant = f"did you mean {prefix}{nearest[0]}? " if nearest else ""
-    return f"{meant}rwp_jax.configs.default has them all"
+    return f"{meant}rwp_jax.configs.default lists all keys"
 
 
 def spelled(norm: str) -> str:
-    """`l_inf`, `l_2` or `l_1` for any spelling of these, such as Linf, L_inf or l2; others as they are."""
+    """Returns `l_inf`, `l_2` or `l_1` for any of their spellings (Linf, L_inf, l2); others unchanged."""
     match = re.fullmatch("l_?(inf|2|1)", norm, re.IGNORECASE)
     return f"l_{match[1].lower()}" if match else norm
 
 
 def norm_name(argument: str, value: object, accepted: Collection[str] = OFFICIAL_NORMS) -> str:
-    """The name of a norm, `l_inf`, `l_2` or `l_1`, for any of its spellings.
+    """Returns the name of a norm, `l_inf`, `l_2` or `l_1`, for any of its spellings.
 
     Raises:
-      InputError: which names the argument, unless the norm is one of those accepted.
+      InputError: naming the argument, if the norm is not one of those accepted.
     """
     name = spelled(value) if isinstance(value, str) else None
     if name not in accepted:

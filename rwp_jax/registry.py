@@ -1,4 +1,4 @@
-"""Networks and objectives by name: those of the package, and what users register beside them."""
+"""Networks and objectives by name: the package's own and those that users register."""
 
 import hashlib
 import importlib
@@ -13,11 +13,11 @@ from rwp_jax.errors import InputError, first_line
 
 
 class Origin(NamedTuple):
-    """Where a builder was registered, so that a later process can have it registered again.
+    """The module that registered a builder, so that a later process can import it again.
 
     Attributes:
       module: name of the module that called `register`, `__main__` for a script.
-      file: of that module, "" where there is none.
+      file: path of that module's file, "" if it has none.
     """
 
     module: str
@@ -28,7 +28,7 @@ class Registry:
     """Builders by name."""
 
     def __init__(self, kind: str, builders: dict[str, Callable]):
-        """`kind` is what they build, in words; `builders` are those of the package."""
+        """Takes the kind of object that builders return, in words, and the package's own builders."""
         self.kind, self._builders = kind, dict(builders)
         self._origins: dict[str, Origin] = {}
 
@@ -42,19 +42,19 @@ class Registry:
         return iter(self._builders)
 
     def origin(self, name: str) -> Origin | None:
-        """Where `name` was registered; None for what the package has itself."""
+        """The origin of a registered builder; None for the package's own."""
         return self._origins.get(name)
 
     def register(self, name: str, builder: Callable, module: dict[str, Any]) -> None:
-        """Enters a builder.
+        """Adds a builder.
 
         Args:
-          name: under which configs name it. The same module may register a name again.
-          builder: see the function that calls this.
-          module: the globals of the module that registers.
+          name: name of the builder in configs. The same module may register a name again.
+          builder: builder, documented at the function that calls this.
+          module: globals of the module that registers the builder.
 
         Raises:
-          InputError: for a name that is taken or no word, or a builder that cannot be called.
+          InputError: if the name is taken or not a word, or the builder is not callable.
         """
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+", name):
             raise InputError(f"name={name!r} must be a word of letters, digits, and _ . -")
@@ -71,28 +71,29 @@ class Registry:
         self._builders[name], self._origins[name] = builder, origin
 
     def require(self, name: str, origin: Origin, owner: str) -> None:
-        """Imports the module that registers `name`, unless it is registered already.
+        """Imports the module that registers `name`, unless `name` is already registered.
 
         Args:
-          name: of the builder.
-          origin: where it was registered when it was used.
-          owner: what needs it, at the beginning of the message.
+          name: name of the builder.
+          origin: module that registered the builder when it was used.
+          owner: what needs the builder, such as a run; error messages begin with it.
 
         Raises:
-          InputError: where the module cannot be imported, or does not register the name any more.
+          InputError: if the module cannot be imported or no longer registers the name, or if another
+            module has registered it.
         """
         what = f"{owner}: its {self.kind} {name!r} is registered by {origin.file or origin.module}"
         held = self._origins.get(name)
-        # A file that is gone may have moved; a script is never imported, so what is registered must do.
+        # A missing file may have moved, and a script is never imported: then any registration is accepted.
         moved = origin.module == "__main__" or not pathlib.Path(origin.file).is_file()
         if held and not _same(held, origin) and not moved:
             raise InputError(
-                f"{what}, and here by {held.file or held.module}: load it in a process of its own"
+                f"{what}, and here by {held.file or held.module}: load it in a separate process"
             )
         if name in self._builders:
             return
-        if origin.module == "__main__":  # a script, which does more than register
-            raise InputError(f"{what}, a script: call rwp_jax.register_{self.kind} before")
+        if origin.module == "__main__":  # importing a script would run all of it
+            raise InputError(f"{what}, a script: call rwp_jax.register_{self.kind} first")
         try:
             _import(origin)
         except (Exception, SystemExit) as error:  # whatever the user's module raises
@@ -100,22 +101,24 @@ class Registry:
             why = (
                 f"{type(error).__name__}: {first_line(error)}" if there else "there is no such file"
             )
-            hint = "" if there else "; put the file back, or import what registers it before"
+            hint = (
+                "" if there else "; put the file back, or first import the module that registers it"
+            )
             raise InputError(f"{what}, which cannot be imported ({why}){hint}") from None
         if name not in self._builders:
             raise InputError(f"{what}, which no longer registers it")
 
 
 def _same(one: Origin, other: Origin) -> bool:
-    """Config files are all loaded as modules of one name, so that files count where there are any."""
+    """Compares files if both have one, as all config files are loaded under one module name."""
     return one.file == other.file if one.file and other.file else one.module == other.module
 
 
 def _import(origin: Origin) -> None:
-    """Imports a module: by its name where that finds the recorded file, or from the file itself."""
+    """Imports a module by name if the name resolves to the recorded file, otherwise from the file."""
     try:
         found = importlib.util.find_spec(origin.module)
-    except (ImportError, ValueError):  # a package that is missing, a module made by hand
+    except (ImportError, ValueError):  # a missing package, a module without a spec
         found = None
     recorded = pathlib.Path(origin.file)
     by_name = found and found.origin and pathlib.Path(found.origin).resolve() == recorded
@@ -125,10 +128,10 @@ def _import(origin: Origin) -> None:
     name = f"rwp_jax_registering_{hashlib.sha256(origin.file.encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, origin.file)
     if spec is None or spec.loader is None:
-        raise ImportError("it is no Python file")
+        raise ImportError("it is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    beside = str(recorded.parent)  # modules that it may need, later too
+    beside = str(recorded.parent)  # for its imports, including later ones
     added = beside not in sys.path
     if added:
         sys.path.append(beside)

@@ -1,6 +1,6 @@
-"""What `pip install .` alone can do: AutoAttack, PGD and a weight perturbation on a network of one's own.
+"""Checks that `pip install .` suffices for AutoAttack, PGD and weight perturbation of any network.
 
-Run by .ci/run with the Python of such an installation, outside the repository.
+.ci/run runs this file with the Python of such an installation, outside the repository.
 """
 
 import subprocess

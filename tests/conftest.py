@@ -1,4 +1,4 @@
-"""Tests run in float64 on eight virtual CPU devices, with compiled programs kept between runs."""
+"""Runs tests in float64 on eight virtual CPU devices and caches compiled programs between runs."""
 
 import os
 import pathlib
@@ -19,9 +19,9 @@ def key():
 
 @pytest.fixture(autouse=True, scope="module")
 def few_memory_mappings():
-    """Drops compiled programs before their memory mappings are too many.
+    """Drops compiled programs before the process runs out of memory mappings.
 
-    Linux allows a process 65,530; XLA crashes without one for a program that it loads.
+    Linux allows 65,530 per process; XLA crashes if it cannot map a program that it loads.
     """
     yield
     mappings = pathlib.Path("/proc/self/maps")

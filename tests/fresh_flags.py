@@ -1,12 +1,12 @@
-"""The flags of the command line as no test before has left them."""
+"""Resets command-line flags, so that no test sees values that an earlier test set."""
 
 from absl import flags
 
-from rwp_jax.command_line import modes  # noqa: F401  (it defines them)
+from rwp_jax.command_line import modes  # noqa: F401  (importing it defines the flags)
 
 
 def forget_flags() -> None:
-    """Gives every flag its default; flags of a config's keys, which parsing defines, are removed."""
+    """Resets every flag to its default and removes the `config.*` flags that parsing defines."""
     for name in list(flags.FLAGS):
         if name.startswith("config."):
             delattr(flags.FLAGS, name)

@@ -1,4 +1,4 @@
-"""A module of the user's own, and what processes know of such ones."""
+"""A user-defined module, and helpers that undo its registration and import."""
 
 import sys
 
@@ -35,14 +35,14 @@ rwp_jax.register_objective("shifted", shifted)
 
 
 def keep_registered(patch):
-    """Takes back, in the end, what is registered from here on."""
+    """Restores the current registrations when `patch` is undone."""
     for registry in (MODELS, OBJECTIVES):
         patch.setattr(registry, "_builders", dict(registry._builders))
         patch.setattr(registry, "_origins", dict(registry._origins))
 
 
 def forget(patch):
-    """What is registered and imported, as in a new process."""
+    """Removes the module and its registrations, as if in a new process."""
     for name, module in list(sys.modules.items()):
         if str(getattr(module, "__file__", "")).endswith("tiny_network.py"):
             patch.delitem(sys.modules, name)

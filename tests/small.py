@@ -1,4 +1,4 @@
-"""A run small enough for a test."""
+"""Runs that are small enough for a test."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from rwp_jax.training import trainer
 
 
 def write_two_classes(path, train: int, test: int) -> str:
-    """Writes an npz of two classes that a network tells apart at once, dark and bright images."""
+    """Writes an npz of dark and bright images: two classes that a network separates at once."""
     rng = np.random.default_rng(0)
     y = np.arange(train + test) % 2
     x = np.clip(rng.normal(60 + 120 * y[:, None, None, None], 30, (len(y), 8, 8, 1)), 0, 255)
@@ -21,7 +21,7 @@ def write_two_classes(path, train: int, test: int) -> str:
 
 
 def shrink(config, **changes):
-    """Two epochs in float64 on an npz, with two steps of each attack; then the changes."""
+    """Sets two epochs in float64 on an npz with two steps per attack, then applies `changes`."""
     config.epochs = 2
     config.batch_size = 16
     config.dtype = "float64"
@@ -39,7 +39,7 @@ def shrink(config, **changes):
 
 
 def train_on_two_classes(tmp_path_factory, test: int, **changes):
-    """The directory of a run on 64 training and `test` test images, at radius 0.2 and step size 0.05."""
+    """Trains on 64 images at epsilon 0.2 and step size 0.05; returns the run's directory."""
     path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 64, test)
     changes = {
         "data.path": path,
@@ -53,14 +53,14 @@ def train_on_two_classes(tmp_path_factory, test: int, **changes):
 
 
 def write_run(directory, config, pgd, finished=True, **splits):
-    """Writes what a run leaves for reports, with made-up figures.
+    """Writes the files of a run that reports read, with made-up figures.
 
     Args:
-      directory: of the run.
-      config: of the run.
+      directory: the run's directory.
+      config: the run's config; its epochs become the length of `pgd`.
       pgd: PGD accuracy on the test set after each epoch; natural accuracy is 0.1 above it.
-      finished: whether there is a summary.
-      splits: further figures after each epoch, by split and name: train_perturbation_steps=[1, 2].
+      finished: whether to write a summary.
+      splits: other figures, one per epoch, named SPLIT_FIGURE: train_perturbation_steps=[1, 2].
     """
     directory.mkdir(parents=True)
     config.epochs = len(pgd)
@@ -80,7 +80,7 @@ def write_run(directory, config, pgd, finished=True, **splits):
 
 
 def write_evaluation(directory, which, accuracies, examples=100, epoch=0):
-    """Writes the evaluation.json of a checkpoint, with accuracies by column."""
+    """Writes the evaluation.json of a checkpoint with the given accuracy of each column."""
     path = directory / "evaluation" / which / "evaluation.json"
     path.parent.mkdir(parents=True)
     columns = {name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}
@@ -89,7 +89,7 @@ def write_evaluation(directory, which, accuracies, examples=100, epoch=0):
 
 @contextlib.contextmanager
 def lowerings():
-    """The programs lowered within, as a list that grows."""
+    """Yields a list that grows by the name of each program lowered within the context."""
     events = []
 
     def listen(event, duration, **_):

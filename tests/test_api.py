@@ -21,7 +21,7 @@ HEAVY = "orbax tensorflow tensorflow_datasets matplotlib sklearn tensorboardX ji
 
 
 def loaded_by(code: str) -> set[str]:
-    """Top-level names of the modules that code imports, in a process of its own."""
+    """Returns the top-level names of the modules that `code` imports in a new process."""
     code += "\nimport sys\nprint(*{name.partition('.')[0] for name in sys.modules})"
     command = [sys.executable, "-c", code]
     return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
@@ -98,7 +98,7 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
     loss = lambda x: -jax.nn.log_softmax(logits_fn(x))[np.arange(6), Y]
     assert (loss(x_adv) > loss(X)).all()
     x, y = jnp.asarray(X), jnp.asarray(Y)
-    # Within jit, whatever of it is traced.
+    # Within jit, whichever of its arguments are traced.
     for compiled in (
         jax.jit(attack)(x, y),
         jax.jit(lambda y: attack(x, y))(y),
@@ -122,7 +122,7 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
         ({"y": Y + 2**32}, r"y= has labels that need more than 32 bits"),
         (
             {"loss": lambda logits, y: logits.argmax(-1)},
-            "loss= gives int64.6., must give a loss of",
+            "loss= returns int64.6., must return floating-point losses",
         ),
         (
             {"threat_model": rwp_jax.make_threat_model("l_2", 0.5), "step_size": 1e30},
@@ -139,9 +139,12 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
         ({"key": jax.random.split(jax.random.key(0))}, r"key= of shape \[2\] must be one seed"),
         (
             {"loss": lambda logits, y: logits.mean()},
-            r"loss= gives float64\[\], must give a loss of",
+            r"loss= returns float64\[\], must return floating-point losses",
         ),
-        ({"loss": lambda logits, y: logits}, r"loss= gives float64\[6, 3\], must give a loss of"),
+        (
+            {"loss": lambda logits, y: logits},
+            r"loss= returns float64\[6, 3\], must return floating-point losses",
+        ),
         ({"logits_fn": lambda x: (logits_fn(x), 1)}, "logits_fn returns a tuple for images"),
         ({"logits_fn": lambda x: x.sum()}, r"logits_fn returns float64\[\] for images"),
         ({"logits_fn": lambda x: x @ np.ones((5, 2))}, r"logits_fn\(images\) fails on images"),
@@ -194,7 +197,7 @@ def test_pgd_takes_steps_of_any_integer():
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("norm", ["l_inf", "l_2"])
 def test_numbers_of_numpy_and_traced_ones_widen_no_image(norm, dtype):
-    """A float64 epsilon or step_size is the number, whatever the dtype of the images."""
+    """A float64 epsilon or step_size keeps its value and does not widen the images' dtype."""
     attack = lambda number, size: rwp_jax.pgd(
         lambda x: logits_fn(x).astype(dtype),
         jnp.asarray(X, dtype),
@@ -224,14 +227,14 @@ def test_numbers_of_numpy_and_traced_ones_widen_no_image(norm, dtype):
         ),
         (
             lambda: rwp_jax.make_classifier("wrn-10-1", 10, mean=np.array(0.5)),
-            r"^mean=array\(0.5\) must be finite numbers, one of each channel",
+            r"^mean=array\(0.5\) must be finite numbers, one per channel",
         ),
         (
             lambda: rwp_jax.make_weight_perturbation("awp", np.ones((3, 3))),
             r"^gamma=array\(\[\[1., 1., 1.\],\.\.\. must be",
         ),
         (lambda: rwp_jax.make_threat_model("l_inf", 8), r"^epsilon=8 must be in \[0, 1\)"),
-        (lambda: rwp_jax.make_classifier("resnet", 10), "^name='resnet' is no known model"),
+        (lambda: rwp_jax.make_classifier("resnet", 10), "^name='resnet' is not a known model"),
         (lambda: rwp_jax.make_objective("tades"), "^name='tades' must be one of"),
         (lambda: rwp_jax.make_weight_perturbation("awp"), "^gamma= is missing: awp needs it"),
         (lambda: rwp_jax.make_weight_perturbation("rwp", 0.01), "^steps= is missing: rwp needs it"),

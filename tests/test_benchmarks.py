@@ -1,4 +1,4 @@
-"""Benchmarks follow the code they time; what they measure is not tested."""
+"""Benchmarks work with the current code; their measurements are not tested."""
 
 import os
 import pathlib
@@ -37,7 +37,7 @@ def test_the_pytorch_step_runs(objective):
         (("--devices", "two"), "--devices=two must be an integer"),
         (("--target", "h100:9"), "--target='h100:9': h100 has at most 8 devices"),
         (("--json", ""), "--json must name a file"),
-        (("--json", "x", "--hlo", "./x"), "--hlo=./x is the file of --json too: name another"),
+        (("--json", "x", "--hlo", "./x"), "--hlo=./x is also the file of --json, must be another"),
         (("--json", "/dev/full/x"), "--json=/dev/full/x cannot be written: Not a directory"),
         (("--model", "wrn-11-1", "--target", "h1000"), "--target='h1000' must be one of a100"),
     ],
@@ -64,10 +64,10 @@ def test_compiled_says_in_a_line_what_is_wrong(arguments, message, tmp_path):
         ((), {}, "PART= must be one of check, speed, train, attacks, options"),
         (("fast", "results"), {}, "PART=fast must be one of check"),
         (("check",), {}, "RESULTS, a directory, is missing"),
-        (("check", "results"), {"LIMIT": "1m"}, "LIMIT=1m must be whole seconds"),
-        (("check", "results"), {"PYTHON": "/no/python"}, "PYTHON=/no/python is no interpreter"),
+        (("check", "results"), {"LIMIT": "1m"}, "LIMIT=1m must be an integer number of seconds"),
+        (("check", "results"), {"PYTHON": "/no/python"}, "PYTHON=/no/python is not an interpreter"),
         (("train", "results"), {"DATA": "no.npz"}, "DATA=.*no.npz must name an npz"),
-        (("check", "/dev/null"), {}, "RESULTS=/dev/null must be a directory to write to"),
+        (("check", "/dev/null"), {}, "RESULTS=/dev/null must be a writable directory"),
     ],
 )
 def test_the_script_for_a_gpu_refuses_before_it_writes(arguments, settings, message, tmp_path):

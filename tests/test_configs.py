@@ -1,4 +1,4 @@
-"""Every config builds, and those of the paper hold the values of the authors' scripts."""
+"""Every config builds, and the paper's configs hold the values of the authors' scripts."""
 
 import importlib
 import inspect
@@ -30,7 +30,7 @@ def test_every_config_is_accepted(name):
 
 
 def settings(config):
-    """What the authors' scripts set, lengths in 255ths."""
+    """Returns the settings that the authors' scripts have too, with lengths in 255ths."""
     perturbation, optimizer = config.weight_perturbation, config.optimizer
     return {
         "data": config.data.name,
@@ -86,7 +86,7 @@ TRADES = {
     "variant": "trades",
     "objective": "trades",
     "rwp": (0.005, 1.7, 10),
-    "start_epoch": 9,  # their tenth, counted from 1
+    "start_epoch": 9,  # their tenth epoch, counted from 1
     "schedule": ("piecewise_epoch", False),
     "augment": (4, "zero", True, 0.0),
 }

@@ -1,4 +1,4 @@
-"""How bad input is said: arguments to Python callers, flags and keys to others."""
+"""Error messages name arguments for Python callers, and flags and config keys on the command line."""
 
 import ast
 import pathlib
@@ -22,7 +22,7 @@ from rwp_jax.errors import (
 )
 
 PACKAGE = pathlib.Path(rwp_jax.__file__).parent
-COMMANDS = ("command_line", "parity", "zoo")  # which parse flags
+COMMANDS = ("command_line", "parity", "zoo")  # the packages that parse flags
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,12 @@ def test_values_in_messages_are_one_short_line():
 
 @pytest.mark.parametrize("value", ["L_inf", 3, None, np.array(["l_inf", "l_2"]), ["l_inf"], b"l_2"])
 def test_what_is_none_of_the_choices(value):
-    with pytest.raises(InputError, match=r"^norm=.* must be l_inf or l_2$"):
+    with pytest.raises(InputError, match=r"^norm=.* must be one of l_inf, l_2$"):
         check_choice("norm", value, ("l_inf", "l_2"))
 
 
 def raised(path: pathlib.Path):
-    """The texts of errors that a file raises."""
+    """Yields the constants in the `raise` statements of a file's InputErrors."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Raise) and "InputError" in ast.dump(node):
             yield from (part.value for part in ast.walk(node) if isinstance(part, ast.Constant))

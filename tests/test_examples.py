@@ -1,4 +1,4 @@
-"""The examples run, and what they train is robust to a degree."""
+"""The examples run, and the networks that they train are somewhat robust."""
 
 import importlib.util
 import json
@@ -79,7 +79,7 @@ def test_a_checkpoint_of_pytorch(capsys):
 
 
 def test_the_tour(capsys):
-    """Its code cells run one after another, as in a notebook."""
+    """The code cells of the notebook run in order."""
     matplotlib.use("agg")
     cells = json.loads((EXAMPLES / "tour.ipynb").read_text())["cells"]
     space: dict = {}

@@ -1,4 +1,4 @@
-"""Imports run downwards only, as CONTRIBUTING.md draws them."""
+"""Imports run downwards only, in the order that CONTRIBUTING.md shows."""
 
 import ast
 import pathlib
@@ -6,7 +6,7 @@ import pathlib
 import rwp_jax
 
 PACKAGE = pathlib.Path(rwp_jax.__file__).parent
-# From the bottom up; packages of one line know nothing of each other.
+# From the bottom up; modules on the same line do not import each other.
 LAYERS = (
     ("errors", "losses", "version"),
     ("files", "names", "configs", "registry"),
@@ -24,7 +24,7 @@ HEIGHTS = {name: height for height, names in enumerate(LAYERS) for name in names
 
 
 def _imported(path: pathlib.Path) -> set[str]:
-    """The files and packages of rwp_jax that a file imports, by their first name."""
+    """Returns the top-level modules and packages of rwp_jax that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Norms are accepted in every spelling, wherever one is given, and written in one."""
+"""Norms are accepted in any spelling, wherever a norm is given, and always written the same way."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is known of the code that a number came from."""
+"""The version and commit of the code that produced a result."""
 
 import pathlib
 import shutil
@@ -11,7 +11,7 @@ from rwp_jax import version
 
 
 def commit_in(root: pathlib.Path) -> str:
-    """What a package in `root` says of its commit."""
+    """Returns the commit that a package in `root` reports."""
     (root / "rwp_jax").mkdir()
     shutil.copy(version.__file__, root / "rwp_jax/version.py")
     code = "import runpy; print(runpy.run_path('rwp_jax/version.py')['commit']())"

@@ -1,4 +1,4 @@
-"""Checks of the arguments that attacks have in common."""
+"""Checks of arguments that all attacks share."""
 
 import contextlib
 import math
@@ -14,47 +14,47 @@ EVALUATION_MODE = (
     "use_running_average=True and deterministic=True (flax.linen), model.eval() (flax.nnx), "
     "eqx.nn.inference_mode(model) (Equinox)"
 )
-# Flax's for running statistics that would change and for dropout without a key.
+# Flax's errors for running statistics that would change and for dropout without a key.
 _ERRORS_IN_TRAINING_MODE = ("TraceContextError", "ModifyScopeVariableError", "InvalidRngError")
-ROUNDING = 1e-6  # by which pixels may lie outside [0, 1] and count as on its edge
+ROUNDING = 1e-6  # pixels this far outside [0, 1] are accepted as rounding errors
 
 
 def is_known(value) -> bool:
-    """Whether its numbers are known now: within `jax.jit`, those of traced values are not."""
+    """Returns whether a value is concrete, not traced within `jax.jit`."""
     return not isinstance(value, jax.core.Tracer)
 
 
 def check_traced(name: str, value: jax.Array, accepted: str, *kinds: type) -> None:
-    """Raises InputError unless a traced value is one number of these kinds, such as `jnp.integer`."""
+    """Raises InputError unless a traced value is a scalar of one of the kinds, such as `jnp.integer`."""
     if value.shape or not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
         raise InputError(f"{name}= is {value.dtype}{list(value.shape)}, must be {accepted}")
 
 
 def as_arrays(x, y) -> tuple[jax.Array, jax.Array]:
-    """Arrays of JAX from what can be made one; raises InputError."""
+    """Converts images and labels to JAX arrays; raises InputError if that is not possible."""
     try:
         labels = np.asarray(y) if is_known(y) else np.zeros(0, int)
         arrays = None if _is_wide(labels) else (jnp.asarray(x), jnp.asarray(y))
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"x= and y= must be arrays: {first_line(error)}") from None
     if arrays is None:
-        raise InputError("y= has labels that need more than 32 bits, must have classes from 0 on")
+        raise InputError("y= has labels that need more than 32 bits, must be in [0, 2^31)")
     return arrays
 
 
 def _is_wide(labels: np.ndarray) -> bool:
-    """Whether JAX, without x64, would wrap some labels round to others."""
+    """Returns whether some labels overflow the int32 to which JAX converts them without x64."""
     if labels.dtype.kind not in "iu" or not labels.size:
         return False
     return labels.min() < -(2**31) or labels.max() >= 2**31
 
 
 def check_images(x, y) -> None:
-    """Raises InputError unless they are images [B, H, W, C] in [0, 1], B > 0, and their labels [B].
+    """Raises InputError unless x are images [B, H, W, C] in [0, 1], B > 0, and y their labels [B].
 
     Args:
-      x: NumPy array, or array of JAX, which may be traced.
-      y: the same.
+      x: NumPy array, or JAX array, which may be traced.
+      y: NumPy array, or JAX array, which may be traced.
     """
     if x.ndim != 4 or not x.size:
         raise InputError(f"x= is {list(x.shape)}, must be images [B, H, W, C], at least one")
@@ -76,13 +76,13 @@ def check_images(x, y) -> None:
 
 
 def diameter(norm: str, image_shape: tuple[int, ...]) -> float:
-    """The largest distance of two images (H, W, C) in [0, 1] in `l_inf`, `l_2` or `l_1`."""
+    """The largest distance between two images (H, W, C) in [0, 1], in `l_inf`, `l_2` or `l_1`."""
     pixels = math.prod(image_shape)
     return {"l_inf": 1.0, "l_2": math.sqrt(pixels), "l_1": pixels}[norm]
 
 
 def check_radius(name: str, value, norm: str, image_shape: tuple[int, ...]) -> float:
-    """A radius or step as a float; raises InputError from the largest distance of two images on."""
+    """Returns a radius or step size as a float; raises InputError unless it is in [0, `diameter`)."""
     largest = diameter(norm, image_shape)
     shape = "" if norm == "l_inf" else f" and images {list(image_shape)}"
     accepted = f"in [0, {largest:g}) (pixels are in [0, 1]) for {norm}{shape}"
@@ -90,7 +90,7 @@ def check_radius(name: str, value, norm: str, image_shape: tuple[int, ...]) -> f
 
 
 def check_classes(y, num_classes: int) -> None:
-    """Raises InputError for labels that the network does not tell apart."""
+    """Raises InputError if labels are outside the network's classes."""
     if is_known(y):
         low, high = int(np.asarray(y).min()), int(np.asarray(y).max())
         if low < 0 or high >= num_classes:
@@ -100,7 +100,11 @@ def check_classes(y, num_classes: int) -> None:
 
 
 def check_key(key) -> jax.Array:
-    """A random key from a seed, which may be traced, or a key of either kind; raises InputError."""
+    """Returns a random key for a seed, which may be traced, or for a typed or raw key of JAX.
+
+    Raises:
+      InputError: for anything else.
+    """
     described = shown(key)
     try:
         dtype, shape = getattr(key, "dtype", None), np.shape(key)
@@ -124,7 +128,7 @@ def check_key(key) -> jax.Array:
 def logits_fn_named(
     image_shape: tuple[int, ...], arguments: str = "(images)", name: str = "logits_fn"
 ):
-    """Within it, whatever the user's logits_fn raises is an InputError that names it."""
+    """Turns what the user's logits_fn raises in the `with` block into an InputError that names it."""
     try:
         yield
     except InputError:
@@ -141,7 +145,7 @@ def logits_fn_named(
 
 
 def check_logits(logits, image_shape: tuple[int, ...], name: str = "logits_fn") -> int:
-    """The number of classes; raises InputError unless `logits` is the shape of these images' logits."""
+    """Returns the number of classes; raises InputError unless `logits` are floating-point [B, classes]."""
     is_array = hasattr(logits, "shape") and hasattr(logits, "dtype")
     fits = (
         is_array
@@ -160,14 +164,14 @@ def check_logits(logits, image_shape: tuple[int, ...], name: str = "logits_fn") 
 
 
 def check_logits_fn(logits_fn, x) -> int:
-    """The number of classes; raises InputError where logits_fn gives no logits of these images."""
+    """Returns the number of classes; raises InputError if logits_fn fails or does not return logits."""
     with logits_fn_named(x.shape):
         logits = jax.eval_shape(logits_fn, x)
     return check_logits(logits, x.shape)
 
 
 def check_losses(name: str, losses, batch_size: int) -> None:
-    """Raises InputError unless `losses`, the shape of what argument `name` gives, is that of losses [B]."""
+    """Raises InputError unless `losses`, the output shape of argument `name`, is floating-point [B]."""
     is_array = isinstance(losses, jax.ShapeDtypeStruct)
     given = f"{losses.dtype}{list(losses.shape)}" if is_array else f"a {type(losses).__name__}"
     if (
@@ -176,5 +180,5 @@ def check_losses(name: str, losses, batch_size: int) -> None:
         or not jnp.issubdtype(losses.dtype, jnp.floating)
     ):
         raise InputError(
-            f"{name}= gives {given}, must give a loss of each example, floating-point [{batch_size}]"
+            f"{name}= returns {given}, must return floating-point losses [{batch_size}], one per example"
         )

@@ -24,10 +24,10 @@ BN_MODES = ("train", "batch", "eval")
 
 
 def forward_in_mode(classifier: Classifier, params, bn: str) -> Callable:
-    """The attack's forward (images, batch_stats) -> (logits, batch_stats) in one of three BN modes.
+    """Returns the attack's forward pass (images, batch_stats) -> (logits, batch_stats) in a BN mode.
 
-    `train`: normalises by the batch and folds its moments into batch_stats; `batch`: normalises by the
-    batch, leaves batch_stats alone; `eval`: normalises by batch_stats.
+    `train` normalises by batch statistics and folds them into the running batch_stats; `batch` normalises
+    by batch statistics and leaves batch_stats unchanged; `eval` normalises by batch_stats.
     """
 
     params = classifier.prepare(params)
@@ -55,21 +55,21 @@ def pgd_steps(
 ):
     """Maximises the mean loss over perturbations of x, from a given start, within a training step.
 
-    Only the gradient with respect to the input is computed: a step costs two forward units.
+    Only the gradient with respect to the input is computed, so a step costs two forward units.
 
     Args:
       forward: (images, batch_stats) -> (logits, batch_stats), see `forward_in_mode`.
       loss: logits [B, classes] -> per-example loss [B].
-      threat_model: gives the step and the projection.
+      threat_model: threat model that defines the step and the projection.
       x: clean images [B, H, W, C] in [0, 1].
-      start: first perturbation, of the shape of x, inside the threat model.
+      start: initial perturbation, of the shape of x, inside the threat model.
       batch_stats: running statistics before the first step.
-      step_size: in pixels for L_inf, in L_2 norm for L_2.
+      step_size: size of a step, in pixels for L_inf, in L_2 norm for L_2.
       steps: number of steps.
-      global_batch_size: examples over all devices, by which the mean is taken; default B.
+      global_batch_size: number of examples over all devices, the divisor of the mean; default B.
 
     Returns:
-      The last perturbation (the reference keeps the last, whatever its loss), and batch_stats.
+      The last perturbation (as in the reference, whatever its loss), and batch_stats.
     """
     weight = 1 / (global_batch_size or len(x))
 
@@ -83,7 +83,7 @@ def pgd_steps(
         delta = threat_model.project(threat_model.step(delta, gradient, step_size), x)
         return delta, batch_stats
 
-    with jax.named_scope("attack"):  # the loop's name in profiles and compiled programs
+    with jax.named_scope("attack"):  # name of the loop in profiles and compiled programs
         return lax.fori_loop(0, steps, step, (start, batch_stats))
 
 
@@ -98,26 +98,26 @@ def pgd(
     key: Any = 0,
     loss: Callable = cross_entropy,
 ) -> jax.Array:
-    """Attacks images by PGD: random start, steps of steepest ascent, projection; the last image counts.
+    """Attacks images by PGD: random start, steepest-ascent steps with projection; returns the last iterate.
 
-    May be called within `jax.jit`; values are checked where they are known.
+    May be called within `jax.jit`, where the values of traced arguments are not checked.
 
     Args:
-      logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes], of each image by itself.
+      logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes], independently for each image.
       x: clean images [B, H, W, C], floating-point in [0, 1].
       y: labels [B], integers.
-      threat_model: see `make_threat_model`.
-      steps: at least 0; may be traced.
-      step_size: in pixels, in [0, 1), for L_inf; in L_2 norm, less than the largest distance of two images,
-        sqrt(H W C), for L_2; may be traced.
-      key: of the random start, a seed or a `jax.random.key`.
-      loss: (logits, y) -> [B], what is maximised.
+      threat_model: threat model from `make_threat_model`.
+      steps: number of steps, at least 0; may be traced.
+      step_size: size of a step; may be traced. For L_inf in pixels, in [0, 1); for L_2 in L_2 norm, from 0
+        to less than the largest distance between two images, sqrt(H W C).
+      key: seed or `jax.random.key` of the random start.
+      loss: (logits, y) -> losses [B], which the attack maximises.
 
     Returns:
-      Attacked images, as x.
+      Attacked images, of the shape and dtype of x.
 
     Raises:
-      InputError: for images, labels or numbers that are not so; for NaN gradients, outside of `jax.jit`.
+      InputError: if an argument is invalid, or, outside `jax.jit`, if logits or gradients are not finite.
     """
     x, y = arguments.as_arrays(x, y)
     arguments.check_images(x, y)
@@ -133,7 +133,7 @@ def pgd(
         step_size = arguments.check_radius("step_size", step_size, threat_model.norm, x.shape[1:])
     else:
         arguments.check_traced("step_size", step_size, "a number", jnp.integer, jnp.floating)
-        step_size = step_size.astype(x.dtype)  # of a wider dtype it would widen the images
+        step_size = step_size.astype(x.dtype)  # a wider dtype would promote the images
     if not isinstance(steps, jax.core.Tracer):
         steps = check_integer("steps", steps, 0)
     else:

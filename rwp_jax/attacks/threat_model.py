@@ -1,4 +1,4 @@
-"""What an attacker may do: perturbations of norm at most epsilon that keep pixels in [0, 1]."""
+"""Threat models: perturbations of norm at most epsilon that keep pixels in [0, 1]."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from rwp_jax.names import norm_name
 class ThreatModel:
     """A ball of radius epsilon around each image, in units of pixels in [0, 1].
 
-    Images x and perturbations delta are [B, H, W, C]. The three operations are those of the authors'
-    scripts, constants included.
+    Images x and perturbations delta are [B, H, W, C]. The three operations follow the authors' scripts,
+    including constants.
 
     Attributes:
       norm: `l_inf` or `l_2`.
       epsilon: radius of the ball.
-      sample: (keys [B], x) -> random delta, from which an attack starts.
-      step: (delta, gradient, step_size) -> delta after a step of steepest ascent, not projected.
-      project: (delta, x) -> delta inside the ball, then x + delta inside the box [0, 1].
+      sample: (keys [B], x) -> random delta from which an attack starts.
+      step: (delta, gradient, step_size) -> delta after a step of steepest ascent, before projection.
+      project: (delta, x) -> delta projected into the ball, then so that x + delta is in the box [0, 1].
     """
 
     norm: str
@@ -33,7 +33,7 @@ class ThreatModel:
 
 
 def l_2_norms(delta):
-    """L_2 norm of each example of [B, H, W, C], as [B, 1, 1, 1]."""
+    """L_2 norm [B, 1, 1, 1] of each example of delta [B, H, W, C]."""
     return jnp.sqrt(jnp.sum(jnp.square(delta), (1, 2, 3), keepdims=True))
 
 
@@ -42,13 +42,13 @@ def _into_box(delta, x):
 
 
 def _into_ball(delta, epsilon):
-    """Shortens what is longer than epsilon, as torch.renorm does with its 1e-7."""
+    """Scales perturbations longer than epsilon down to it, as torch.renorm does, including its 1e-7."""
     norms = l_2_norms(delta)
     return jnp.where(norms > epsilon, delta * (epsilon / (norms + 1e-7)), delta)
 
 
 def l_inf(epsilon: float) -> ThreatModel:
-    """Every pixel and channel moves by at most epsilon; uniform start, sign steps."""
+    """L_inf ball: each channel of a pixel changes by at most epsilon; uniform start, sign steps."""
 
     def sample(keys, x):
         draw = lambda key: jax.random.uniform(key, x.shape[1:], x.dtype, -epsilon, epsilon)
@@ -64,7 +64,7 @@ def l_inf(epsilon: float) -> ThreatModel:
 
 
 def l_2(epsilon: float) -> ThreatModel:
-    """Euclidean norm at most epsilon; start of uniform radius along a Gaussian direction."""
+    """L_2 ball: Euclidean norm at most epsilon; start at a uniform radius in a Gaussian direction."""
 
     def sample(keys, x):
         def draw(key):
@@ -87,20 +87,20 @@ def l_2(epsilon: float) -> ThreatModel:
 
 
 def _near(keys, x):
-    """TRADES' start: 0.001 N(0, 1) for every pixel, neither in the box nor, strictly, in the ball."""
+    """TRADES' start: 0.001 N(0, 1) for each channel of a pixel, not projected into the box or the ball."""
     draw = lambda key: jax.random.normal(key, x.shape[1:], x.dtype)
     return 0.001 * jax.vmap(draw)(keys)
 
 
 def trades_l_inf(epsilon: float) -> ThreatModel:
-    """L_inf as the TRADES script attacks: from a point near x."""
+    """L_inf as in the TRADES script: starts from a point near x."""
     return dataclasses.replace(l_inf(epsilon), sample=_near)
 
 
 def trades_l_2(epsilon: float) -> ThreatModel:
-    """L_2 as the TRADES script attacks: from a point near x, into the box before the ball.
+    """L_2 as in the TRADES script: starts near x and projects into the box before the ball.
 
-    Where the gradient is zero it stays where it is; the script would divide by zero.
+    A zero gradient leaves delta unchanged; the script would divide by zero.
     """
 
     def step(delta, gradient, step_size):
@@ -123,13 +123,13 @@ NORMS, VARIANTS = ("l_inf", "l_2"), ("madry", "trades")
 
 
 def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> ThreatModel:
-    """Returns the threat model.
+    """Returns a threat model.
 
     Args:
       norm: `l_inf` or `l_2`, also in other spellings such as `Linf`.
-      epsilon: radius; in [0, 1) for L_inf, in [0, 1000] for L_2. Attacks and training, which know the
-        images, accept an L_2 radius below the largest distance of two of them. Not traced.
-      variant: whose details of start and projection, `madry` (uniform start; the AT scripts and every
+      epsilon: radius; in [0, 1) for L_inf, in [0, 1000] for L_2; not traced. Attacks and training also
+        require an L_2 radius below the largest distance between two images of the given shape.
+      variant: scripts that start and projection follow, `madry` (uniform start; the AT scripts and every
         evaluation) or `trades` (TRADES and RST in training).
 
     Raises:
@@ -137,7 +137,7 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
     """
     norm = norm_name("norm", norm, NORMS)
     check_choice("variant", variant, VARIANTS)
-    # From 1 on the L_inf ball holds every image; for L_2 that is a matter of the image's size.
+    # An L_inf ball of radius 1 contains every image; in L_2 that depends on the image's size.
     if norm == "l_inf":
         accepted, fits = "in [0, 1)", lambda radius: 0 <= radius < 1
     else:
@@ -148,5 +148,5 @@ def make_threat_model(norm: str, epsilon: float, variant: str = "madry") -> Thre
 
 
 def ball(norm: str, epsilon, variant: str) -> ThreatModel:
-    """As `make_threat_model`, of values that are checked already; epsilon may be traced."""
+    """`make_threat_model` for arguments that are already checked; epsilon may be traced."""
     return _THREAT_MODELS[norm, variant](epsilon)

@@ -1,4 +1,4 @@
-"""Which file --config names: a path, or a config of the package by its name."""
+"""Finds and loads the file that --config names: a path, or the name of a config of the package."""
 
 import difflib
 import os
@@ -11,24 +11,28 @@ from absl import flags
 from ml_collections import config_flags
 
 from rwp_jax import configs
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, check_path, first_line
 
 CONFIG_FLAG = re.compile(r"--?config(?:=(.*))?")
 
 
 def find_config(name: str) -> str:
-    """The file that --config names: a path, or a config of the package by its name, `cifar10_at_rwp`.
+    """Returns the file that --config names, by a path or by the name of a config of the package.
 
-    What stands behind a colon is kept. `configs/NAME.py` is the package's outside the repository too.
+    A name is `cifar10_at_rwp` or, also outside the repository, `configs/cifar10_at_rwp.py`. An argument
+    after a colon is kept.
 
     Raises:
-      InputError: where there is no such file, as ml_collections' messages are long.
+      InputError: if there is no such file; ml_collections' message would be long.
     """
     path, colon, argument = name.partition(":")
+    if path.startswith(("~", "$")):
+        path = str(check_path("--config", path))
+        name = f"{path}{colon}{argument}"
     if path.endswith(".py") and os.path.isfile(path):
         beside = str(pathlib.Path(path).resolve().parent)
         if beside not in sys.path:
-            sys.path.append(beside)  # a config may import modules beside it
+            sys.path.append(beside)  # a config may import modules from its directory
         return name
     directory, known = pathlib.Path(configs.__path__[0]), pathlib.PurePath(path)
     if str(known.parent) in (".", "configs") and known.suffix in ("", ".py"):
@@ -38,15 +42,15 @@ def find_config(name: str) -> str:
     names = [file.stem for file in directory.glob("[!_]*.py")]
     near = difflib.get_close_matches(known.stem, names, 1)
     meant = f"; did you mean {near[0]}?" if near else ""
-    why = "not found" if path.endswith(".py") else "no config file"
+    why = "not found" if path.endswith(".py") else "not a config file"
     raise InputError(
-        f"--config={path}: {why}; name a file, such as mine/config.py, or one of the "
-        f"package's by its name, digits_at_rwp{meant}"
+        f"--config={path}: {why}; name a file, such as mine/config.py, or a config of the "
+        f"package, such as digits_at_rwp{meant}"
     )
 
 
 def with_config_file(argv: list[str]) -> list[str]:
-    """The arguments with the file that --config means; raises InputError where it names none."""
+    """Replaces the value of --config by the file that it names; raises InputError if there is none."""
     found, value_follows = [], False
     for argument in argv:
         match = CONFIG_FLAG.fullmatch(argument)
@@ -75,8 +79,8 @@ _WORDINGS = (
 
 
 def one_line(error: BaseException) -> str:
-    """What is wrong, of a message of absl or ml_collections."""
-    # A config that cannot be loaded is explained at the end of a long message.
+    """Shortens a message of absl or ml_collections to the line that states what is wrong."""
+    # Long messages explain at their end why a config cannot be loaded.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return _reworded(lines[-1] if lines else type(error).__name__)
 
@@ -92,7 +96,7 @@ def _reworded(line: str) -> str:
 
 
 def _raised_by_file(error: BaseException) -> BaseException:
-    """What a config file raised, out of what ml_collections and absl raise instead of some kinds."""
+    """Returns the error that a config file raised, which ml_collections and absl may have wrapped."""
     while error.__context__ and (
         isinstance(error, flags.Error) or str(error).startswith("Error whilst parsing config file")
     ):
@@ -101,7 +105,7 @@ def _raised_by_file(error: BaseException) -> BaseException:
 
 
 def why_config_fails(error: BaseException) -> str:
-    """What is wrong with the file that --config names, from what loading it raised."""
+    """Explains in a line why the file that --config names cannot be loaded, given the error raised."""
     error = _raised_by_file(error)
     line = _reworded(first_line(error))
     if isinstance(error, InputError) or line.startswith("--config"):
@@ -116,31 +120,30 @@ def why_config_fails(error: BaseException) -> str:
 
 
 def _named(name: str, error: BaseException) -> InputError:
-    """The same, to be raised of the file `name`."""
+    """Returns the InputError with this explanation for the file `name`."""
     return InputError(f"--config={name}: {why_config_fails(error).removeprefix('--config: ')}")
 
 
 def check_config_dict(name: str, config) -> None:
-    """Raises InputError where the get_config of the file `name` returns something else."""
+    """Raises InputError if get_config of the file `name` did not return a ConfigDict."""
     if isinstance(config, ml_collections.ConfigDict):
         return
     given = type(config).__name__
     try:
         getattr(config, "keys", None)
-    except OSError as error:  # ml_collections keeps an OSError of the file until it is looked at
+    except OSError as error:  # ml_collections defers an OSError of the file until first access
         raise _named(name, error.__cause__ or error) from None
     raise InputError(f"--config={name}: its get_config returns a {given}, must return a ConfigDict")
 
 
 def load_config(name: str) -> ml_collections.ConfigDict:
-    """The config that a command line would name so; raises InputError where it cannot be loaded."""
+    """Loads the config that `--config=NAME` selects; raises InputError if that fails."""
     file = find_config(name)
-    sys.modules.pop(
-        "config_config", None
-    )  # all are loaded into one module, which keeps what it had
+    # All files load into this one module, which would keep the names of earlier ones.
+    sys.modules.pop("config_config", None)
     try:
         config = config_flags.config_flags.ConfigFileFlagParser("config", None).parse(file)
-    except (Exception, SystemExit) as error:  # of the file, or of ml_collections, in many lines
+    except (Exception, SystemExit) as error:  # from the file or ml_collections; may have many lines
         raise _named(name, error) from None
     check_config_dict(name, config)
     return config

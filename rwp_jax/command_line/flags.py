@@ -174,3 +174,9 @@ WORKDIRS = flags.DEFINE_list(
 CURVES = flags.DEFINE_string(
     "curves", "", "report, reproduce: CSV file of published learning curves to draw as well."
 )
+MOVED_DATA = flags.DEFINE_multi_string(
+    "moved_data",
+    [],
+    "evaluate, explain, pseudo_label: KEY=PATH, where the run's data are now; --config.data.path=FILE, "
+    "--config.data.data_dir=DIR and --config.extra_data.path=FILE are the same.",
+)

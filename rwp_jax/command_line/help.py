@@ -1,4 +1,4 @@
-"""What --help prints: usage, the flags of each mode and, with --config, the keys of that config."""
+"""The text of --help: usage, the flags of each mode and, with --config, the keys of that config."""
 
 import ast
 import io
@@ -20,7 +20,7 @@ _COMMON = ("mode", "workdir")
 
 
 def key_comments() -> dict[str, str]:
-    """Key of a config -> its comment in configs/default.py, behind it or above it; sections too."""
+    """Returns key or section of a config -> its comment in configs/default.py, after or above it."""
     source = pathlib.Path(configs.__path__[0], "default.py").read_text(encoding="utf-8")
     comments, above = {}, set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -41,7 +41,7 @@ def key_comments() -> dict[str, str]:
 
 
 def _help_in(mode: str, text: str, modes: Mapping[str, Mode]) -> str:
-    """The part of a flag's help that is about a mode: `evaluate: ... . explain: ...` has several."""
+    """Returns the part of a flag's help for a mode, one of several in `evaluate: ... . explain: ...`."""
     names = "|".join(modes)
     parts = re.split(rf"(?:^|(?<=[.;] ))((?:{names})(?:, (?:{names}))*): ", text)
     for heading, part in zip(parts[1::2], parts[2::2], strict=True):
@@ -64,7 +64,7 @@ def _flag(name: str, mode: str, modes: Mapping[str, Mode]) -> str:
 
 
 def _config_of(argv: list[str]) -> str | None:
-    """What --config names on the command line, if anything."""
+    """Returns the value of --config on the command line, or None."""
     for before, argument in zip(["", *argv], argv, strict=False):
         match = CONFIG_FLAG.fullmatch(argument)
         if match and match[1] is not None:
@@ -75,23 +75,23 @@ def _config_of(argv: list[str]) -> str | None:
 
 
 def _keys(name: str) -> str:
-    """The keys of a config with its values, and what they mean."""
-    comments, lines = key_comments(), [f"Keys of --config {name}, as it has them:"]
+    """Describes the keys of a config, with its values."""
+    comments, lines = key_comments(), [f"Keys of --config {name}, with its values:"]
     for key, value in flatten(load_config(name).to_dict()).items():
         lines.append(_entry(f"--config.{key}={value}", comments.get(key, "")))
     return "\n".join(lines)
 
 
 def help_text(usage: str, argv: list[str], modes: Mapping[str, Mode]) -> str:
-    """All that --help prints.
+    """Returns the whole text of --help.
 
     Args:
-      usage: what stands first.
-      argv: the command line; the config that it names, if any, is explained too.
-      modes: what --mode may be.
+      usage: first section of the text.
+      argv: command line; if it names a config, the text explains the keys of that config too.
+      modes: modes, by the value of --mode.
 
     Raises:
-      InputError: where the config cannot be loaded.
+      InputError: if the config cannot be loaded.
     """
     sections = [usage.rstrip()]
     sections.append("\n".join(["In every mode:", *(_flag(name, "", modes) for name in _COMMON)]))

@@ -1,4 +1,4 @@
-"""What each --mode does with the flags."""
+"""Implements each --mode: passes the flags to the package's functions."""
 
 import contextlib
 import hashlib
@@ -12,7 +12,7 @@ from rwp_jax.command_line.config_file import load_config
 from rwp_jax.command_line.parsing import Mode, numbers
 from rwp_jax.distributed import devices, rendezvous
 from rwp_jax.distributed.preemption import ending_at_once
-from rwp_jax.errors import InputError, renamed
+from rwp_jax.errors import InputError, check_path, renamed
 from rwp_jax.evaluation import pseudo_label, table2
 from rwp_jax.evaluation.columns import default_attacks, heading, parse_attacks
 from rwp_jax.evaluation.corruptions import evaluate_corruptions
@@ -26,6 +26,7 @@ from rwp_jax.report import side_by_side
 from rwp_jax.report.radii import draw_radii
 from rwp_jax.reproduce.reproduce import reproduce
 from rwp_jax.runs import loaded
+from rwp_jax.runs.config import PATHS
 from rwp_jax.runs.layout import EVALUATION
 from rwp_jax.training import self_training
 
@@ -37,18 +38,18 @@ def default_workdir() -> pathlib.Path:
 
 
 def _path(flag) -> pathlib.Path | None:
-    return pathlib.Path(flag.value) if flag.value else None
+    return check_path(flag.name, flag.value) if flag.value else None
 
 
 def _prepare(*dtypes: str) -> None:
-    """Sets up JAX, before it computes, for runs of these dtypes: library code leaves that to its caller."""
+    """Configures JAX, before any computation, for these dtypes; library code leaves that to its caller."""
     enable_x64_for(*dtypes)
     if "float32" in dtypes and "float64" not in dtypes:
         prefer_eigen()
 
 
 def _prepare_for(*directories: pathlib.Path) -> None:
-    """The same for the verdicts of trained networks, which are float32 where training was in bfloat16."""
+    """Configures JAX for evaluating trained networks, in float32 if training was in bfloat16."""
     _prepare_verdicts([loaded.config_of(directory).dtype for directory in directories])
 
 
@@ -68,15 +69,30 @@ def train() -> None:
     self_training.train(flags.CONFIG.value, directory, flags.RESUME.value, _path(flags.PROFILE))
 
 
+def _moved_data() -> dict[str, str]:
+    """Returns the keys of the run's config whose paths have changed, with their new values."""
+    paths = {}
+    for entry in flags.MOVED_DATA.value:
+        key, equals, path = entry.partition("=")
+        if key not in PATHS or not equals:
+            raise InputError(
+                f"--moved_data={entry} must be KEY=PATH with one of {', '.join(PATHS)}"
+            )
+        paths[key] = path
+    return paths
+
+
 def label() -> None:
     directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "last"
     _prepare_for(directory)
-    pseudo_label.pseudo_label(directory, flags.UNLABELED.value, _path(flags.OUTPUT), which)
+    pseudo_label.pseudo_label(
+        directory, flags.UNLABELED.value, _path(flags.OUTPUT), which, _moved_data()
+    )
 
 
 def evaluate() -> None:
     directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "best"
-    loaded.read_config(directory)  # the zoo's networks have no directory to write to
+    loaded.read_config(directory)  # rejects the zoo's networks, as results need a directory
     _prepare_for(directory)
     devices.split_cpu()
     if flags.CORRUPTIONS.value:
@@ -91,6 +107,7 @@ def evaluate() -> None:
         step_size[0] if step_size else None,
         flags.DATA.value,
         flags.SPLIT.value,
+        tuple(_moved_data().items()),
     )
     attacks, examples = flags.ATTACKS.value, flags.EXAMPLES.value
     if changes.norm and not absl_flags.FLAGS["attacks"].present:
@@ -103,7 +120,7 @@ def evaluate() -> None:
 
 
 def _draw_sweep(directory, which: str, attacks: str, changes: Changes, summaries) -> None:
-    """Draws accuracy over the radius into the run's evaluations, one picture for each sweep."""
+    """Draws accuracy over the radius, one picture per sweep, to the run's evaluations."""
     config, names = loaded.config_of(directory), parse_attacks(attacks)
     folder = folder_name(config, which, flags.EXAMPLES.value, changes)
     swept = ",".join([*names, *map(repr, changes.epsilons)])
@@ -119,7 +136,7 @@ def _evaluate_corruptions(directory: pathlib.Path, which: str) -> None:
     for name in ("attacks", "norm", "epsilon", "step_size", "data", "split", "save_images"):
         if absl_flags.FLAGS[name].present:
             raise InputError(f"--{name} is not for --corruptions, which attacks nothing")
-    folder = pathlib.Path(flags.CORRUPTIONS.value)
+    folder = _path(flags.CORRUPTIONS)
     evaluate_corruptions(directory, which, folder, flags.EXAMPLES.value)
 
 
@@ -162,7 +179,7 @@ def reproduce_paper() -> None:
 def plan() -> None:
     if flags.WORKDIR.present:
         raise InputError("--workdir is not for --mode=plan: it writes nothing")
-    enable_x64_for(flags.CONFIG.value.dtype)  # nothing runs here: no other setting matters
+    enable_x64_for(flags.CONFIG.value.dtype)  # nothing is computed, so no other setting matters
     with ending_at_once():
         print_plan(flags.CONFIG.value, flags.TARGET.value, flags.DEVICES.value)
 
@@ -172,7 +189,7 @@ def workdirs() -> list[pathlib.Path]:
         raise InputError(
             f"--workdirs={','.join(flags.WORKDIRS.value)}: an entry between commas is empty"
         )
-    return [pathlib.Path(name) for name in flags.WORKDIRS.value]
+    return [check_path("workdirs", name) for name in flags.WORKDIRS.value]
 
 
 def explain_run() -> None:
@@ -181,7 +198,7 @@ def explain_run() -> None:
     with renamed("workdir", "workdirs"):
         dtypes += [loaded.config_of(other).dtype for other in workdirs()]
     _prepare_verdicts(dtypes)
-    explain(directory, workdirs(), which, flags.EXAMPLES.value)
+    explain(directory, workdirs(), which, flags.EXAMPLES.value, _moved_data())
 
 
 def report() -> None:
@@ -190,7 +207,7 @@ def report() -> None:
     side_by_side.compare(directories, output, _path(flags.CURVES), flags.ONLY.value)
 
 
-# Which flags each takes, beside --mode and --workdir.
+# `takes`: the flags of a mode in addition to --mode and --workdir.
 MODES = {
     "train": Mode(
         train,
@@ -217,11 +234,14 @@ MODES = {
             "data",
             "split",
             "corruptions",
+            "moved_data",
         },
         needs=("workdir",),
     ),
     "pseudo_label": Mode(
-        label, takes={"checkpoint", "unlabeled", "output"}, needs=("workdir", "output")
+        label,
+        takes={"checkpoint", "unlabeled", "output", "moved_data"},
+        needs=("workdir", "output"),
     ),
     "import_torch": Mode(
         import_torch,
@@ -249,7 +269,11 @@ MODES = {
         },
         needs=("experiment", "workdir"),
     ),
-    "explain": Mode(explain_run, takes={"checkpoint", "examples", "workdirs"}, needs=("workdir",)),
+    "explain": Mode(
+        explain_run,
+        takes={"checkpoint", "examples", "workdirs", "moved_data"},
+        needs=("workdir",),
+    ),
     "report": Mode(report, takes={"workdirs", "curves", "only"}, needs=("workdirs",)),
     "plan": Mode(plan, takes={"config", "target", "devices"}, needs=("target",)),
 }

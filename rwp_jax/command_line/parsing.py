@@ -1,4 +1,4 @@
-"""What absl and ml_collections leave to do on a command line: modes, fractions, messages of one line."""
+"""Extends the parsing of absl and ml_collections: modes, fractions, one-line error messages."""
 
 import difflib
 import re
@@ -20,16 +20,17 @@ from rwp_jax.configs import default
 from rwp_jax.errors import InputError
 from rwp_jax.hardware.topology import ACCEPTED
 from rwp_jax.names import hint_at, spelled
-from rwp_jax.runs.config import flatten
+from rwp_jax.runs.config import PATHS, flatten
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
 FRACTION = re.compile(r"(-?(?:\d+\.?\d*|\.\d+))/(\d+\.?\d*|\.\d+)")
 
 
 def fractions_to_decimals(argv: list[str], known: dict) -> list[str]:
-    """--config.threat.epsilon=8/255 (or with a space) as the decimal that ml_collections parses.
+    """Converts fractions, as in --config.threat.epsilon=8/255 (or with a space), to decimals.
 
-    `known` maps the config's dotted keys to values; only those that are floats are touched.
+    ml_collections parses only decimals. `known` maps the config's dotted keys to values; only keys with
+    float values are converted.
     """
     decimals = []
     for before, argument in zip(["", *argv], argv, strict=False):
@@ -42,7 +43,7 @@ def fractions_to_decimals(argv: list[str], known: dict) -> list[str]:
 
 
 def numbers(name: str, text: str) -> tuple[float, ...]:
-    """The comma-separated numbers of a flag, such as 0.1 or 8/255; raises InputError for anything else."""
+    """Parses comma-separated numbers of a flag, such as 0.1 or 8/255; raises InputError for other text."""
     found = []
     for part in text.split(",") if text else ():
         match = FRACTION.fullmatch(part.strip())
@@ -56,7 +57,7 @@ def numbers(name: str, text: str) -> tuple[float, ...]:
 
 
 def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments without --config.KEY=VALUE (or --config.KEY VALUE), and the KEYs."""
+    """Returns the arguments without --config.KEY=VALUE (or --config.KEY VALUE), and the KEYs."""
     others, keys = [], []
     value_follows = False
     for argument in argv:
@@ -69,13 +70,24 @@ def split_overrides(argv: list[str]) -> tuple[list[str], list[str]]:
     return others, keys
 
 
+def override_values(argv: list[str]) -> dict[str, str]:
+    """Returns KEY -> VALUE of --config.KEY=VALUE and --config.KEY VALUE; the last one counts."""
+    found = {}
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        match = OVERRIDE.match(argument)
+        if match:
+            _, equals, value = argument.partition("=")
+            found[match[1]] = value if equals else following
+    return found
+
+
 class Mode(NamedTuple):
-    """What --mode chooses.
+    """A value of --mode.
 
     Attributes:
-      run: called when the flags are parsed.
-      takes: names of flags that other modes may refuse.
-      needs: names of flags that must be given.
+      run: function to call after the flags are parsed.
+      takes: names of the flags that the mode accepts.
+      needs: names of the flags that it requires.
     """
 
     run: Callable[[], None]
@@ -84,7 +96,7 @@ class Mode(NamedTuple):
 
 
 def _check_keys(keys: list[str], known: Mapping) -> None:
-    """Raises InputError for a KEY of --config.KEY that the config lacks."""
+    """Raises InputError if the config lacks a KEY of --config.KEY."""
     unknown = next((key for key in keys if key not in known), None)
     if not unknown:
         return
@@ -92,34 +104,34 @@ def _check_keys(keys: list[str], known: Mapping) -> None:
 
 
 def _unknown_flag(name: str, values: flags.FlagValues, modes: Mapping[str, Mode]) -> str:
-    """What is said of a flag that there is not: the key of the config that is meant, or a flag like it."""
+    """Returns the message for an unknown flag; suggests a key of the config or a similar flag."""
     mode, config = modes.get(values["mode"].value, modes["train"]), values["config"].value
     known = config if isinstance(config, ml_collections.ConfigDict) else default.get_config()
     keys = [key for key in flatten(known.to_dict()) if name == key.rpartition(".")[2]]
     if keys and "config" in mode.takes:
         meant = " or ".join(f"--config.{key}" for key in keys)
-        return f"--{name} is no flag: did you mean {meant}?"
+        return f"--{name} is not a flag: did you mean {meant}?"
     near = difflib.get_close_matches(name, [*mode.takes, "workdir", "mode"], 1)
-    return f"--{name} is no flag: " + (f"did you mean --{near[0]}?" if near else "see --help")
+    return f"--{name} is not a flag: " + (f"did you mean --{near[0]}?" if near else "see --help")
 
 
 def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
     """Parses the command line into absl's flags, --mode and --config among them.
 
     Args:
-      argv: of the program, its name first.
-      modes: what --mode may be.
+      argv: arguments, starting with the program's name.
+      modes: modes, by the value of --mode.
 
     Returns:
-      What is left of argv: the program's name.
+      The remaining arguments: the program's name.
 
     Raises:
-      InputError: for whatever is wrong with it.
+      InputError: if anything in the command line is invalid.
     """
     others, keys = split_overrides(argv)
     values = flags.FLAGS
     try:
-        # ml_collections takes the names of overrides from sys.argv. First without any, which loads
+        # ml_collections takes the names of overrides from sys.argv. The first pass has none: it loads
         # the config, so that their keys can be checked.
         argv, others = with_config_file(argv), with_config_file(others)
         sys.argv = others
@@ -139,27 +151,37 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
         if mode not in modes:
             raise InputError(f"--mode={mode} must be one of {', '.join(modes)}")
         if "config" in modes[mode].takes and config is None:
-            stray = f"{rest[1]!r} is no flag; " if len(rest) > 1 else ""
+            stray = f"{rest[1]!r} is not a flag; " if len(rest) > 1 else ""
             raise InputError(
                 f"{stray}--config is missing: name a file, as in --config configs/digits_at_rwp.py"
             )
         if config is not None:
             check_config_dict(config_flags.get_config_filename(values["config"]), config)
+        moved: list[str] = []
         if keys and config is None:
-            raise InputError(
-                f"--config.{keys[0]} is not for --mode={mode}: the run in --workdir has its own"
-            )
+            moves_data = "moved_data" in modes[mode].takes
+            strange = [key for key in keys if not moves_data or key not in PATHS]
+            if strange:
+                allowed = f" (except {', '.join(PATHS)}, if data have moved)" if moves_data else ""
+                raise InputError(
+                    f"--config.{strange[0]} is not for --mode={mode}: the run in --workdir has its own"
+                    f"{allowed}"
+                )
+            moved = [f"{key}={value}" for key, value in override_values(argv).items()]
+            argv = others
         known = flatten(config.to_dict()) if config else {}
-        _check_keys(keys, known)
+        _check_keys(keys if config else [], known)
         sys.argv = fractions_to_decimals(argv, known)
         for name in values:
             if isinstance(values[name], flags.MultiFlag):
-                values[name].unparse()  # which would add what is parsed again
+                values[name].unparse()  # otherwise the second pass adds its values again
         rest = values(sys.argv)
     except InputError:
         raise
     except Exception as error:  # absl, ml_collections and config files raise many kinds
         raise InputError(one_line(error)) from None
+    if moved:
+        values["moved_data"].value = moved
     if config is not None:
         threat = values["config"].value.get("threat")
         if threat and isinstance(threat.get("norm"), str):
@@ -167,13 +189,13 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
     if len(rest) > 1:
         hint = "overrides look like --config.epochs=10"
         if "workdirs" in modes[mode].takes:
-            hint = "several directories go together, --workdirs DIR,DIR"
-        raise InputError(f"{rest[1]!r} is no flag: {hint}")
+            hint = "separate several directories by commas, --workdirs DIR,DIR"
+        raise InputError(f"{rest[1]!r} is not a flag: {hint}")
     return rest
 
 
 def check_flags(mode: str, modes: Mapping[str, Mode]) -> None:
-    """Raises InputError for a flag of another mode, or one that this mode misses."""
+    """Raises InputError if a flag of another mode is given, or one that this mode needs is missing."""
     takes = {name: set(other.takes) for name, other in modes.items()}
     for name in sorted(set().union(*takes.values()) - takes[mode]):
         if flags.FLAGS[name].present:

@@ -1,4 +1,4 @@
-"""The program: runs the mode that the command line names, and ends with a line and an exit code."""
+"""The command line program: runs the selected mode; errors end it with one line and an exit code."""
 
 import os
 import pathlib
@@ -33,10 +33,10 @@ Trains a classifier by adversarial training with weight perturbation.
     {name} --mode explain --workdir DIR [--workdirs DIR,DIR] [--checkpoint last] [--examples N]
     {name} --mode plan --config FILE --target h100 [--devices 8]
 
-Every key is explained in configs/default.py. A run that was interrupted continues when the same
-command is given again. Exit codes: 0 finished, 1 the loss became non-finite, 2 bad input, 75 stopped by
-SIGTERM, or in training by Ctrl-C, with everything saved (a second one stops at once), or because another
-process of the run ended, 130 by Ctrl-C outside training.
+configs/default.py explains every key. An interrupted run continues when the same command is given
+again. Exit codes: 0 finished; 1 the loss became non-finite; 2 bad input; 75 stopped by SIGTERM, or by
+Ctrl-C during training, with everything saved (a second signal stops at once), or because another process
+of the run ended; 130 stopped by Ctrl-C outside training.
 """
 
 
@@ -54,13 +54,13 @@ def _run(_: list[str]) -> None:
 
 
 def _one_line(message, category, *where, **line) -> str:
-    """The package's own warnings without the line of code that they come from."""
+    """Formats the package's own warnings without the line of code that caused them."""
     own = issubclass(category, RunWarning)
     return f"warning: {message}\n" if own else _FORMAT(message, category, *where, **line)
 
 
 def _name() -> str:
-    """What the program is called: main.py, rwp-jax, or rwp_jax for `python -m rwp_jax`."""
+    """Returns the program's name: main.py, rwp-jax, or rwp_jax for `python -m rwp_jax`."""
     path = pathlib.Path(sys.argv[0])
     return path.parent.name if path.name == "__main__.py" else path.name
 
@@ -75,12 +75,12 @@ def main() -> None:
         except InputError as error:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(2)
-        except BrokenPipeError:  # of `| head`
+        except BrokenPipeError:  # as from `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     end_on_sigterm(f"{name}: ended by SIGTERM")
     warnings.formatwarning = _one_line
-    sys.stdout.reconfigure(errors="replace")  # ± and ∞ on terminals without them
+    sys.stdout.reconfigure(errors="replace")  # terminals may lack ± and ∞
     code = 2
     try:
         app.run(_run, flags_parser=lambda argv: parse_flags(argv, MODES))
@@ -89,21 +89,21 @@ def main() -> None:
     except (
         InputError,
         OSError,
-    ) as error:  # OSError: a directory that cannot be written to, a full disk
+    ) as error:  # OSError: for example a read-only directory or a full disk
         why = as_flags(error, absl_flags.FLAGS.flag_values_dict())
     except NonFiniteLoss as error:
         code, why = 1, error
     except Interrupted as error:
         code, why = EXIT_CODE, error
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # by the moment at which it shows
+    except (jax.errors.JaxRuntimeError, ValueError) as error:  # which one depends on when it shows
         if not processes.lost_another(error):
             raise
         print(
-            f"{name}: another process ended or cannot be reached ({first_line(error)}); the same command, "
-            "on all hosts, continues after the newest checkpoint",
+            f"{name}: another process ended or cannot be reached ({first_line(error)}); the same command "
+            "on all hosts continues from the newest checkpoint",
             file=sys.stderr,
             flush=True,
         )
-        os._exit(EXIT_CODE)  # an orderly end would wait for it
+        os._exit(EXIT_CODE)  # an orderly exit would wait for that process
     print(f"{name}: {why}", file=sys.stderr)
     sys.exit(code)

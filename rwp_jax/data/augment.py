@@ -24,16 +24,16 @@ def make_augment(
     Args:
       padding: pixels added on each side before a crop of the original size is taken at random.
       pad_mode: `reflect` (the edge is not repeated) or `zero`.
-      flip: whether half of the images are mirrored left to right.
+      flip: whether images are mirrored left to right with probability 1/2.
       rotation: largest angle in degrees, drawn uniformly on both sides of 0; nearest neighbour about
-        the centre, zeros from outside, as torchvision's RandomRotation.
-      dtype: of the run. Draws are those of 64-bit numbers in a float64 run.
+        the centre, zeros outside, as torchvision's RandomRotation.
+      dtype: dtype of the run. In a float64 run, offsets and flips are drawn with 64-bit numbers.
 
     Returns:
       (keys [B], images uint8 [B, H, W, C]) -> images of the same shape and dtype.
 
     Raises:
-      InputError: for an unknown mode or a value out of range.
+      InputError: if the mode is unknown or a value is out of range.
     """
     check_choice("config.augment.pad_mode", pad_mode, PAD_MODES)
     if padding < 0:
@@ -43,7 +43,7 @@ def make_augment(
             f"config.augment.rotation={rotation} must be in [0, {MAX_ROTATION:g}] degrees"
         )
 
-    # Whatever jax_enable_x64 says, a float32 run draws the same.
+    # Explicit dtypes: a float32 run draws the same with and without jax_enable_x64.
     wide = dtype == "float64"
     whole, half = (
         jnp.int64 if wide else jnp.int32,
@@ -71,7 +71,7 @@ def make_augment(
 
 
 def rotate(image, angle):
-    """Turns an image [H, W, C] counter-clockwise by `angle` radians; nearest neighbour, zeros outside."""
+    """Rotates an image [H, W, C] counter-clockwise by `angle` radians; nearest neighbour, zeros outside."""
     height, width = image.shape[:2]
     y, x = (index.astype(angle.dtype) + 0.5 for index in jnp.mgrid[:height, :width])
     y, x = y - height / 2, x - width / 2

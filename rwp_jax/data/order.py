@@ -1,4 +1,4 @@
-"""Order of examples: which indices each step and each host sees."""
+"""The order of examples: which indices each step and each host uses."""
 
 import itertools
 import math
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class Mixture(NamedTuple):
-    """How batches are made of a training set and extra data, which follows it in one numbering.
+    """How batches are drawn from a training set and extra data, whose indices follow the training set's.
 
     Attributes:
-      num_examples: of the training set, in shuffled passes.
-      num_extra: extra examples, drawn uniformly with replacement.
-      batch_size: global.
-      extra_per_batch: how many examples of each batch are extra ones.
-      steps: batches per epoch.
+      num_examples: size of the training set, which is used in shuffled passes.
+      num_extra: number of extra examples, which are drawn uniformly with replacement.
+      batch_size: global batch size.
+      extra_per_batch: number of extra examples in each batch.
+      steps: number of batches per epoch.
     """
 
     num_examples: int
@@ -33,16 +33,16 @@ def make_mixture(
     unlabeled_fraction: float = 0.0,
     epoch_examples: int = 0,
 ) -> Mixture:
-    """Works out the batches of an epoch.
+    """Computes how the batches of an epoch are composed.
 
     Args:
-      num_examples: of the training set.
-      batch_size: global, with at most num_examples of the training set.
+      num_examples: size of the training set.
+      batch_size: global batch size, of which at most num_examples may come from the training set.
       num_extra: number of extra examples.
       unlabeled_fraction: share of extra examples in every batch, rounded down to whole examples; -1
-        throws both into one pool that is passed through in shuffled order.
-      epoch_examples: an epoch is at least this many examples long; 0 makes it one pass of the training
-        set (or pool), whose remainder is dropped.
+        merges both into one pool, which is used in shuffled passes.
+      epoch_examples: minimum number of examples per epoch; 0 makes an epoch one pass over the training
+        set (or pool), dropping the remainder.
     """
     if num_extra and unlabeled_fraction < 0:
         num_examples, num_extra = num_examples + num_extra, 0
@@ -59,8 +59,8 @@ def epoch_indices(
 ) -> Iterator[np.ndarray]:
     """Yields this host's part, int32 [batch_size / process_count], of each global batch of an epoch.
 
-    Every host computes the same batches from (seed, epoch) and takes its slices. A pass through the
-    training set that the epoch outlasts is followed by another; what does not fill a batch is dropped.
+    Every host computes the same batches from (seed, epoch) and takes its slices. If an epoch
+    is longer than a pass over the training set, another pass follows; the remainder of a pass is dropped.
     """
     rng = np.random.default_rng([seed, epoch])
     count, extra = mixture.batch_size - mixture.extra_per_batch, mixture.extra_per_batch
@@ -82,7 +82,7 @@ def epoch_indices(
 def padded_batches(num_examples: int, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (indices int32, mask bool), both [batch_size], covering every example once in order.
 
-    The last batch is filled up with example 0, masked out.
+    The last batch is padded with example 0, masked out.
     """
     for begin in range(0, num_examples, batch_size):
         indices = np.arange(begin, begin + batch_size, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""The user's own files: data sets as npz, extra images with pseudo-labels as npz or pickle."""
+"""Reads user-supplied files: data sets as npz, extra images with pseudo-labels as npz or pickle."""
 
 import pathlib
 import zipfile
@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 
 from rwp_jax.data.unpickle import ArraysOnly, PickledArray
-from rwp_jax.errors import InputError, first_line, prefixed
+from rwp_jax.errors import InputError, check_path, first_line, prefixed
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 IMAGES, LABELS, CONFIDENCES = "data", "extrapolated_targets", "confidences"
@@ -17,13 +17,13 @@ def read_npz(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     """Reads x_train, y_train, x_test, y_test: images uint8 [N, H, W, C], labels as int32 [N].
 
     Raises:
-      InputError: where an array is missing, of another dtype or shape, or labels are not [0, classes)
+      InputError: if an array is missing or has another dtype or shape, or labels are not in [0, classes)
         with every class in y_train.
     """
-    file = pathlib.Path(path)
-    if not path or not file.is_file():
+    file = check_path("config.data.path", path) if path else None
+    if file is None or not file.is_file():
         raise InputError(
-            f"config.data.path={path!r} is no file: config.data.name='npz' needs the path of an .npz "
+            f"config.data.path={path!r} is not a file: config.data.name='npz' needs the path of an .npz "
             f"with {', '.join(ARRAYS)}"
         )
     x_train, y_train, x_test, y_test = _npz_arrays(file, ARRAYS)
@@ -37,7 +37,7 @@ def read_npz(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     if absent.size:
         raise InputError(
             f"{file}: y_train has label {num_classes - 1} but no example of class {absent[0]}: labels "
-            "must be in [0, classes) and every class occur"
+            "must be in [0, classes), and every class must occur"
         )
     if y_test.max() >= num_classes:
         raise InputError(
@@ -47,22 +47,22 @@ def read_npz(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def read_extra(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads extra images and their pseudo-labels, -1 for none.
+    """Reads extra images and their pseudo-labels, -1 for "no label".
 
     Args:
       path: an .npz, or a pickle such as RST's ti_500K_pseudo_labeled.pickle: a dict with `data` uint8
-        [N, H, W, C] and `extrapolated_targets` [N]. Of a pickle, NumPy arrays and plain containers only
-        are admitted.
+        [N, H, W, C] and `extrapolated_targets` [N]. A pickle may only contain NumPy arrays and plain
+        containers.
 
     Returns:
       Images uint8 [N, H, W, C] and labels int32 [N].
 
     Raises:
-      InputError: where the file cannot be read or holds anything else.
+      InputError: if the file cannot be read or has other contents.
     """
-    file = pathlib.Path(path)
+    file = check_path("config.extra_data.path", path)
     if not file.is_file():
-        raise InputError(f"config.extra_data.path={path!r} is no file")
+        raise InputError(f"config.extra_data.path={path!r} is not a file")
     names = (IMAGES, LABELS)
     images, labels = (_npz_arrays if zipfile.is_zipfile(file) else _pickle_arrays)(file, names)
     check_images(f"{file}: {IMAGES}", images)
@@ -71,10 +71,10 @@ def read_extra(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_images(path: str) -> np.ndarray:
-    """Reads the images `data` uint8 [N, H, W, C] of an npz; raises InputError for anything else."""
-    file = pathlib.Path(path)
+    """Reads the images `data`, uint8 [N, H, W, C], of an npz; raises InputError for other contents."""
+    file = check_path("unlabeled", path)
     if not file.is_file():
-        raise InputError(f"unlabeled={path} is no file")
+        raise InputError(f"unlabeled={path} is not a file")
     with prefixed("unlabeled="):
         (images,) = _npz_arrays(file, (IMAGES,))
         check_images(f"{file}: {IMAGES}", images)
@@ -82,7 +82,7 @@ def read_images(path: str) -> np.ndarray:
 
 
 def check_images(what: str, images: np.ndarray) -> None:
-    """Raises InputError unless the array holds images uint8 [N, H, W, C] that a network can take."""
+    """Raises InputError unless the array holds images uint8 [N, H, W, C] that networks accept."""
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise InputError(
             f"{what} is {images.dtype} {images.shape}, must be uint8 [N, H, W, C] with N > 0"
@@ -113,15 +113,15 @@ def _require(file: pathlib.Path, names, held) -> None:
 
 
 def _npz_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
-    if not zipfile.is_zipfile(file):  # NumPy would suggest to unpickle it
-        raise InputError(f"{file}: cannot be read as an .npz file (it is none, or cut short)")
+    if not zipfile.is_zipfile(file):  # NumPy would suggest unpickling it
+        raise InputError(f"{file}: cannot be read as an .npz file (it is not one, or is truncated)")
     try:
         with np.load(file, allow_pickle=False) as arrays:
             _require(file, names, arrays.files)
             return [arrays[name] for name in names]
     except InputError:
         raise
-    except Exception as error:  # NumPy and zipfile raise many kinds for damaged files
+    except Exception as error:  # NumPy and zipfile raise many types for damaged files
         raise InputError(f"{file}: cannot be read as an .npz file ({first_line(error)})") from None
 
 
@@ -131,7 +131,7 @@ def _pickle_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
             content = ArraysOnly(stream, encoding="latin1").load()
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-    except Exception as error:  # a damaged pickle raises many kinds
+    except Exception as error:  # damaged pickles raise many types
         raise InputError(
             f"{file}: cannot be read as an .npz file or a pickle ({first_line(error)})"
         ) from None

@@ -11,20 +11,20 @@ import numpy as np
 from tqdm import tqdm
 
 from rwp_jax.data import readers
-from rwp_jax.errors import InputError, first_line, renamed
+from rwp_jax.errors import InputError, check_path, first_line, renamed
 
-# The archive that tensorflow-datasets downloads (the first of svhn's three).
+# Archives that tensorflow-datasets downloads (for svhn, the first of three).
 _TFDS = {
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     "cifar100": "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
     "svhn_cropped": "http://ufldl.stanford.edu/housenumbers/train_32x32.mat",
 }
 NAMES = ("digits", "npz", *_TFDS)
-_NETWORK_TIMEOUT = 10  # seconds before a download is declared impossible
+_NETWORK_TIMEOUT = 10  # seconds after which a download counts as impossible
 
 
 class DataSize(NamedTuple):
-    """Sizes of a data set that has a name, known without reading it."""
+    """Sizes of a named data set, known without reading it."""
 
     train: int
     test: int
@@ -44,9 +44,8 @@ SVHN_EXTRA = 531_131
 class Dataset(NamedTuple):
     """A data set. Images are uint8 [N, H, W, C], labels int32 [N] in [0, num_classes).
 
-    `x_extra` and `y_extra` are further training images: pseudo-labelled, or with label -1 for "no
-    label"; None where there are none. `x_validation` and `y_validation` are held out of training, None
-    where nothing is.
+    `x_extra` and `y_extra` are additional training images with pseudo-labels, or -1 for "no label"; None if
+    there are none. `x_validation` and `y_validation` are held out of training; None if nothing is held out.
     """
 
     x_train: np.ndarray
@@ -61,15 +60,15 @@ class Dataset(NamedTuple):
 
 
 def images_to_choose_from(data) -> int:
-    """Images that `data`, the config.data of a set that has a name, chooses its train_examples from."""
+    """Returns how many images a named data set has to choose train_examples from; `data` is config.data."""
     size = NAMED[data.name]
-    # The split of digits is ours: what does not train tests.
+    # Digits have no official split: images not used for training are used for testing.
     extra = SVHN_EXTRA * data.get("svhn_extra", False)
     return size.train + size.test * (data.name == "digits") + extra
 
 
 def size_of_named(data) -> DataSize:
-    """Sizes of the data set that `data`, a config.data, names; training images are those not held out."""
+    """Returns the sizes of a named data set, without held-out images; `data` is config.data."""
     size, kept = NAMED[data.name], data.get("train_examples", 0)
     if kept and data.name == "digits":
         size = size._replace(test=images_to_choose_from(data) - kept)
@@ -90,18 +89,18 @@ def load(
 
     Args:
       name: `digits`, `npz`, `cifar10`, `cifar100` or `svhn_cropped`.
-      path: of the file, for `npz`.
-      data_dir: tensorflow-datasets' directory; empty for its default, ~/tensorflow_datasets.
-      svhn_extra: whether `svhn_cropped` trains on its 531,131 extra images, labels and all.
-      train_examples: keep this many training examples, a fixed choice stratified by class; 0 keeps all.
-        `digits`, whose split is ours, tests on all the others of its 1,797; with 0, 1,437 train.
-      validation_examples: hold out this many of them, likewise, before anything else is done with them.
-      labeled_examples: keep this many training examples, a fixed choice stratified by class; the rest
-        become extra data without labels. 0 keeps all.
+      path: path of the file, for `npz`.
+      data_dir: directory of tensorflow-datasets; empty for its default, ~/tensorflow_datasets.
+      svhn_extra: whether `svhn_cropped` also trains on its 531,131 extra images and their labels.
+      train_examples: number of training examples to keep, a fixed choice stratified by class; 0 keeps all.
+        `digits`, which has no official split, tests on the others of its 1,797 images; 0 trains on 1,437.
+      validation_examples: number of these to hold out, chosen likewise, before labeled_examples applies.
+      labeled_examples: number of training examples that keep their labels, a fixed choice stratified by
+        class; the rest become extra data without labels. 0 keeps all labels.
 
     Raises:
-      InputError: for an unknown name, a file without the expected arrays, a data set that is neither
-        prepared nor can be, more training, validation or labelled examples than there are.
+      InputError: if the name is unknown, the file lacks expected arrays, the data set is neither prepared
+        nor can be, or there are fewer examples than are to be kept, held out or labelled.
     """
     if svhn_extra and name != "svhn_cropped":
         raise InputError(
@@ -135,14 +134,14 @@ def load(
 
 
 def load_named(data: str, data_dir: str = "") -> Dataset:
-    """The data set of a name, or the npz of a path, as an argument `data` gives it.
+    """Loads the data set that the argument `data` specifies: a name or the path of an .npz.
 
     Raises:
-      InputError: which names the argument, where there is none.
+      InputError: naming the argument, if there is no such data set.
     """
     file = data.lower().endswith(".npz")
-    if file and not pathlib.Path(data).is_file():
-        raise InputError(f"data={data} is no file")
+    if file and not check_path("data", data).is_file():
+        raise InputError(f"data={data} is not a file")
     names = [name for name in NAMES if name != "npz"]
     if not file and data not in names:
         raise InputError(f"data={data!r} must be one of {', '.join(names)}, or the path of an .npz")
@@ -151,14 +150,14 @@ def load_named(data: str, data_dir: str = "") -> Dataset:
 
 
 def with_extra(data: Dataset, path: str, images, labels, use_labels: bool) -> Dataset:
-    """Adds the extra images and labels of the file `path` in place of any that are there.
+    """Adds the extra images and labels of the file `path`, replacing existing ones.
 
     Raises:
-      InputError: where images are of another size than the data set's or labels out of range.
+      InputError: if images differ in size from the data set's, or a label is out of range.
     """
     if images.shape[1:] != data.x_train.shape[1:]:
         raise InputError(
-            f"{path}: images are {images.shape[1:]}, those of the data set {data.x_train.shape[1:]}"
+            f"{path}: images are {images.shape[1:]}, must be {data.x_train.shape[1:]} as in the data set"
         )
     if labels.max() >= data.num_classes:
         raise InputError(
@@ -169,7 +168,7 @@ def with_extra(data: Dataset, path: str, images, labels, use_labels: bool) -> Da
 
 
 def _divide(key: str, labels, num_classes: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of `count` training examples, a fixed choice stratified by class, and of the others."""
+    """Returns indices of `count` examples, a fixed choice stratified by class, and of the others."""
     from sklearn.model_selection import train_test_split
 
     low, high = num_classes, len(labels) - num_classes
@@ -179,7 +178,7 @@ def _divide(key: str, labels, num_classes: int, count: int) -> tuple[np.ndarray,
             f"{num_classes} classes"
         )
     if np.bincount(labels).min() < 2:
-        raise InputError(f"{key}={count} needs two images of every class or more")
+        raise InputError(f"{key}={count} needs at least two images of every class")
     return train_test_split(
         np.arange(len(labels)), train_size=count, random_state=0, stratify=labels
     )
@@ -197,8 +196,8 @@ def _keep_labels(data: Dataset, count: int) -> Dataset:
 
 
 def _digits(train_examples: int) -> Dataset:
-    """The 1,797 scanned digits of 8x8 pixels that come with scikit-learn, a fifth of them for testing
-    or all but `train_examples`."""
+    """Loads scikit-learn's 1,797 scanned digits of 8x8 pixels; a fifth, or all but `train_examples`, are
+    for testing."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -215,7 +214,7 @@ def _digits(train_examples: int) -> Dataset:
 
 
 def _tfds(name: str, data_dir: str, train_splits: tuple[str, ...]) -> Dataset:
-    """Reads a data set prepared by tensorflow-datasets; prepares it first where it is not."""
+    """Reads a data set of tensorflow-datasets; prepares it first if necessary."""
     for module in ("tensorflow_datasets", "importlib_resources"):
         if importlib.util.find_spec(module) is None:
             raise InputError(
@@ -223,7 +222,7 @@ def _tfds(name: str, data_dir: str, train_splits: tuple[str, ...]) -> Dataset:
                 "pip install tensorflow-datasets importlib_resources"
             )
     num_classes, url = NAMED[name].num_classes, _TFDS[name]
-    root = pathlib.Path(data_dir or "~/tensorflow_datasets").expanduser()
+    root = check_path("config.data.data_dir", data_dir or "~/tensorflow_datasets")
     try:
         import tensorflow_datasets as tfds
 
@@ -233,10 +232,10 @@ def _tfds(name: str, data_dir: str, train_splits: tuple[str, ...]) -> Dataset:
         train, test = (_read(builder, splits) for splits in (train_splits, ("test",)))
     except InputError:
         raise
-    except Exception as error:  # tfds's older format, damaged records, missing packages
+    except Exception as error:  # such as an older format of tfds, damaged records, missing packages
         raise InputError(
             f"config.data.name={name!r}: reading it from {root} failed ({first_line(error)}); it must be "
-            "prepared as array_record: an empty config.data.data_dir gets a new copy"
+            "prepared as array_record: for a new copy, choose an empty directory as config.data.data_dir"
         ) from None
     return Dataset(*train, *test, num_classes)
 
@@ -253,7 +252,7 @@ def _read(builder, splits) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _prepare(builder, downloads: pathlib.Path, url: str) -> None:
-    """Downloads and converts; says what is missing before tensorflow-datasets tries for minutes."""
+    """Downloads and converts the data set; first raises InputError if this is bound to fail."""
     where = f"{builder.name} is not prepared in {builder.data_dir}"
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(
@@ -267,9 +266,9 @@ def _prepare(builder, downloads: pathlib.Path, url: str) -> None:
         except OSError as error:
             raise InputError(
                 f"{where} and {url} cannot be downloaded ({error}): copy a prepared "
-                f"{builder.name} there from a machine with a network"
+                f"{builder.name} there from a machine with network access"
             ) from None
     try:
         builder.download_and_prepare(file_format="array_record")
-    except Exception as error:  # whatever the download or the conversion meets
+    except Exception as error:  # whatever the download or the conversion raises
         raise InputError(f"{where} and could not be prepared ({first_line(error)})") from None

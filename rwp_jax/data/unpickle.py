@@ -1,4 +1,4 @@
-"""Reading pickles of NumPy arrays from strangers: nothing of theirs is called."""
+"""Reads untrusted pickles of NumPy arrays: nothing that they name is called."""
 
 import pickle
 import re
@@ -9,14 +9,14 @@ from rwp_jax.errors import InputError
 
 
 class ArraysOnly(pickle.Unpickler):
-    """Admits NumPy arrays of numbers and plain containers: such files come from strangers.
+    """Unpickler of untrusted files that accepts only NumPy arrays of numbers and plain containers.
 
-    NumPy's own callables are not admitted either, since a pickle may call them with any arguments and
-    make arrays over memory that it does not own. Stand-ins take what pickled arrays consist of.
+    NumPy's own callables are not accepted either, because a pickle may call them with any arguments and
+    create arrays over memory that it does not own. Stand-ins replace the parts of pickled arrays.
     """
 
     def find_class(self, module, name):
-        plain = module.replace("numpy.core.", "numpy._core.")  # as NumPy 1 called it
+        plain = module.replace("numpy.core.", "numpy._core.")  # the name in NumPy 1
         if (plain, name) not in _STAND_INS:
             raise InputError(
                 f"the pickle asks for {module}.{name}, which is refused: only NumPy arrays and plain "
@@ -26,11 +26,11 @@ class ArraysOnly(pickle.Unpickler):
 
 
 class _Dtype:
-    """In place of numpy.dtype: a number's kind and size, then its byte order."""
+    """Stand-in for numpy.dtype: receives the kind and size of a number, then its byte order."""
 
     def __init__(self, code, *_):
         if not re.fullmatch("[biuf][1248]", str(code)):
-            raise InputError(f"the pickle holds an array of {code!r}, must be of numbers")
+            raise InputError(f"the pickle holds an array of dtype {code!r}, must be numeric")
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state):
@@ -38,7 +38,7 @@ class _Dtype:
 
 
 class PickledArray:
-    """In place of an array, in `values` once its state is there."""
+    """Stand-in for an array; `values` is the array once the state is set."""
 
     values = None
 
@@ -47,9 +47,9 @@ class PickledArray:
         self.fill(data, dtype, shape, "F" if by_columns else "C")
 
     def fill(self, data, dtype, shape, order):
-        if isinstance(data, str):  # bytes, as Python 2 wrote them
+        if isinstance(data, str):  # bytes written by Python 2
             data = data.encode("latin1")
-        # A copy in the machine's byte order, which owns its memory.
+        # A copy that owns its memory, in native byte order.
         values = np.frombuffer(bytes(data), dtype.dtype).reshape(shape, order=order)
         self.values = values.astype(dtype.dtype.newbyteorder("="))
 
@@ -69,7 +69,7 @@ def _scalar(dtype, data):
 
 
 def _encode(text, encoding):
-    """In place of _codecs.encode, by which protocols 0 to 2 write the bytes of an array."""
+    """Stand-in for _codecs.encode, with which protocols 0 to 2 write the bytes of an array."""
     if encoding != "latin1":
         raise InputError(f"the pickle asks for the encoding {encoding!r}, only latin1 is read")
     return text.encode("latin1")

@@ -1,1 +1,1 @@
-"""Devices, processes, and how they find, tell and stop each other."""
+"""Use of devices, and connection, communication and interruption of processes."""

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, as a cluster sends them before it takes a machine away."""
+"""Handles signals that ask a run to stop, which clusters send before they take a machine away."""
 
 import contextlib
 import os
@@ -16,13 +16,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(RuntimeError):
-    """The run was asked to stop and has saved; the message says where."""
+    """The run was asked to stop and has saved its state; the message names the checkpoint."""
 
 
 def end_on_sigterm(line: str) -> None:
-    """Makes SIGTERM, where no `StopRequest` waits for it, end the process with a line and EXIT_CODE.
+    """Makes SIGTERM, outside of a `StopRequest`, print a line and end the process with EXIT_CODE.
 
-    Python hears signals between its own instructions: a compilation under way is finished first.
+    Python handles signals between its own instructions: a running compilation finishes first.
     """
 
     def end(*_) -> None:
@@ -34,9 +34,9 @@ def end_on_sigterm(line: str) -> None:
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Within it SIGTERM and SIGINT end the process at once, in compilations too: nothing must be lost."""
+    """Makes SIGTERM and SIGINT end the process at once, even in compilations; for work that may be lost."""
     numbers = SIGNALS
-    # Python hands signals to the main thread alone.
+    # Python allows signal handlers in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         numbers = ()
     previous = {number: signal.signal(number, signal.SIG_DFL) for number in numbers}
@@ -48,17 +48,17 @@ def ending_at_once() -> Iterator[None]:
 
 
 def keep_handlers() -> None:
-    """Puts Python's handlers of SIGTERM and SIGINT back, where a library has its own, as libtpu."""
+    """Restores Python's handlers of SIGTERM and SIGINT if a library, such as libtpu, has replaced them."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, signal.getsignal(number))
 
 
 class StopRequest:
-    """Within it SIGTERM and SIGINT set `signal` instead of ending the process; a second one ends it.
+    """Context in which SIGTERM and SIGINT set `signal` instead of ending the process; a second one ends it.
 
     Attributes:
-      signal: name of the signal that came to this process, such as "SIGTERM"; None before.
+      signal: name of the signal that this process received, such as "SIGTERM"; None before.
     """
 
     def __init__(self):
@@ -66,20 +66,20 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def asked(self, answer: jax.Array) -> bool:
-        """Waits for a step's answer, see `experiment.Parts`; whether to stop now.
+        """Waits for a step's answer, see `experiment.Parts`; returns whether to stop now.
 
-        With several hosts all stop after the same step, when all have the answer. One alone need not wait
-        for the steps that are queued behind it.
+        Several hosts stop after the same step, once all have the answer. A single process reacts to its own
+        signal and does not wait for the steps queued after this one.
         """
         answered = bool(answer)
         return self.signal is not None if jax.process_count() == 1 else answered
 
     def asked_anywhere(self) -> bool:
-        """Whether a signal came to any host; it waits for all of them."""
+        """Returns whether any process received a signal; waits for all of them."""
         return any(processes.gather(self.signal is not None))
 
     def __enter__(self) -> "StopRequest":
-        # Python hands signals to the main thread alone.
+        # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
@@ -92,5 +92,5 @@ class StopRequest:
         self.signal = signal.Signals(number).name
         for second in self._previous:
             signal.signal(second, signal.SIG_DFL)
-        doing = "finishing the step or evaluation, then saving; again to end at once"
+        doing = "finishing the step or evaluation, then saving; send it again to end at once"
         os.write(2, f"{self.signal}: {doing}\n".encode())

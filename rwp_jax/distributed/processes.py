@@ -1,6 +1,6 @@
-"""Several processes, one a host, in one run: what they tell each other, and which of them writes.
+"""Communication between the processes of a run, one per host.
 
-Only the first process writes files and prints. With a single process everything here is free.
+Only the first process writes files and prints. With a single process, nothing here has a cost.
 """
 
 import json
@@ -19,23 +19,23 @@ _LOST = re.compile(r"UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|Gloo|NCCL|[
 
 
 def lost_another(error: Exception) -> bool:
-    """Whether JAX raised it because another process ended or cannot be reached."""
+    """Returns whether JAX raised the error because another process ended or cannot be reached."""
     return jax.process_count() > 1 and bool(_LOST.search(first_line(error)))
 
 
 def is_first() -> bool:
-    """Whether this process writes files and says how far the run is."""
+    """Returns whether this process is the one that writes files and prints progress."""
     return jax.process_index() == 0
 
 
 def say(text: str) -> None:
-    """Prints a line, in the first process alone."""
+    """Prints a line, in the first process only."""
     if is_first():
         print(text, flush=True)
 
 
 def gather(value: Any) -> list[Any]:
-    """The JSON values that all processes call it with, in their order; it waits for all of them."""
+    """Returns the JSON values that all processes pass, in process order; waits for all processes."""
     if jax.process_count() == 1:
         return [value]
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -47,24 +47,24 @@ def gather(value: Any) -> list[Any]:
 
 
 def _from_first(value: Any) -> Any:
-    """The JSON value that the first process calls it with."""
+    """Returns the JSON value that the first process passes."""
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    padded = np.zeros(1 << length.bit_length(), np.uint8)  # few sizes, each of which is compiled
+    padded = np.zeros(1 << length.bit_length(), np.uint8)  # few sizes, because each is compiled
     if is_first():
         padded[:length] = text
     return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))[:length]))
 
 
 def broadcast(tree):
-    """The first process's tree of NumPy arrays; those of the others only have its shapes and dtypes."""
+    """Returns the first process's tree of NumPy arrays; others pass one of equal shapes and dtypes."""
     if jax.process_count() == 1:
         return tree
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
 def _outcome(function: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What the function returns, and what is wrong where it raises InputError."""
+    """Returns the result of the function, or None, and the message if it raises InputError."""
     try:
         return function(), None
     except InputError as error:
@@ -72,10 +72,10 @@ def _outcome(function: Callable[[], T]) -> tuple[T | None, str | None]:
 
 
 def together(function: Callable[[], T]) -> T:
-    """The function's result in this process, once all processes have called it.
+    """Returns the function's result in this process, once all processes have called it.
 
     Raises:
-      InputError: in every process, where it raises one in any.
+      InputError: in every process, if the function raises it in any.
     """
     if jax.process_count() == 1:
         return function()
@@ -87,10 +87,10 @@ def together(function: Callable[[], T]) -> T:
 
 
 def by_first(function: Callable[[], T]) -> T:
-    """The result, JSON values, of a function that the first process alone calls.
+    """Returns the result, JSON values, of a function that only the first process calls.
 
     Raises:
-      InputError: in every process, where it raises one.
+      InputError: in every process, if the function raises it.
     """
     if jax.process_count() == 1:
         return function()
@@ -101,10 +101,10 @@ def by_first(function: Callable[[], T]) -> T:
 
 
 def check_equal(what: str, values: dict[str, Any]) -> None:
-    """Raises InputError, in every process, unless all have the same.
+    """Raises InputError in every process unless all processes pass the same values.
 
     Args:
-      what: the values are, such as "the config".
+      what: description of the values, such as "the config".
       values: JSON values by name.
     """
     first, *others = gather(values)

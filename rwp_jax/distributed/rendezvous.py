@@ -1,7 +1,7 @@
-"""How the processes of a run on several hosts find each other.
+"""Connects the processes of a run on several hosts.
 
-`jax.distributed` ends a process without a Python exception where another is missing or counts otherwise.
-So the processes first call the roll over a plain connection to the address that it will use.
+`jax.distributed` ends a process without a Python exception if another process is missing or disagrees about
+their number. So the processes first check both, over a plain connection to the address that it will use.
 """
 
 import collections
@@ -18,15 +18,15 @@ import jax
 from rwp_jax.errors import InputError, first_line
 
 CONNECT_SECONDS = 120
-HEARTBEAT_SECONDS = 30  # after which a process that died is noticed by the others
-SHUTDOWN_SECONDS = 15  # that a process which ends waits for the others
+HEARTBEAT_SECONDS = 30  # until the others notice that a process has died
+SHUTDOWN_SECONDS = 15  # for which an ending process waits for the others
 _PAUSE = 0.5  # seconds between two attempts to connect
-_PATIENCE = 5  # seconds to wait for what a connection has to say
+_PATIENCE = 5  # seconds to wait for the message of a connection
 
 
 class Place(NamedTuple):
-    """Of a process among all: HOST:PORT of process 0, how many there are, which this is (from 0), and
-    whether flags or the cluster's environment say so."""
+    """The place of a process in a run: HOST:PORT of process 0, the number of processes, the number of this
+    one (from 0), and whether the cluster's environment or flags specify this."""
 
     address: str
     processes: int
@@ -39,21 +39,21 @@ class Place(NamedTuple):
 
 
 def _from_cluster(seconds: int) -> Place | None:
-    """What the environment of SLURM, Open MPI, Kubernetes or a TPU pod says, None where it says nothing."""
-    # There is no public name for what `jax.distributed.initialize` asks.
+    """Returns the place from the environment of SLURM, Open MPI, Kubernetes or a TPU pod, or None."""
+    # There is no public name for the detection in `jax.distributed.initialize`.
     from jax._src.clusters import ClusterEnv
 
     try:
-        # It warns of a package that Kubernetes jobs alone need.
+        # It warns about a package that only Kubernetes jobs need.
         with warnings.catch_warnings(action="ignore"):
             address, processes, process_id, _ = ClusterEnv.auto_detect_unset_distributed_params(
                 None, None, None, None, None, seconds
             )
-    except Exception as error:  # of several kinds, by cluster
+    except Exception as error:  # its type depends on the cluster
         if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" not in os.environ:
-            return None  # a pod that is no part of an indexed job
+            return None  # a pod that is not part of an indexed job
         raise InputError(
-            f"the cluster's environment does not say which processes there are ({first_line(error)}): "
+            f"the cluster's environment does not describe the processes ({first_line(error)}): "
             "give coordinator=, processes= and process_id=, or processes=1 to run alone"
         ) from None
     if None in (address, processes, process_id) or processes == 1:
@@ -62,12 +62,12 @@ def _from_cluster(seconds: int) -> Place | None:
 
 
 def _from_flags(address: str, processes: int, process_id: int) -> Place:
-    """The place that the flags give, checked."""
+    """Returns the place that the flags specify; raises InputError if they are invalid."""
     given = {"coordinator=": address, "processes=": processes, "process_id=": process_id}
     missing = [flag for flag, value in given.items() if value is None]
     if missing:
         raise InputError(
-            f"{missing[0]} is missing: coordinator=, processes= and process_id= go together"
+            f"{missing[0]} is missing: coordinator=, processes= and process_id= must be given together"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -87,18 +87,18 @@ def connect(
 ) -> None:
     """Connects the processes of a run; call it before JAX computes.
 
-    Without the first three arguments the cluster's environment is asked; where that tells of no other
+    Without the first three arguments, the cluster's environment is used. If that describes no other
     process, or `processes` is 1, nothing is done.
 
     Args:
       address: HOST:PORT of process 0.
-      processes: how many there are.
-      process_id: of this one, from 0.
-      seconds: how long to wait for the others.
+      processes: number of processes.
+      process_id: number of this process, from 0.
+      seconds: time to wait for the others.
 
     Raises:
-      InputError: where arguments do not fit, processes disagree about how many they are, or one of them
-        does not come.
+      InputError: if an argument is invalid, processes disagree about their number, or one of them does not
+        connect.
     """
     if seconds < 1:
         raise InputError(f"connect_seconds={seconds} must be at least 1")
@@ -110,7 +110,7 @@ def connect(
         place = _from_flags(address, processes, process_id)
     deadline = time.monotonic() + seconds
     (_call if place.process_id == 0 else _answer)(place, seconds, deadline)
-    # Its handler would swallow a SIGTERM that comes before training has one.
+    # Its handler would swallow a SIGTERM that arrives before training sets its own.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         place.address,
@@ -119,7 +119,7 @@ def connect(
         initialization_timeout=seconds,
         heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-        # A cluster's environment also says which of its devices a process takes; flags mean all.
+        # A cluster's environment also selects the devices of a process; with flags, it uses all.
         cluster_detection_method=None if place.from_cluster else "deactivate",
     )
     devices = collections.Counter(device.process_index for device in jax.devices())
@@ -127,7 +127,7 @@ def connect(
         few = min(devices, key=devices.get)
         raise InputError(
             f"process {few} has {devices[few]} devices and another {max(devices.values())}: all must have "
-            "as many"
+            "the same number"
         )
 
 
@@ -136,14 +136,14 @@ def _send(connection: socket.socket, message: dict) -> None:
 
 
 def _receive(connection: socket.socket, deadline: float) -> dict:
-    """The other side's message, a line; raises OSError or ValueError where none comes."""
+    """Returns the other side's message, one line; raises OSError or ValueError if none arrives."""
     connection.settimeout(max(deadline - time.monotonic(), 0.01))
     with connection.makefile() as lines:
         return json.loads(lines.readline())
 
 
 def _call(place: Place, seconds: int, deadline: float) -> None:
-    """Process 0: waits until all others have come and count alike."""
+    """As process 0, waits until all others have connected and agree about their number."""
     port = int(place.address.rpartition(":")[2])
     both = socket.has_dualstack_ipv6()
     try:
@@ -167,35 +167,35 @@ def _call(place: Place, seconds: int, deadline: float) -> None:
             except TimeoutError:
                 missing = sorted(set(range(1, place.processes)) - present.keys())
                 refuse(
-                    f"{place.source}: process {missing[0]} of {place.processes} did not come within "
+                    f"{place.source}: process {missing[0]} of {place.processes} did not connect within "
                     f"{seconds} s"
                 )
             try:
                 who = _receive(connection, time.monotonic() + _PATIENCE)
                 process, count = int(who["process_id"]), int(who["processes"])
             except (OSError, ValueError, KeyError, TypeError):
-                continue  # somebody else
+                continue  # not a process of this run
             for i in [i for i, other in present.items() if _has_left(other)]:
                 del present[i]
             twice = process in present or process == 0
             present[-1 if twice else process] = connection
             if count != place.processes:
                 refuse(
-                    f"processes disagree about how many they are: {place.processes} in process 0, "
+                    f"processes disagree about their number: {place.processes} in process 0, "
                     f"{count} in process {process}"
                 )
             if twice:
-                refuse(f"two processes are process {process} of {place.processes}")
+                refuse(f"two processes claim to be process {process} of {place.processes}")
         for process, connection in present.items():
             try:
                 _send(connection, {})
             except OSError:
                 present.pop(process)
-                refuse(f"{place.source}: process {process} of {place.processes} left again")
+                refuse(f"{place.source}: process {process} of {place.processes} has disconnected")
 
 
 def _has_left(connection: socket.socket) -> bool:
-    """Whether the other side, which says nothing more, has closed the connection."""
+    """Returns whether the other side, which sends nothing more, has closed the connection."""
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""
@@ -208,7 +208,7 @@ def _has_left(connection: socket.socket) -> bool:
 
 
 def _answer(place: Place, seconds: int, deadline: float) -> None:
-    """Every other process: tells process 0 that it is here and waits for its word."""
+    """As any other process, connects to process 0 and waits for its answer."""
     host, _, port = place.address.rpartition(":")
     while True:
         try:
@@ -216,7 +216,7 @@ def _answer(place: Place, seconds: int, deadline: float) -> None:
                 (host.strip("[]"), int(port)), timeout=_PATIENCE
             ) as connection:
                 _send(connection, {"process_id": place.process_id, "processes": place.processes})
-                # Process 0 says last who did not come.
+                # At its deadline, process 0 still sends which process is missing.
                 word = _receive(connection, deadline + _PATIENCE)
                 break
         except (OSError, ValueError) as error:

@@ -1,1 +1,1 @@
-"""Accuracy after each epoch, the columns of Table 2, and labels by a trained network."""
+"""Accuracy after each epoch, the columns of Table 2, and pseudo-labels from a trained network."""

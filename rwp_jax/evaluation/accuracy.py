@@ -1,4 +1,4 @@
-"""Natural and robust accuracy over a whole data set, every example counted once."""
+"""Natural and robust accuracy over a whole data set, counting every example once."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,19 +19,19 @@ from rwp_jax.models.precision import matmul_precision
 
 
 class Sizes(NamedTuple):
-    """Lengths in an attack, in pixels for L_inf, in L_2 norm for L_2; arguments of its compiled program."""
+    """Radius and step size of an attack, in its norm; arguments of its compiled program."""
 
     epsilon: Any
     step_size: Any
 
 
 class FixedAttack(NamedTuple):
-    """PGD from a random start, always all steps, on every image: the last point counts.
+    """PGD from a random start that takes all steps on every image and uses the last iterate.
 
     Attributes:
-      steps: how many.
-      step_size: in pixels for L_inf, in L_2 norm for L_2; may be traced.
-      loss: (logits, labels) -> [B], maximised.
+      steps: number of steps.
+      step_size: length of a step, in pixel values for L_inf, in L_2 norm for L_2; may be traced.
+      loss: (logits, labels) -> [B], to be maximised.
     """
 
     steps: int
@@ -53,7 +53,8 @@ def attack_images(
 ):
     """Attacks images [B, H, W, C] with labels y [B] in eval mode.
 
-    A start depends on key and the example's index [B] alone, not on its batch or device.
+    The start of an example depends only on `key` and its entry of `indices` [B], not on its batch or
+    device.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
     delta, _ = pgd_steps(
@@ -71,7 +72,7 @@ def attack_images(
 
 
 def start_key(seed: int):
-    """Key of the starts in all evaluations of a run, after its epochs and by `--mode evaluate`."""
+    """Key of the random starts in all evaluations of a run: after epochs and with `--mode evaluate`."""
     return jax.random.split(jax.random.key(seed), 3)[2]
 
 
@@ -85,24 +86,25 @@ def make_count_correct(
     precision: str = "default",
     mesh: Mesh | None = None,
 ) -> devices.Mapped:
-    """Makes the program of an evaluation, for one batch.
+    """Returns the program that evaluates one batch.
 
-    The attack runs in eval mode from a random start. Its key depends on the example's index alone, so
-    that the number of devices changes no verdict. Verdicts are of fresh forwards in full float32.
+    The attack runs in eval mode from a random start, whose key depends only on the example's index, so
+    the number of devices does not change the results. Correctness is decided by a separate forward pass
+    at the highest precision.
 
     Args:
-      classifier: network; give it float32 or float64.
-      norm: `l_inf` or `l_2`, of the perturbations.
-      steps: PGD steps.
-      batch_size: global, a multiple of the number of devices.
-      mode: of `devices.data_parallel`.
-      precision: of matrix products within the attack, one of `PRECISIONS`.
-      mesh: other devices, to compile for.
+      classifier: network, in float32 or float64.
+      norm: norm of the perturbations, `l_inf` or `l_2`.
+      steps: number of PGD steps.
+      batch_size: global batch size, a multiple of the number of devices.
+      mode: mode of `devices.data_parallel`.
+      precision: precision of matrix products within the attack, one of `PRECISIONS`.
+      mesh: devices to compile for, if not the present ones.
 
     Returns:
       (params, batch_stats, images uint8 [N, H, W, C], labels [N], key, Sizes, indices, mask) -> int32
-      [2], how many examples are classified correctly, clean and attacked; indices and mask of the batch
-      are split over devices, all else is replicated.
+      [2], the numbers of correctly classified examples, clean and attacked. indices and mask of the
+      batch are split over devices, all other arguments are replicated.
     """
 
     def count_correct(params, batch_stats, images, labels, key, sizes, indices, mask):
@@ -133,15 +135,15 @@ def make_count_correct(
 
 
 def make_evaluation(count_correct: Callable, batch_size: int) -> Callable:
-    """Makes the evaluation that runs after each epoch: clean accuracy and PGD on the cross-entropy.
+    """Returns the evaluation run after each epoch: clean accuracy and PGD on the cross-entropy.
 
     Args:
-      count_correct: see `make_count_correct`.
-      batch_size: its batch size.
+      count_correct: program from `make_count_correct`.
+      batch_size: its global batch size.
 
     Returns:
       (params, batch_stats, images uint8 [N, H, W, C], labels [N], key, Sizes) -> dict of floats
-      `natural_accuracy` and `pgd_accuracy` in [0, 1]; all arguments replicated over devices.
+      `natural_accuracy` and `pgd_accuracy` in [0, 1]; all arguments are replicated over devices.
     """
 
     def evaluate(params, batch_stats, images, labels, key, sizes):

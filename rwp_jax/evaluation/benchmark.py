@@ -1,4 +1,4 @@
-"""One number that others can check: AutoAttack on a data set, with all that led to it, as JSON."""
+"""AutoAttack accuracy on a data set, recorded as JSON with the settings and versions that led to it."""
 
 import functools
 import pathlib
@@ -30,25 +30,25 @@ def benchmark(
     path: str | pathlib.Path | None = None,
     **arguments: Any,
 ) -> dict[str, Any]:
-    """Clean and robust accuracy of a network, as a record of how they were found.
+    """Measures the clean and robust accuracy of a network and records how they were measured.
 
     Args:
       network: a `logits_fn` as `autoattack` takes it, or a run from `load_run`.
-      data: images and labels (x, y) as `autoattack` takes them, or the name of a data set whose test images
-        are taken (`digits`, `cifar10`, `cifar100`, `svhn_cropped`), or an npz as `config.data.path` has it;
-        of a run by default its own test images.
-      norm: `l_inf`, `l_2` or `l_1`, also in other spellings such as `Linf`.
+      data: images and labels (x, y) as `autoattack` takes them; or the name of a data set, to use its test
+        images (`digits`, `cifar10`, `cifar100`, `svhn_cropped`); or an npz in the format of
+        `config.data.path`. Defaults to the test images of the run, if `network` is one.
+      norm: `l_inf`, `l_2` or `l_1`, or another spelling such as `Linf`.
       epsilon: radius of the ball.
-      name: of the network, in the record.
-      examples: how many images, the first ones; 0 for all.
+      name: name of the network in the record.
+      examples: number of images to use, from the first; 0 for all.
       path: JSON file to write.
-      arguments: further ones of `autoattack` by name, such as `version`, `key`, `state_path`.
+      arguments: keyword arguments passed on to `autoattack`, such as `version`, `key`, `state_path`.
 
     Returns:
-      What the file holds, see `record.record_of`.
+      The content of the file, see `record.record_of`.
 
     Raises:
-      InputError: for arguments that are not so, before anything is attacked.
+      InputError: if an argument is invalid, before the attack starts.
     """
     output = check_file("path", path)
     examples = check_integer("examples", examples, 0)
@@ -77,7 +77,7 @@ def benchmark(
 
 
 def _is_run(network: Any) -> bool:
-    """Whether it is a FinishedRun, whose module needs the extra `train`."""
+    """Checks for a FinishedRun without importing that class, which needs the extra `train`."""
     return hasattr(network, "classifier") and hasattr(type(network), "test_images")
 
 
@@ -86,12 +86,12 @@ def _logits_fn(network: Any) -> Callable:
         params, batch_stats = jax.device_get((network.params, network.batch_stats))
         return functools.partial(network.classifier.eval, params, batch_stats)
     if not callable(network):
-        raise InputError(f"network={shown(network)} must be a function or a run of load_run")
+        raise InputError(f"network={shown(network)} must be a function or a run from load_run")
     return network
 
 
 def _images(network: Any, data: Any) -> tuple[str, Any, Any]:
-    """A data set's name, its test images in [0, 1] and labels."""
+    """Returns the name of a data set, its test images in [0, 1] and their labels."""
     if isinstance(data, tuple) and len(data) == 2:
         return "", *data
     if data is None:

@@ -1,4 +1,4 @@
-"""The attacks behind the columns of Table 2, each filling in the verdicts that are missing."""
+"""The attacks behind the columns of Table 2; each attacks only the images without a verdict."""
 
 import functools
 import pathlib
@@ -26,16 +26,19 @@ from rwp_jax.models.precision import matmul_precision
 from rwp_jax.names import norm_name
 from rwp_jax.runs.layout import COLUMNS
 
-SAVE_SECONDS = 10  # between two saves of the fixed attacks' verdicts
+SAVE_SECONDS = 10  # least interval between saves of the fixed attacks' verdicts
 WARNINGS = "autoattack_warnings"
-_STEPPED = re.compile(r"(pgd|cw)([1-9]\d{0,4})")  # PGD and C&W of any number of steps
-_CW_STEPS = 100  # of the column `cw`
+_STEPPED = re.compile(r"(pgd|cw)([1-9]\d{0,4})")  # PGD and C&W with any number of steps
+_CW_STEPS = 100  # in the column `cw`
 
 
 def parse_attacks(text: str) -> list[str]:
-    """The columns that `text` names, comma-separated, in the table's order; raises InputError.
+    """Parses comma-separated names of columns and returns them in the table's order.
 
-    Beside the paper's there are PGD and C&W of other numbers of steps, `pgd50` and `cw20`.
+    PGD and C&W with numbers of steps other than the paper's are named like `pgd50` and `cw20`.
+
+    Raises:
+      InputError: if a name is unknown.
     """
     wanted = [name.strip() for name in text.split(",")]
     wanted = ["cw" if name == f"cw{_CW_STEPS}" else name for name in wanted]
@@ -48,13 +51,13 @@ def parse_attacks(text: str) -> list[str]:
 
 
 def default_attacks(norm: str) -> str:
-    """All columns that a norm has, in any of its spellings."""
+    """Returns all columns available for a norm, in any spelling, comma-separated."""
     l_1 = norm_name("norm", norm) == "l_1"
     return "natural,autoattack" if l_1 else ",".join(COLUMNS)
 
 
 def in_order(names) -> list[str]:
-    """Names of columns as they stand side by side: PGD before C&W, each by its steps."""
+    """Sorts names of columns as in the table: PGD before C&W, each by its number of steps."""
     kinds = ["natural", "fgsm", "pgd", "cw", "autoattack"]
 
     def place(name: str) -> tuple[int, int]:
@@ -66,12 +69,12 @@ def in_order(names) -> list[str]:
 
 
 def is_column(name: str) -> bool:
-    """Whether it names a column, not a part of AutoAttack."""
+    """Checks whether a name is that of a column and not of a part of AutoAttack."""
     return name in COLUMNS or bool(_STEPPED.fullmatch(name))
 
 
 def heading(name: str) -> str:
-    """Of a column, as in the paper."""
+    """Returns the heading of a column, as in the paper."""
     stepped = _STEPPED.fullmatch(name)
     if name in COLUMNS or not stepped:
         return COLUMNS[name]
@@ -79,7 +82,10 @@ def heading(name: str) -> str:
 
 
 def fixed_attack(name: str, sizes: Sizes) -> FixedAttack | None:
-    """As the authors' evaluation script has it; FGSM is one step of 2 epsilon, None stands for none."""
+    """Returns a column's attack as in the authors' evaluation script, or None for `natural`.
+
+    FGSM is one step of 2 epsilon.
+    """
     if name == "natural":
         return None
     if name == "fgsm":
@@ -90,9 +96,13 @@ def fixed_attack(name: str, sizes: Sizes) -> FixedAttack | None:
     return FixedAttack(int(steps), sizes.step_size, loss)
 
 
-@functools.lru_cache(64)  # one for each column: evaluations at several radii share them
+@functools.lru_cache(64)  # evaluations at several radii share a column's program
 def _program(classifier: Classifier, norm: str, name: str, precision: str, batch_size: int):
-    """(params, batch_stats, key, Sizes, images, labels, indices) -> (correct [B], attacked images)."""
+    """Returns the compiled program of a column.
+
+    Its signature is (params, batch_stats, key, Sizes, images, labels, indices) -> (correct [B], attacked
+    images).
+    """
 
     def judge(params, batch_stats, key, sizes, images, labels, indices):
         dtype = jax.tree.leaves(params)[0].dtype
@@ -120,9 +130,9 @@ def _program(classifier: Classifier, norm: str, name: str, precision: str, batch
 
 
 def make_attack(subject: Subject, name: str, batch_size: int) -> Callable:
-    """(indices [batch_size]) -> (correct [batch_size], attacked images) of a column.
+    """Returns the attack of a column, (indices [batch_size]) -> (correct [batch_size], attacked images).
 
-    Verdicts are of fresh forwards in full float32.
+    Correctness is decided by a separate forward pass at the highest precision.
     """
     run, sizes = subject.run, Sizes(np.float64(subject.epsilon), np.float64(subject.step_size))
     mapped = _program(
@@ -138,7 +148,7 @@ def make_attack(subject: Subject, name: str, batch_size: int) -> Callable:
 
 
 def run_fixed(subject: Subject, name: str, verdicts: Verdicts, save_images: bool) -> None:
-    """Fills in the verdicts of one attack that are missing."""
+    """Attacks the images that have no verdict yet in column `name` and saves the verdicts."""
     count = len(subject.labels)
     devices = jax.local_device_count()
     wanted = subject.run.config.evaluation.batch_size or filling_batch(devices=devices)
@@ -147,7 +157,7 @@ def run_fixed(subject: Subject, name: str, verdicts: Verdicts, save_images: bool
     correct = arrays.setdefault(f"correct_{name}", np.full(count, UNKNOWN, np.int8))
     if save_images and name != "natural" and images not in arrays:
         arrays[images] = np.zeros(subject.images.shape, np.float32)
-        correct[:] = UNKNOWN  # verdicts and images of the same pass
+        correct[:] = UNKNOWN  # so that verdicts and images come from the same pass
     missing = np.flatnonzero(correct == UNKNOWN)
     if not len(missing):
         return
@@ -159,7 +169,8 @@ def run_fixed(subject: Subject, name: str, verdicts: Verdicts, save_images: bool
             right, x_adv = judge(padded)
             correct[indices] = right[: len(indices)]
             if images in arrays:
-                arrays[images][indices] = np.clip(x_adv[: len(indices)], 0, 1)  # rounding
+                # Rounding may leave [0, 1].
+                arrays[images][indices] = np.clip(x_adv[: len(indices)], 0, 1)
             verdicts.save(SAVE_SECONDS)
             known = correct[correct != UNKNOWN]
             show(len(known) / count, f"{known.mean():.2%} correct")
@@ -169,7 +180,7 @@ def run_fixed(subject: Subject, name: str, verdicts: Verdicts, save_images: bool
 def run_autoattack(
     subject: Subject, verdicts: Verdicts, state_path: pathlib.Path, save_images: bool
 ) -> dict[str, Any]:
-    """Runs AutoAttack's standard version; returns its record."""
+    """Runs the standard version of AutoAttack and returns its record."""
     run, arrays = subject.run, verdicts.arrays
     norm = subject.norm
     x = subject.images.astype(np.float32) / 255
@@ -178,10 +189,10 @@ def run_autoattack(
 
         def progress(moment):
             done = (moment.index + moment.fraction) / moment.attacks
-            # The last moment is not the end: verdicts follow.
+            # The last progress report comes before the end: verdicts follow.
             show(min(done, 0.99), f"{moment.robust / moment.total:.2%} robust, at {moment.attack}")
 
-        with warnings.catch_warnings():  # printed below the table
+        with warnings.catch_warnings():  # they are printed below the table
             warnings.simplefilter("ignore", AutoAttackWarning)
             result = autoattack(
                 functools.partial(run.classifier.eval, params, batch_stats),

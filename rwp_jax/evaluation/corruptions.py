@@ -15,7 +15,7 @@ from rwp_jax.runs.loaded import load_run
 from rwp_jax.version import described
 
 SEVERITIES = 5
-# Those that papers average; four more are published with them.
+# The 15 corruptions that papers average over; four more are published with them.
 BENCHMARK = (
     "brightness",
     "contrast",
@@ -49,20 +49,22 @@ def _array(file: pathlib.Path) -> np.ndarray:
 
 
 def read_corruptions(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Opens the files of a directory as they are published.
+    """Opens a directory of corrupted images in the published format.
 
     Args:
-      folder: with NAME.npy for each corruption, uint8 [5 N, H, W, C] in blocks of N by severity, and
-        labels.npy, integers [5 N].
+      folder: directory with NAME.npy for each corruption, uint8 [5 N, H, W, C] in blocks of N by
+        severity, and labels.npy, integers [5 N].
 
     Returns:
-      Name -> images, by name, not read yet; labels int32 [5 N].
+      Name -> memory-mapped images, sorted by name; and labels int32 [5 N].
 
     Raises:
-      InputError: where files are missing, cannot be read or do not fit one another.
+      InputError: if files are missing, cannot be read or do not match one another.
     """
     if not folder.is_dir():
-        raise InputError(f"corruptions={folder} is no directory with labels.npy and NAME.npy files")
+        raise InputError(
+            f"corruptions={folder} is not a directory with labels.npy and NAME.npy files"
+        )
     arrays = {file.stem: _array(file) for file in sorted(folder.glob("*.npy"))}
     labels = arrays.pop(_LABELS, None)
     if labels is None or not arrays:
@@ -78,18 +80,18 @@ def read_corruptions(folder: pathlib.Path) -> tuple[dict[str, np.ndarray], np.nd
         if images.dtype != np.uint8 or images.ndim != 4 or len(images) != len(labels):
             raise InputError(
                 f"corruptions={folder}: {name}.npy is {images.dtype} {images.shape}, must be uint8 "
-                f"[{len(labels)}, H, W, C], as many as labels.npy has"
+                f"[{len(labels)}, H, W, C], one for each label of labels.npy"
             )
     if labels.min() < 0 or labels.max() >= 2**31:
         raise InputError(
             f"corruptions={folder}: labels.npy has labels in [{labels.min()}, {labels.max()}], must have "
-            "classes from 0 on"
+            "classes counted from 0"
         )
     return arrays, np.asarray(labels, np.int32)
 
 
 def _check(run: FinishedRun, folder: pathlib.Path, arrays, labels, examples: int) -> None:
-    """Raises InputError for images that the network cannot take, or too few of them."""
+    """Raises InputError if the network cannot take the images or there are too few of them."""
     for name, images in arrays.items():
         shape = images.shape[1:]
         if not run.takes(shape):
@@ -99,23 +101,27 @@ def _check(run: FinishedRun, folder: pathlib.Path, arrays, labels, examples: int
             )
     if labels.max() >= run.num_classes:
         raise InputError(
-            f"corruptions={folder}: labels.npy has labels up to {labels.max()}, the network tells "
-            f"{run.num_classes} classes apart"
+            f"corruptions={folder}: labels.npy has labels up to {labels.max()}, the network has "
+            f"{run.num_classes} classes"
         )
     if not 0 <= examples <= len(labels) // SEVERITIES:
         raise InputError(
-            f"examples={examples} must be in [0, {len(labels) // SEVERITIES}], the images of a severity"
+            f"examples={examples} must be in [0, {len(labels) // SEVERITIES}], the number of images of a "
+            "severity"
         )
 
 
 def accuracies(run: FinishedRun, arrays, labels: np.ndarray, examples: int = 0) -> dict[str, list]:
-    """Name -> for each severity, from 1, the verdicts as `record.share` has them.
+    """Computes the accuracy for each corruption and severity.
 
     Args:
-      run: with the network.
-      arrays: see `read_corruptions`.
-      labels: likewise.
-      examples: of each severity, the first ones; 0 for all.
+      run: run whose network is evaluated.
+      arrays: images, from `read_corruptions`.
+      labels: labels, from `read_corruptions`.
+      examples: number of images of each severity, from the first; 0 for all.
+
+    Returns:
+      Name -> an entry for each severity, from 1, see `record.share`.
     """
     block = len(labels) // SEVERITIES
     count = examples or block
@@ -129,7 +135,7 @@ def accuracies(run: FinishedRun, arrays, labels: np.ndarray, examples: int = 0) 
 
 
 def table(found: dict[str, list]) -> str:
-    """Accuracy in %, a line a corruption, a column a severity; means last."""
+    """Formats accuracies in %, with a line per corruption and a column per severity, means last."""
     values = {name: [entry["accuracy"] for entry in row] for name, row in found.items()}
     rows = values | {
         name: list(np.mean([values[one] for one in group], 0))
@@ -145,7 +151,7 @@ def table(found: dict[str, list]) -> str:
 
 
 def means(found: dict[str, list]) -> dict[str, list[str]]:
-    """Name of each mean -> the corruptions that it is over: all, and the benchmark's 15 among others."""
+    """Name of each mean -> its corruptions: all, and the benchmark's 15 if there are others too."""
     groups = {f"mean of {len(found)}": list(found)}
     if set(BENCHMARK) < set(found):
         groups[f"mean of the benchmark's {len(BENCHMARK)}"] = list(BENCHMARK)
@@ -158,17 +164,17 @@ def evaluate_corruptions(
     """Prints the accuracy of a run's network on corrupted images, by corruption and severity.
 
     Args:
-      directory: of the run; corruptions_NAME.json goes to `evaluation/WHICH` in it, `WHICH_N` for N
-        examples.
-      which: checkpoint such as `best`.
-      folder: see `read_corruptions`.
-      examples: images of each severity, the first ones; 0 for all.
+      directory: directory of the run; corruptions_NAME.json is written to `evaluation/WHICH` in it, to
+        `evaluation/WHICH_N` for N examples.
+      which: checkpoint, such as `best`.
+      folder: directory of the corrupted images, see `read_corruptions`.
+      examples: number of images of each severity, from the first; 0 for all.
 
     Returns:
-      What the file holds.
+      The content of the file.
 
     Raises:
-      InputError: for what does not fit, before anything is computed.
+      InputError: if the images or arguments do not fit the run, before anything is computed.
     """
     arrays, labels = read_corruptions(folder)
     run = load_run(directory, which)

@@ -1,4 +1,4 @@
-"""How sure a share of test images is."""
+"""Confidence intervals of accuracies."""
 
 import math
 
@@ -6,7 +6,7 @@ Z_95 = 1.959963984540054  # standard normal quantile of 97.5%
 
 
 def wilson(successes: int, count: int) -> tuple[float, float]:
-    """95% interval of a probability after `successes` of `count` > 0 trials (Wilson, 1927), in [0, 1]."""
+    """95% interval, in [0, 1], of a probability after `successes` in `count` > 0 trials (Wilson, 1927)."""
     share, weight = successes / count, Z_95**2 / count
     middle = (share + weight / 2) / (1 + weight)
     half = Z_95 / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))

@@ -1,4 +1,4 @@
-"""How far an attack is: a bar on a terminal, elsewhere a line a minute and one at the end."""
+"""Progress of an attack: a bar on a terminal, otherwise a line per minute and one at the end."""
 
 import contextlib
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm import tqdm
 
-_SECONDS = 60  # between two lines
+_SECONDS = 60  # between lines
 _LAYOUT = "{desc:<10} {percentage:3.0f}%{postfix} |{bar:20}| [{elapsed}<{remaining}]"
 
 
@@ -16,10 +16,10 @@ def shown(name: str) -> Iterator[Callable[[float, str], None]]:
     """Shows the progress of an attack.
 
     Args:
-      name: of the attack.
+      name: name of the attack.
 
     Yields:
-      (share done in [0, 1], what was found so far) -> None.
+      (share done in [0, 1], text with the results so far) -> None.
     """
     if sys.stderr.isatty():
         with tqdm(total=1, desc=name, bar_format=_LAYOUT) as bar:

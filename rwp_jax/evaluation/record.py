@@ -1,4 +1,4 @@
-"""The record of an AutoAttack evaluation: its accuracies and all that led to them, as JSON."""
+"""The JSON record of an AutoAttack evaluation: its accuracies and how they were obtained."""
 
 import hashlib
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
 def share(correct: np.ndarray) -> dict[str, Any]:
-    """How many of the verdicts [N] are True, with the 95% interval of their share."""
+    """Counts the verdicts [N] that are True and computes the 95% interval of their share."""
     right, count = int(correct.sum()), len(correct)
     return {
         "correct": right,
@@ -40,24 +40,25 @@ def record_of(
     arguments: Mapping[str, Any],
     split: str = "test",
 ) -> dict[str, Any]:
-    """Makes the record.
+    """Returns the record of an evaluation.
 
     Args:
-      result: of AutoAttack.
+      result: result of AutoAttack.
       x: images that were attacked.
       y: their labels [N].
       norm: `l_inf`, `l_2` or `l_1`.
       epsilon: radius of the ball.
-      name: of the network.
-      dataset: name of the images' data set.
-      architecture: of the network.
-      arguments: others that `autoattack` was called with.
-      split: part of the data set that the images are.
+      name: name of the network.
+      dataset: name of the data set.
+      architecture: architecture of the network.
+      arguments: other arguments that `autoattack` was called with.
+      split: split of the data set that the images belong to.
 
     Returns:
       `dataset`, `architecture`, `eps`, `clean_acc`, `autoattack_acc`, `reported` and `unreliable` as in
-      RobustBench's model files, accuracies in % as text; `accuracy` has them in [0, 1] with 95% intervals
-      (Wilson), `by_class` the same for each class, `robust_after` the images left after each attack.
+      RobustBench's model files, with accuracies in % as text. `accuracy` has them in [0, 1] with 95%
+      intervals (Wilson), `by_class` the same for each class. `robust_after` has the number of images that
+      are still classified correctly after each attack.
     """
     clean, robust = result.robust_after["clean"], result.robust
     percent = lambda correct: f"{100 * correct.mean():.2f}"

@@ -1,4 +1,4 @@
-"""What is known of each test image under each attack, kept in a file."""
+"""Verdicts on each test image under each attack, kept in a file."""
 
 import hashlib
 import json
@@ -12,12 +12,12 @@ from rwp_jax.errors import InputError
 from rwp_jax.evaluation.subject import Subject
 from rwp_jax.files import write_npz
 
-UNKNOWN = -1  # verdict of an example that was not attacked yet
-_STARTS = "starts"  # which random starts the attacks have: 1 since they are those after an epoch
+UNKNOWN = -1  # the example has not been attacked yet
+_STARTS = "starts"  # 1: the attacks use the random starts of the evaluation after an epoch
 
 
 def identity(subject: Subject) -> str:
-    """Digest of network, images, labels and threat model: what must be equal to continue."""
+    """Digest of network, images, labels and threat model, which must be unchanged to continue."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves((subject.run.params, subject.run.batch_stats)):
         digest.update(np.ascontiguousarray(leaf))
@@ -32,14 +32,14 @@ def identity(subject: Subject) -> str:
         config.model.name,
     ]
     settings.append(list(config.model.std))
-    if config.evaluation.precision != "highest":  # that of runs older than the key
+    if config.evaluation.precision != "highest":  # runs older than the key use "highest"
         settings.append(config.evaluation.precision)
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()
 
 
 def _finished(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What is kept of a file of 0.1.0, whose attacks had other starts: columns that are complete."""
+    """Keeps only the complete columns of a file from 0.1.0, whose attacks used other random starts."""
     begun = [
         name for name, values in arrays.items() if name[:8] == "correct_" and UNKNOWN in values
     ]
@@ -48,7 +48,7 @@ def _finished(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class Verdicts:
-    """What is known of each example and attack, kept in a file."""
+    """Verdicts on each example under each attack, kept in a file."""
 
     def __init__(self, path: pathlib.Path, subject: Subject):
         self.path, self.identity, self.saved = path, identity(subject), time.monotonic()
@@ -67,7 +67,7 @@ class Verdicts:
                     raise ValueError
         except Exception as error:  # NumPy and zipfile raise many kinds
             raise InputError(
-                f"{path} is no evaluation ({type(error).__name__}): move {path.parent} away"
+                f"{path} is not an evaluation ({type(error).__name__}): move {path.parent} away"
             ) from None
         if held != self.identity:
             raise InputError(

@@ -1,4 +1,4 @@
-"""What an evaluation is of: a network, images and a threat model, by default those of its run."""
+"""The subject of an evaluation: a network, images and a threat model, by default the run's own."""
 
 import hashlib
 import pathlib
@@ -8,26 +8,27 @@ import numpy as np
 
 from rwp_jax.attacks.arguments import check_radius
 from rwp_jax.data import sources
-from rwp_jax.errors import InputError, check_choice, named_in
+from rwp_jax.errors import InputError, check_choice, check_path, named_in
 from rwp_jax.names import norm_name
 from rwp_jax.runs.finished_run import FinishedRun
 from rwp_jax.runs.loaded import load_run
 
 SPLITS = ("test", "train", "validation")
-# The paper's step sizes as shares of epsilon, for norms other than the run's; PGD has no L_1.
+# The paper's step sizes as fractions of epsilon, for norms other than the run's; PGD does not support L_1.
 _STEP_SHARE = {"l_inf": 2 / 8, "l_2": 15 / 128, "l_1": 0}
 
 
 class Changes(NamedTuple):
-    """How an evaluation differs from what the run's config says.
+    """Differences of an evaluation from the run's config.
 
     Attributes:
-      norm: norm of the perturbations, in any spelling; "" for the run's. `l_1` is for AutoAttack alone.
-      epsilons: radii, one evaluation each; () for the run's. Another norm needs them.
-      step_size: step size of PGD and C&W; None for the run's in proportion to epsilon, or for another norm
-        the paper's.
+      norm: norm of the perturbations, in any spelling; "" for the run's. `l_1` is only for AutoAttack.
+      epsilons: radii, one evaluation each; () for the run's. Required if the norm is not the run's.
+      step_size: step size of PGD and C&W. If None, the run's step size scaled in proportion to epsilon, or
+        the paper's if the norm is not the run's.
       data: name of a data set or path of an npz; "" for the run's.
-      split: `test`, or `train` or `validation` of the same data.
+      split: `test`, `train` or `validation`.
+      paths: where the run's data are now, such as (("data.path", "new.npz"),), see `runs.config.PATHS`.
     """
 
     norm: str = ""
@@ -35,23 +36,24 @@ class Changes(NamedTuple):
     step_size: float | None = None
     data: str = ""
     split: str = "test"
+    paths: tuple[tuple[str, str], ...] = ()
 
 
 AS_TRAINED = Changes()
 
 
 class Subject(NamedTuple):
-    """What is evaluated, and the attacker.
+    """A network, the images to evaluate it on and the threat model.
 
     Attributes:
       run: the trained network.
       images: uint8 [N, H, W, C].
       labels: int32 [N].
       norm: `l_inf`, `l_2` or `l_1`.
-      epsilon: radius in that norm, pixels being in [0, 1].
+      epsilon: radius in that norm, for pixels in [0, 1].
       step_size: step size of PGD and C&W.
       data: name of the data set, or path of the file.
-      split: part of the data set that the images are.
+      split: split of the data set that the images belong to.
       folder: name of the evaluation's directory.
     """
 
@@ -72,27 +74,27 @@ def load_subjects(
     """Loads a checkpoint and the images to evaluate it on.
 
     Args:
-      directory: of the run.
+      directory: directory of the run.
       which: checkpoint, such as `best`.
-      examples: how many images, the first ones; 0 for all.
+      examples: number of images, from the first; 0 for all.
       changes: differences from the run's config.
 
     Returns:
       A subject for each radius, in ascending order.
 
     Raises:
-      InputError: where there is no such run, or the changes do not fit it.
+      InputError: if there is no such run or the changes do not fit it.
     """
     if examples < 0:
         raise InputError(f"examples={examples} must be positive, or 0 for all")
     check_choice("split", changes.split, SPLITS)
-    run = load_run(directory, which)
+    run = load_run(directory, which, dict(changes.paths))
     config, threat = run.config, run.config.threat
     changes = _without_the_runs_own(changes, config)
     norm = norm_name("norm", changes.norm or threat.norm)
     if norm != threat.norm and not changes.epsilons:
         raise InputError(
-            f"norm={norm}: epsilon= is missing, and the run's is a radius in {threat.norm}"
+            f"norm={norm}: epsilon= is missing; the run's is a radius in {threat.norm}"
         )
     images, labels = _images(directory, run, changes)
     if examples > len(labels):
@@ -109,23 +111,25 @@ def load_subjects(
         attacker = norm, epsilon, step_size
         subjects.append(Subject(run, images, labels, *attacker, data, changes.split, folder))
     if len({subject.folder for subject in subjects}) < len(subjects):
-        raise InputError("epsilon= has two radii that are equal in six digits")
+        raise InputError("epsilon= has two radii that are equal to six digits")
     return subjects
 
 
 def _without_the_runs_own(changes: Changes, config) -> Changes:
-    """The same without a data set that is the run's: its training images are those that the run chose."""
+    """Returns the changes without `data` if it names the run's own data set.
+
+    The splits of the run's own data are the ones that its config selects.
+    """
     own = config.data
-    same_file = (
-        own.path and pathlib.Path(changes.data).resolve() == pathlib.Path(own.path).resolve()
-    )
+    place = lambda path: check_path("data", path).resolve()
+    same_file = own.path and changes.data and place(changes.data) == place(own.path)
     if changes.data and (same_file or changes.data == own.name != "npz"):
         return changes._replace(data="")
     return changes
 
 
 def _checked_sizes(config, changes: Changes, norm: str, epsilon: float, image_shape) -> float:
-    """The step size; raises InputError for a radius or a step beyond the images' distances."""
+    """Returns the step size; raises InputError if it or the radius is outside [0, diameter)."""
     if changes.epsilons:
         check_radius("epsilon", epsilon, norm, image_shape)
     else:
@@ -138,13 +142,13 @@ def _checked_sizes(config, changes: Changes, norm: str, epsilon: float, image_sh
         return check_radius("step_size", step_size, norm, image_shape)
     except InputError as error:
         raise InputError(
-            f"step_size= is missing: in proportion to epsilon={epsilon:g} the run's is beyond the images "
+            f"step_size= is missing: the run's, in proportion to epsilon={epsilon:g}, is out of range "
             f"({error})"
         ) from None
 
 
 def _step_size(config, norm: str, epsilon: float) -> float:
-    """The run's in proportion to epsilon, or for another norm the paper's."""
+    """Returns the run's step size in proportion to epsilon, or the paper's for another norm."""
     threat, own = config.threat, config.evaluation.step_size
     if (norm, epsilon) == (threat.norm, threat.epsilon):
         return own
@@ -154,16 +158,16 @@ def _step_size(config, norm: str, epsilon: float) -> float:
 
 
 def checkpoint_folder(which: str, examples: int) -> str:
-    """Names the directory of an evaluation of a checkpoint on the first so many images, 0 for all."""
+    """Names the directory of an evaluation of a checkpoint on the first `examples` images, 0 for all."""
     return f"{which}_{examples}" if examples else which
 
 
 def folder_name(
     config, which: str, examples: int, changes: Changes, epsilon: float | None = None
 ) -> str:
-    """Names the directory of an evaluation: the checkpoint, then every difference from the run's config.
+    """Names the directory of an evaluation by the checkpoint and every difference from the run's config.
 
-    Without epsilon it is the name of a sweep over it.
+    Without epsilon, the name is that of a sweep over epsilon.
     """
     threat = config.threat
     norm = norm_name("norm", changes.norm or threat.norm)
@@ -182,27 +186,27 @@ def folder_name(
 
 
 def path_name(path: str) -> str:
-    """A name for a file or directory that no other has: its stem and a digest of its whole path.
+    """Returns a unique name for a file or directory: its stem and a digest of its whole path.
 
-    The name of a data set stands for itself.
+    Names of data sets are returned unchanged.
     """
     if path in sources.NAMES:
         return path
-    digest = hashlib.sha256(str(pathlib.Path(path).resolve()).encode()).hexdigest()
-    return f"{pathlib.Path(path).stem}_{digest[:6]}"
+    place = check_path("data", path).resolve()
+    return f"{place.stem}_{hashlib.sha256(str(place).encode()).hexdigest()[:6]}"
 
 
 def _images(directory, run: FinishedRun, changes: Changes) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of the split, which the network can take."""
+    """Loads images and labels of the split; raises InputError if the network cannot take them."""
     own, config = not changes.data, run.config.data
     named = changes.data, config.data_dir
-    data = sources.load(**config.to_dict()) if own else sources.load_named(*named)
+    data = run.data if own else sources.load_named(*named)
     images, labels = getattr(data, f"x_{changes.split}"), getattr(data, f"y_{changes.split}")
     if images is None:
         raise InputError(
-            f"split={changes.split}: the run held no images out (config.data.validation_examples)"
+            f"split={changes.split}: the run has no held-out images (config.data.validation_examples)"
             if own
-            else f"split={changes.split}: data={changes.data} has test and train alone"
+            else f"split={changes.split}: data={changes.data} has only test and train"
         )
     what, shape = f"workdir={directory}" if own else f"data={changes.data}", images.shape[1:]
     if not run.takes(shape) or labels.max() >= run.num_classes:
@@ -212,8 +216,8 @@ def _images(directory, run: FinishedRun, changes: Changes) -> tuple[np.ndarray, 
         )
     if data.num_classes < run.num_classes:
         print(
-            f"{what}: the network tells {run.num_classes} classes apart, the data set "
-            f"{config.name if own else changes.data} has only {data.num_classes}: is it the one that it "
-            "was trained on?"
+            f"{what}: the network has {run.num_classes} classes, the data set "
+            f"{config.name if own else changes.data} has only {data.num_classes}: was the network trained "
+            "on it?"
         )
     return images, labels.astype(np.int32)

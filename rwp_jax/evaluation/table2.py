@@ -1,4 +1,4 @@
-"""The columns of the paper's Table 2 for the network of a run: `main.py --mode evaluate`."""
+"""`main.py --mode evaluate`: the columns of the paper's Table 2 for the network of a run."""
 
 import pathlib
 from typing import Any
@@ -32,7 +32,7 @@ from rwp_jax.version import described
 
 
 def summarize(subject: Subject, verdicts: Verdicts) -> dict:
-    """What evaluation.json holds."""
+    """Returns the content of evaluation.json."""
     run, count = subject.run, len(subject.labels)
     columns = {}
     for name, values in verdicts.arrays.items():
@@ -55,7 +55,7 @@ def summarize(subject: Subject, verdicts: Verdicts) -> dict:
 
 
 def table(summary: dict) -> str:
-    """The columns side by side, as in the paper's Table 2, with their 95% intervals below."""
+    """Formats the columns side by side, as in the paper's Table 2, with their 95% intervals below."""
     shown = in_order(filter(is_column, summary["columns"]))
     rows = [["accuracy in %"], ["95% from"], ["to"]]
     for name in shown:
@@ -79,29 +79,31 @@ def evaluate(
     save_images: bool,
     changes: Changes = AS_TRAINED,
 ) -> list[dict[str, Any]]:
-    """Evaluates a run's network and prints its row of Table 2; continues what was interrupted.
+    """Evaluates a run's network and prints its row of Table 2; continues an interrupted evaluation.
 
     Args:
-      directory: of the run; results go to `evaluation/WHICH` in it (`WHICH_N` for N examples, followed
-        by names of the changes).
-      which: checkpoint such as `best` or `last`.
+      directory: directory of the run; results are written to `evaluation/WHICH` in it (`WHICH_N` for N
+        examples, followed by the changes).
+      which: checkpoint, such as `best` or `last`.
       attacks: names of columns, comma-separated, see `columns.parse_attacks`.
-      examples: how many images, the first ones; 0 for all.
-      save_images: whether attacked images are kept in evaluation.npz.
-      changes: differences from the run's config. Each of several radii has its directory.
+      examples: number of images, from the first; 0 for all.
+      save_images: whether to keep the attacked images in evaluation.npz.
+      changes: differences from the run's config. Each radius has its own directory.
 
     Returns:
-      What evaluation.json holds, for each radius, in ascending order.
+      The content of evaluation.json for each radius, in ascending order.
 
     Raises:
-      InputError: for what does not fit, before anything is attacked; for a state of AutoAttack that is
-        of another network once its turn comes.
+      InputError: if the arguments or files do not fit the run, before any attack starts; if a saved state
+        of AutoAttack belongs to another network, when AutoAttack starts.
     """
     names = parse_attacks(attacks)
     subjects = load_subjects(directory, which, examples, changes)
-    if len(subjects) > 1:  # at radius 0 there is natural accuracy
+    if len(subjects) > 1:  # a sweep begins with natural accuracy, at radius 0
         if names == ["natural"]:
-            raise InputError("attacks=natural has no radius: several of epsilon= need an attack")
+            raise InputError(
+                "attacks=natural has no radius: several values of epsilon= need an attack"
+            )
         names = in_order(["natural", *names])
         subjects = [subject for subject in subjects if subject.epsilon > 0]
     norm = subjects[0].norm
@@ -112,12 +114,12 @@ def evaluate(
         )
     if norm == "l_1" and not set(names) <= {"natural", "autoattack"}:
         raise InputError(
-            f"norm={norm} is for attacks=natural,autoattack alone, must be l_inf or l_2 for "
+            f"norm={norm} is only for attacks=natural,autoattack; must be l_inf or l_2 for "
             f"{names[0] if names[0] != 'natural' else names[1]}"
         )
     outputs = [directory / EVALUATION / subject.folder for subject in subjects]
     for subject, output in zip(subjects, outputs, strict=True):
-        _open(subject, names, output)  # all of them before hours of attacks
+        _open(subject, names, output)  # finds damaged files before hours of attacks
     summaries = []
     for subject, output in zip(subjects, outputs, strict=True):
         with lock(output):
@@ -126,7 +128,7 @@ def evaluate(
 
 
 def _open(subject: Subject, names, output: pathlib.Path) -> tuple[Verdicts, pathlib.Path]:
-    """Verdicts and AutoAttack's state of an evaluation; raises InputError for damaged or foreign ones."""
+    """Opens verdicts and AutoAttack's state; raises InputError if damaged or of another evaluation."""
     verdicts, state_path = (
         Verdicts(output / EVALUATION_NPZ, subject),
         output / "autoattack_state.npz",
@@ -139,7 +141,7 @@ def _open(subject: Subject, names, output: pathlib.Path) -> tuple[Verdicts, path
 def _evaluate(
     subject: Subject, names, which: str, directory, output, save_images: bool
 ) -> dict[str, Any]:
-    """Runs what is missing of the columns `names`, and prints the table."""
+    """Computes the missing parts of the columns `names` and prints the table."""
     verdicts, state_path = _open(subject, names, output)
     print(
         f"{directory}, {which} checkpoint (epoch {subject.run.epoch + 1}), {len(subject.labels)} "

@@ -1,1 +1,1 @@
-"""Why a run turned out as it did: losses below c_min, steps taken, and the loss around the weights."""
+"""Explains a run's result: losses below c_min, weight-ascent steps, and the loss around the weights."""

@@ -1,7 +1,7 @@
-"""`main.py --mode explain`: pictures that say why a run turned out as it did."""
+"""`main.py --mode explain`: pictures that explain a run's result."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,23 +20,27 @@ from rwp_jax.report.titles import setting
 from rwp_jax.runs import layout
 from rwp_jax.runs.config import flatten
 
-EXAMPLES = 256  # training images, unless another number is asked for
+EXAMPLES = 256  # default number of training images
 
 
 def explain(
-    directory: pathlib.Path, others: Sequence[pathlib.Path], which: str, examples: int
+    directory: pathlib.Path,
+    others: Sequence[pathlib.Path],
+    which: str,
+    examples: int,
+    paths: Mapping[str, str] | None = None,
 ) -> None:
-    """Draws a run's losses, its gate over training, and its weight-loss landscape beside others'.
+    """Draws a run's losses, its gate over training, and its weight-loss landscape with those of other runs.
 
     Args:
-      directory: of the run; pictures go to `explain/WHICH` in it, with report.html and CSV.
-      others: runs whose landscapes are drawn in the same picture.
-      which: checkpoint of all of them, see `resume_point.WHICH`.
-      examples: training images, a fixed choice; 0 for 256.
+      directory: the run's directory; pictures, report.html and CSV files go to its `explain/WHICH`.
+      others: directories of runs whose landscapes are drawn in the same picture.
+      which: checkpoint of all these runs, see `resume_point.WHICH`.
+      examples: number of training images, a fixed choice; 0 for 256.
 
     Raises:
-      InputError: for a directory without a run, a run without the checkpoint or the metrics, networks of
-        other classes or threat models, before anything is attacked.
+      InputError: if a directory holds no run, a run lacks the checkpoint or the metrics, or the runs
+        differ in classes or threat model. Raised before anything is attacked.
     """
     if examples < 0:
         raise InputError(f"examples={examples} must be at least 1, or 0 for {EXAMPLES}")
@@ -46,7 +50,7 @@ def explain(
     for path in directories:
         with renamed("workdir", "workdir" if path is directory else "workdirs"):
             results.append(read_result(path))
-            probes.append(make_probe(path, which, examples or EXAMPLES))
+            probes.append(make_probe(path, which, examples or EXAMPLES, paths))
     _check_alike(directories, probes)
     output = directory / DIRECTORY / which
     with layout.lock(output):
@@ -79,7 +83,7 @@ def _explain(names, results: list[Result], probes: list[Probe], which: str, outp
     for name, each in zip(names, probes, strict=True):
         slices[name] = landscape(each, lambda what, name=name: print(f"{name}: {what}", flush=True))
         if "rwp" not in slices[name]:
-            remarks.append(f"{name}: no loss is below c_min, so that RWP has no direction.")
+            remarks.append(f"{name}: no loss is below c_min, so RWP has no direction.")
     path = output / "landscape.png"
     looks = palette.looks(each.config for each in probes)
     drawn = {
@@ -103,14 +107,14 @@ def _explain(names, results: list[Result], probes: list[Probe], which: str, outp
 
 
 def _checkpoint(which: str, probes: Sequence[Probe]) -> str:
-    """The checkpoint of the probes, and of which epochs it is, in words."""
+    """Describes the checkpoint of the probes and its epochs."""
     epochs = sorted({probe.epoch + 1 for probe in probes})
     of = f"epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}"
     return f"{which.replace('_', ' ')} ({of})"
 
 
 def _names(directories: Sequence[pathlib.Path]) -> list[str]:
-    """Names of the runs, whole paths where names are equal; InputError where a run is given twice."""
+    """Returns the runs' names, or their paths if names are equal; InputError if a run is given twice."""
     resolved = [path.resolve() for path in directories]
     for path, where in zip(directories, resolved, strict=True):
         if resolved.count(where) > 1:
@@ -122,7 +126,7 @@ def _names(directories: Sequence[pathlib.Path]) -> list[str]:
     ]
 
 
-# What losses of two runs must have in common to mean the same; `data.data_dir` is only where images lie.
+# Keys that must agree for two runs' losses to be comparable; `data.data_dir` is only a location.
 _ALIKE = (
     *(f"data.{key}" for key in ("name", "path", "train_examples", "labeled_examples")),
     *("threat.norm", "threat.epsilon", "attack.variant", "attack.steps", "attack.step_size"),
@@ -131,7 +135,7 @@ _ALIKE = (
 
 
 def _check_alike(directories: Sequence[pathlib.Path], probes: Sequence[Probe]) -> None:
-    """Raises InputError where losses of two runs would not mean the same."""
+    """Raises InputError if the losses of two runs are not comparable."""
     first = flatten(probes[0].config.to_dict())
     for path, probe in zip(directories[1:], probes[1:], strict=True):
         other = flatten(probe.config.to_dict())
@@ -143,6 +147,6 @@ def _check_alike(directories: Sequence[pathlib.Path], probes: Sequence[Probe]) -
                 )
         if probe.num_classes != probes[0].num_classes:
             raise InputError(
-                f"workdirs=: {path} tells {probe.num_classes} classes apart, {directories[0]} "
+                f"workdirs=: {path} has {probe.num_classes} classes, {directories[0]} has "
                 f"{probes[0].num_classes}: their losses cannot be compared"
             )

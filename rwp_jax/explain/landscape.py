@@ -1,8 +1,8 @@
 """The weight-loss landscape: adversarial loss over the distance from the weights.
 
-Along random directions whose filters have the norms of the network's (Li et al., 2018, arXiv:1712.09913),
-and along the directions in which AWP and RWP perturb. At every point the images are attacked anew (Wu et
-al., 2020, arXiv:2004.05884, Section 3).
+It is measured along random directions whose filters have the norms of the network's filters (Li et al.,
+2018, arXiv:1712.09913) and along the directions in which AWP and RWP perturb. The images are attacked anew
+at every point (Wu et al., 2020, arXiv:2004.05884, Section 3).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ from rwp_jax.training.weight_perturbation import is_perturbed, make_weight_pertu
 RANDOM_DIRECTIONS = 5
 RANDOM_DISTANCES = np.linspace(-1, 1, 17)
 ADVERSARIAL_STEPS = 9
-GAMMAS_SHOWN = 4  # along AWP's and RWP's directions
-DEFAULT_GAMMA = 0.01  # of a run that perturbs nothing
+GAMMAS_SHOWN = 4  # extent along AWP's and RWP's directions, in multiples of gamma
+DEFAULT_GAMMA = 0.01  # for runs without weight perturbation
 
 
 class Slice(NamedTuple):
@@ -29,7 +29,7 @@ class Slice(NamedTuple):
 
     Attributes:
       distances: [T], ||d|| / ||w||.
-      losses: [R, T], mean loss over the images, for each of R directions.
+      losses: [R, T], mean loss over the images along each of R directions.
     """
 
     distances: np.ndarray
@@ -37,7 +37,7 @@ class Slice(NamedTuple):
 
 
 def random_direction(key, params):
-    """Normal noise; in every filter (output channel) of a perturbed tensor of the norm of w's, else 0."""
+    """Returns normal noise scaled to the norm of each filter (output channel) of w; 0 if not perturbed."""
 
     def like(key, w):
         if not is_perturbed(w):
@@ -52,9 +52,9 @@ def random_direction(key, params):
 
 
 def adversarial_direction(probe: Probe, name: str) -> Any | None:
-    """v / gamma of `awp` or `rwp` on the probe's images, None where no gate is open.
+    """Returns v / gamma of `awp` or `rwp` on the probe's images, None if no gate is open.
 
-    gamma, K2 and c_min are the run's; of a run without perturbation, what its config has for RWP.
+    gamma, K2 and c_min are those of the run's config, even if the run has no weight perturbation.
     """
     settings = probe.config.weight_perturbation.to_dict()
     del settings["start_epoch"]
@@ -77,20 +77,20 @@ def gamma_of(probe: Probe) -> float:
 
 
 def trained_gamma(probe: Probe) -> float | None:
-    """gamma of the run's own perturbation, None where it has none."""
+    """Returns gamma of the run's own weight perturbation, None if it has none."""
     perturbation = probe.config.weight_perturbation
     return None if perturbation.name == "none" else perturbation.gamma or None
 
 
 def landscape(probe: Probe, say: Callable[[str], None] = lambda _: None) -> dict[str, Slice]:
-    """Losses along random directions and along those of AWP and RWP.
+    """Computes losses along random directions and along the directions of AWP and RWP.
 
     Args:
-      probe: see there.
-      say: hears what is under way.
+      probe: see `probe.Probe`.
+      say: called with a description of each part before it is computed.
 
     Returns:
-      `random`, `awp` and, where any example is below c_min, `rwp`.
+      Slices `random`, `awp` and, if the loss of any example is below c_min, `rwp`.
     """
 
     def along(directions: Sequence, distances: np.ndarray) -> Slice:

@@ -1,7 +1,7 @@
-"""A run's network on some of its training images, attacked and judged as in training."""
+"""A run's network on some of its training images, with the attack and the loss of its training."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,15 +19,15 @@ class Probe(NamedTuple):
     """A network and N training images of its run, as one batch.
 
     Attributes:
-      config: of the run.
-      epoch: after which the network was saved, from 0.
-      params: w.
-      num_classes: that it tells apart.
-      attacked: params -> x' [N, H, W, C], the training attack, normalised by this batch, from the same
-        random starts every time; the images themselves where training attacks none.
-      per_example: (params, x') -> (loss [N], Aux) in training mode, normalised by this batch.
-      losses: (params, direction, distance) -> [N], what the gate looks at, of images attacked against
-        params + distance * direction and judged there.
+      config: the run's config.
+      epoch: the epoch after which the network was saved, from 0.
+      params: the weights w.
+      num_classes: number of classes.
+      attacked: params -> x' [N, H, W, C], images after the training attack, with batch statistics of
+        this batch and the same random starts in every call; clean images if training attacks none.
+      per_example: (params, x') -> (loss [N], Aux) in training mode, with batch statistics of this batch.
+      losses: (params, direction, distance) -> [N], the losses that the gate compares, with attack and
+        loss both computed at params + distance * direction.
     """
 
     config: Any
@@ -39,18 +39,21 @@ class Probe(NamedTuple):
     losses: Callable
 
 
-def make_probe(directory: pathlib.Path, which: str, examples: int) -> Probe:
-    """Loads a run's checkpoint and its training images, a fixed choice.
+def make_probe(
+    directory: pathlib.Path, which: str, examples: int, paths: Mapping[str, str] | None = None
+) -> Probe:
+    """Loads a run's checkpoint and a fixed choice of its training images.
 
     Args:
-      directory: of the run.
+      directory: the run's directory.
       which: checkpoint, see `resume_point.WHICH`.
-      examples: N; all training images where there are fewer.
+      examples: N; all training images if there are fewer.
+      paths: see `load_run`.
 
     Raises:
-      InputError: where the directory holds no run, the run no such checkpoint, or its data are gone.
+      InputError: if the directory holds no run, the run lacks the checkpoint, or its data are missing.
     """
-    run = load_run(directory, which)
+    run = load_run(directory, which, paths)
     config = run.config
     network = read_network_record(directory)
     if network and network.objective:
@@ -58,13 +61,14 @@ def make_probe(directory: pathlib.Path, which: str, examples: int) -> Probe:
     try:
         experiment.check_values(config, devices=1)
         data = training_data.load_data(config)
+        run.check_data(data)
         recipe = experiment.build(config, run.num_classes, steps_per_epoch=1).recipe
     except (AttributeError, KeyError) as error:
         raise InputError(
             f"{directory}: its config.json lacks a key that training needs ({error.args[0]})"
         ) from None
     chosen = np.random.default_rng(0).permutation(len(data.y_train))[:examples]
-    # One device: no axis to share moments over. Running statistics are those of w, not of what lies beside.
+    # On one device there is no axis to share moments over; running statistics belong to w, not to w + v.
     attack = recipe.attack._replace(bn="batch")
     recipe = recipe._replace(classifier=run.classifier, attack=attack)
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
@@ -89,7 +93,7 @@ def make_probe(directory: pathlib.Path, which: str, examples: int) -> Probe:
 
 
 def gate_losses(probe: Probe) -> np.ndarray:
-    """[N] losses at w that the weight perturbation's gate looks at, of adversarial examples against w."""
+    """Returns the [N] losses at w that the gate compares, on adversarial examples against w."""
     nowhere = jax.tree.map(np.zeros_like, probe.params)
     with jax.default_matmul_precision("highest"):
         return np.asarray(probe.losses(probe.params, nowhere, np.float64(0)))

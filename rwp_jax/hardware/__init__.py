@@ -1,1 +1,1 @@
-"""Programs for hardware that is not there: compiled, counted and held against its data sheet."""
+"""Compiles programs for absent hardware, counts their cost and compares it with the data sheet."""

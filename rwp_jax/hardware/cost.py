@@ -1,12 +1,11 @@
-"""What a run costs: sizes, forward passes and floating-point operations, without running anything.
+"""Estimates the cost of a run in images, forward passes and floating-point operations; runs nothing.
 
-Files of images are read once, for their sizes; data sets that have a name are not.
+Image files are read once, for their sizes. The sizes of named data sets are known.
 """
 
 import functools
 import json
 import math
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +14,15 @@ import numpy as np
 from rwp_jax.data import readers, sources
 from rwp_jax.data.order import Mixture, make_mixture
 from rwp_jax.data.sources import NAMED, DataSize, images_to_choose_from, size_of_named
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, check_path
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.training import experiment
 from rwp_jax.training.objectives import make_objective
 from rwp_jax.training.recipe import weight_perturbation_of
 from rwp_jax.training.self_training import check_first_stage, teacher_config
 
-# Forward passes an image of Table 2's columns. A gradient step costs 2. AutoAttack's are at most, for an
-# image that nothing breaks: APGD-CE, 9 targets of APGD-T, 9 of FAB-T with its test of every point, Square.
+# Forward passes per image of Table 2's columns. A gradient step costs 2. AutoAttack's is the maximum, for
+# an image that stays robust: APGD-CE, 9 targets of APGD-T, 9 of FAB-T (it tests every point), Square.
 EVALUATION = {
     "natural": 1,
     "fgsm": 2 + 1,
@@ -38,20 +37,20 @@ PUBLISHED_EXTRA = 500_000  # images in ti_500K_pseudo_labeled.pickle
 
 
 def data_size(config) -> DataSize:
-    """Sizes of the config's data set, from a table where it has a name, read from the file otherwise.
+    """Returns the sizes of the config's data set: from a table if it is named, else from its file.
 
-    Training examples are those with and without a label, without what is held out.
+    Training examples include unlabelled ones and exclude the validation set.
     """
     if config.data.name in NAMED:
         return size_of_named(config.data)
-    path = pathlib.Path(config.data.path)
-    changed = path.stat().st_mtime_ns if path.is_file() else 0
+    path = config.data.path and check_path("config.data.path", config.data.path)
+    changed = path.stat().st_mtime_ns if path and path.is_file() else 0
     return _size_of_file(config.data.to_json(), changed)
 
 
 @functools.cache
 def _size_of_file(data: str, changed: int) -> DataSize:
-    """Sizes of the data set that config.data (as JSON) names; `changed` is when its file was."""
+    """Returns the sizes of the data set of config.data (as JSON); `changed` is the file's mtime."""
     data = sources.load(**json.loads(data))
     extra = 0 if data.x_extra is None else len(data.x_extra)
     return DataSize(
@@ -61,13 +60,13 @@ def _size_of_file(data: str, changed: int) -> DataSize:
 
 @functools.cache
 def _labels_in_file(path: str, changed: int) -> np.ndarray:
-    """Labels of a file of extra images; `changed` is when it was."""
+    """Returns the labels of a file of extra images; `changed` is the file's mtime."""
     return readers.read_extra(path)[1]
 
 
 @functools.cache
 def forward_flops(model: str, image_shape: tuple[int, int, int], num_classes: int) -> float:
-    """Floating-point operations of a forward pass of one image, by XLA's count; nothing is compiled."""
+    """Returns the FLOPs of a forward pass of one image by XLA's count, without compiling."""
     classifier = make_classifier(model, num_classes)
     params, batch_stats = jax.eval_shape(
         lambda key: classifier.init(key, image_shape), jax.random.key(0)
@@ -77,7 +76,7 @@ def forward_flops(model: str, image_shape: tuple[int, int, int], num_classes: in
 
 
 def passes_of_a_step(config, k: float) -> float:
-    """Forward passes an image in a training step with k steps of weight ascent."""
+    """Returns the forward passes per image in a training step with k weight-ascent steps."""
     attack = 2 * config.attack.steps
     if config.objective.name == "natural":
         return 3
@@ -87,15 +86,15 @@ def passes_of_a_step(config, k: float) -> float:
 
 
 def labelled_examples(config) -> int:
-    """Training examples that keep their label."""
+    """Returns the number of training examples that keep their label."""
     return config.data.labeled_examples or data_size(config).train
 
 
 def extra_examples(config) -> int:
-    """Extra images that the run's objective has a loss for.
+    """Returns the number of extra images that the run's objective can use.
 
-    Those of the file, where it is there, else as many as the published one has; or those whose labels
-    config.data.labeled_examples left out.
+    These are the images of the extra file (the size of the published file if it is missing) or, without a
+    file, the training images whose labels config.data.labeled_examples dropped.
     """
     if not config.extra_data.unlabeled_fraction:
         return 0
@@ -103,7 +102,7 @@ def extra_examples(config) -> int:
     if not config.extra_data.path:
         left_out = data_size(config).train - labelled_examples(config)
         return left_out if unlabelled_too or config.self_training.epochs else 0
-    path = pathlib.Path(config.extra_data.path)
+    path = check_path("config.extra_data.path", config.extra_data.path)
     if not (unlabelled_too or config.extra_data.use_labels):
         return 0
     if not path.exists():
@@ -113,12 +112,12 @@ def extra_examples(config) -> int:
 
 
 def training_examples(config) -> int:
-    """Images on every device while a run trains."""
+    """Returns the number of images that every device holds during training."""
     return labelled_examples(config) + extra_examples(config)
 
 
 def planned_mixture(config) -> Mixture:
-    """How the batches of an epoch are made."""
+    """Returns how the batches of an epoch are composed."""
     return make_mixture(
         labelled_examples(config),
         config.batch_size,
@@ -129,7 +128,7 @@ def planned_mixture(config) -> Mixture:
 
 
 def check(config) -> None:
-    """Checks a run's config against the sizes of its data; raises InputError."""
+    """Checks a run's config against the sizes of its data; raises InputError if they do not fit."""
     kept, held = config.data.train_examples, config.data.validation_examples
     if kept and config.data.name in NAMED:
         classes = NAMED[config.data.name].num_classes
@@ -155,7 +154,7 @@ def check(config) -> None:
 
 
 def evaluated_examples(config) -> list[int]:
-    """Images in each set that is evaluated after an epoch: test, held out, part of training."""
+    """Returns the size of each set evaluated after an epoch: test, validation, part of training."""
     size = data_size(config)
     parts = (
         size.test,
@@ -166,23 +165,23 @@ def evaluated_examples(config) -> list[int]:
 
 
 def evaluations(config) -> int:
-    """How many times training evaluates."""
+    """Returns how many times training evaluates."""
     return math.ceil(config.epochs / config.evaluation.every)
 
 
 def perturbed_epochs(config) -> int:
-    """Epochs that may perturb the weights."""
+    """Returns the number of epochs that may perturb the weights."""
     return max(0, config.epochs - config.weight_perturbation.start_epoch)
 
 
 def training_passes(config, k: float | None = None) -> float:
-    """Forward passes of one image in a training run, without RST's first stage.
+    """Returns the forward passes of single images in a training run, without RST's first stage.
 
     Evaluations after epochs are included.
 
     Args:
-      config: of the run.
-      k: mean number of steps of weight ascent; None for the most it may take.
+      config: the run's config.
+      k: mean number of weight-ascent steps; None for the maximum.
     """
     images = planned_mixture(config).steps * config.batch_size
     perturbed = perturbed_epochs(config)
@@ -197,7 +196,7 @@ def training_passes(config, k: float | None = None) -> float:
 
 
 def teacher_passes(config) -> float:
-    """Those of RST's first stage, 0 without one."""
+    """Returns the forward passes of RST's first stage, 0 if there is none."""
     return training_passes(teacher_config(config)) if config.self_training.epochs else 0.0
 
 
@@ -207,16 +206,16 @@ def _forward_flops(config) -> float:
 
 
 def training_flops(config, k: float | None = None) -> float:
-    """Floating-point operations of `training_passes`."""
+    """Returns the floating-point operations of `training_passes`."""
     return training_passes(config, k) * _forward_flops(config)
 
 
 def teacher_flops(config) -> float:
-    """Floating-point operations of `teacher_passes`."""
+    """Returns the floating-point operations of `teacher_passes`."""
     return teacher_passes(config) * _forward_flops(config)
 
 
 def evaluation_flops(config, attacks: tuple[str, ...]) -> float:
-    """Floating-point operations of columns of Table 2 on the test set, at most."""
+    """Returns the maximum floating-point operations of columns of Table 2 on the test set."""
     passes = data_size(config).test * sum(EVALUATION[name] for name in attacks)
     return passes * _forward_flops(config)

@@ -1,4 +1,4 @@
-"""What a compiled program does, loop by loop: kernels, bytes, operations, and the least time they take."""
+"""Counts a compiled program, loop by loop: kernels, bytes, operations, and their minimum time."""
 
 import collections
 import re
@@ -14,14 +14,15 @@ SCOPES = ("attack", "perturb")  # of `attacks.pgd` and `weight_perturbation`
 
 
 class Part(NamedTuple):
-    """A loop's body, without the loops inside, or what is outside all loops.
+    """A loop's body without its inner loops, or everything outside loops.
 
     Attributes:
       name: the loop's scope in the traced function, or REST.
-      trips: iterations, None where only the device knows.
-      kernels: in order.
-      floor: seconds of one iteration: of kernels one after the other or, where that is more, of all bytes
-        of the memory, or of the links, since copies and collectives may run beside other kernels.
+      trips: number of iterations, None if it is known only at run time.
+      kernels: the kernels, in order.
+      floor: minimum seconds of one iteration. It is the largest of three times: that of non-overlapping
+        kernels in sequence, that of all memory traffic, and that of all traffic over the links, since
+        copies and collectives may overlap with other kernels.
     """
 
     name: str
@@ -47,9 +48,9 @@ def count_program(text: str, chip: Datasheet, devices: int, program: str) -> lis
 
     Args:
       text: `jax.stages.Compiled.as_text()`.
-      chip: whose bandwidth and rates count.
-      devices: of the program.
-      program: names loops that lie in none of SCOPES.
+      chip: data sheet with the bandwidth and rates to use.
+      devices: number of devices of the program.
+      program: name for loops outside all of SCOPES.
 
     Returns:
       The loops in order, then the rest.
@@ -75,7 +76,7 @@ def count_program(text: str, chip: Datasheet, devices: int, program: str) -> lis
 def _loops(
     counter: Counter, computation: str, program: str, outer: str = ""
 ) -> Iterator[tuple[str, int | None, str]]:
-    """(name, iterations, body) of the loops in a computation, each before those inside it."""
+    """Yields (name, iterations, body) of the loops in a computation, outer loops before inner ones."""
     for instruction in counter.module.computations[computation].values():
         if instruction.opcode == "while":
             body, path = instruction.attribute("body"), instruction.op_name.split("/")
@@ -90,7 +91,7 @@ def _loops(
 
 
 def _iterations(parts: Sequence[Part], trips: Mapping[str, int]) -> Iterator[tuple[Part, int]]:
-    """Each part with how often it runs in a whole program."""
+    """Yields each part and how often it runs in the whole program."""
     times = {}
     for part in parts:
         count = part.trips if part.trips is not None else trips.get(part.name, 1)
@@ -99,17 +100,17 @@ def _iterations(parts: Sequence[Part], trips: Mapping[str, int]) -> Iterator[tup
 
 
 def seconds(parts: Sequence[Part], trips: Mapping[str, int]) -> float:
-    """The least time of a whole program.
+    """Returns the minimum time of a whole program.
 
     Args:
-      parts: of `count_program`.
-      trips: iterations of loops whose number only the device knows, by name; 1 where there is none.
+      parts: result of `count_program`.
+      trips: iterations, by name, of loops whose number is known only at run time; 1 for missing names.
     """
     return sum(count * part.floor for part, count in _iterations(parts, trips))
 
 
 def collectives(parts: Sequence[Part], trips: Mapping[str, int]) -> tuple[int, int]:
-    """Collectives of a whole program, and bytes of their operands on a device; arguments as `seconds`."""
+    """Returns a whole program's number of collectives and their operand bytes per device; see `seconds`."""
     number = operand_bytes = 0
     for part, count in _iterations(parts, trips):
         number += count * len(part.collectives)

@@ -1,23 +1,23 @@
-"""What the makers say of GPUs and TPUs: one row a chip, dense rates, no sparsity.
+"""Manufacturers' data of GPUs and TPUs: one entry per chip, with dense rates (no sparsity).
 
-Sources: NVIDIA's data sheets of the A100 80GB SXM (2021), H100 SXM (2023) and H200 SXM (2024), and of the
-numbers that XLA schedules by (multiprocessors, caches, registers) the CUDA programming guide's table of
-compute capabilities; Google's pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU
-documentation. TPUs multiply float32 as sums of bfloat16 products: one at the default precision, six at the
-highest.
+Sources: NVIDIA's data sheets of the A100 80GB SXM (2021), H100 SXM (2023) and H200 SXM (2024); the CUDA
+programming guide's table of compute capabilities for the numbers that XLA schedules by (multiprocessors,
+caches, registers); Google's pages "TPU v4", "TPU v5e", "TPU v5p" and "TPU v6e" of the Cloud TPU
+documentation. TPUs compute float32 products from bfloat16 products: one at the default precision, six at
+the highest.
 """
 
 from typing import NamedTuple
 
 GB, TERA = 1e9, 1e12
 GPU_SHARE = (
-    0.95  # of a GPU's memory that JAX can be told to use; drivers and libraries take the rest
+    0.95  # share of a GPU's memory that JAX can be told to use; drivers and libraries take the rest
 )
-GIB = 2**30  # what makers of memory mean by a GB
+GIB = 2**30  # what memory manufacturers call a GB
 
 
 class GpuNumbers(NamedTuple):
-    """What XLA's GPU compiler asks for besides: compute capability, chip layout, bytes, GHz."""
+    """Further numbers that XLA's GPU compiler needs: compute capability, chip layout, bytes, GHz."""
 
     capability: tuple[int, int]
     cores: int
@@ -33,15 +33,15 @@ class Datasheet(NamedTuple):
     """A chip.
 
     Attributes:
-      name: of the device in JAX (`device_kind`).
-      gigabytes: of memory, as it is sold: some 2^30 bytes each.
-      bandwidth: of the memory, bytes a second.
-      rates: operations a second of matrix products in bfloat16, in float32 at the default precision
-        (TF32, bfloat16), in float32 at the highest, and in float64; 0 for what it cannot do.
-      link: bytes a second that it can send to others, over all its links.
-      max_devices: in one machine or slice.
-      usable: for TPUs alone: what libtpu leaves of the gigabytes, by its own messages.
-      gpu: for GPUs alone.
+      name: the device's name in JAX (`device_kind`).
+      gigabytes: nominal memory size, in units of about 2^30 bytes.
+      bandwidth: memory bandwidth, bytes per second.
+      rates: operations per second of matrix products in bfloat16, in float32 at the default precision
+        (TF32, bfloat16), in float32 at the highest precision, and in float64; 0 if unsupported.
+      link: bytes per second that it can send to other devices, over all its links.
+      max_devices: largest number of devices in one machine or slice.
+      usable: TPUs only: GB that libtpu leaves to programs, according to its messages.
+      gpu: GPUs only: numbers for XLA's compiler.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Datasheet(NamedTuple):
 
     @property
     def memory(self) -> float:
-        """Bytes that programs may use."""
+        """Bytes of memory that programs can use."""
         return GPU_SHARE * self.gpu.memory if self.gpu else self.usable * GIB
 
 
@@ -104,6 +104,6 @@ TPUS = {
 
 
 def chip_of(device_kind: str) -> Datasheet | None:
-    """The data sheet of a device that JAX has, None where there is none."""
+    """Returns the data sheet of a device by its name in JAX, None if there is none."""
     chips = [*GPUS.values(), *TPUS.values()]
     return next((chip for chip in chips if chip.name == device_kind), None)

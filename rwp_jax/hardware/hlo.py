@@ -1,7 +1,7 @@
-"""The text of a compiled program, as instructions with shapes and attributes.
+"""Parses the text of a compiled program into instructions with shapes and attributes.
 
-XLA prints an optimised module as computations of one instruction a line. Only what `counts` and
-`operations` look at is parsed; attributes stay text until they are asked for.
+XLA prints an optimised module as computations with one instruction per line. Only what `counts`, `kernels`
+and `operations` need is parsed; attributes stay text until they are requested.
 """
 
 import functools
@@ -19,12 +19,12 @@ _BITS = {"pred": 8, "token": 0, "opaque": 0}
 
 
 class Array(NamedTuple):
-    """An array of a shape.
+    """An array within a shape.
 
     Attributes:
       dtype: XLA's name, such as `bf16`.
-      dims: sizes; of dynamic ones the bound.
-      space: number of the memory it lies in, 0 for the device's main memory.
+      dims: sizes of the dimensions; for dynamic dimensions, their bounds.
+      space: number of its memory space, 0 for the device's main memory.
     """
 
     dtype: str
@@ -48,11 +48,11 @@ class Instruction(NamedTuple):
 
     Attributes:
       name: unique in the module.
-      opcode: such as `fusion`.
-      arrays: of its result; several for a tuple.
-      operands: names of instructions of the same computation.
-      argument: text in its parentheses: a parameter's number, a constant's value.
-      attributes: text behind them.
+      opcode: the operation, such as `fusion`.
+      arrays: arrays of its result; several for a tuple.
+      operands: names of instructions in the same computation.
+      argument: text in its parentheses, such as a parameter's number or a constant's value.
+      attributes: text after the parentheses.
       root: whether it is the computation's result.
     """
 
@@ -65,19 +65,19 @@ class Instruction(NamedTuple):
     root: bool
 
     def attribute(self, key: str) -> str:
-        """Value of KEY=VALUE, without the braces or quotes around it; "" where there is none."""
+        """Returns the value of KEY=VALUE without surrounding braces or quotes; "" if the key is missing."""
         match = re.search(rf'[ ,]{key}=(\{{[^{{}}]*\}}|"[^"]*"|[^,\s]+)', self.attributes)
         return match[1].strip('{}"').removeprefix("%") if match else ""
 
     @property
     def op_name(self) -> str:
-        """Where it comes from in the traced function: names of functions and scopes, with slashes."""
+        """Origin in the traced function: names of functions and scopes, separated by slashes."""
         match = re.search(r'op_name="([^"]*)"', self.attributes)
         return match[1] if match else ""
 
 
 class Module(NamedTuple):
-    """A program: its computations by name, each with its instructions by name in order."""
+    """A program: computations by name; each maps names to instructions, in order."""
 
     computations: dict[str, dict[str, Instruction]]
     entry: str
@@ -85,7 +85,7 @@ class Module(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def arrays_of(text: str) -> tuple[Array, ...]:
-    """The arrays in the text of a shape."""
+    """Returns the arrays in the text of a shape."""
     found = []
     for dtype, dims, layout in _ARRAY.findall(text):
         space = _SPACE.search(layout)
@@ -95,7 +95,7 @@ def arrays_of(text: str) -> tuple[Array, ...]:
 
 
 def _closing(text: str, start: int) -> int:
-    """Index of the parenthesis that closes the one at `start`."""
+    """Returns the index of the parenthesis that closes the one at `start`."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
@@ -117,7 +117,7 @@ def _instruction(name: str, text: str, root: bool) -> Instruction:
 
 
 def parse(text: str) -> Module:
-    """Parses what `jax.stages.Compiled.as_text` returns; ValueError where it has no entry computation."""
+    """Parses the result of `jax.stages.Compiled.as_text`; ValueError if it has no entry computation."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", None
     for line in text.splitlines():

@@ -1,10 +1,10 @@
-"""What the kernels of a compiled program cost: bytes, operations, exchanges, and the least time they take.
+"""Counts the cost of a compiled program's kernels: bytes, operations, exchanges and minimum time.
 
-A kernel is an instruction that runs on the device; start and end of one that runs beside others are one.
-Its bytes are those of its operands and results in the device's main memory; of an operand that it only
-gathers from or slices, those that it reads. Its floor is the larger of bytes over bandwidth and operations
-over the rate of matrix products in its precision. A cache may serve bytes faster than the main memory does,
-so a floor is not one of physics.
+A kernel is an instruction that runs on the device; the start and end of an asynchronous one count as one
+kernel. Its bytes are those of its operands and results in the device's main memory; if it only gathers from
+or slices an operand, only the bytes that it reads count. Its floor is the larger of bytes over bandwidth
+and operations over the rate of matrix products in its precision. Caches may serve bytes faster than the
+main memory does, so a floor is not a physical limit.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from rwp_jax.hardware.hlo import Array, Instruction, Module
 from rwp_jax.hardware.operations import matrix_operations
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-# What takes no time of its own: names for buffers, loops, whose bodies are counted apart, waits.
+# Instructions that take no time: names for buffers, waits, and loops, whose bodies are counted separately.
 _NOTHING = {
     "parameter",
     "tuple",
@@ -29,7 +29,7 @@ _NOTHING = {
     "opt-barrier",
 }
 _NOTHING_CALLED = ("ConcatBitcast", "AllocateBuffer", "AssumeGatherIndicesInBound")  # on TPUs
-_SPARSE = ("gather", "slice", "dynamic-slice")  # read a part of their first operand
+_SPARSE = ("gather", "slice", "dynamic-slice")  # these read only a part of their first operand
 _UNARY = ("bitcast", "convert", "copy", "negate", "reshape", "transpose")
 
 
@@ -37,16 +37,17 @@ class Kernel(NamedTuple):
     """An instruction that runs on the device.
 
     Attributes:
-      name: XLA's.
-      opcode: likewise; `-start` of what runs beside others is left out.
-      op_name: where it comes from in the traced function.
-      bytes: that it reads and writes.
-      flops: of its matrix products.
-      floor: seconds.
-      reduces: whether its results are sums or maxima over an axis, and nothing else.
+      name: XLA's name.
+      opcode: XLA's opcode, without the `-start` of asynchronous ones.
+      op_name: origin in the traced function.
+      bytes: bytes that it reads and writes.
+      flops: operations of its matrix products.
+      floor: minimum time in seconds.
+      reduces: whether all its results are reductions over an axis, such as sums or maxima.
       exchanged: bytes of a collective's operands on a device.
-      sent: bytes that its links carry in one direction at least, were the network to add and copy.
-      overlaps: whether it is a copy that runs beside other kernels.
+      sent: minimum bytes that a device's links carry in one direction, if the network itself could add
+        and copy.
+      overlaps: whether it is a copy that overlaps with other kernels.
     """
 
     name: str
@@ -66,8 +67,8 @@ class Counter:
 
     Args:
       module: the program.
-      chip: whose bandwidth and rates count.
-      devices: of the program.
+      chip: data sheet with the bandwidth and rates to use.
+      devices: number of devices of the program.
     """
 
     def __init__(self, module: Module, chip: Datasheet, devices: int):
@@ -125,7 +126,7 @@ class Counter:
         )
 
     def _in_main_memory(self, array: Array) -> int:
-        # TPUs number the memories on the chip; GPUs, memory that is the same but shared.
+        # On TPUs other spaces are on-chip memory; on GPUs they are main memory that is shared.
         return array.bytes if self.chip.gpu or array.space == 0 else 0
 
     def _bytes_written(self, instruction: Instruction) -> int:
@@ -152,7 +153,7 @@ class Counter:
         return total
 
     def _part_read(self, computation: str, place: int) -> int | None:
-        """Bytes of a parameter that a fusion reads, None for all of them."""
+        """Returns the bytes of a parameter that a fusion reads, None for all of them."""
         body = self.module.computations[computation]
         parameter = _parameter(body, place)
         if parameter is None:
@@ -216,7 +217,7 @@ class Counter:
         return all(map(is_reduction, results))
 
     def _sent(self, opcode: str, exchanged: int) -> float:
-        """Bytes that a device must send, or receive where that is more."""
+        """Returns the larger of the bytes that a device must send and those that it must receive."""
         if opcode == "all-gather":
             return (self.devices - 1) * exchanged
         if opcode in ("reduce-scatter", "all-to-all"):
@@ -225,7 +226,7 @@ class Counter:
 
 
 def _parameter(body: dict[str, Instruction], place: int) -> Instruction | None:
-    """The parameter of a computation with this number."""
+    """Returns the parameter with this number, None if there is none."""
     numbered = (i for i in body.values() if i.opcode == "parameter" and i.argument == str(place))
     return next(numbered, None)
 
@@ -239,7 +240,7 @@ def _takes_no_time(instruction: Instruction) -> bool:
 
 
 def _precision(instruction: Instruction, operands: list[Array]) -> str:
-    """The rate that a matrix product runs at: a key of `Datasheet.rates`."""
+    """Returns the key of `Datasheet.rates` for a matrix product."""
     narrowest = min(operands[:2], key=lambda array: array.bytes / max(array.size, 1))
     if narrowest.dtype == "f64":
         return "float64"

@@ -1,8 +1,8 @@
-"""Floating-point operations of the matrix products in a compiled program: dots and convolutions.
+"""Counts floating-point operations of the matrix products in a compiled program: dots and convolutions.
 
-Two for every multiplication and addition of an output. Products with padding, or with the holes of a
-dilated array, are not counted, as in XLA's own cost analysis; hardware may do them all the same.
-Elementwise arithmetic is left out: it hides behind the bytes that it needs.
+Every multiply-add counts as two. As in XLA's own cost analysis, products with padding or with the holes of
+a dilated array are not counted, although hardware may compute them. Elementwise arithmetic is not counted,
+because its time is hidden by that of its memory traffic.
 """
 
 import math
@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 from rwp_jax.hardware.hlo import Array, Instruction
 
-# What cuDNN's calls compute, in terms of the forward convolution whose window and labels they carry:
-# which of (operand 0, operand 1, result) is its input, its kernel, its output.
+# cuDNN's calls in terms of the forward convolution whose window and labels they carry: which of (operand 0,
+# operand 1, result) is its input, its kernel and its output.
 _CUDNN = {
     "__cudnn$convForward": (0, 1, 2),
     "__cudnn$convBiasActivationForward": (0, 1, 2),
@@ -23,7 +23,7 @@ _LABELS = re.compile(r"(\w+)_(\w+)->(\w+)")
 
 
 def matrix_operations(instruction: Instruction, operands: list[Array]) -> int:
-    """Operations of one instruction, without what it calls; 0 for everything but dots and convolutions."""
+    """Returns the operations of one instruction, without those it calls; 0 unless a dot or convolution."""
     result = instruction.arrays[0] if instruction.arrays else None
     if instruction.opcode == "dot":
         contracted = _numbers(instruction.attribute("lhs_contracting_dims"))
@@ -48,7 +48,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _window(instruction: Instruction, dimensions: int) -> Mapping[str, list[int]]:
-    """The window's settings for each spatial dimension; TPUs have products of matrices without any."""
+    """Returns the window per spatial dimension; on TPUs, matrix products are convolutions without any."""
     given = dict(part.split("=") for part in instruction.attribute("window").split())
     setting = lambda key: given[key].split("x") if key in given else ["1"] * dimensions
     window = {
@@ -60,7 +60,7 @@ def _window(instruction: Instruction, dimensions: int) -> Mapping[str, list[int]
 
 
 def _convolution(instruction: Instruction, images: Array, kernel: Array, output: Array) -> int:
-    """Operations of a convolution with these operands."""
+    """Returns the operations of a convolution with these operands."""
     images_at, kernel_at, output_at = _LABELS.match(instruction.attribute("dim_labels")).groups()
     size_of: Callable = lambda array, labels, label: array.dims[labels.index(label)]
     dimensions = sum(label.isdigit() for label in output_at)
@@ -73,7 +73,7 @@ def _convolution(instruction: Instruction, images: Array, kernel: Array, output:
             size_of(output, output_at, label),
             *(window[key][d] for key in ("size", "stride", "low", "lhs_dilate", "rhs_dilate")),
         )
-    # The kernel's input features are those of one group already.
+    # The kernel's input features are already those of one group.
     outputs = size_of(output, output_at, "b") * size_of(output, output_at, "f")
     return 2 * outputs * size_of(kernel, kernel_at, "i") * pairs
 
@@ -81,7 +81,7 @@ def _convolution(instruction: Instruction, images: Array, kernel: Array, output:
 def _valid_pairs(
     images: int, outputs: int, size: int, stride: int, low: int, dilated: int, spread: int
 ) -> int:
-    """Pairs of an output and a window position, in one dimension, that meet an entry of the images."""
+    """Counts pairs of output and window position, in one dimension, that hit an entry of the images."""
     last = (images - 1) * dilated
     return sum(
         0 <= place <= last and place % dilated == 0

@@ -1,13 +1,13 @@
-"""What a run needs at least on hardware that is not there: memory, time, device-hours."""
+"""Computes what a run needs at least on absent hardware: memory, time and device-hours."""
 
 import contextlib
 import math
-import pathlib
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 from rwp_jax.data.sources import DataSize
+from rwp_jax.errors import check_path
 from rwp_jax.hardware import cost, counts
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.programs import (
@@ -22,21 +22,21 @@ from rwp_jax.training import experiment
 from rwp_jax.training.recipe import weight_perturbation_of
 from rwp_jax.training.self_training import teacher_config
 
-# What JAX takes of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+# Share of a GPU's memory that JAX takes unless XLA_PYTHON_CLIENT_MEM_FRACTION is set.
 PREALLOCATED = 0.75
 
 
 class Floors(NamedTuple):
-    """The least that training takes.
+    """Minimum time that training takes.
 
     Attributes:
-      k: steps of weight ascent in every step that may perturb.
-      step: seconds of a step that perturbs k times.
-      epoch: seconds of such an epoch, evaluation included.
-      evaluation: seconds of it, those after every N epochs spread over the N.
+      k: weight-ascent steps in every training step that may perturb.
+      step: seconds of a training step that perturbs k times.
+      epoch: seconds of an epoch of such steps, including evaluation.
+      evaluation: seconds of evaluation per epoch; an evaluation every N epochs is spread over the N.
       run: seconds of the run, without RST's first stage.
-      collectives: of such a step, most of which wait for each other.
-      operand_bytes: of these, on a device.
+      collectives: number of collectives in such a step, most of which wait for each other.
+      operand_bytes: bytes of their operands on a device.
     """
 
     k: int
@@ -49,15 +49,15 @@ class Floors(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A run on some hardware.
+    """Minimum needs of a run on given hardware.
 
     Attributes:
-      hardware: see there.
-      memory: bytes that a device needs, data sets and both programs included.
-      epochs: of the run, without RST's first stage.
-      first_stage: least seconds of that stage, 0 where there is none.
-      floors: for k = 0 and, where it is not 0, k = K2.
-      programs: `train` and `evaluate`, compiled.
+      hardware: the hardware.
+      memory: bytes that a device needs, including data sets and both programs.
+      epochs: number of epochs, without RST's first stage.
+      first_stage: minimum seconds of RST's first stage, 0 if there is none.
+      floors: for k = 0 and, if K2 is not 0, for k = K2.
+      programs: compiled programs `train` and `evaluate`.
     """
 
     hardware: Hardware
@@ -69,20 +69,20 @@ class Plan(NamedTuple):
 
 
 def make_plan(config, hardware: Hardware, evaluate: CompiledProgram | None = None) -> Plan:
-    """Compiles a run's training step and evaluation and works out what it needs.
+    """Compiles a run's training step and evaluation and computes what the run needs.
 
     Args:
-      config: of the run.
-      hardware: what for.
-      evaluate: the evaluation's program, where it is compiled already.
+      config: the run's config.
+      hardware: hardware to compile for.
+      evaluate: the compiled evaluation, if there is one already.
 
     Raises:
-      InputError: for values of the config that do not fit.
-      DoesNotFit: where the memory is not enough; it says which batch would fit.
+      InputError: for invalid values of the config.
+      DoesNotFit: if the memory is insufficient; the message states which batch size would fit.
     """
     check(config, hardware)
     config = experiment.filled(config, hardware.platform, hardware.devices)
-    # The training step alone before the evaluation, which the compiler for TPUs takes minutes for.
+    # The training step comes first: the evaluation takes the TPU compiler minutes.
     train = _fitting(config, hardware, "batch_size", _train)
     if evaluate is None:
         evaluate = _fitting(config, hardware, "evaluation.batch_size", _evaluate)
@@ -94,7 +94,7 @@ def make_plan(config, hardware: Hardware, evaluate: CompiledProgram | None = Non
 
 
 def check(config, hardware: Hardware) -> None:
-    """Checks what can be known of a run before anything is compiled; raises InputError."""
+    """Checks all that can be checked before anything is compiled; raises InputError if it fails."""
     experiment.check_config(config, hardware.devices)
     check_dtype(config, hardware)
     cost.check(config)
@@ -105,7 +105,7 @@ def check(config, hardware: Hardware) -> None:
 def _plan(
     config, hardware: Hardware, evaluate: CompiledProgram, train: CompiledProgram | None = None
 ) -> Plan:
-    """That of one stage, whose evaluation is compiled, and maybe its training step."""
+    """Plans one stage with a compiled evaluation and, if given, a compiled training step."""
 
     def compile_train(config, hardware):
         held = train if train and train.batch_size == config.batch_size else None
@@ -134,7 +134,7 @@ def _evaluate(config, hardware: Hardware) -> CompiledProgram:
 
 
 def _memory(config, programs: dict[str, CompiledProgram]) -> float:
-    """Bytes: what stays on a device all the time, and what the larger of the two programs needs besides."""
+    """Returns the bytes that stay on a device plus the further needs of the larger of the two programs."""
     size: DataSize = cost.data_size(config)
     image = math.prod(size.image_shape) + 4  # and its label
     resident = programs["train"].arguments + image * sum(cost.evaluated_examples(config))
@@ -158,13 +158,13 @@ def _floors(config, programs, k: int) -> Floors:
 
 
 def _fitting(config, hardware: Hardware, key: str, compile: Callable):
-    """What `compile` (config, hardware) gives; where it does not fit, which size of the batch would.
+    """Returns compile(config, hardware); if it does not fit, raises DoesNotFit with a size that would.
 
     Args:
-      config: of the run.
-      hardware: what for.
-      key: of the batch's size, of which halves, quarters, ... are tried.
-      compile: raises DoesNotFit.
+      config: the run's config.
+      hardware: hardware to compile for.
+      key: config key of the batch size, of which halves, quarters, ... are tried.
+      compile: function that raises DoesNotFit.
     """
     try:
         return compile(config, hardware)
@@ -176,7 +176,7 @@ def _fitting(config, hardware: Hardware, key: str, compile: Callable):
     smaller, half, hint = config.copy_and_resolve_references(), size, ""
     while not hint and half % (2 * hardware.devices) == 0:
         half //= 2
-        # The batch's share of the memory halves with it; where all of it would still not fit, none does.
+        # Memory shrinks at most in proportion to the batch: skip sizes that are far too large.
         if needed * half / size > 2 * hardware.chip.memory:
             continue
         smaller.update_from_flattened_dict({key: half})
@@ -189,58 +189,56 @@ def _fitting(config, hardware: Hardware, key: str, compile: Callable):
 
 
 def print_plan(config, target: str, devices: int | None) -> None:
-    """`main.py --mode plan`: says whether a run fits and what it takes at least; nothing runs on a device.
+    """`main.py --mode plan`: prints whether a run fits and what it needs at least; runs nothing.
 
     Raises:
-      InputError: for hardware or a config that cannot be, and where it does not fit.
+      InputError: for invalid hardware or config, or if the run does not fit.
     """
     only_compile()
     hardware = find_hardware(target, devices)
     check(config, hardware)
     path = config.extra_data.path
-    if path and not pathlib.Path(path).exists():
+    if path and not check_path("config.extra_data.path", path).exists():
         print(
-            f"config.extra_data.path={path} is not here: counted as {cost.PUBLISHED_EXTRA:,} images"
+            f"config.extra_data.path={path} does not exist: counted as {cost.PUBLISHED_EXTRA:,} images"
         )
     print(f"compiling for {hardware.devices} x {hardware.chip.name}", file=sys.stderr, flush=True)
     print(describe(make_plan(config, hardware)))
 
 
 def describe(plan: Plan) -> str:
-    """What a plan says, for a terminal."""
+    """Describes a plan in text for a terminal."""
     hardware, chip = plan.hardware, plan.hardware.chip
     lines = []
     for floors in plan.floors:
         run = plan.first_stage + floors.run
         lines.append(
-            f"at least {_duration(floors.step)} a step, {_duration(floors.epoch)} an epoch (evaluation "
-            f"{_duration(floors.evaluation)} of it), {_duration(run)} for {plan.epochs} epochs, "
+            f"at least {_duration(floors.step)} per step, {_duration(floors.epoch)} per epoch (of which "
+            f"evaluation {_duration(floors.evaluation)}), {_duration(run)} for {plan.epochs} epochs, "
             f"{short(run * hardware.devices / 3600)} device-hours"
         )
     most = plan.floors[-1].k
     text = [
         f"{hardware.devices} x {chip.name}",
-        f"fits: {plan.memory / GIB:.1f} of {chip.gigabytes} GB a device; {lines[0]}",
+        f"fits: {plan.memory / GIB:.1f} of {chip.gigabytes} GB per device; {lines[0]}",
     ]
     if most:
         text[-1] += ", with k = 0"
         text.append(f"with k = {most}: {lines[1]}")
         text.append(
-            "k, the mean number of steps of weight ascent in a training step, is between 0 (no loss is "
-            f"ever below c_min) and {most} (in every step some loss stays below it)."
+            "k, the mean number of weight-ascent steps per training step, is between 0 (no loss is "
+            f"ever below c_min) and {most} (some loss stays below it in every step)."
         )
     if plan.first_stage:
-        text.append(f"RST's first stage takes {_duration(plan.first_stage)} of it.")
+        text.append(f"RST's first stage takes {_duration(plan.first_stage)} of the run.")
     if hardware.devices > 1:
         collectives = " to ".join(
-            f"{floors.collectives}, {floors.operand_bytes / 1e6:.0f} MB together (k = {floors.k})"
+            f"{floors.collectives}, {floors.operand_bytes / 1e6:.0f} MB in total (k = {floors.k})"
             for floors in plan.floors
         )
-        text.append(
-            f"Collectives in a step: {collectives}. Floors leave out what waiting for them takes."
-        )
+        text.append(f"Collectives per step: {collectives}. Floors do not include waiting for them.")
     text.append(
-        "Times are floors: the bytes and operations of the compiled programs at the data sheet's rates. "
+        "Times are floors: bytes and operations of the compiled programs at the data sheet's rates. "
         "Nothing was run."
     )
     if chip.gpu and plan.memory > PREALLOCATED * chip.gpu.memory:
@@ -252,12 +250,12 @@ def describe(plan: Plan) -> str:
 
 
 def short(value: float) -> str:
-    """Two digits, or whole numbers."""
+    """Formats a value with two digits, or as a whole number from 10 on."""
     return f"{value:.0f}" if value >= 9.5 else f"{value:.2g}" if value >= 0.01 else "below 0.01"
 
 
 def _duration(seconds: float) -> str:
-    """In milliseconds, seconds or hours."""
+    """Formats a duration in milliseconds, seconds or hours."""
     if seconds < 1:
         return f"{short(1e3 * seconds)} ms"
     return f"{short(seconds)} s" if seconds < 360 else f"{short(seconds / 3600)} h"

@@ -1,4 +1,4 @@
-"""The trainer's own programs, compiled for hardware that is not there."""
+"""Compiles the trainer's own programs for absent hardware."""
 
 import functools
 import re
@@ -25,8 +25,8 @@ from rwp_jax.training import experiment
 from rwp_jax.training.train_step import TrainingSet, init_state
 
 PROGRAMS = ("train", "evaluate", "autoattack")
-# Of TPUs: "Ran out of memory in memory space hbm. Used 21.40G of 15.75G hbm" and "Ran out of memory on HBM,
-# the total memory required for HLO temporaries (61.79G) exceeds available HBM (15.75G)".
+# Messages for TPUs: "Ran out of memory in memory space hbm. Used 21.40G of 15.75G hbm" and "Ran out of
+# memory on HBM, the total memory required for HLO temporaries (61.79G) exceeds available HBM (15.75G)".
 _OUT_OF_MEMORY = re.compile(
     r"memory in memory space hbm.*?Used ([\d.]+)([KMGT])|memory on HBM.*?\(([\d.]+)([KMGT])\)", re.S
 )
@@ -34,7 +34,7 @@ _UNITS = {unit: 1024**power for power, unit in enumerate("KMGT", 1)}
 
 
 class DoesNotFit(InputError):
-    """A program that needs more memory than a device has: `needed` bytes."""
+    """Raised for a program that needs more memory, `needed` bytes, than a device has."""
 
     def __init__(self, what: str, needed: float):
         self.needed = needed
@@ -42,16 +42,16 @@ class DoesNotFit(InputError):
 
 
 class CompiledProgram(NamedTuple):
-    """A program for some hardware.
+    """A program compiled for given hardware.
 
     Attributes:
-      name: of PROGRAMS, or of an attack of AutoAttack.
-      batch_size: over all devices.
-      text: of its optimised module.
+      name: one of PROGRAMS, or the name of an attack of AutoAttack.
+      batch_size: batch size over all devices.
+      text: text of its optimised module.
       parts: its loops, then the rest; see `counts`.
-      memory: bytes that each device needs to run it, arguments included.
-      arguments: bytes of these.
-      seconds: that compiling it took.
+      memory: bytes that each device needs to run it, including arguments.
+      arguments: bytes of the arguments.
+      seconds: compilation time.
     """
 
     name: str
@@ -66,18 +66,18 @@ class CompiledProgram(NamedTuple):
 def compile_programs(
     config, hardware: Hardware, program: str, batch_size: int | None = None
 ) -> Iterator[CompiledProgram]:
-    """Compiles a program of a run, or, of `autoattack`, one after the other those of its attacks.
+    """Compiles a program of a run and yields it; for `autoattack`, yields one program per attack.
 
     Args:
-      config: of the run; its batch sizes are global.
-      hardware: what for.
-      program: `train` is a training step; `evaluate` the evaluation of one batch after each epoch;
-        `autoattack` what moves a batch of searches on, for each attack of the standard version.
-      batch_size: of `autoattack`, searches over all devices; default that of `autoattack`.
+      config: the run's config; its batch sizes are global.
+      hardware: hardware to compile for.
+      program: `train`, a training step; `evaluate`, the evaluation of one batch after an epoch; or
+        `autoattack`, a step of a batch of searches, for each attack of the standard version.
+      batch_size: number of searches of `autoattack` over all devices; None for AutoAttack's default.
 
     Raises:
-      InputError: for values of the config that do not fit, batches that do not divide.
-      DoesNotFit: where a device has not enough memory.
+      InputError: for invalid values of the config, or batches that cannot be divided over the devices.
+      DoesNotFit: if a device has too little memory.
     """
     check_program(config, hardware, program, batch_size)
     config = experiment.filled(config, hardware.platform, hardware.devices)
@@ -89,13 +89,13 @@ def compile_programs(
         "evaluate": (lower_evaluate, config.evaluation, config.evaluation),
     }[program]
     compiled = _compiled(program, lambda: lower(config, hardware), hardware, section.batch_size)
-    # TPUs' programs do not say how often a loop runs.
+    # TPU programs do not state how often a loop runs.
     known = lambda part: part._replace(trips=attack.steps) if part.name == "attack" else part
     yield compiled._replace(parts=[known(p) if p.trips is None else p for p in compiled.parts])
 
 
 def check_program(config, hardware: Hardware, program: str, batch_size: int | None = None) -> None:
-    """Raises InputError for what `compile_programs` refuses before it compiles."""
+    """Raises InputError for everything that `compile_programs` rejects before compiling."""
     check_choice("program", program, PROGRAMS)
     check_dtype(config, hardware)
     if program == "autoattack":
@@ -111,16 +111,16 @@ def check_program(config, hardware: Hardware, program: str, batch_size: int | No
 
 
 def check_dtype(config, hardware: Hardware) -> None:
-    """Raises InputError for a dtype that the hardware does not compute in."""
+    """Raises InputError for a dtype that the hardware does not support."""
     if not hardware.chip.rates.get(config.dtype, 1):
         raise InputError(
-            f"config.dtype={config.dtype!r}: {hardware.chip.name} does not compute in it, must be "
+            f"config.dtype={config.dtype!r} is not supported by {hardware.chip.name}, must be "
             "float32 or bfloat16"
         )
 
 
 def _abstract(config, hardware: Hardware):
-    """The parts of a run on the hardware, its state and its training set as shapes, a random key."""
+    """Builds the parts of a run on the hardware, and the shapes of its state and of a random key."""
     size = data_size(config)
     parts = experiment.build(config, size.num_classes, planned_mixture(config).steps, hardware.mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -129,13 +129,13 @@ def _abstract(config, hardware: Hardware):
 
 
 def _images(count: int, image_shape) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
-    """Shapes of images and labels."""
+    """Returns the shapes of images and labels."""
     shape = jax.ShapeDtypeStruct
     return shape((count, *image_shape), jnp.uint8), shape((count,), jnp.int32)
 
 
 def lower_train(config, hardware: Hardware) -> jax.stages.Lowered:
-    """The training step on the whole training set."""
+    """Lowers the training step on the whole training set."""
     parts, state, key = _abstract(config, hardware)
     images, labels = _images(training_examples(config), data_size(config).image_shape)
     weights = jax.ShapeDtypeStruct(labels.shape, jnp.float32)
@@ -145,7 +145,7 @@ def lower_train(config, hardware: Hardware) -> jax.stages.Lowered:
 
 
 def lower_evaluate(config, hardware: Hardware) -> jax.stages.Lowered:
-    """The evaluation of one batch of test images."""
+    """Lowers the evaluation of one batch of test images."""
     parts, state, key = _abstract(config, hardware)
     size = data_size(config)
     images, labels = _images(size.test, size.image_shape)
@@ -174,7 +174,7 @@ def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[
 
 
 def _lower_advance(programs, model, image_shape, batch_size: int) -> jax.stages.Lowered:
-    """What moves all searches of an attack on."""
+    """Lowers one step of all searches of an attack."""
     shape = jax.ShapeDtypeStruct
     epsilon, key = shape((), jnp.float32), jax.eval_shape(lambda: jax.random.key(0))
     images, numbers = (
@@ -187,16 +187,16 @@ def _lower_advance(programs, model, image_shape, batch_size: int) -> jax.stages.
 
 
 def does_not_fit(what: str, needed: float, hardware: Hardware) -> DoesNotFit:
-    """For `what` that needs so many bytes a device."""
+    """Builds the error for `what`, which needs the given number of bytes per device."""
     chip, amount = hardware.chip, f"{needed / GIB:.1f} of {hardware.chip.gigabytes} GB"
     usable = f" (usable: {chip.memory / GIB:.1f})" if chip.memory < chip.gigabytes * GIB else ""
     return DoesNotFit(
-        f"does not fit: {amount} a device of {hardware.target}{usable} for {what}", needed
+        f"does not fit: {what} needs {amount} per device of {hardware.target}{usable}", needed
     )
 
 
 def _what_failed(error: Exception, program: str, hardware: Hardware) -> Exception:
-    """The compiler's error in a line; itself where it is not of memory."""
+    """Converts the compiler's out-of-memory error to one line; returns any other error as it is."""
     used = _OUT_OF_MEMORY.search(str(error))
     if used:
         amount, unit = (used[1], used[2]) if used[1] else (used[3], used[4])
@@ -207,7 +207,7 @@ def _what_failed(error: Exception, program: str, hardware: Hardware) -> Exceptio
 
 
 def _compiled(name: str, lower, hardware: Hardware, batch_size: int) -> CompiledProgram:
-    """Compiles and counts; raises DoesNotFit."""
+    """Compiles and counts a program; raises DoesNotFit if it needs too much memory."""
     begin = time.monotonic()
     lowered = lower()
     with quiet_compiler():

@@ -1,4 +1,4 @@
-"""What XLA's C++ code writes to stderr while it compiles for hardware that is not there."""
+"""Hides the stderr output of XLA's C++ code while it compiles for absent hardware."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ from rwp_jax.errors import InputError
 
 @contextlib.contextmanager
 def quiet_compiler() -> Iterator[None]:
-    """Holds back stderr, and shows it only where compiling fails for a reason that nobody has a line for.
+    """Holds stderr back, and shows it only if compilation fails with anything but an InputError.
 
-    The compilers look for drivers that are missing and warn of memory that is not enough; the one does not
-    matter, and the other is said in a line of ours.
+    The compilers warn about missing drivers, which does not matter here, and about insufficient memory,
+    which DoesNotFit reports.
     """
     sys.stderr.flush()
     stderr = os.dup(2)

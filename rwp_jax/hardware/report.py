@@ -1,4 +1,4 @@
-"""Counts of compiled programs as text and as JSON."""
+"""Formats the counts of compiled programs as text and as JSON."""
 
 import re
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ PACKAGES = ("jax", "jaxlib", "jax-cuda12-plugin", "jax-cuda13-plugin", "libtpu")
 
 
 def describe(program: CompiledProgram, hardware: Hardware) -> str:
-    """A program's loops, its costliest kernels, its memory and its exchanges, as a text of some lines."""
+    """Describes a program's loops, costliest kernels, memory and collectives in a few lines of text."""
     chip = hardware.chip
     lines = [
         f"{program.name}, batch {program.batch_size}, on {hardware.devices} x {chip.name}, compiled in "
-        f"{program.seconds:.0f} s; of one device and one iteration:",
+        f"{program.seconds:.0f} s; per device and iteration:",
         "loop               kernels        MB   GFLOP  floor ms  of which reductions   collectives",
         *map(_line, program.parts),
-        f"memory: {program.memory / GIB:.2f} of {chip.gigabytes} GB a device, "
-        f"{program.arguments / GIB:.2f} of it arguments",
+        f"memory: {program.memory / GIB:.2f} of {chip.gigabytes} GB per device, "
+        f"of which arguments {program.arguments / GIB:.2f}",
         "costliest kernels by floor:",
     ]
     every = [(kernel.floor, part.name, kernel) for part in program.parts for kernel in part.kernels]
@@ -48,7 +48,7 @@ def _line(part: Part) -> str:
 
 
 def _origin(op_name: str) -> str:
-    """The end of where a kernel comes from, without the names of JAX's transformations."""
+    """Returns the last parts of a kernel's origin, without the names of JAX's transformations."""
     parts = [
         p for p in op_name.split("/") if p not in ("body", "closed_call", "branch_0_fun", "cond")
     ]
@@ -56,10 +56,10 @@ def _origin(op_name: str) -> str:
 
 
 def figures(programs: Sequence[CompiledProgram], hardware: Hardware) -> dict:
-    """What `describe` says, as JSON: loops with the rest as the last of each program.
+    """Returns the content of `describe` as JSON; the last loop of each program is its rest.
 
-    Bytes and operations are of one device and one iteration; `memory_bytes` is the largest program's;
-    `collectives` counts every one of the programs once, and the bytes of their operands on a device.
+    Bytes and operations are per device and iteration. `memory_bytes` is that of the largest program.
+    `collectives` counts each collective of the programs once, and its operand bytes per device.
     """
     loops = [_figures(part, program) for program in programs for part in program.parts]
     return {

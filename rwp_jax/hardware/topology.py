@@ -1,8 +1,8 @@
-"""Devices that are not there, for JAX to compile for: a target's name becomes a mesh.
+"""Builds meshes of absent devices, from the name of a target, for JAX to compile for.
 
 JAX describes a TPU slice by its name, such as v5e:2x2, and a GPU by the text of XLA's GpuTargetConfigProto,
-which is put together here from the data sheet. Either needs the compiler, which is in JAX's plugin of that
-platform, and neither needs a driver.
+which this module builds from the data sheet. Both need the compiler in JAX's plugin for the platform;
+neither needs a driver.
 """
 
 import fnmatch
@@ -24,14 +24,14 @@ from rwp_jax.hardware.datasheets import GPUS, TPUS, Datasheet
 from rwp_jax.hardware.quiet import quiet_compiler
 
 ACCEPTED = (
-    f"{', '.join(GPUS)}, or a TPU slice: v5e:AxB, v6e:AxB, v4:AxBxC or v5p:AxBxC, such as v5e:2x2 (and "
-    "h100:8 is eight H100s)"
+    f"{', '.join(GPUS)}, or a TPU slice: v5e:AxB, v6e:AxB, v4:AxBxC or v5p:AxBxC, such as v5e:2x2 "
+    "(h100:8 means eight H100s)"
 )
 _SIDES = {"v4": 3, "v5e": 2, "v5p": 3, "v6e": 2}
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")  # slices of v5e and v6e
 _CUDA_PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin")
 _ASSEMBLERS = ("nvidia-cuda-nvcc-cu12", "nvidia-cuda-nvcc")
-# libtpu asks Google's metadata server where it is, and locks a TPU that is not there, unless told.
+# Otherwise libtpu queries Google's metadata server and locks a TPU, although there is none.
 _LIBTPU = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -44,10 +44,10 @@ class Hardware(NamedTuple):
     """Devices to compile for.
 
     Attributes:
-      target: its name, as given.
+      target: name as given by the user.
       chip: data sheet of one device.
       mesh: the devices.
-      options: of the compiler.
+      options: compiler options.
     """
 
     target: str
@@ -65,9 +65,9 @@ class Hardware(NamedTuple):
 
 
 def only_compile() -> None:
-    """Leaves this machine's accelerators alone; call it before JAX looks for devices.
+    """Keeps JAX from using this machine's accelerators; call it before JAX initialises its devices.
 
-    Compiled programs are not kept: JAX cannot read back those for hardware that is not there.
+    It also disables the compilation cache: JAX cannot load cached programs for absent hardware.
     """
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)
@@ -77,12 +77,13 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
     """Describes hardware to JAX.
 
     Args:
-      target: a GPU's name, with their number behind a colon or without, or a TPU slice's; see ACCEPTED.
-      devices: how many; default one GPU, or all of a slice.
+      target: a GPU's name, optionally with a number of devices after a colon, or a TPU slice's name;
+        see ACCEPTED.
+      devices: number of devices; None for one GPU, or all of a slice.
 
     Raises:
-      InputError: for an unknown target, more devices than it has, a plugin that is missing or of another
-        version than JAX.
+      InputError: for an unknown target, more devices than it has, or a plugin that is missing or does not
+        match JAX's version.
     """
     if devices is not None and devices < 1:
         raise InputError(f"devices={devices} must be at least 1")
@@ -93,7 +94,7 @@ def find_hardware(target: str, devices: int | None = None) -> Hardware:
         number, most = devices or int(count or 1), GPUS[kind].max_devices
         if number > most:
             named = f"target={target!r}" if colon else f"devices={devices}"
-            raise InputError(f"{named}: {kind} has at most {most} devices, those of one machine")
+            raise InputError(f"{named}: {kind} has at most {most} devices (one machine)")
         return _gpus(kind, number)
     match = re.fullmatch(r"(\w+):([1-9]\d*(?:x[1-9]\d*){1,2})", target)
     if not match or match[2].count("x") + 1 != _SIDES.get(match[1]):
@@ -112,9 +113,9 @@ def _gpus(target: str, devices: int) -> Hardware:
                 target_config=_target_config(chip),
                 topology=f"1x1x{devices}",
             )
-        except Exception as error:  # of JAX or of its plugin, of many kinds
+        except Exception as error:  # JAX and its plugin raise many types
             raise _no_compiler(target, "cuda12", error) from error
-    # Autotuning runs kernels. Without it XLA takes its default for each.
+    # Autotuning would run kernels; without it XLA uses its defaults.
     options = {"xla_gpu_autotune_level": 0}
     return Hardware(target, chip, mesh_of(topology.devices), options)
 
@@ -127,7 +128,9 @@ def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Har
     if len(sizes) == 2 and shape not in _FLAT:
         raise InputError(f"target={target!r}: slices of {kind} are {', '.join(_FLAT)}")
     if devices not in (None, chips):
-        raise InputError(f"devices={devices}: {target} has {chips}, all of which run the program")
+        raise InputError(
+            f"devices={devices}: {target} has {chips}, and all of them run the program"
+        )
     _check_libtpu(target)
     for name, value in _LIBTPU.items():
         os.environ.setdefault(name, value)
@@ -141,7 +144,7 @@ def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Har
             if "INVALID_ARGUMENT" not in str(error):
                 raise _no_compiler(target, "tpu", error) from error
             raise InputError(
-                f"target={target!r} is no slice that there is ({first_line(error)}), as {kind}:2x2x4 is"
+                f"target={target!r} is not an existing slice, unlike {kind}:2x2x4 ({first_line(error)})"
             ) from error
         finally:
             keep_handlers()
@@ -149,7 +152,7 @@ def _slice(target: str, kind: str, sizes: list[int], devices: int | None) -> Har
 
 
 def _target_config(chip: Datasheet) -> str:
-    """A GpuTargetConfigProto as text."""
+    """Returns a GpuTargetConfigProto as text."""
     gpu = chip.gpu
     major, minor = gpu.capability
     return f"""
@@ -174,7 +177,7 @@ def _target_config(chip: Datasheet) -> str:
 
 
 def version(package: str) -> str | None:
-    """The installed version, None where there is none."""
+    """Returns the installed version of a package, None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -182,7 +185,7 @@ def version(package: str) -> str | None:
 
 
 def _install(platform: str) -> str:
-    """What to install for `cuda12`, `cuda13` or `tpu`; of CUDA only what compiling needs."""
+    """Returns how to install `cuda12`, `cuda13` or `tpu`; for CUDA, only what compilation needs."""
     packages = f'"jax[{platform}]=={jax.__version__}"'
     if platform != "tpu":
         suffix = "-cu12" if platform == "cuda12" else ""
@@ -190,7 +193,7 @@ def _install(platform: str) -> str:
             f"jax-{platform}-plugin=={version('jaxlib')} jax-{platform}-pjrt=={version('jaxlib')} "
             f"nvidia-cuda-nvcc{suffix} nvidia-cuda-runtime{suffix}"
         )
-    return f"in an environment of its own, pip install {packages}"
+    return f"in a separate environment, pip install {packages}"
 
 
 def _no_compiler(target: str, platform: str, error: Exception) -> InputError:
@@ -200,9 +203,9 @@ def _no_compiler(target: str, platform: str, error: Exception) -> InputError:
 
 
 def _check_cuda_plugin(target: str) -> None:
-    """Raises InputError where no plugin for CUDA is installed, or one that JAX does not take."""
+    """Raises InputError unless a CUDA plugin that matches jaxlib is installed."""
     found = {name: there for name in _CUDA_PLUGINS if (there := version(name))}
-    # Each plugin loads a library from a package of its own.
+    # Each plugin loads a library from a separate package.
     libraries = [name.replace("plugin", "pjrt") for name in found]
     if not found:
         raise InputError(
@@ -223,7 +226,7 @@ def _check_cuda_plugin(target: str) -> None:
 
 
 def _check_libtpu(target: str) -> None:
-    """The same of libtpu, whose version jax's own requirements name."""
+    """Raises InputError unless libtpu is installed in the version that jax's requirements name."""
     found = version("libtpu")
     if not found:
         raise InputError(

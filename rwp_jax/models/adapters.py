@@ -1,9 +1,9 @@
-"""Networks of one's own, Flax linen or nnx modules with their own BatchNorm, as builders of a `Classifier`.
+"""Makes builders of a `Classifier` from user-defined Flax linen or nnx modules with their own BatchNorm.
 
 A module updates its running statistics itself, by a moving average, r <- decay * r + increment. Here a
-forward must not: the training step folds moments in as often as the objective's reference does, and not
-where a forward is evaluated at perturbed weights for the gate alone. So a forward runs on statistics of
-zero, which leaves the increment, and `fold` does the rest with the module's own decay.
+forward must not do so: the training step folds moments in as often as the objective's reference does, and
+not for forwards at perturbed weights that serve the gate only. So a forward runs on statistics of zero,
+which yields the increment, and `fold` applies the module's own decay.
 """
 
 import contextlib
@@ -25,53 +25,53 @@ from rwp_jax.models.moving_averages import find_decays
 
 
 def from_linen(make_module: Callable[..., linen.Module]) -> Callable[..., Classifier]:
-    """A builder, for `register_model`, of a linen module.
+    """Returns a builder, for `register_model`, that wraps a linen module.
 
     Args:
-      make_module: called with num_classes, and with `axis_name` and `dtype` where it takes them; a module
-        class with these attributes will do. axis_name is for linen.BatchNorm, dtype that of activations.
+      make_module: called with num_classes, and with `axis_name` and `dtype` if it takes them, such as a
+        module class with these attributes. axis_name is for linen.BatchNorm, dtype that of activations.
         The module is called as module(images, train=True or False), images [B, H, W, C], and returns
         logits [B, num_classes]. Its collections may be `params` and `batch_stats`.
 
-        While training it normalises by the batch's moments, draws no random numbers, and changes its
+        While training, it must normalise by the batch's moments, draw no random numbers, and update its
         statistics as moving averages of moments, as linen.BatchNorm and nnx.BatchNorm do.
 
     Raises:
-      InputError: when the network is built or first run, where the module is not so.
+      InputError: when the network is built or first run, if the module does not meet these conditions.
     """
     return functools.partial(_build, make_module, linen_functions)
 
 
 def from_nnx(make_module: Callable[..., nnx.Module]) -> Callable[..., Classifier]:
-    """A builder, for `register_model`, of an nnx module.
+    """Returns a builder, for `register_model`, that wraps an nnx module.
 
     Args:
-      make_module: called with num_classes and rngs, and with `axis_name` and `dtype` where it takes them; a
-        module class whose constructor takes these will do. The module is called as module(images), images
+      make_module: called with num_classes and rngs, and with `axis_name` and `dtype` if it takes them, such
+        as a module class whose constructor takes these. The module is called as module(images), images
         [B, H, W, C], after module.train() or module.eval(), and returns logits [B, num_classes]. Its
         variables may be nnx.Param and nnx.BatchStat.
 
-        While training it normalises by the batch's moments, draws no random numbers, and changes its
+        While training, it must normalise by the batch's moments, draw no random numbers, and update its
         statistics as moving averages of moments, as linen.BatchNorm and nnx.BatchNorm do.
 
     Raises:
-      InputError: when the network is built or first run, where the module is not so.
+      InputError: when the network is built or first run, if the module does not meet these conditions.
     """
     return functools.partial(_build, make_module, nnx_functions)
 
 
 def _unwrapped(make_module: Callable) -> Callable:
-    """The function or class within functools.partial."""
+    """Returns the function or class inside functools.partial."""
     while isinstance(make_module, functools.partial):
         make_module = make_module.func
     return make_module
 
 
 def _takes(make_module: Callable, argument: str) -> bool:
-    """Whether it takes the argument, and has not been given it by functools.partial."""
+    """Returns whether make_module takes the argument and functools.partial has not set it."""
     if isinstance(make_module, functools.partial):
         return argument not in make_module.keywords and _takes(make_module.func, argument)
-    # A class may have a metaclass whose call takes anything, as nnx.Module has.
+    # Not the class itself: its metaclass's call may take anything, as that of nnx.Module does.
     is_class = isinstance(make_module, type)
     called = inspect.getattr_static(make_module, "__init__") if is_class else make_module
     parameters = inspect.signature(called).parameters
@@ -87,7 +87,7 @@ def _build(
     dtype: str,
     axis_name: str | None,
 ) -> Classifier:
-    """The network of a module, with parameters, statistics and logits in float32, or all in float64."""
+    """Builds the network of a module; parameters, statistics and logits are float32, or all float64."""
     if not callable(make_module):
         raise InputError(
             f"make_module={make_module!r} must be a class or a function that makes a module"
@@ -106,7 +106,7 @@ def _build(
 
     @contextlib.contextmanager
     def sizes_named(image_shape):
-        """Within it, errors of the module in tracing, such as sizes that do not fit, name the module."""
+        """Makes errors of the module during tracing, such as mismatched sizes, name the module."""
         try:
             yield
         except flax_errors.InvalidRngError as error:
@@ -132,7 +132,7 @@ def _build(
         return variables
 
     def check_logits(when, forward, image_shape):
-        """Raises InputError for a forward on 2 images that fails, or gives no logits of them."""
+        """Raises InputError if a forward on 2 images fails or does not return their logits."""
         with sizes_named(image_shape):
             logits = jax.eval_shape(forward)
         shape = getattr(logits, "shape", None)
@@ -150,7 +150,7 @@ def _build(
 
     @functools.cache
     def decays(image_shape):
-        """How much of each running statistic a forward leaves, as numbers."""
+        """Returns the decay of each running statistic in a forward, as concrete arrays."""
         with jax.ensure_compile_time_eval():
             variables = shapes(image_shape)
             images = np.zeros((2, *image_shape), param_dtype)

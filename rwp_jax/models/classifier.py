@@ -1,4 +1,4 @@
-"""The networks by name, as pure functions of pixels in [0, 1]."""
+"""Builds networks by name, as pure functions of pixels in [0, 1]."""
 
 import functools
 import math
@@ -31,7 +31,7 @@ from rwp_jax.models.precision import require_x64
 from rwp_jax.models.wide_resnet import wide_resnet
 from rwp_jax.registry import Registry
 
-DEEPEST, WIDEST = 1000, 100  # more is a slip of the finger, and would be built for hours
+DEEPEST, WIDEST = 1000, 100  # larger sizes are likely typos, and take hours to build
 ACCEPTED = (
     "preactresnet18 or wrn-DEPTH-WIDTH with DEPTH = 6 n + 4, such as wrn-28-10 "
     f"(at most {DEEPEST} deep and {WIDEST} wide)"
@@ -40,7 +40,7 @@ DTYPES = ("float32", "bfloat16", "float64")
 
 
 class Classifier(NamedTuple):
-    """A network without state. Images are [B, H, W, C] pixels in [0, 1], logits [B, num_classes].
+    """A network as pure functions. Images are [B, H, W, C] pixels in [0, 1], logits [B, num_classes].
 
     Parameters and running statistics are trees of arrays.
 
@@ -48,10 +48,10 @@ class Classifier(NamedTuple):
       init: (key, image_shape) -> (params, batch_stats); image_shape is (H, W, C).
       train: (params, images) -> (logits, moments), normalised by the moments of the (global) batch.
       eval: (params, batch_stats, images) -> logits, normalised by the running statistics.
-      fold: (batch_stats, moments) -> running statistics after one training-mode forward. By default as
-        PyTorch, for moments of the structure of batch_stats: see `layers.fold_moments`.
-      prepare: params -> what train and eval take as well and need no conversion of, for loops in which they
-        stay the same.
+      fold: (batch_stats, moments) -> running statistics after one training-mode forward. The default
+        is PyTorch's rule, for moments with the structure of batch_stats: see `layers.fold_moments`.
+      prepare: params -> converted params, which train and eval also take and need not convert again; for
+        loops in which the parameters stay the same.
     """
 
     init: Callable
@@ -62,7 +62,7 @@ class Classifier(NamedTuple):
 
 
 def _wide_resnet_size(name: str) -> tuple[int, int] | None:
-    """Depth and width of `wrn-DEPTH-WIDTH`; None for another name or sizes that no such network has."""
+    """Returns depth and width of `wrn-DEPTH-WIDTH`; None for other names and impossible sizes."""
     match = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
     depth, width = map(int, match.groups()) if match else (0, 0)
     possible = 10 <= depth <= DEEPEST and (depth - 4) % 6 == 0 and 1 <= width <= WIDEST
@@ -72,7 +72,7 @@ def _wide_resnet_size(name: str) -> tuple[int, int] | None:
 def _build(
     make_module: Callable, kernel_init, num_classes: int, *, dtype: str, axis_name
 ) -> Classifier:
-    """A network of this package; `make_module` takes num_classes, conv, norm and param_dtype."""
+    """Builds a network of this package; `make_module` takes num_classes, conv, norm and param_dtype."""
     param_dtype = _param_dtype(dtype)
     dtypes = {"dtype": jnp.dtype(dtype), "param_dtype": param_dtype}
     conv = functools.partial(Conv, kernel_init=kernel_init, **dtypes)
@@ -106,39 +106,39 @@ MODELS = Registry(
 
 
 def register_model(name: str, builder: Callable[..., Classifier]) -> None:
-    """Makes a network of one's own available as `config.model.name`.
+    """Makes a user-defined network available as `config.model.name`.
 
-    Runs remember the module that called this, and import it when they are evaluated or loaded.
+    Runs record the module that calls this function, and import it when they are evaluated or loaded.
 
     Args:
-      name: of the network; the package's own names are taken.
+      name: name of the network; the package's own names are taken.
       builder: called as builder(num_classes, dtype=DTYPE, axis_name=NAME), dtype one of DTYPES and
         axis_name the mapped axis over which batch moments are shared (None: a single device); returns a
-        `Classifier` of images that are normalised already. `from_linen` and `from_nnx` make builders.
+        `Classifier` that takes normalised images. `from_linen` and `from_nnx` make builders.
 
     Raises:
-      InputError: for a name that is taken, or a builder that cannot be called.
+      InputError: if the name is taken or the builder cannot be called.
     """
     if re.fullmatch(r"wrn-\d+-\d+", str(name)):
-        raise InputError(f"name={name!r} is taken: names like it are the package's own WideResNets")
+        raise InputError(f"name={name!r} is taken: names like it are the package's WideResNets")
     MODELS.register(name, builder, sys._getframe(1).f_globals)
 
 
 def _builder(name: str) -> Callable[..., Classifier]:
-    """Raises InputError for a name that no network has."""
+    """Returns the builder of a network; raises InputError if the name is unknown."""
     if isinstance(name, str) and name in MODELS:
         return MODELS[name]
     size = _wide_resnet_size(name) if isinstance(name, str) else None
     if size is None:
         registered = [f"{other} (registered)" for other in MODELS if MODELS.origin(other)]
         raise InputError(
-            f"name={name!r} is no known model: it must be {', '.join([ACCEPTED, *registered])}"
+            f"name={name!r} is not a known model: it must be {', '.join([ACCEPTED, *registered])}"
         )
     return functools.partial(_build, functools.partial(wide_resnet, *size), kaiming_normal_fan_out)
 
 
 def _built(name: str, builder: Callable, *arguments, **keywords) -> Classifier:
-    """What a builder makes; raises InputError where one of the user's own makes no classifier."""
+    """Calls a builder; raises InputError if a user-defined one does not return a Classifier."""
     if not MODELS.origin(name):
         return builder(*arguments, **keywords)
     try:
@@ -152,7 +152,7 @@ def _built(name: str, builder: Callable, *arguments, **keywords) -> Classifier:
         given = type(network).__name__
         raise InputError(
             f"name={name!r}: its builder returns a {given}, must return a Classifier: from_linen and "
-            "from_nnx make a builder of a module"
+            "from_nnx make a builder from a module"
         )
     return network
 
@@ -162,17 +162,17 @@ def _param_dtype(dtype: str):
 
 
 def _check_moments(mean, std) -> None:
-    """Raises InputError for a mean and a standard deviation that cannot normalise."""
+    """Raises InputError if the mean and standard deviation cannot be used to normalise."""
     finite = ("finite numbers", math.isfinite)
     positive = ("finite positive numbers", lambda value: 0 < value < math.inf)
     for name, values, (accepted, holds) in (("mean", mean, finite), ("std", std, positive)):
         if isinstance(values, str) or len(np.shape(values)) != 1:
-            raise InputError(f"{name}={shown(values)} must be {accepted}, one of each channel")
+            raise InputError(f"{name}={shown(values)} must be {accepted}, one per channel")
         for value in values:
             check_number(name, value, accepted, holds)
     if len(mean) != len(std):
         raise InputError(
-            f"mean= has {len(mean)} numbers and std {len(std)}: both have one of each channel, or both none"
+            f"mean= has {len(mean)} numbers and std= has {len(std)}: both need one per channel, or none"
         )
 
 
@@ -187,16 +187,17 @@ def make_classifier(
     """Builds the network `name`.
 
     Args:
-      name: `preactresnet18`, `wrn-DEPTH-WIDTH`, or one that `register_model` knows.
+      name: `preactresnet18`, `wrn-DEPTH-WIDTH`, or a name registered with `register_model`.
       num_classes: width of the logits.
-      mean: per-channel mean in pixel units that the input is normalised by; empty for none.
+      mean: per-channel mean, in pixel units, for normalising the input; empty for no normalisation.
       std: per-channel standard deviation, likewise.
       dtype: of the activations: float32, bfloat16 or float64 (which needs jax_enable_x64). Parameters,
         statistics and logits are float64 with float64, float32 otherwise.
       axis_name: mapped axis over which batch moments are shared, None on a single device.
 
     Raises:
-      InputError: for an unknown name or dtype, numbers out of range, or float64 without jax_enable_x64.
+      InputError: if the name or dtype is unknown, a number is out of range, or float64 is used without
+        jax_enable_x64.
     """
     builder = _builder(name)
     check_integer("num_classes", num_classes, 1)

@@ -1,11 +1,11 @@
 """A convolution whose gradients stay fast inside loops on the CPU.
 
 XLA's CPU backend runs a convolution in the body of a `while_loop`, `fori_loop` or `scan` through a
-naive kernel unless its dimensions are in canonical order (jax-ml/jax issue 12868). The gradients that
-autodiff writes are not: measured 50-150 times slower for the kernel's, 2-6 times for the input's.
-Here both are written as NHWC/HWIO convolutions with explicit transposes. Other platforms choose
-their own layouts, so they keep XLA's convolution and its gradients. The platform that a program is
-compiled for decides, which need not be the one it is traced on.
+naive kernel unless its dimensions are in canonical order (jax-ml/jax issue 12868). The gradients
+derived by autodiff are not: kernel gradients were measured 50-150 times slower, input gradients 2-6
+times. Here both are NHWC/HWIO convolutions with explicit transposes. Other platforms choose their own
+layouts, so they keep XLA's convolution and its gradients. The choice depends on the platform that a
+program is compiled for, which may differ from the one it is traced on.
 """
 
 import functools
@@ -22,12 +22,12 @@ _ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_
 
 
 def prefer_eigen() -> None:
-    """Lets XLA's CPU backend run convolutions by Eigen, not YNNPACK; call it before JAX computes.
+    """Makes XLA's CPU backend run convolutions with Eigen, not YNNPACK; call it before JAX computes.
 
-    For float32 alone: measured with jaxlib 0.10.2 and 0.12.0 on PreActResNet-18, batch 16, a forward is
-    1.6 times faster and parameter gradients 1.3 times, but in float64 both are slower. It adds to
-    XLA_FLAGS, unless the user chose there, and leaves alone versions in which the flag is not known to
-    exist, and machines with an accelerator's plugin: XLA aborts on unknown flags.
+    For float32 only: measured with jaxlib 0.10.2 and 0.12.0 on PreActResNet-18, batch 16, a forward is 1.6
+    times faster and parameter gradients 1.3 times, but in float64 both are slower. It extends XLA_FLAGS,
+    unless the user has set the flag there. XLA aborts on unknown flags, so nothing is changed for versions
+    that are not known to have the flag and on machines with an accelerator's plugin.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     accelerated = any(map(importlib.util.find_spec, _ACCELERATORS))
@@ -43,7 +43,7 @@ def _conv(images, kernel, strides, padding, **dilation):
 
 
 def _padded_conv(images, kernel, strides, padding, lhs_dilation=(1, 1)):
-    """As `_conv`; images smaller than the kernel, which leave the fast kernel, are padded beforehand."""
+    """As `_conv`, but pads images smaller than the kernel first, as they would miss the fast kernel."""
     if all(n >= k for n, k in zip(images.shape[1:3], kernel.shape, strict=False)):
         return _conv(images, kernel, strides, padding, lhs_dilation=lhs_dilation)
     inner = [(*pad, d - 1) for pad, d in zip(padding, lhs_dilation, strict=True)]
@@ -56,7 +56,7 @@ def _padded_conv(images, kernel, strides, padding, lhs_dilation=(1, 1)):
 def conv2d(images, kernel, stride: int, padding: int):
     """Convolves images [N, H, W, C] with a kernel [h, w, C, O], zero-padded by `padding` on each side."""
     strides, pads = (stride, stride), ((padding, padding),) * 2
-    # Inside the VJP's two halves, never around it: a choice that is differentiated runs on both sides.
+    # The choice is inside each half of the VJP: if it were differentiated, both branches would run.
     return lax.platform_dependent(
         images,
         kernel,
@@ -82,13 +82,13 @@ conv2d.defvjp(_forward, _backward)
 
 
 def _xla_gradients(stride, padding, images, kernel, cotangent):
-    """Gradients by images and kernel, as autodiff writes them."""
+    """Gradients with respect to images and kernel, as derived by autodiff."""
     conv = lambda images, kernel: _conv(images, kernel, (stride, stride), ((padding, padding),) * 2)
     return jax.vjp(conv, images, kernel)[1](cotangent)
 
 
 def _canonical_gradients(stride, padding, images, kernel, cotangent):
-    """The same by convolutions with canonical dimensions."""
+    """The same gradients as convolutions with canonical dimensions."""
     sizes, windows = images.shape[1:3], kernel.shape[:2]
     # Extent of the cotangent with stride - 1 zeros between its entries.
     dilated = [(n - 1) * stride + 1 for n in cotangent.shape[1:3]]
@@ -105,7 +105,7 @@ def _canonical_gradients(stride, padding, images, kernel, cotangent):
     )
 
     # Kernel gradient: channels take the place of the batch, the cotangent that of the kernel. Rows
-    # and columns beyond the last window are cut off: negative padding would leave the fast kernel.
+    # and columns beyond the last window are cut off: negative padding would miss the fast kernel.
     height, width = (n + min(b, 0) for n, b in zip(sizes, behind, strict=True))
     kernel_gradient = _conv(
         images[:, :height, :width].transpose(3, 1, 2, 0),

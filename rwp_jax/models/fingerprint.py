@@ -1,4 +1,4 @@
-"""What a network computes, as a digest that tells one from another whose arrays have the same shapes."""
+"""Digests of what networks compute, which distinguish networks whose arrays have the same shapes."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from rwp_jax.models.traced import program_digest
 
 
 class Fingerprint(NamedTuple):
-    """Of a network's forward in evaluation, traced by these versions; others may trace another for it.
+    """Digest of a network's evaluation forward, traced by these versions; others may trace it differently.
 
     Attributes:
       sha256: see `program_digest`.
@@ -24,7 +24,7 @@ class Fingerprint(NamedTuple):
     flax: str
 
     def differs(self, other: "Fingerprint") -> bool:
-        """Whether the two are of different networks, as far as versions allow to say."""
+        """Returns whether the networks differ; False if the versions do, which makes it unknown."""
         return self != other and self[1:] == other[1:]
 
 
@@ -32,7 +32,7 @@ def fingerprint(classifier: Classifier, image_shape: tuple[int, int, int]) -> Fi
     """Traces the network on two images, compiling nothing."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    # The precision that a process asks for is no part of the network.
+    # The precision set for the process is not part of the network.
     with jax.default_matmul_precision(None):
         variables = jax.eval_shape(lambda key: classifier.init(key, tuple(image_shape)), key)
         program = jax.make_jaxpr(classifier.eval)(*variables, images)

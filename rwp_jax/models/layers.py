@@ -1,4 +1,4 @@
-"""Layers with PyTorch's semantics, and the way batch moments reach the running statistics."""
+"""Layers with PyTorch's semantics, and the update of running statistics by batch moments."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ RUNNING_MOMENTUM = 0.1
 
 
 def torch_bias_init(fan_in: int):
-    """Bias of torch.nn.Linear: U(+-1/sqrt(fan_in))."""
+    """Returns the bias initialiser of torch.nn.Linear: U(+-1/sqrt(fan_in))."""
     bound = fan_in**-0.5
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -44,12 +44,12 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """torch.nn.BatchNorm2d over the global batch, for [N, H, W, C] inputs, and the activation behind it.
+    """torch.nn.BatchNorm2d over the global batch, for [N, H, W, C] inputs, followed by the activation.
 
     With `use_running_average` it normalises by the collection `batch_stats`. Without, it normalises by
-    the moments of the batch (over `axis_name` as well) and hands them out in the collection `moments`,
-    mean and unbiased variance as they enter the running statistics; it never updates those itself.
-    `fold_moments` does, as often as the training step asks for.
+    the moments of the batch (over `axis_name` as well) and stores them in the collection `moments`:
+    mean and unbiased variance, as they enter the running statistics. It never updates those itself;
+    `fold_moments` does, as often as the training step requires.
     """
 
     use_running_average: bool
@@ -81,7 +81,7 @@ class BatchNorm(nn.Module):
 
 
 def fold_moments(batch_stats, moments):
-    """Running statistics after one training-mode forward: 0.9 running + 0.1 batch, as PyTorch."""
+    """Returns the running statistics after a training-mode forward: 0.9 running + 0.1 batch, as PyTorch."""
     return jax.tree.map(
         lambda running, batch: (1 - RUNNING_MOMENTUM) * running + RUNNING_MOMENTUM * batch,
         batch_stats,

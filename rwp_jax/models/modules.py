@@ -12,7 +12,7 @@ from rwp_jax.errors import InputError, first_line
 
 
 class Functions(NamedTuple):
-    """A module's functions of trees of arrays; `batch_stats` is empty where it keeps none.
+    """A module as functions of trees of arrays; `batch_stats` is empty if it keeps none.
 
     Attributes:
       init: (key, image_shape) -> (params, batch_stats).
@@ -35,7 +35,7 @@ def linen_functions(make: Callable[[], linen.Module], name: str) -> Functions:
         others = sorted(variables.keys() - {"params", "batch_stats"})
         if others:
             raise InputError(
-                f"make_module={name}: it keeps {', '.join(others)} beside params and batch_stats"
+                f"make_module={name}: it keeps {', '.join(others)} in addition to params and batch_stats"
             )
         return variables.get("params", {}), variables.get("batch_stats", {})
 
@@ -57,15 +57,15 @@ def nnx_functions(make: Callable[..., nnx.Module], name: str) -> Functions:
     params, batch_stats, others = states
     if jax.tree.leaves(others):
         raise InputError(
-            f"make_module={name}: it keeps {', '.join(sorted(_flat(others)))} beside nnx.Param and "
-            "nnx.BatchStat (random draws, as of dropout, are not supported)"
+            f"make_module={name}: it keeps {', '.join(sorted(_flat(others)))} in addition to nnx.Param "
+            "and nnx.BatchStat (random draws, as of dropout, are not supported)"
         )
 
     def merged(flat_params, flat_stats):
         return nnx.merge(graph, _like(params, flat_params), _like(batch_stats, flat_stats))
 
     def init(key, image_shape):
-        del image_shape  # an nnx module knows its own
+        del image_shape  # an nnx module has its sizes from its constructor
         _, *states = nnx.split(make(rngs=nnx.Rngs(key)), nnx.Param, nnx.BatchStat)
         return tuple(map(_flat, states))
 
@@ -84,7 +84,7 @@ def nnx_functions(make: Callable[..., nnx.Module], name: str) -> Functions:
 
 
 def _made(make: Callable, name: str, kind: type):
-    """The module; raises InputError where it cannot be made or is of another kind."""
+    """Makes the module; raises InputError if that fails or gives another kind of module."""
     try:
         module = make()
     except Exception as error:  # whatever the user's module raises
@@ -99,11 +99,11 @@ def _made(make: Callable, name: str, kind: type):
 
 
 def _flat(state) -> dict[str, Any]:
-    """An nnx state as one dict, path -> array: paths may hold numbers, which checkpoints do not."""
+    """Flattens an nnx state to one dict, path -> array: checkpoints do not support numbers in paths."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def _like(state, flat: dict[str, Any]):
-    """The arrays of `_flat` as a state of this structure."""
+    """Returns the arrays of a dict from `_flat` as a state with the structure of `state`."""
     return jax.tree.unflatten(jax.tree.structure(state), [flat[name] for name in _flat(state)])

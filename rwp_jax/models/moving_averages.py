@@ -1,4 +1,4 @@
-"""The decays of a module's running statistics, found by running it."""
+"""Finds the decays of a module's running statistics by running it."""
 
 from collections.abc import Callable
 
@@ -8,17 +8,17 @@ import numpy as np
 
 from rwp_jax.errors import InputError
 
-_LARGE = 1e3  # a statistic that is far from all moments here
-_ROUNDING = 1e-3  # of bfloat16, in decays
+_LARGE = 1e3  # a statistic far from all moments here
+_ROUNDING = 1e-3  # tolerance of decays, for bfloat16
 
 
 def _filled(shapes, value):
-    """A tree of arrays of these shapes that hold `value`."""
+    """Returns a tree of arrays of these shapes, filled with `value`."""
     return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value, leaf.dtype), shapes)
 
 
 def _drawn(shapes, rng=None):
-    """The same of normally distributed numbers."""
+    """Returns a tree of arrays of these shapes, normally distributed."""
     rng = rng or np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: np.asarray(rng.standard_normal(leaf.shape), leaf.dtype), shapes
@@ -26,24 +26,24 @@ def _drawn(shapes, rng=None):
 
 
 def find_decays(train: Callable, params, batch_stats, images: np.ndarray, name: str):
-    """How much of each running statistic a forward in training mode leaves.
+    """Returns the decay of each running statistic: the factor that a training-mode forward applies.
 
     Args:
       train: as `modules.Functions.train`.
       params: shapes of its parameters.
       batch_stats: shapes of its running statistics.
       images: zeros, two images [2, H, W, C].
-      name: of the module, in messages.
+      name: name of the module, for messages.
 
     Returns:
       Tree of NumPy arrays in [0, 1], of the structure of batch_stats.
 
     Raises:
-      InputError: where the statistics are no moving averages of batch moments, or enter the logits.
+      InputError: if the statistics are not moving averages of batch moments, or affect the logits.
     """
     run = jax.jit(train)
-    # Weights and images of zero have moments of zero: what is left of a statistic is the decay.
-    # A module that divides weights by their norm gives NaN there, and at one after subtracting a mean.
+    # Zero weights and images have zero moments, so only the decayed statistic is left. A module that
+    # divides weights by their norm gives NaN for zeros, and for ones if it first subtracts their mean.
     for weights in (_filled(params, 0), _filled(params, 1), _drawn(params)):
         stats = [_filled(batch_stats, value) for value in (0, 1, _LARGE)]
         at = jax.device_get([run(weights, before, images)[1] for before in stats])
@@ -57,7 +57,7 @@ def find_decays(train: Callable, params, batch_stats, images: np.ndarray, name: 
         if not (decay.min(initial=0) >= -_ROUNDING and decay.max(initial=0) <= 1 + _ROUNDING):
             wrong = decay.flat[np.abs(decay - 0.5).argmax()]
             raise InputError(
-                f"make_module={name}: a forward multiplies its running statistics by {wrong:.3g}, must by "
+                f"make_module={name}: a forward multiplies its running statistics by {wrong:.3g}, must be "
                 "the decay of a moving average, in [0, 1]"
             )
     _check(run, decays, params, batch_stats, images, name)
@@ -66,15 +66,15 @@ def find_decays(train: Callable, params, batch_stats, images: np.ndarray, name: 
 
 def _no_moving_averages(name: str) -> InputError:
     return InputError(
-        f"make_module={name}: its running statistics are no moving averages of batch moments"
+        f"make_module={name}: its running statistics are not moving averages of batch moments"
     )
 
 
 def _check(run: Callable, decays, params, batch_stats, images, name: str) -> None:
-    """Raises InputError unless all hold at drawn weights and images, whatever the statistics are."""
+    """Raises InputError unless the decays also hold for random weights, images and statistics."""
     rng = np.random.default_rng(0)
     params, images = _drawn(params, rng), _drawn(images, rng)
-    # Not multiples of each other: a direction, as of SpectralNorm's vector, would be the same for all.
+    # Not multiples of each other, which would hide a statistic that is a direction (SpectralNorm's).
     befores = [_filled(batch_stats, 0)] + [_drawn(batch_stats, rng) for _ in range(2)]
     logits, updated = zip(*jax.device_get([run(params, b, images) for b in befores]), strict=True)
     if not all(np.array_equal(logits[0], other, equal_nan=True) for other in logits[1:]):

@@ -1,8 +1,8 @@
-"""Normalisation with its activation as one differentiable function, which saves its input alone.
+"""Normalisation and activation as one differentiable function that saves only its input.
 
 Autodiff saves masks and normalised values for the backward pass, and reads activations for each of them.
-Here the backward pass computes both again from the input: two sums over it and one elementwise pass. The
-batch's moments take one pass forward.
+Here the backward pass recomputes both from the input: two sums over it and one elementwise pass. In the
+forward pass, the batch's moments take one pass over the input.
 """
 
 import functools
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jax import lax
 
 _AXES = (0, 1, 2)
-_SUMS_AT_ONCE = 2**15  # parts times channels: enough for an H100, at 64 to 640 channels
+_SUMS_AT_ONCE = 2**15  # parts times channels: fills an H100, at 64 to 640 channels
 
 
 @jax.custom_jvp
 def relu(z):
-    """max(z, 0), with derivative 0 at 0 as PyTorch's.
+    """max(z, 0), with derivative 0 at 0 as in PyTorch.
 
-    The derivative is computed without a comparison, whose result XLA for GPUs would write out.
+    The derivative avoids a comparison, whose result XLA for GPUs would write to memory.
     """
     return jnp.maximum(z, 0)
 
@@ -28,13 +28,13 @@ def relu(z):
 @relu.defjvp
 def _relu_derivative(primals, tangents):
     value = relu(*primals)
-    # Times the largest number, every value above 0 that is no subnormal number is 1 at least.
+    # Every positive normal number times the largest finite number is at least 1.
     largest = jnp.finfo(value.dtype).max
     return value, tangents[0] * jnp.minimum(lax.stop_gradient(value) * largest, 1)
 
 
 def _affine(x, a, b):
-    """a x + b in the dtype of a, which is float32 at least."""
+    """Returns a x + b in the dtype of a, which is at least float32."""
     return x.astype(a.dtype) * a + b
 
 
@@ -44,12 +44,12 @@ def normalize(x, scale, bias, mean, var, activation: Callable, epsilon: float):
 
     Args:
       x: [N, H, W, C].
-      scale: [C], as bias, mean and var.
-      bias: see there.
-      mean: of the running statistics, no function of x.
-      var: likewise.
-      activation: elementwise.
-      epsilon: below the root.
+      scale: [C].
+      bias: [C].
+      mean: [C], treated as independent of x in the gradient.
+      var: [C], likewise.
+      activation: elementwise function.
+      epsilon: added to var.
     """
     a = scale * lax.rsqrt(var + epsilon)
     return activation(_affine(x, a, bias - mean * a)).astype(x.dtype)
@@ -75,24 +75,24 @@ normalize.defvjp(_normalize, _normalize_gradients)
 
 
 def sums_separately(one, two):
-    """Sums [2, C] of two arrays [N, H, W, C], each by a reduction of its own."""
+    """Returns the sums [2, C] of two arrays [N, H, W, C], by one reduction for each."""
     return jnp.stack([one.sum(_AXES), two.sum(_AXES)])
 
 
 def _reduce_both(one, two, axes):
-    """Both sums by one reduction."""
+    """Returns both sums over the axes, by one reduction."""
     zero = jnp.zeros((), one.dtype)
     add = lambda these, those: (these[0] + those[0], these[1] + those[1])
     return lax.reduce((one, two), (zero, zero), add, axes)
 
 
 def sums_together(one, two):
-    """The same by one reduction."""
+    """Returns the sums of `sums_separately` by one reduction."""
     return jnp.stack(_reduce_both(one, two, _AXES))
 
 
 def sums_in_parts(one, two):
-    """The same by one reduction of parts, and one of their sums."""
+    """Returns the sums of `sums_separately` by one reduction of parts and one of their sums."""
     examples, channels = one.size // one.shape[-1], one.shape[-1]
     enough = -(-_SUMS_AT_ONCE // channels)
     parts = next((n for n in range(enough, examples) if examples % n == 0), 1)
@@ -102,11 +102,11 @@ def sums_in_parts(one, two):
 
 
 def _sums(one, two):
-    """Sums [2, C] of two arrays [N, H, W, C], in the way that a platform does best.
+    """Returns the sums [2, C] of two arrays [N, H, W, C], by the fastest way on the platform.
 
-    The CPU's compiler makes no vector instructions of a reduction of two arrays. On TPUs it halves the
-    kernels. XLA for GPUs fuses what is summed into a reduction only where that has parts enough to fill the
-    device, and else writes it out before.
+    The CPU compiler does not vectorise a reduction of two arrays. On TPUs, it halves the number of
+    kernels. XLA for GPUs fuses the summands into a reduction only if that has enough parts to fill the
+    device; otherwise it writes them to memory first.
     """
     return lax.platform_dependent(
         one,
@@ -119,10 +119,10 @@ def _sums(one, two):
 
 
 def _moments(x, dtype, axis_name: str | None):
-    """Mean and biased variance [C] over examples, positions and devices, in one pass over x.
+    """Returns mean and biased variance [C] over examples, positions and devices, in one pass over x.
 
-    The variance is that of differences from a value of the channel, so that it loses no digits where the
-    mean is many standard deviations from zero.
+    The variance is computed from differences to one value of the channel, so that it loses no digits if
+    the mean is many standard deviations from zero.
     """
     middle = tuple(size // 2 for size in x.shape[:3])
     shift = x[middle].astype(dtype)
@@ -131,7 +131,7 @@ def _moments(x, dtype, axis_name: str | None):
     first, second = (total / count for total in _sums(difference, jnp.square(difference)))
     mean, var = shift + first, jnp.maximum(second - jnp.square(first), 0)
     if axis_name:
-        # One exchange for both; each is waited for.
+        # One exchange for both, as devices wait for each exchange.
         means, variances = lax.all_gather(jnp.stack([mean, var]), axis_name, axis=1)
         difference = means - means[0]
         mean = means[0] + difference.mean(0)
@@ -141,9 +141,9 @@ def _moments(x, dtype, axis_name: str | None):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def normalize_by_batch(x, scale, bias, activation: Callable, epsilon: float, axis_name: str | None):
-    """The same by the moments of the batch, over all devices of `axis_name`; returns (values, mean, var).
+    """As `normalize`, by the batch's moments over all devices of `axis_name`; returns (values, mean, var).
 
-    var is biased, both are [C] in the dtype of scale. They carry no gradient.
+    mean and var (biased) are [C] in the dtype of scale, and carry no gradient.
     """
     mean, var = _moments(x, scale.dtype, axis_name)
     return normalize(x, scale, bias, mean, var, activation, epsilon), mean, var
@@ -170,7 +170,7 @@ def _by_batch_gradients(activation, epsilon, axis_name, residuals, cotangents):
     total = sums
     if axis_name:
         total, count = lax.psum(sums, axis_name), count * lax.axis_size(axis_name)
-    # Behind barriers of their own the two uses share nothing: a mask would be written out and read again.
+    # The barrier separates the two uses: a shared mask would be written to memory and read again.
     x, cotangent, total = lax.optimization_barrier((x, cotangents[0], total))
     mean_dz, mean_dz_normal = total / count
     c, d = -a * mean_dz_normal, -a * mean_dz

@@ -35,11 +35,11 @@ class PreActResNet(nn.Module):
       stem: features of the first convolution.
       stages: (features, stride of the first block) of each stage.
       blocks: blocks per stage.
-      stage_name: blocks are called STAGE_NAMEi_j, stages counted from 1.
-      zero_bias: whether the classifier's bias starts at zero, not as PyTorch draws it.
+      stage_name: blocks are named STAGE_NAMEi_j, with stages i counted from 1 and blocks j from 0.
+      zero_bias: whether the classifier's bias starts at zero instead of PyTorch's random values.
       conv: `layers.Conv` with dtypes and initialiser set.
       norm: `layers.BatchNorm` with mode, axis and dtypes set.
-      param_dtype: of parameters and logits.
+      param_dtype: dtype of parameters and logits.
     """
 
     num_classes: int
@@ -71,7 +71,7 @@ class PreActResNet(nn.Module):
 
 
 def preact_resnet18(**common) -> PreActResNet:
-    """PreActResNet-18; `common` are num_classes, conv, norm and param_dtype."""
+    """Returns PreActResNet-18; `common` are num_classes, conv, norm and param_dtype."""
     stages = ((64, 1), (128, 2), (256, 2), (512, 2))
     return PreActResNet(
         stem=64, stages=stages, blocks=2, stage_name="layer", zero_bias=False, **common

@@ -1,4 +1,4 @@
-"""Precision: of matrix products; and float64, which commands switch on and library code asks for."""
+"""Precision of matrix products, and float64, which commands enable and library code requires."""
 
 import contextlib
 
@@ -6,29 +6,29 @@ import jax
 
 from rwp_jax.errors import InputError
 
-# Of matrix products of float32 numbers, convolutions included. `default` is the device's fast mode (TF32
-# on GPUs, one pass of bfloat16 on TPUs) unless JAX_DEFAULT_MATMUL_PRECISION chooses another; `high` is
-# three passes of bfloat16 on TPUs and as `default` on GPUs; `highest` is float32's. On CPUs all are.
+# For matrix products of float32 numbers, including convolutions. `default` is the device's fast mode (TF32
+# on GPUs, one bfloat16 pass on TPUs) unless JAX_DEFAULT_MATMUL_PRECISION sets another; `high` is three
+# bfloat16 passes on TPUs and the same as `default` on GPUs; `highest` is float32. CPUs always use float32.
 PRECISIONS = ("default", "high", "highest")
 
 
 def matmul_precision(precision: str):
-    """A context in which functions are traced with matrix products of one of PRECISIONS."""
+    """Returns a context in which matrix products are traced with one of PRECISIONS."""
     if precision == "default":
         return contextlib.nullcontext()
     return jax.default_matmul_precision(precision)
 
 
 def enable_x64_for(*dtypes: str) -> None:
-    """Switches jax_enable_x64 on, for the whole process, where one of the dtypes is float64."""
+    """Enables jax_enable_x64, for the whole process, if one of the dtypes is float64."""
     if "float64" in dtypes:
         jax.config.update("jax_enable_x64", True)
 
 
 def require_x64(what: str) -> None:
-    """Raises InputError where jax_enable_x64 is off; `what` needs it."""
+    """Raises InputError if jax_enable_x64 is off; `what` names the setting that needs it."""
     if not jax.config.read("jax_enable_x64"):
         raise InputError(
             f"{what} needs JAX_ENABLE_X64=1, or jax.config.update('jax_enable_x64', True) before any "
-            "array is made"
+            "array is created"
         )

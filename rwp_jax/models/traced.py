@@ -1,4 +1,4 @@
-"""Traced functions: their equations, and digests that tell one from another."""
+"""Equations of traced functions, and digests that distinguish the functions."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from rwp_jax.files import raw_bytes
 
 
 def _inner(equation) -> Iterator:
-    """The functions, branches and loops of an equation, with their arrays or without."""
+    """Yields the functions, branches and loops of an equation, with or without their arrays."""
     for value in equation.params.values():
         for inner in value if isinstance(value, list | tuple) else (value,):
             if hasattr(getattr(inner, "jaxpr", inner), "eqns"):
@@ -22,7 +22,7 @@ def _inner(equation) -> Iterator:
 
 
 def equations(jaxpr) -> Iterator:
-    """All equations, those of the functions, branches and loops within too."""
+    """Yields all equations, including those of inner functions, branches and loops."""
     for equation in jaxpr.eqns:
         yield equation
         for inner in _inner(equation):
@@ -30,7 +30,7 @@ def equations(jaxpr) -> Iterator:
 
 
 def _arrays_within(jaxpr) -> Iterator[ArrayLike]:
-    """Arrays that its text does not show: of compiled functions within it, and literal ones."""
+    """Yields the arrays that the text of a jaxpr omits: those of inner compiled functions, and literals."""
     for equation in equations(jaxpr):
         for inner in _inner(equation):
             yield from getattr(inner, "consts", ())
@@ -40,16 +40,16 @@ def _arrays_within(jaxpr) -> Iterator[ArrayLike]:
 
 
 def as_numbers(array: ArrayLike) -> ArrayLike:
-    """The array; of a random key the numbers that it is made of."""
+    """Returns the array; for a random key, the numbers that it consists of."""
     if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return jax.random.key_data(array)
     return array
 
 
 def operations_digest(program: ClosedJaxpr, arrays: Iterable[ArrayLike] = ()) -> str:
-    """SHA-256 of a traced function's operations, and of some of the arrays that it closes over.
+    """Returns the SHA-256 of a traced function's operations and of the given arrays that it closes over.
 
-    Arrays of compiled functions within it (`jax.jit`) always count.
+    Arrays of compiled functions within it (`jax.jit`) are always included.
     """
     text = re.sub(r"0x[0-9a-f]+", "", str(program.jaxpr))
     content = hashlib.sha256(text.encode())
@@ -59,12 +59,12 @@ def operations_digest(program: ClosedJaxpr, arrays: Iterable[ArrayLike] = ()) ->
 
 
 def program_digest(program: ClosedJaxpr) -> str:
-    """SHA-256 of a traced function: of its operations and the arrays that they close over."""
+    """Returns the SHA-256 of a traced function: its operations and all arrays that it closes over."""
     return operations_digest(program, program.consts)
 
 
 def same_arrays(these, those) -> bool:
-    """Whether two lists of arrays are equal."""
+    """Returns whether two lists of arrays are equal."""
     pairs = zip(these, those, strict=False)
 
     def equal(this, that):

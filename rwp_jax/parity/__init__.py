@@ -1,1 +1,1 @@
-"""Numerical parity with the authors' PyTorch code: recorded, and live from a checkout."""
+"""Numerical parity with the authors' PyTorch code: with recorded cases, and live with a checkout."""

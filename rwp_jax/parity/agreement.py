@@ -1,4 +1,4 @@
-"""Comparison of computed with recorded arrays, and the table of the results."""
+"""Compares computed with recorded arrays and formats the results as a table."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +12,7 @@ INPUT_ARRAYS = re.compile(r"[xy]\d*")  # a case's images and labels
 
 
 class Row(NamedTuple):
-    """One line of the table; `error` is the largest over the arrays, NaN where none was compared."""
+    """One line of the table; `error` is the largest over the arrays, NaN if none was compared."""
 
     case: str
     arrays: int
@@ -26,19 +26,19 @@ class Row(NamedTuple):
 
 
 def relative_error(ours, theirs) -> float:
-    """max |ours - theirs| / max |theirs|; absolute where theirs is all zero, inf for other shapes."""
+    """Returns max |ours - theirs| / max |theirs|; absolute if theirs is all zero, inf if shapes differ."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if ours.shape != theirs.shape:
         return float("inf")
     if theirs.size == 0:
         return 0.0
     error, scale = np.abs(ours - theirs).max(), np.abs(theirs).max()
-    # NaN on our side must not pass for equality.
+    # NaN on our side must count as a difference.
     return float(np.nan_to_num(error / scale if scale > 0 else error, nan=np.inf))
 
 
 def compare(case: str, ours: Mapping, recorded: Mapping, tolerance: float) -> Row:
-    """Compares every recorded array but the inputs; one that we did not compute is a failure."""
+    """Compares every recorded array except the inputs; a missing computed array is a failure."""
     wanted = [name for name in recorded if not INPUT_ARRAYS.fullmatch(name)]
     missing = [name for name in wanted if name not in ours]
     errors = {name: relative_error(ours[name], recorded[name]) for name in wanted if name in ours}
@@ -54,20 +54,20 @@ def compare(case: str, ours: Mapping, recorded: Mapping, tolerance: float) -> Ro
 
 
 def guarded(case: str, tolerance: float, run: Callable[[], Row]) -> Row:
-    """Runs a case; what stops it becomes the verdict of its row: the other cases still matter."""
+    """Runs a case; an exception becomes the verdict of its row, so that the other cases still run."""
     try:
         return run()
     except InputError as error:
         why = str(error)
     except KeyError as error:
         why = f"the case lacks {error}"
-    except Exception as error:  # arrays that fit no network, say
+    except Exception as error:  # for example arrays that fit no network
         why = f"{type(error).__name__} {first_line(error)}"
     return Row(case, 0, float("nan"), tolerance, f"FAIL: {why}")
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows as aligned text, worst errors in scientific notation."""
+    """Formats the rows as aligned text, with errors in scientific notation."""
     cells = [("case", "arrays", "largest relative error", "tolerance", "result")]
     for row in rows:
         figures = (str(row.arrays), f"{row.error:.1e}", f"{row.tolerance:.0e}")
@@ -77,7 +77,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def format_line(cells, widths) -> str:
-    """Names and results to the left, figures to the right."""
+    """Aligns names and results to the left, figures to the right."""
     first, *figures, last = cells
     return "  ".join(
         [first.ljust(widths[0])]

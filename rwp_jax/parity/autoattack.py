@@ -1,4 +1,4 @@
-"""Comparison with recorded runs of the official AutoAttack: the format of a directory with clean.npz."""
+"""Compares AutoAttack with recorded runs of the official code, in a directory that has clean.npz."""
 
 import functools
 import pathlib
@@ -23,17 +23,17 @@ from rwp_jax.pytorch.state_dict import from_state_dict
 
 EPSILON = {"l_inf": 8 / 255, "l_2": 0.5, "l_1": 12.0}
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
-TOLERANCE = 1e-9  # of APGD's best loss, relative, on all images but one
-# In L1 an image whose gradient entries tie goes its own way from there: its loss may differ on one image of
-# ten, its verdict on one of 32.
+TOLERANCE = 1e-9  # relative error of APGD's best loss, on all images but one
+# In L1, ties between gradient entries make an image's path diverge: losses may differ on one image in ten,
+# verdicts on one in 32.
 TOLERANCE_L1, TIES_L1, VERDICTS_L1 = 1e-6, 10, 32
-STAGE_TOLERANCE, FINAL_TOLERANCE = 2, 1  # images, after an attack of the ensemble and after all
-SQUARE_TOLERANCE, SQUARE_KEYS = 3, 5  # images, of a mean over so many keys
-FAB_TOLERANCE = 1e-6  # of FAB's distance, relative, on nine images of ten
+STAGE_TOLERANCE, FINAL_TOLERANCE = 2, 1  # images, after one attack of the ensemble and after all
+SQUARE_TOLERANCE, SQUARE_KEYS = 3, 5  # images, for the mean over this many keys
+FAB_TOLERANCE = 1e-6  # relative error of FAB's distance, on nine images of ten
 
 
 class Recorded(NamedTuple):
-    """The network, in float64 and in float32, and the images of a directory, float64."""
+    """The network of a directory, in float64 and in float32, and its images, in float64."""
 
     logits_fn: Callable
     logits_fn_32: Callable
@@ -46,7 +46,7 @@ def is_autoattack(directory: pathlib.Path) -> bool:
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads an npz; raises InputError."""
+    """Reads an npz file; raises InputError if it cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
@@ -55,10 +55,10 @@ def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def load_network(directory: pathlib.Path, clean: dict, dtype: str) -> tuple[str, dict, Callable]:
-    """The network's name, its state dict and its logits function; `clean` are clean.npz's arrays.
+    """Returns the network's name, state dict and logits function; `clean` holds the arrays of clean.npz.
 
     Raises:
-      InputError: where there is not one network, or its file is damaged.
+      InputError: if there is not exactly one network, or its file is damaged.
     """
     networks = sorted(directory.glob("wrn-*.npz"))
     if len(networks) != 1:
@@ -81,7 +81,7 @@ def load_network(directory: pathlib.Path, clean: dict, dtype: str) -> tuple[str,
 
 
 def read(directory: pathlib.Path) -> Recorded:
-    """Reads network and images; raises InputError where a file is missing or damaged."""
+    """Reads network and images; raises InputError if a file is missing or damaged."""
     clean = read_arrays(directory / "clean.npz")
     in_64, in_32 = (load_network(directory, clean, dtype)[2] for dtype in ("float64", "float32"))
     return Recorded(in_64, in_32, clean["x"] / 255, clean["y"])
@@ -90,7 +90,7 @@ def read(directory: pathlib.Path) -> Recorded:
 def _row(
     name: str, what: str, errors, tolerance: float, *, allowed: int, wrong: int, allowed_wrong: int
 ) -> Row:
-    """Fails where more images than allowed have another verdict, or an error above the tolerance."""
+    """Builds a row; fails if more images than allowed differ in verdict or exceed the tolerance."""
     count, outside = len(errors), int((~(errors <= tolerance)).sum())
     equal = f"verdicts equal on {count - wrong} of {count}" if wrong else "verdicts equal"
     verdict = f"{equal}, {what} within tolerance on {count - outside} of {count}"
@@ -113,7 +113,7 @@ def _named(pattern: str, name: str) -> tuple[str, ...]:
 
 
 def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
-    """One restart of APGD from the recorded starts, against the official verdicts and best losses."""
+    """Compares one restart of APGD from the recorded starts: verdicts and best losses."""
     kind, official = _named(r"apgd_(ce|dlr|t\d)_(Linf|L2|L1)", name)
     theirs, norm = read_arrays(directory / f"{name}.npz"), spelled(official)
     start = read_arrays(directory / f"start_{official}.npz")
@@ -145,7 +145,7 @@ def run_apgd(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 
 
 def run_fab(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
-    """One restart of targeted FAB, against the official verdicts and distances."""
+    """Compares one restart of targeted FAB: verdicts and distances."""
     rank, official = _named(r"fab_t(\d)_(Linf|L2|L1)", name)
     theirs, norm = read_arrays(directory / f"{name}.npz"), spelled(official)
     index = theirs["index"]
@@ -174,7 +174,7 @@ def run_fab(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 
 
 def _count_row(name: str, ours: list[float], theirs: list[float], tolerances: list[float]) -> Row:
-    """Compares numbers of robust images; the error is in images."""
+    """Compares counts of robust images; the error is a number of images."""
     errors = np.abs(np.subtract(ours, theirs))
     listed = lambda counts: ", ".join(f"{count:g}" for count in counts)
     verdict = f"robust {listed(ours)}; official {listed(theirs)}"
@@ -184,7 +184,7 @@ def _count_row(name: str, ours: list[float], theirs: list[float], tolerances: li
 
 
 def run_standard(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
-    """The standard version, whose draws are its own: counts after each attack."""
+    """Compares the standard version by counts after each attack, since its random draws differ."""
     (official,) = _named(r"standard_(Linf|L2|L1)", name)
     theirs, norm = read_arrays(directory / f"{name}.npz"), spelled(official)
     x, y, order = recorded.x, recorded.y, ("apgd_ce", "apgd_t", "fab_t", "square")
@@ -195,12 +195,12 @@ def run_standard(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
 
 
 def run_alone(directory: pathlib.Path, recorded: Recorded, name: str) -> Row:
-    """One attack alone on every correctly classified image: the mean count over keys."""
+    """Compares one attack alone on every correctly classified image: the mean count over keys."""
     official, attack = _named(r"alone_(Linf|L2|L1)_(\w+)", name)
     theirs, norm = read_arrays(directory / f"{name}.npz"), spelled(official)
     x, y = recorded.x[theirs["index"]], recorded.y[theirs["index"]]
     expected = np.mean(theirs.get("robust_counts", theirs["robust"].sum()))
-    # FAB-T begins at the clean images: every key gives the same.
+    # FAB-T starts at the clean images, so every key gives the same result.
     keys = range(SQUARE_KEYS if attack == "square" else 1)
     chosen = {"version": "custom", "attacks": attack.replace("_", "-")}
     run = lambda key: autoattack(
@@ -223,6 +223,6 @@ def rows(directory: pathlib.Path, names: list[str]) -> Iterator[Row]:
 
 
 def attack_names(directory: pathlib.Path) -> list[str]:
-    """The recorded attacks of a directory."""
+    """Lists the recorded attacks of a directory."""
     kinds = ("apgd_*.npz", "fab_*.npz", "standard_*.npz", "alone_*.npz")
     return [path.stem for kind in kinds for path in sorted(directory.glob(kind))]

@@ -1,4 +1,4 @@
-"""A recorded case as it lies on disk: settings in cases.json, arrays in NAME.npz."""
+"""Reads recorded cases from disk: settings in cases.json, arrays in NAME.npz."""
 
 import json
 import pathlib
@@ -19,7 +19,7 @@ class Case(NamedTuple):
     recorded: dict[str, np.ndarray]
 
     def images(self, step: int | None = None) -> np.ndarray:
-        """Clean images [n, H, W, C] in [0, 1] (of training step `step`): stored ones, else drawn."""
+        """Returns clean images [n, H, W, C] in [0, 1] (of training step `step`), stored or else drawn."""
         stored = self.recorded.get("x" if step is None else f"x{step}")
         if stored is not None:
             return np.asarray(stored, np.float64)
@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 
 def read_case(directory: pathlib.Path, name: str, settings: dict) -> Case:
-    """Reads NAME.npz; raises InputError where it is missing or damaged."""
+    """Reads NAME.npz; raises InputError if it is missing or damaged."""
     path = directory / f"{name}.npz"
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: missing, or cut short, or no .npz file")
@@ -51,7 +51,7 @@ def read_case(directory: pathlib.Path, name: str, settings: dict) -> Case:
 
 
 def read_settings(directory: pathlib.Path) -> dict[str, dict]:
-    """Reads cases.json of a directory of cases; raises InputError where there is none."""
+    """Reads cases.json of a directory of cases; raises InputError if it is missing or malformed."""
     path = directory / "cases.json"
     try:
         settings = json.loads(path.read_text())

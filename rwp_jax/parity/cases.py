@@ -1,6 +1,6 @@
-"""What each kind of recorded case pins, computed by this library's own functions.
+"""Computes the arrays of each kind of recorded case with this library's own functions.
 
-A runner takes a `Case` and returns arrays by the names under which the reference's were recorded.
+A runner takes a `Case` and returns arrays under the names of the recorded ones.
 """
 
 import re
@@ -26,11 +26,11 @@ from rwp_jax.training.weight_perturbation import (
     perturbed_norm,
 )
 
-WHOLE_IMAGES = 2  # of a batch's perturbations, this many are recorded whole, the batch as a digest
+WHOLE_IMAGES = 2  # number of perturbations recorded whole; the batch is recorded as a digest
 
 
 def digest(array) -> np.ndarray:
-    """[sum, L2 norm, up to 8 entries spread over the flattened array]."""
+    """Returns [sum, L2 norm, up to 8 entries spread over the flattened array]."""
     flat = np.asarray(array, np.float64).ravel()
     entries = flat[np.linspace(0, flat.size - 1, min(8, flat.size)).astype(int)]
     return np.concatenate([[flat.sum(), np.sqrt((flat**2).sum())], entries])
@@ -50,11 +50,11 @@ def _num_classes(case: Case) -> int:
             return case.recorded[name].shape[-1]
     keys = case.settings.get("keys", {})
     heads = [shape[0] for name, shape in keys.items() if name in ("linear.weight", "fc.weight")]
-    return heads[0] if heads else case.settings.get("classes", 10)  # 10: all that were recorded
+    return heads[0] if heads else case.settings.get("classes", 10)  # every recorded case has 10
 
 
 def _network(case: Case) -> CaseNetwork:
-    """The case's network with its weights, in float64."""
+    """Builds the case's network with its weights, in float64."""
     step = 0 if "image_seeds" in case.settings or "x0" in case.recorded else None
     return make_network(case.settings, case.images(step).shape[1:], _num_classes(case))
 
@@ -83,7 +83,7 @@ LOSSES = {"CrossEntropyLoss": cross_entropy, "CWLoss": carlini_wagner}
 
 
 def _compiled_pgd(case: Case, network: CaseNetwork, bn: str):
-    """(x, y, start, steps) -> (delta, batch_stats), and the forward, both compiled once."""
+    """Returns the attack, (x, y, start, steps) -> (delta, batch_stats), and the forward pass, compiled."""
     settings = case.settings
     threat_model = make_threat_model(settings["norm"], settings["eps"])
     maximised = LOSSES[settings.get("loss", "CrossEntropyLoss")]
@@ -123,7 +123,7 @@ def run_eval(case: Case) -> dict:
 
 
 def _perturb_clean(case: Case, perturbation):
-    """max_steps -> Perturbed, for the cross-entropy on the clean images."""
+    """Returns the function max_steps -> Perturbed for the cross-entropy on the clean images."""
     classifier, params, _ = _network(case)
     x, y = jnp.asarray(case.images()), jnp.asarray(case.labels())
     per_example = make_objective("at").per_example
@@ -199,8 +199,10 @@ RUNNERS = {
 
 
 def kind_of(case_name: str) -> str:
-    """The kind of a case by its name; raises InputError for a name of no known kind."""
+    """Returns the kind of a case from its name; raises InputError if the kind is unknown."""
     for kind in RUNNERS:
         if case_name.startswith(f"{kind}_"):
             return kind
-    raise InputError(f"{case_name}: no kind of case starts so (known: {', '.join(RUNNERS)})")
+    raise InputError(
+        f"{case_name}: unknown kind of case, must start with one of {', '.join(RUNNERS)}"
+    )

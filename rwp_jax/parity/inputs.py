@@ -1,6 +1,6 @@
-"""Weights, images and random starts of the recorded cases, regenerated from seeds by NumPy alone.
+"""Regenerates weights, images and random starts of the recorded cases from seeds, with NumPy alone.
 
-The recording program used these very draws; none may change.
+The recording program used exactly these draws, so none may change.
 """
 
 import zlib
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def tensor(name: str, shape, seed: int = 0) -> np.ndarray:
-    """float64 value of the state-dict entry `name`, in PyTorch's layout."""
+    """Draws the float64 value of the state-dict entry `name`, in PyTorch's layout."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     z = rng.standard_normal(shape)
     leaf = name.rsplit(".", 1)[-1]
@@ -21,13 +21,13 @@ def tensor(name: str, shape, seed: int = 0) -> np.ndarray:
         return z * np.sqrt(2.0 / (shape[1] * shape[2] * shape[3]))
     if len(shape) == 2:
         return z / np.sqrt(shape[1])
-    if leaf == "weight":  # of a BatchNorm
+    if leaf == "weight":  # a BatchNorm scale
         return 1.0 + 0.1 * z
     return 0.1 * z
 
 
 def images(n: int, seed: int = 0, size: int = 32) -> np.ndarray:
-    """[n, size, size, 3] pixels in [0, 1], 8-bit: smooth fields with noise, some pixels at 0 and 1."""
+    """Draws 8-bit images [n, size, size, 3] in [0, 1]: smooth, noisy fields, some pixels at 0 and 1."""
     rng = np.random.default_rng([seed, 7])
     yy, xx = np.mgrid[0:size, 0:size] / size
     out = np.empty((n, size, size, 3))
@@ -41,22 +41,22 @@ def images(n: int, seed: int = 0, size: int = 32) -> np.ndarray:
 
 
 def uniform(shape, epsilon: float, noise_seed: int) -> np.ndarray:
-    """U(-epsilon, epsilon)."""
+    """Draws from U(-epsilon, epsilon)."""
     return np.random.default_rng([noise_seed, 13]).uniform(-epsilon, epsilon, shape)
 
 
 def direction(shape, noise_seed: int) -> np.ndarray:
-    """N(0, 1)."""
+    """Draws from N(0, 1)."""
     return np.random.default_rng([noise_seed, 17]).standard_normal(shape)
 
 
 def radius(n: int, noise_seed: int) -> np.ndarray:
-    """U(0, 1), [n, 1, 1, 1]."""
+    """Draws from U(0, 1), [n, 1, 1, 1]."""
     return np.random.default_rng([noise_seed, 19]).uniform(0, 1, (n, 1, 1, 1))
 
 
 def start(x: np.ndarray, norm: str, epsilon: float, noise_seed: int) -> np.ndarray:
-    """First perturbation of the AT and evaluation attacks, inside ball and box, as x [n, H, W, C]."""
+    """Draws the first perturbation of AT and evaluation, in ball and box, shaped like x [n, H, W, C]."""
     if norm == "l_inf":
         delta = uniform(x.shape, epsilon, noise_seed)
     else:
@@ -66,5 +66,5 @@ def start(x: np.ndarray, norm: str, epsilon: float, noise_seed: int) -> np.ndarr
 
 
 def near(x: np.ndarray, noise_seed: int) -> np.ndarray:
-    """First perturbation of TRADES's and RST's training attacks, as x, not clipped."""
+    """Draws the first perturbation of TRADES and RST training, shaped like x, not clipped."""
     return 0.001 * direction(x.shape, noise_seed)

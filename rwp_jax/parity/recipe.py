@@ -1,4 +1,4 @@
-"""From the settings of a case to its network and its training step."""
+"""Builds the network and the training step of a case from its settings."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class CaseNetwork(NamedTuple):
 def make_network(
     settings: dict, image_shape: tuple[int, int, int], num_classes: int, dtype: str = "float64"
 ) -> CaseNetwork:
-    """The network of settings["model"] with weights drawn from settings["seed"]."""
+    """Builds the network settings["model"] with weights drawn from settings["seed"]."""
     model, seed = settings["model"], settings.get("seed", 0)
     mean, std = (MEAN, STD) if settings.get("normalize", True) else ((), ())
     classifier = make_classifier(model, num_classes, mean, std, dtype=dtype)
@@ -41,7 +41,7 @@ def make_network(
 def make_recipe(
     settings: dict, classifier: Classifier, objective: str, perturbation: str
 ) -> Recipe:
-    """The training step of the script of `objective`: at, trades or rst."""
+    """Builds the training step of the authors' script for `objective`: at, trades or rst."""
     variant, step_size = "madry", settings["alpha"]
     if objective != "at":
         variant = "trades"

@@ -1,8 +1,8 @@
 """Compares this library with the authors' PyTorch code: with recorded numbers, or live.
 
 python -m rwp_jax.parity --cases DIR runs the recorded cases of a directory (of the authors' code or of
-AutoAttack's) in float64; --reference CHECKOUT runs the code of a clone of the authors' repository and ours
-side by side. Both print a table and exit with 0, with 1 if anything fails, with 2 for bad input.
+AutoAttack) in float64; --reference CHECKOUT runs the code of a clone of the authors' repository and ours
+side by side. Both print a table and exit with 0, with 1 if anything fails, or with 2 for bad input.
 """
 
 import pathlib
@@ -33,16 +33,16 @@ def run_case(directory: pathlib.Path, name: str, settings: dict) -> Row:
 
 
 def select(names, patterns: str) -> list[str]:
-    """The names that match any of the comma-separated shell patterns; InputError if none does."""
+    """Returns the names that match any of the comma-separated shell patterns; InputError if none does."""
     chosen = [name for name in names if matches(name, patterns)]
     if not chosen:
         there = ", ".join(names) or "none"
-        raise InputError(f"--only={patterns}: no case of that name; there are {there}")
+        raise InputError(f"--only={patterns}: no case of that name; available: {there}")
     return chosen
 
 
 def run_cases(directory: pathlib.Path, only: str) -> int:
-    """Prints the table of a directory's cases and returns how many failed; raises InputError."""
+    """Prints a table of a directory's cases; returns how many failed. Raises InputError for bad input."""
     if autoattack.is_autoattack(directory):
         names = select(autoattack.attack_names(directory), only)
         results = autoattack.rows(directory, names)
@@ -58,8 +58,8 @@ def run_cases(directory: pathlib.Path, only: str) -> int:
 
 
 def run_live(args) -> int:
-    """Prints the comparison with a checkout and returns how many settings failed; raises InputError."""
-    from rwp_jax.parity.live import reference  # needs PyTorch, which nothing else here does
+    """Compares with a checkout; returns how many settings failed. Raises InputError for bad input."""
+    from rwp_jax.parity.live import reference  # the only part that needs PyTorch
 
     chosen = lambda names: select(names, args.only)
     device = args.device or "cpu"
@@ -68,17 +68,19 @@ def run_live(args) -> int:
 
 def main(argv=None) -> int:
     parser = Parser(prog="python -m rwp_jax.parity", description=__doc__)
-    parser.add_argument("--cases", type=pathlib.Path, help="directory of cases.json")
+    parser.add_argument("--cases", type=pathlib.Path, help="directory with cases.json or clean.npz")
     parser.add_argument("--reference", type=pathlib.Path, help="clone of the authors' repository")
     parser.add_argument("--only", default="*", help="names or patterns, comma-separated")
     live = parser.add_argument_group("with --reference")
     live.add_argument(
-        "--device", choices=("cpu", "cuda"), help="of the authors' code (default: cpu)"
+        "--device", choices=("cpu", "cuda"), help="device of the authors' code (default: cpu)"
     )
     live.add_argument(
         "--steps", type=int, help="training steps (default: 3; 1 for PreActResNet-18)"
     )
-    live.add_argument("--output", type=pathlib.Path, help="the tables as FILE.md or FILE.html")
+    live.add_argument(
+        "--output", type=pathlib.Path, help="also write the tables to this .md or .html file"
+    )
     args = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
     try:

@@ -1,1 +1,1 @@
-"""PyTorch checkpoints become runs, and back."""
+"""Imports PyTorch checkpoints as runs, and exports runs as PyTorch checkpoints."""

@@ -1,4 +1,4 @@
-"""A PyTorch checkpoint of this family of networks, told apart into what a run of ours has and the rest."""
+"""Splits a PyTorch checkpoint of this family of networks into the network and all other entries."""
 
 import itertools
 import json
@@ -15,26 +15,26 @@ from rwp_jax.errors import InputError
 from rwp_jax.files import write_npz
 from rwp_jax.pytorch.state_dict import to_state_dict
 
-ASIDE = "torch_aside.npz"  # in the workdir of an imported run
+ASIDE = "torch_aside.npz"  # file in the workdir of an imported run
 _FORM = "_form"
 _SUB_BLOCK = (
-    "sub_block1."  # a copy of block1 that RST's and the original TRADES's networks never use
+    "sub_block1."  # a copy of block1 that networks of RST and the original TRADES never use
 )
 _NORMALIZATION = {"mean": ("mean", "mu"), "std": ("std", "sigma")}
-_LISTED = 5  # differences in a message
+_LISTED = 5  # differences listed in a message
 
 
 class CheckpointParts(NamedTuple):
-    """A state dict.
+    """The parts of a state dict.
 
     Attributes:
-      network: name -> array of what the network computes with, by the names of its own class.
-      mean: of the normalisation inside the checkpoint, one number a channel; () without.
-      std: likewise.
-      aside: by its full name, what no network of ours has: counters, `sub_block1`, the normalisation.
+      network: maps names, without prefix, to arrays that the network computes with.
+      mean: mean of the normalisation inside the checkpoint, one number per channel; () if there is none.
+      std: standard deviation of this normalisation, likewise.
+      aside: other entries, by full name: counters, `sub_block1` and the normalisation.
       order: all full names, in the file's order.
-      prefix: of the network's entries in the file, such as `module.`.
-      nested: key under which the file has the state dict, or "".
+      prefix: prefix of the network's entries in the file, such as `module.`.
+      nested: key of the state dict in the file, or "".
     """
 
     network: dict[str, np.ndarray]
@@ -47,8 +47,8 @@ class CheckpointParts(NamedTuple):
 
 
 def split(entries: dict[str, np.ndarray], nested: str = "") -> CheckpointParts:
-    """Tells the parts apart; `entries` are in PyTorch's names and layout."""
-    # Wrappers put their name before the network's entries; blocks have a conv1 too.
+    """Splits a state dict into its parts; `entries` have PyTorch's names and layouts."""
+    # Wrappers prefix the network's entries with their name; blocks have a conv1 too.
     stems = [re.fullmatch(r"((?!.*(?:layer|block)\d).*?)conv1\.weight", name) for name in entries]
     shared = os.path.commonprefix(list(entries)).rpartition(".")
     prefix = min((stem[1] for stem in stems if stem), key=len, default=shared[0] + shared[1])
@@ -72,7 +72,7 @@ def split(entries: dict[str, np.ndarray], nested: str = "") -> CheckpointParts:
 
 
 def recognize(network: dict[str, np.ndarray]) -> str | None:
-    """The name of the nearest network of ours, None where none is near."""
+    """Returns the name of the most similar network of this package, None if none is similar."""
     blocks = [re.match(r"block1\.layer\.(\d+)\.conv2\.weight", name) for name in network]
     count = max((int(block[1]) + 1 for block in blocks if block), default=0)
     if count:
@@ -82,11 +82,11 @@ def recognize(network: dict[str, np.ndarray]) -> str | None:
 
 
 def check_fit(path: pathlib.Path, parts: CheckpointParts, model_name: str, templates: dict) -> None:
-    """Raises InputError unless names and shapes are those of a network, and all numbers finite.
+    """Raises InputError unless names and shapes match those of a network and all values are finite.
 
     Args:
-      path: of the checkpoint.
-      parts: of the checkpoint.
+      path: path of the checkpoint.
+      parts: parts of the checkpoint.
       model_name: `preactresnet18` or `wrn-D-W`.
       templates: the network's `params` and `batch_stats`, arrays or ShapeDtypeStructs.
     """
@@ -98,22 +98,24 @@ def check_fit(path: pathlib.Path, parts: CheckpointParts, model_name: str, templ
     there = {name: value.shape for name, value in parts.network.items()}
     kinds = (
         [f"{name} is missing" for name in wanted if name not in there],
-        [f"{name} is not known" for name in there if name not in wanted],
+        [f"{name} is unknown" for name in there if name not in wanted],
         [
             f"{name} is {list(there[name])}, must be {list(shape)}"
             for name, shape in wanted.items()
             if name in there and there[name] != shape
         ],
     )
-    # In turn, so that the first few show some of each.
+    # Interleaved, so that the first few include each kind.
     differences = [d for turn in itertools.zip_longest(*kinds) for d in turn if d]
     if differences:
         nearest = recognize(parts.network)
-        hint = f" (nearest known: {nearest})" if nearest else " (no network we know is near)"
+        hint = (
+            f" (most similar network: {nearest})" if nearest else " (no known network is similar)"
+        )
         hint = "" if nearest == model_name else hint
         if len(differences) > _LISTED:
             differences[_LISTED:] = [f"and {len(differences) - _LISTED} more"]
-        raise InputError(f"{path} is no {model_name}{hint}: {'; '.join(differences)}")
+        raise InputError(f"{path} is not a {model_name}{hint}: {'; '.join(differences)}")
     dtype = jax.tree.leaves(templates)[0].dtype
     for name, value in parts.network.items():
         check_finite(path, name, value, dtype)
@@ -122,33 +124,33 @@ def check_fit(path: pathlib.Path, parts: CheckpointParts, model_name: str, templ
 
 
 def check_finite(path: pathlib.Path, name: str, value: np.ndarray, dtype) -> None:
-    """Raises InputError unless all entries are finite numbers in the dtype that they are to have."""
+    """Raises InputError unless all entries are finite in the target dtype."""
     with np.errstate(over="ignore"):
         finite = np.isfinite(value.astype(dtype)).all()
     if not finite:
-        raise InputError(f"{path}: {name} has entries that are no finite numbers in {dtype}")
+        raise InputError(f"{path}: {name} has entries that are not finite in {dtype}")
 
 
 def num_classes_of(parts: CheckpointParts) -> int:
-    """Width of the last layer's bias; 10 where there is none, which `check_fit` then says."""
+    """Returns the size of the last layer's bias; 10 if it is missing, which `check_fit` then reports."""
     biases = [parts.network[name] for name in ("linear.bias", "fc.bias") if name in parts.network]
     return len(biases[0]) if biases and biases[0].ndim == 1 else 10
 
 
 def parameter_names(names: list[str]) -> list[str]:
-    """Of the names of a state dict, in its order, those of parameters: PyTorch's optimisers count them."""
+    """Returns the parameters among a state dict's names, in order, as PyTorch's optimisers number them."""
     buffers = {"running_mean", "running_var", "num_batches_tracked", "mean", "std", "mu", "sigma"}
     return [name for name in names if name.rpartition(".")[2] not in buffers]
 
 
 def save_aside(directory: pathlib.Path, parts: CheckpointParts) -> None:
-    """Keeps what an export needs to write the same entries again."""
+    """Saves what an export needs to write the same entries again."""
     form = {"order": parts.order, "prefix": parts.prefix, "nested": parts.nested}
     write_npz(directory / ASIDE, parts.aside | {_FORM: np.array(json.dumps(form))})
 
 
 def load_aside(directory: pathlib.Path) -> CheckpointParts | None:
-    """What `save_aside` kept, with an empty network; None where the run was not imported."""
+    """Loads what `save_aside` saved, with an empty network; None if the run was not imported."""
     path = directory / ASIDE
     if not path.exists():
         return None
@@ -157,9 +159,7 @@ def load_aside(directory: pathlib.Path) -> CheckpointParts | None:
             aside = {name: file[name] for name in file.files}
         return CheckpointParts({}, (), (), aside=aside, **json.loads(str(aside.pop(_FORM))))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-        raise InputError(
-            f"{path} is damaged: with it moved away, a plain state dict is exported"
-        ) from None
+        raise InputError(f"{path} is damaged: move it away to export a plain state dict") from None
 
 
 _TOP = ("conv1", "block1", "sub_block1", "block2", "block3")
@@ -169,7 +169,7 @@ _LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked
 
 
 def registration_order(name: str) -> tuple[int, ...]:
-    """Sorts entries as the authors' classes register them, which is the order of `parameters()`."""
+    """Sort key of an entry: the order in which the authors' classes register it, that of `parameters()`."""
     top, *inner, leaf = name.split(".")
     block = [int(part) for part in inner if part.isdigit()][:1]
     modules = [_MODULES.index(part) for part in inner if part in _MODULES]

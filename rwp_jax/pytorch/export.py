@@ -1,4 +1,4 @@
-"""From a checkpoint of a run to files that PyTorch's own classes of these networks load."""
+"""Exports a run's checkpoint to files that the authors' PyTorch classes load."""
 
 import pathlib
 from typing import Any
@@ -18,23 +18,23 @@ from rwp_jax.training.optimizer import make_schedule
 
 
 def own_entries(run: FinishedRun) -> dict[str, np.ndarray]:
-    """Entries that the classes of these networks have without any wrapper, in their order."""
+    """Returns the entries of the authors' classes without any wrapper, in their order."""
     name = run.config.model.name
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
     entries = dict(to_state_dict(name, params))
     entries |= to_state_dict(name, batch_stats, "batch_stats")
-    steps = np.array(run.saved.get("step", 0), np.int64)  # the zoo does not keep it
+    steps = np.array(run.saved.get("step", 0), np.int64)  # not stored in the zoo
     norms = [entry.rpartition(".")[0] for entry in entries if entry.endswith(".running_var")]
     entries |= {f"{norm}.num_batches_tracked": steps for norm in norms}
     return {entry: entries[entry] for entry in sorted(entries, key=contents.registration_order)}
 
 
 def _with_sub_block(entries: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Puts a copy of block1 behind it, where there is none."""
+    """Inserts a copy of block1, `sub_block1`, after it, unless there is one."""
     first, copy = f"{prefix}block1.", f"{prefix}sub_block1."
     block = {n: value for n, value in entries.items() if n.startswith(first)}
     if not block:
-        raise InputError("sub_block1= is for WideResNets: this network has no block1")
+        raise InputError("sub_block1= needs a WideResNet: this network has no block1")
     if any(n.startswith(copy) for n in entries):
         return entries
     whole = {}
@@ -49,7 +49,7 @@ def _state_dict(
     run: FinishedRun, form: CheckpointParts | None, sub_block1: bool
 ) -> dict[str, np.ndarray]:
     entries, prefix = own_entries(run), ""
-    if form:  # as the checkpoint that the run was imported from
+    if form:  # in the form of the checkpoint that the run was imported from
         prefix = form.prefix
         named = {prefix + name: value for name, value in entries.items()} | form.aside
         entries = {name: named[name] for name in form.order}
@@ -57,7 +57,7 @@ def _state_dict(
 
 
 def _trace(opt_state):
-    """The momentum in a saved optimiser's state, nested lists and dicts; None where there is none."""
+    """Finds the momentum in a saved optimiser state of nested lists and dicts; None if there is none."""
     if isinstance(opt_state, dict):
         return opt_state.get("trace")
     inner = opt_state if isinstance(opt_state, list) else []
@@ -65,7 +65,7 @@ def _trace(opt_state):
 
 
 def _optimizer(run: FinishedRun, names: list[str], prefix: str) -> dict[str, Any]:
-    """The state dict of a torch.optim.SGD over the parameters `names`."""
+    """Builds the state dict of a torch.optim.SGD over the parameters `names`."""
     config = run.config.optimizer
     trace = _trace(run.saved["opt_state"])
     momentum = dict(to_state_dict(run.config.model.name, trace)) if trace else {}
@@ -99,16 +99,17 @@ def export_torch(
 ) -> None:
     """Writes the network of a run as a PyTorch state dict.
 
-    A run that was imported gets back the names, order, wrapper and further entries of the checkpoint it
-    came from; others the names of the authors' classes, with the number of steps as
-    `num_batches_tracked`, which PyTorch does not read (0 for a network of the zoo).
+    An imported run is exported with the names, order, wrapper and other entries of its original
+    checkpoint. Other runs get the names of the authors' classes, with the number of steps as
+    `num_batches_tracked`, which these networks do not read (0 for a network of the zoo).
 
     Args:
-      directory: of the run, or `zoo:NAME`.
+      directory: directory of the run, or `zoo:NAME`.
       which: checkpoint, see `load_run`.
-      output: file to write, of torch.save, or safetensors by its name.
-      optimizer: file for the state of torch.optim.SGD, its learning rate being the last step's.
-      sub_block1: whether to add the copy of block1 that RST's and the original TRADES's classes never use.
+      output: file to write: safetensors if its name ends so, else torch.save's format.
+      optimizer: file for the state of torch.optim.SGD, with the last step's learning rate.
+      sub_block1: whether to add the copy of block1 that the classes of RST and the original TRADES have
+        and never use.
 
     Raises:
       InputError: for bad input, before anything is written.
@@ -117,14 +118,16 @@ def export_torch(
     if optimizer:
         check_free("torch_optimizer", optimizer)
     if optimizer and optimizer.suffix == torch_files.SAFETENSORS:
-        raise InputError(f"torch_optimizer={optimizer}: safetensors holds no state of an optimiser")
+        raise InputError(
+            f"torch_optimizer={optimizer}: safetensors cannot hold an optimiser's state"
+        )
     if optimizer and optimizer.resolve() == output.resolve():
-        raise InputError(f"output={output} and torch_optimizer= must be two files")
+        raise InputError(f"output={output} and torch_optimizer= must be different files")
     if optimizer:
         zoo.refuse(directory, f"torch_optimizer={optimizer} needs the optimiser's state of a run")
     if optimizer and which and which.endswith("_ema"):
         raise InputError(
-            f"torch_optimizer= is for the trained weights, checkpoint={which} are averaged ones"
+            f"torch_optimizer= needs trained weights, checkpoint={which} holds averaged ones"
         )
     run, form = load_run(directory, which), contents.load_aside(directory)
     check_has_names(run.config.model.name)

@@ -1,4 +1,4 @@
-"""From a PyTorch checkpoint to a run that can be evaluated, reported on and continued."""
+"""Imports a PyTorch checkpoint as a run that can be evaluated, reported on and continued."""
 
 import json
 import pathlib
@@ -25,16 +25,18 @@ from rwp_jax.training.weight_averaging import Average
 
 
 def _template(config, num_classes: int, channels: int, steps_per_epoch: int) -> TrainState:
-    """The state of such a run, as ShapeDtypeStructs."""
+    """Returns the state of a run with this config, as ShapeDtypeStructs."""
     recipe = experiment.build(config, num_classes, steps_per_epoch).recipe
-    image_shape = (32, 32, channels)  # of no consequence: the last pooling is over all positions
+    image_shape = (32, 32, channels)  # any size works: the last pooling is over all positions
     return jax.eval_shape(lambda key: init_state(recipe, key, image_shape), jax.random.key(0))
 
 
 def _with_normalization(config, parts: CheckpointParts, path: pathlib.Path):
-    """The config whose network normalises as the checkpoint does."""
+    """Returns the config with the normalisation of the checkpoint, if it has one."""
     if bool(parts.mean) != bool(parts.std):
-        raise InputError(f"{path} has a mean or a standard deviation of pixels, but not both")
+        raise InputError(
+            f"{path} has only one of the mean and the standard deviation of pixels, must have both or none"
+        )
     if not parts.mean:
         return config
     if not (np.isfinite([*parts.mean, *parts.std]).all() and min(parts.std) > 0):
@@ -50,7 +52,7 @@ def _with_normalization(config, parts: CheckpointParts, path: pathlib.Path):
 def _momentum(
     path: pathlib.Path, checkpoint: pathlib.Path, parts: CheckpointParts, model_name: str, params
 ):
-    """The momentum of SGD for `params` (ShapeDtypeStructs), from the file of the checkpoint's optimiser."""
+    """Reads SGD's momentum for `params` (ShapeDtypeStructs) from the file of the checkpoint's optimiser."""
     with prefixed("torch_optimizer="):
         buffers = torch_files.momenta(path, torch_files.read_optimizer(path))
     own = lambda name: name.removeprefix(parts.prefix)
@@ -79,7 +81,7 @@ def _momentum(
 
 
 def _data(config, checkpoint: pathlib.Path, channels: int, num_classes: int) -> Dataset:
-    """What training is to go on with; raises InputError where the network does not fit."""
+    """Loads the data to continue training with; raises InputError if the network does not fit them."""
     experiment.check_config(config)
     data = training_data.load_data(config)
     experiment.check_sizes(config, data)
@@ -98,14 +100,14 @@ def import_torch(
     optimizer: pathlib.Path | None = None,
     epoch: int = 0,
 ) -> None:
-    """Makes a run out of a PyTorch checkpoint.
+    """Creates a run from a PyTorch checkpoint.
 
     Args:
-      config: of the run; its normalisation gives way to that inside the checkpoint.
-      directory: of the run, empty or missing.
+      config: config of the run; a normalisation inside the checkpoint overrides that of the config.
+      directory: directory of the run, empty or missing.
       checkpoint: state dict, see `torch_files.read_state_dict`.
-      optimizer: state dict of its torch.optim.SGD; without, momentum is zero.
-      epoch: epochs that the network was trained for; 0: all of the config's, so that nothing is left.
+      optimizer: state dict of its torch.optim.SGD; None for zero momentum.
+      epoch: number of epochs that the network was trained for; 0 for all of the config's epochs.
 
     Raises:
       InputError: for bad input, before anything is written.
@@ -123,12 +125,12 @@ def import_torch(
     epoch = epoch or config.epochs
     plain_config = json.loads(config.to_json())
     if layout.check(directory, plain_config, resume=True):
-        raise InputError(f"workdir={directory} holds a run already: choose an empty directory")
+        raise InputError(f"workdir={directory} already holds a run: choose an empty directory")
 
     name, num_classes = config.model.name, contents.num_classes_of(parts)
     stem = parts.network.get("conv1.weight", np.empty((0, 3, 0, 0)))
     channels = stem.shape[1] if stem.ndim == 4 else 3
-    # How many steps those epochs were, which the data say, matters only where more are to come.
+    # The number of steps, which depends on the data, matters only if epochs remain.
     data = _data(config, checkpoint, channels, num_classes) if epoch < config.epochs else None
     steps = training_data.mixture_of(config, data).steps if data else 1
     like = _template(config, num_classes, channels, steps)
@@ -144,7 +146,7 @@ def import_torch(
     opt_state = optax.tree.set(opt_state, count=jnp.int32(epoch * steps))
     momentum = "zero"
     if optimizer and not config.optimizer.momentum:
-        raise InputError("torch_optimizer= has momentum, config.optimizer.momentum=0")
+        raise InputError("torch_optimizer= holds momentum, but config.optimizer.momentum=0")
     if optimizer:
         trace = _momentum(optimizer, checkpoint, parts, name, like.params)
         moved = any(buffer.any() for buffer in jax.tree.leaves(trace))
@@ -158,7 +160,7 @@ def import_torch(
     record = {"step": epoch * steps, "epoch": epoch - 1, "seconds": 0.0, "metrics": []}
     checkpoints.save(devices.replicate(state), record | identity.marks(plain_config, data))
     checkpoints.close()
-    # The config last: what a kill leaves without it is no run, which would train from the beginning.
+    # The config comes last: if the import is killed before, the directory does not count as a run.
     contents.save_aside(directory, parts)
     write_network_record(directory, NetworkRecord((0, 0, channels), num_classes))
     write_json(directory / layout.CONFIG, plain_config)

@@ -19,7 +19,7 @@ _LEAVES = {
 
 
 def check_has_names(model_name: str) -> None:
-    """Raises InputError for a registered network, whose parameters have no names in PyTorch."""
+    """Raises InputError for a registered network, which has no PyTorch parameter names."""
     if MODELS.origin(model_name):
         raise InputError(
             f"config.model.name={model_name!r} is registered: only the package's own networks have "
@@ -28,7 +28,7 @@ def check_has_names(model_name: str) -> None:
 
 
 def _torch_module(model_name: str, modules: tuple[str, ...]) -> str:
-    """PyTorch's dotted name of a module of ours, such as ("layer1_0", "shortcut")."""
+    """Returns PyTorch's dotted name of a module of this package, such as ("layer1_0", "shortcut")."""
     if model_name == "preactresnet18":
         renamed = {"shortcut": "shortcut.0"}
         blocks = r"\1.\2"
@@ -50,30 +50,30 @@ def torch_names(model_name: str, tree, collection: str) -> Iterator[tuple[str, o
 
 
 def to_torch_layout(array) -> np.ndarray:
-    """HWIO -> OIHW kernels, [in, out] -> [out, in] matrices, vectors unchanged."""
+    """Transposes kernels HWIO -> OIHW and matrices [in, out] -> [out, in]; keeps vectors."""
     array = np.asarray(array)
     return array.transpose({4: (3, 2, 0, 1), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
 
 
 def from_torch_layout(array) -> np.ndarray:
-    """OIHW -> HWIO kernels, [out, in] -> [in, out] matrices, vectors unchanged."""
+    """Transposes kernels OIHW -> HWIO and matrices [out, in] -> [in, out]; keeps vectors."""
     array = np.asarray(array)
     return array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
 
 
 def to_state_dict(model_name: str, tree, collection: str = "params") -> Mapping[str, np.ndarray]:
-    """State-dict entries, in PyTorch's names and layouts, of a tree like params or batch_stats."""
+    """Returns the state-dict entries, in PyTorch's names and layouts, of params or batch_stats."""
     return {name: to_torch_layout(leaf) for name, leaf in torch_names(model_name, tree, collection)}
 
 
 def from_state_dict(model_name: str, tree, entry: Callable, collection: str = "params"):
-    """Fills a tree of the structure of `tree` (arrays or ShapeDtypeStructs).
+    """Builds a tree with the structure of `tree` (arrays or ShapeDtypeStructs) from a state dict.
 
     Args:
       model_name: `preactresnet18` or `wrn-D-W`.
       tree: template of params or batch_stats.
       entry: (name, shape) -> the state-dict entry of that name, both in PyTorch's layout.
-      collection: which of the two `tree` is.
+      collection: `params` or `batch_stats`, whichever `tree` is.
     """
 
     def fill(name, leaf):

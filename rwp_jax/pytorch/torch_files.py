@@ -1,4 +1,4 @@
-"""Files of PyTorch: state dicts in, state dicts out, as NumPy arrays."""
+"""Reads and writes PyTorch's files of state dicts, as NumPy arrays."""
 
 import pathlib
 import warnings
@@ -12,7 +12,7 @@ from rwp_jax.files import partial_of
 NESTED = (
     "state_dict",
     "model_state_dict",
-)  # where training scripts put the state dict of the network
+)  # keys under which training scripts save the network's state dict
 SAFETENSORS = ".safetensors"
 
 
@@ -20,15 +20,13 @@ def _torch(purpose: str):
     try:
         import torch
     except ImportError:
-        raise InputError(
-            f"{purpose} needs the package torch, whose build for CPUs is enough"
-        ) from None
+        raise InputError(f"{purpose} needs the package torch (its CPU build is enough)") from None
     return torch
 
 
 def _check_file(path: pathlib.Path) -> None:
     if not path.is_file():
-        raise InputError(f"{path} is {'a directory' if path.is_dir() else 'no file'}")
+        raise InputError(f"{path} is {'a directory' if path.is_dir() else 'not a file'}")
 
 
 def _to_numpy(path: pathlib.Path, name: str, tensor) -> np.ndarray:
@@ -43,10 +41,10 @@ def _to_numpy(path: pathlib.Path, name: str, tensor) -> np.ndarray:
 
 
 def _load(path: pathlib.Path) -> Any:
-    """The content of a file of torch.save: tensors, containers and numbers, or an InputError."""
+    """Loads a file of torch.save that holds tensors, containers and numbers; else raises InputError."""
     torch = _torch(f"{path}: reading it")
     try:
-        # Scripts often save accuracies beside the weights as NumPy numbers.
+        # Scripts often save accuracies along with the weights, as NumPy numbers.
         numbers = [
             np.dtype,
             np._core.multiarray.scalar,
@@ -57,28 +55,28 @@ def _load(path: pathlib.Path) -> Any:
     except OSError as error:
         why = error.strerror or first_line(error)
         raise InputError(f"{path} cannot be read, or is cut short ({why})") from None
-    except Exception as error:  # pickle, zip and torch raise many kinds
-        if "GLOBAL" in str(error):  # torch names the Python object that it does not build
+    except Exception as error:  # pickle, zip and torch raise many types
+        if "GLOBAL" in str(error):  # torch names the Python object that it refuses to build
             raise InputError(
-                f"{path} is refused: it holds more than tensors, and unpickling that could run code in it; "
+                f"{path} is refused: it holds more than tensors, and unpickling it could run code; "
                 "save the state dict alone"
             ) from None
         raise InputError(
-            f"{path} is no file of torch.save, or a damaged one ({type(error).__name__})"
+            f"{path} is not a file of torch.save, or is damaged ({type(error).__name__})"
         ) from None
 
 
 def read_state_dict(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
-    """Reads a network's state dict from a file of torch.save or safetensors, running no code in it.
+    """Reads a network's state dict from a file of torch.save or safetensors without running code in it.
 
     Args:
-      path: of a state dict, or of a dict that holds one as `state_dict` or `model_state_dict`.
+      path: file of a state dict, or of a dict that holds one as `state_dict` or `model_state_dict`.
 
     Returns:
-      The entries in the file's order, in PyTorch's layout, and the key that they were under, or "".
+      The entries in the file's order, in PyTorch's layout, and the key that held them, or "".
 
     Raises:
-      InputError: where the file cannot be read, holds other objects, or no state dict.
+      InputError: if the file cannot be read, holds other objects, or holds no state dict.
     """
     _check_file(path)
     if path.suffix == SAFETENSORS:
@@ -110,19 +108,21 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path} has tensors that NumPy cannot hold ({first_line(error)}): save them as float32"
         ) from None
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no safetensors file ({first_line(error)})") from None
-    # JAX teaches NumPy bfloat16, but not how to keep it in files.
+        raise InputError(f"{path} is not a safetensors file ({first_line(error)})") from None
+    # JAX adds bfloat16 to NumPy, but NumPy cannot save it.
     return {
         n: a.astype(np.float32) if a.dtype.name == "bfloat16" else a for n, a in entries.items()
     }
 
 
 def read_optimizer(path: pathlib.Path) -> dict[str, Any]:
-    """Reads the state dict of a torch.optim optimiser; raises InputError."""
+    """Reads the state dict of a torch.optim optimiser; raises InputError if the file holds none."""
     _check_file(path)
     content = _load(path)
     if not isinstance(content, dict) or not {"state", "param_groups"} <= content.keys():
-        raise InputError(f"{path} holds no optimiser's state dict: no state and param_groups in it")
+        raise InputError(
+            f"{path} holds no optimiser's state dict: state or param_groups is missing"
+        )
     state, groups = content["state"], content["param_groups"]
     if not (
         isinstance(state, dict)
@@ -137,20 +137,20 @@ def read_optimizer(path: pathlib.Path) -> dict[str, Any]:
 
 
 def momenta(path: pathlib.Path, content: dict[str, Any]) -> list[np.ndarray | None]:
-    """Momentum buffers of torch.optim.SGD by parameter, None where there is none.
+    """Returns the momentum buffer of torch.optim.SGD for each parameter, None if it has none.
 
     Raises:
-      InputError: for another optimiser, or several groups of parameters, whose order is not known.
+      InputError: for another optimiser, or for several parameter groups, whose order is unknown.
     """
     groups, state = content["param_groups"], content["state"]
     if len(groups) != 1:
-        raise InputError(f"{path} has {len(groups)} groups of parameters, must have one")
+        raise InputError(f"{path} has {len(groups)} parameter groups, must have one")
     kinds = {str(key) for buffers in state.values() for key in buffers}
     if kinds - {"momentum_buffer"}:
-        raise InputError(f"{path} is no SGD's state: it has {', '.join(sorted(kinds))}")
+        raise InputError(f"{path} is not the state of SGD: it has {', '.join(sorted(kinds))}")
     buffers = [state.get(i, {}).get("momentum_buffer") for i in groups[0]["params"]]
     if any(buffer is not None and not hasattr(buffer, "detach") for buffer in buffers):
-        raise InputError(f"{path} has a momentum_buffer that is no tensor")
+        raise InputError(f"{path} has a momentum_buffer that is not a tensor")
     return [
         None if buffer is None else _to_numpy(path, f"momentum {i}", buffer)
         for i, buffer in enumerate(buffers)
@@ -158,10 +158,10 @@ def momenta(path: pathlib.Path, content: dict[str, Any]) -> list[np.ndarray | No
 
 
 def write(path: pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes nested dicts with NumPy arrays, as tensors; a flat dict also as safetensors.
+    """Writes nested dicts of NumPy arrays as tensors; a flat dict also as safetensors.
 
     Raises:
-      InputError: where the package that writes such files is missing.
+      InputError: if the package that writes such files is missing.
     """
     partial = partial_of(path)
     if path.suffix == SAFETENSORS:

@@ -1,1 +1,1 @@
-"""Tables, pictures and a page of finished runs. Nothing here computes with JAX."""
+"""Tables, pictures and HTML reports of runs. Nothing here computes with JAX."""

@@ -1,4 +1,4 @@
-"""Learning curves of several runs in one picture."""
+"""Plots the learning curves of several runs in one picture."""
 
 import pathlib
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _PANELS = {"pgd_accuracy": "PGD accuracy (%)", "natural_accuracy": "natural accu
 
 
 def mean_curve(results: Sequence[Result], name: str) -> dict[int, Spread]:
-    """Epoch (from 1) -> figure `name` over runs, at the epochs at which all have it."""
+    """Returns epoch (from 1) -> mean of metric `name` over runs, at the epochs that all runs measured."""
     curves = [dict(zip(*result.curve(name), strict=True)) for result in results]
     epochs = sorted(set.intersection(*map(set, curves)))
     examples = results[0].test_images if not name.startswith("train_") else None
@@ -25,16 +25,16 @@ def mean_curve(results: Sequence[Result], name: str) -> dict[int, Spread]:
 
 
 def _draw(axes, curve: dict[int, Spread], index: int, label: str | None, training: bool) -> list:
-    """One mean with its band; returns the values drawn, in %, without those of the first third."""
+    """Draws a mean with its band; returns the values drawn after the first third of epochs, in %."""
     epochs, points = list(curve), [point.scaled(100) for point in curve.values()]
     means = [point.mean for point in points]
-    if training:  # beside the test curve, without a band of its own
+    if training:  # drawn next to the test curve, without a band
         points = [point._replace(low=None, high=None) for point in points]
     look = style.training(index) if training else {}
     style.draw_mean(axes, epochs, points, index, label, **look)
     if not training and points:
         style.mark_best(axes, epochs, means, index)
-    # Accuracies climb from chance: an axis that held these would hide what is to be compared.
+    # Accuracies start at chance; an axis with these values would compress the differences of interest.
     late = max(epochs, default=0) / 3
     shown = [
         point.mean if end is None else end
@@ -51,20 +51,20 @@ def draw_learning_curves(
     title: str,
     path: pathlib.Path,
 ) -> str:
-    """Draws PGD accuracy over epochs, and natural accuracy below it, runs of a group as one mean.
+    """Draws PGD accuracy over epochs, and natural accuracy below it, with one mean per group of runs.
 
-    Test accuracies are solid, with their 95% intervals as bands and their best ringed; training ones,
-    where they were measured, are dashed, published ones dotted, for the epochs that the runs have. Colours
-    are those of the methods, see `palette.looks`.
+    Test accuracies are solid, with 95% intervals as bands and a ring at the best epoch. Training
+    accuracies, if measured, are dashed. Published curves are dotted and end with the runs. Colours are
+    those of the methods, see `palette.looks`.
 
     Args:
-      groups: name -> runs that differ in the seed alone.
-      published: see `published.choose_published`.
-      title: over the picture.
-      path: of the PNG file to write.
+      groups: name -> runs that differ only in the seed.
+      published: curves from `published.choose_published`.
+      title: title of the picture.
+      path: PNG file to write.
 
     Returns:
-      A caption.
+      The caption.
     """
     results = [result for members in groups.values() for result in members]
     counts = [len(members) for members in groups.values()]

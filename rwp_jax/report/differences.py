@@ -1,4 +1,4 @@
-"""Settings compared seed by seed: what one gains on another, with intervals."""
+"""Compares settings seed by seed: differences in accuracy, with intervals."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from rwp_jax.report.table import MISSING, Table
 
 
 class Pair(NamedTuple):
-    """Two settings, of which `ours` is to be better; runs of the same seed are compared."""
+    """Two settings, of which `ours` is expected to be better; runs with equal seeds are compared."""
 
     ours: str
     other: str
@@ -40,12 +40,12 @@ def _by_seed(pair: Pair, column: str) -> list[float]:
 
 
 def difference(pair: Pair, column: str = "last: PGD") -> Spread | None:
-    """Mean over the seeds that both have, in [-1, 1]."""
+    """Returns the mean difference over the seeds that both settings have, in [-1, 1]."""
     return spread(_by_seed(pair, column))
 
 
 def difference_table(pairs: Sequence[Pair]) -> Table:
-    """A row for each pair that has a seed in common."""
+    """Returns a table with a row for each pair with a common seed."""
     rows = []
     for pair in pairs:
         values = [difference(pair, column) for column in _COLUMNS]
@@ -55,14 +55,15 @@ def difference_table(pairs: Sequence[Pair]) -> Table:
             above = f"{sum(value > 0 for value in ahead)} of {len(ahead)}"
             rows.append([pair.name, *cells, above])
     note = (
-        "Points of accuracy: the mean over seeds of the difference within a seed. Brackets: its 95% "
-        "interval, Student's, each for itself; it is about other seeds on these training and test images. "
-        "best − last: how much less (−) or more (+) PGD accuracy falls after the best epoch evaluated."
+        "Percentage points: the mean over seeds of the difference between runs with the same seed. "
+        "Brackets: its 95% interval (Student's, not adjusted for multiple comparisons), for other seeds on "
+        "the same training and test images. best − last: how much less (−) or more (+) PGD accuracy falls "
+        "after the best epoch evaluated."
     )
     return Table("Differences", ["difference", *_COLUMNS, "seeds above, last: PGD"], rows, note)
 
 
-_SAID = {  # column -> where it is measured, in a sentence
+_SAID = {  # column -> epoch it refers to, as the beginning of a sentence
     "best: PGD": "At the best epoch",
     "last: PGD": "After the last epoch",
     "best − last: PGD": "Between best and last",
@@ -70,7 +71,7 @@ _SAID = {  # column -> where it is measured, in a sentence
 
 
 def verdicts(pairs: Sequence[Pair], columns: Sequence[str] = ("last: PGD",)) -> list[str]:
-    """What the intervals say, a sentence for each column: which exclude zero, and on which side."""
+    """States in a sentence per column which intervals exclude zero, and on which side."""
     said = []
     for column in columns:
         values = [

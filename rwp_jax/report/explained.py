@@ -1,4 +1,4 @@
-"""Pictures that `--mode explain` left in a run's directory, for reports."""
+"""Pictures that `--mode explain` wrote to a run's directory, for reports."""
 
 import json
 import pathlib
@@ -12,12 +12,12 @@ DIRECTORY, FILE = "explain", "pictures.json"
 
 
 def write_pictures(output: pathlib.Path, pictures: Sequence[Picture]) -> None:
-    """Notes which pictures there are, with their captions."""
+    """Writes the list of pictures with their captions."""
     write_json(output / FILE, {picture.path.name: picture.caption for picture in pictures})
 
 
 def explained(results: Sequence[Result]) -> Iterator[Section]:
-    """A section for each explained checkpoint of the runs."""
+    """Yields a section for each explained checkpoint of the runs."""
     for result in results:
         for listed in sorted((result.directory / DIRECTORY).glob(f"*/{FILE}")):
             try:

@@ -1,4 +1,4 @@
-"""What the Loss Stationary Condition did in training: how many losses it let through, how many steps."""
+"""Effect of the Loss Stationary Condition in training: share of open gates and steps of weight ascent."""
 
 import pathlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from rwp_jax.report.titles import setting
 
 
 def perturbs(result: Result) -> bool:
-    """Whether a run perturbs weights at all."""
+    """Checks whether a run perturbs its weights at all."""
     return result.config.weight_perturbation.name != "none" and bool(
         result.mean("train_perturbation_steps")
     )
@@ -21,10 +21,10 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
     """Draws the share of examples whose gate is open, and k below it, over epochs; returns a caption.
 
     Args:
-      groups: name -> runs that differ in the seed alone; those that perturb nothing are left out, and the
-        others have the colours that they have beside them.
-      title: over the picture.
-      path: of the PNG file to write.
+      groups: name -> runs that differ only in the seed. Groups that do not perturb weights are not drawn,
+        but count in the choice of colours, so that these match the other pictures.
+      title: title of the picture.
+      path: PNG file to write.
     """
     shown = {name: members for name, members in groups.items() if all(map(perturbs, members))}
     results = [result for members in shown.values() for result in members]
@@ -62,7 +62,7 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
 
 
 def _shares(result: Result) -> dict[int, float]:
-    """Epoch -> share of a batch whose gate is open before the first step, in [0, 1]."""
+    """Returns epoch -> share of a batch with an open gate before the first step, in [0, 1]."""
     epochs, open_gates = result.curve("train_gate_open")
     return {
         e: count / result.config.batch_size for e, count in zip(epochs, open_gates, strict=True)

@@ -1,17 +1,17 @@
-"""Values written beside points, apart from one another and from what is drawn."""
+"""Places value labels next to points so that they overlap neither one another nor the plot."""
 
 import numpy as np
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 _VALUE = "value"  # gid of the texts that `place` moves
-_NEAR = 13  # points from the centre of a text to its point; a leader joins those farther away
+_NEAR = 13  # distance in points beyond which a leader joins a text to its point
 _X, _Y = np.meshgrid(np.arange(-42, 43, 6), np.arange(-66, 67, 3))
-_OFFSETS = np.stack([_X.ravel(), _Y.ravel()], 1)  # [C, 2] places tried, in points
+_OFFSETS = np.stack([_X.ravel(), _Y.ravel()], 1)  # [C, 2] candidate offsets, in points
 
 
 def write(axes, x: float, y: float, text: str, colour) -> None:
-    """Writes a text that belongs to a point; `place` says where."""
+    """Adds the label of a point; `place` positions it."""
     label = axes.annotate(
         text,
         (x, y),
@@ -30,7 +30,7 @@ def write(axes, x: float, y: float, text: str, colour) -> None:
 
 
 def place(figure) -> None:
-    """Moves every such text to where it hides least, with a thin leader where that is farther off."""
+    """Moves every label to where it hides least, with a thin leader if that is far from its point."""
     figure.draw_without_rendering()  # lays the panels out
     for axes in figure.axes:
         texts = [text for text in axes.texts if text.get_gid() == _VALUE]
@@ -44,7 +44,7 @@ def place(figure) -> None:
 
 
 def _best(axes, text, lines, marks, placed) -> tuple[np.ndarray, np.ndarray]:
-    """The cheapest offset of a text, in points, and its box [2, 2] there, in pixels."""
+    """Returns the cheapest offset of a text, in points, and its box [2, 2] there, in pixels."""
     pixels = axes.figure.dpi / 72
     extent = Text.get_window_extent(text)  # without its leader
     half = np.array([extent.width, extent.height]) / 2 + pixels
@@ -52,7 +52,7 @@ def _best(axes, text, lines, marks, placed) -> tuple[np.ndarray, np.ndarray]:
     low, high = centres - half, centres + half
 
     def covered(points, margin=0.0):
-        """[C] how many points each place hides."""
+        """Counts the points that each candidate hides, [C]."""
         points = np.reshape(points, (-1, 1, 2))
         hit = (points > low - margin) & (points < high + margin)
         return hit.all(-1).sum(0)
@@ -68,7 +68,7 @@ def _best(axes, text, lines, marks, placed) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _drawn(axes) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [N, 2] along all lines and error bars, and those [M, 2] of all markers."""
+    """Returns pixels [N, 2] along all lines and error bars, and the pixels [M, 2] of all markers."""
     paths, marks = [np.empty((0, 2))], [np.empty((0, 2))]
     for line in axes.lines:
         points = line.get_transform().transform(line.get_xydata())
@@ -87,7 +87,7 @@ def _drawn(axes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _filled(path: np.ndarray, step: float) -> np.ndarray:
-    """Points [N, 2] on a path, `step` apart at most."""
+    """Resamples a path as points [N, 2] at most `step` apart."""
     if len(path) < 2:
         return path
     pieces = []

@@ -1,4 +1,4 @@
-"""The weight-loss landscape of several runs in one picture."""
+"""Plots the weight-loss landscapes of several runs in one picture."""
 
 import math
 import pathlib
@@ -16,12 +16,12 @@ Slices = dict[str, tuple[np.ndarray, np.ndarray]]  # kind -> distances [T], loss
 
 
 class Network(NamedTuple):
-    """What is drawn of a run.
+    """Data of a run to draw.
 
     Attributes:
-      slices: its losses along `random`, `awp` and `rwp` (as far as there are).
+      slices: losses along `random` directions, and along `awp` and `rwp` if available.
       look: index of colour and marker, see `palette.looks`.
-      gamma: at which it was trained, None where it perturbs nothing.
+      gamma: gamma in training, None if the run does not perturb weights.
     """
 
     slices: Slices
@@ -32,21 +32,21 @@ class Network(NamedTuple):
 def draw_landscape(
     runs: dict[str, Network], num_classes: int, title: str, setting: str, path: pathlib.Path
 ) -> str:
-    """Draws loss over distance along random and adversarial directions as PNG; returns a caption.
+    """Draws loss over distance along random and adversarial directions as PNG; returns the caption.
 
     Args:
-      runs: by name.
-      num_classes: at whose logarithm a network guesses.
-      title: over the picture.
-      setting: below the title.
-      path: of the file to write.
+      runs: runs to draw, by name.
+      num_classes: number of classes, whose logarithm is the loss of guessing.
+      title: title of the picture.
+      setting: line below the title.
+      path: file to write.
     """
     chance = math.log(num_classes)
     gammas = sorted({run.gamma for run in runs.values() if run.gamma})
     with style.panels(path, 2.1, 2.1) as (figure, (upper, lower)):
         highest = {upper: [chance], lower: [0.0]}
         for number, (name, run) in enumerate(runs.items()):
-            look = {"markevery": (number % 4, 4)}  # where curves agree all markers are seen
+            look = {"markevery": (number % 4, 4)}  # keeps all markers visible if curves coincide
             distances, losses = run.slices["random"]
             points = [spread(losses[:, t]) for t in range(len(distances))]
             style.draw_mean(upper, distances, points, run.look, name, **look)
@@ -58,7 +58,7 @@ def draw_landscape(
                     style.draw_mean(lower, distances, points, run.look, ls=dash, **look)
                     highest[lower] += [point.mean for point in points]
         upper.axhline(chance, color=style.GREY, ls=style.DOTTED, lw=0.8)
-        # A random direction may lead to losses that would hide all others.
+        # Limits the axis, as losses along a random direction may dwarf all others.
         most = max(2 * chance, 1.5 * _at_rest(runs))
         for axes, along in ((upper, "random directions"), (lower, "directions of AWP and RWP")):
             axes.set(ylabel="adversarial loss", xlabel=f"distance ‖d‖/‖w‖ along {along}")
@@ -90,7 +90,7 @@ def _at_rest(runs: dict[str, Network]) -> float:
 
 
 def landscape_table(runs: dict[str, Slices]) -> Table:
-    """Every loss, a row each."""
+    """Returns a table with a row for every loss."""
     rows: list[Sequence[str]] = []
     for name, slices in runs.items():
         for kind, (distances, losses) in slices.items():

@@ -1,4 +1,4 @@
-"""The picture that every run draws of itself."""
+"""Plots the learning curve of a single run."""
 
 import pathlib
 
@@ -7,17 +7,17 @@ from rwp_jax.report.drops import draw_drops
 from rwp_jax.report.titles import words
 
 _SPLITS = {"test": "-", "train": style.DASHED, "validation": (0, (1, 1))}  # split -> its line
-_FIGURES = {"pgd_accuracy": ("PGD", 6), "natural_accuracy": ("natural", 3)}  # looks of no method
+_FIGURES = {"pgd_accuracy": ("PGD", 6), "natural_accuracy": ("natural", 3)}  # not methods' looks
 
 
 def draw_learning_curve(records: list[dict], config, title: str, path: pathlib.Path) -> None:
-    """Draws natural and robust accuracy of every split over epochs, the best epochs marked, as PNG.
+    """Draws natural and robust accuracy of every split over epochs as PNG and marks the best epochs.
 
     Args:
-      records: of metrics.jsonl, see `metrics.read_metrics`.
-      config: of the run.
-      title: over the picture.
-      path: of the file to write.
+      records: records of metrics.jsonl, see `metrics.read_metrics`.
+      config: config of the run.
+      title: title of the picture.
+      path: file to write.
     """
     last = max((record["epoch"] + 1 for record in records), default=0)
     with style.panels(path, 2.8) as (figure, (axes,)):

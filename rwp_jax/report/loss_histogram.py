@@ -1,4 +1,4 @@
-"""The histogram of adversarial losses, split at c_min."""
+"""Plots a histogram of adversarial losses, split at c_min."""
 
 import math
 import pathlib
@@ -18,21 +18,21 @@ def draw_losses(
     setting: str,
     path: pathlib.Path,
 ) -> str:
-    """Draws the losses [N] of a network's adversarial examples as PNG; returns a caption.
+    """Draws the losses [N] of a network's adversarial examples as PNG; returns the caption.
 
     Args:
-      losses: that the gate looks at.
-      c_min: of the run's config.
-      method: of the run, see `palette.method`; RWP alone perturbs by c_min.
-      title: over the picture.
-      setting: below the title.
-      path: of the file to write.
+      losses: losses that the gate compares with c_min.
+      c_min: c_min of the run's config.
+      method: method of the run, see `palette.method`; only RWP uses c_min.
+      title: title of the picture.
+      setting: line below the title.
+      path: file to write.
     """
     bounded = 0 < c_min < math.inf
-    # The last bin holds what is beyond: a few large losses would squeeze all others.
+    # The last bin also counts larger losses, as a few large ones would compress all other bins.
     top = max(float(np.quantile(losses, 0.99)), 1.3 * c_min if bounded else 0.0, 1e-3)
     edges = np.linspace(0, top, _BINS + 1)
-    if bounded:  # an edge at c_min, so that no bar is on both sides
+    if bounded:  # an edge at c_min, so that no bar straddles it
         edges = edges * c_min / edges[1:][np.argmin(np.abs(edges[1:] - c_min))]
     below = losses < c_min
     with style.panels(path, 2.4) as (figure, (axes,)):

@@ -1,4 +1,4 @@
-"""A report as one HTML file that loads nothing from elsewhere."""
+"""Writes a report as one self-contained HTML file."""
 
 import base64
 import pathlib
@@ -12,7 +12,7 @@ from rwp_jax.report.table import Table
 from rwp_jax.version import described
 
 PAGE = "report.html"
-_MOST = 10  # columns of a table in the usual size; more would be wider than a page
+_MOST = 10  # columns of a table in the usual font size; more would exceed the page width
 
 _TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -88,14 +88,14 @@ _TEMPLATE = """<!doctype html>
 
 
 class Picture(NamedTuple):
-    """A PNG file and the sentence below it."""
+    """A PNG file and its caption."""
 
     path: pathlib.Path
     caption: str
 
 
 class Section(NamedTuple):
-    """A heading, unless it is the page's, with pictures, sentences and tables below it."""
+    """A heading, not shown if equal to the page's title, with pictures, sentences and tables below it."""
 
     heading: str
     pictures: Sequence[Picture] = ()
@@ -104,7 +104,7 @@ class Section(NamedTuple):
 
 
 def _parted(cell: str) -> tuple[str, str]:
-    """A figure and its interval, which stays on a line: 58.55 and [57.93, 59.17]."""
+    """Splits a cell into a figure and its interval, as in 58.55 and [57.93, 59.17]."""
     figure, bracket, rest = cell.partition(" [")
     return figure, f"[{rest}" if bracket else ""
 
@@ -112,7 +112,7 @@ def _parted(cell: str) -> tuple[str, str]:
 def write_page(
     path: pathlib.Path, title: str, introduction: Sequence[str], sections: Sequence[Section]
 ) -> None:
-    """Writes the page, with the pictures inside it."""
+    """Writes the page with its pictures embedded."""
     environment = jinja2.Environment(autoescape=True)
     environment.filters["parted"] = _parted
     template = environment.from_string(_TEMPLATE)

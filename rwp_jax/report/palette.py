@@ -1,13 +1,10 @@
-"""One look for each method, AT, AWP and RWP, in all pictures."""
+"""One colour and marker for each method, AT, AWP and RWP, in all pictures."""
 
 import itertools
 from collections.abc import Iterable
 
-METHODS = (
-    "none",
-    "awp",
-    "rwp",
-)  # of `config.weight_perturbation.name`; their looks are the first of `style`
+# Values of `config.weight_perturbation.name`; they use the first colours and markers of `style`.
+METHODS = ("none", "awp", "rwp")
 
 
 def method(config) -> int:
@@ -16,14 +13,15 @@ def method(config) -> int:
 
 
 def looks(configs: Iterable, more: int = 0) -> list[int]:
-    """Index of colour and marker for settings side by side.
+    """Returns indices of colour and marker for settings drawn in one picture.
 
     Args:
-      configs: one of each setting.
-      more: looks wanted behind them, of no method.
+      configs: one config of each setting.
+      more: number of further indices to append, which no method uses.
 
     Returns:
-      The method's for the first setting of each method; others have one that no method has.
+      The index of the method for the first setting of each method; other settings get an index that no
+      method uses.
     """
     free = itertools.count(len(METHODS))
     found: list[int] = []

@@ -1,7 +1,7 @@
-"""The paper's own figures: Yu et al., 2022 (arXiv:2205.14826), Tables 1 and 2, in % as printed there.
+"""Results published in the paper: Yu et al., 2022 (arXiv:2205.14826), Tables 1 and 2, in % as printed.
 
-Robust accuracy, mean ± standard deviation over runs. Table 1 is PreActResNet-18 under PGD-20, Table 2
-CIFAR-10 in L_inf with WRN-34-10 (AT, TRADES) and WRN-28-10 (RST).
+Robust accuracy, mean ± standard deviation over runs. Table 1 is for PreActResNet-18 under PGD-20,
+Table 2 for CIFAR-10 in L_inf with WRN-34-10 (AT, TRADES) and WRN-28-10 (RST).
 """
 
 # (threat, method): data set -> (best, last)

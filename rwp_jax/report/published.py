@@ -1,4 +1,4 @@
-"""Learning curves that others published, from a CSV file, to draw beside one's own."""
+"""Reads published learning curves from a CSV file, to draw them next to the runs' own."""
 
 import csv
 import pathlib
@@ -12,15 +12,15 @@ _FIGURES = ("epoch", "test_acc", "test_robust_acc")
 
 
 class PublishedCurve(NamedTuple):
-    """One run of others.
+    """One published run.
 
     Attributes:
       name: SOURCE-DATASET-NORM-MODEL-METHOD.
-      dataset: as `config.data.name` has it, but svhn.
+      dataset: data set as in `config.data.name`, except that svhn_cropped is svhn.
       norm: `l_inf` or `l_2`.
       epochs: from 1.
-      natural: test accuracies in [0, 1], one an epoch.
-      robust: the same under the publishers' PGD.
+      natural: test accuracies in [0, 1], one per epoch.
+      robust: test accuracies under the publishers' PGD, in [0, 1].
     """
 
     name: str
@@ -32,26 +32,26 @@ class PublishedCurve(NamedTuple):
 
 
 def read_published(path: pathlib.Path) -> list[PublishedCurve]:
-    """Reads a CSV file with a row an epoch.
+    """Reads a CSV file with one row per epoch.
 
     Args:
-      path: of the file, with the columns source, dataset, norm (in any spelling), model and method, which
-        name the run, epoch (from 0), test_acc and test_robust_acc (in [0, 1]); others are ignored.
+      path: file with the columns source, dataset, norm (in any spelling), model and method, which identify
+        the run, epoch (from 0), test_acc and test_robust_acc (in [0, 1]); other columns are ignored.
 
     Raises:
-      InputError: where it cannot be read, lacks columns or holds no epochs and accuracies in them.
+      InputError: if the file cannot be read, lacks columns or rows, or has invalid epochs or accuracies.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             header, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no CSV file"
+        why = error.strerror if isinstance(error, OSError) else "it is not a CSV file"
         raise InputError(f"curves={path} cannot be read: {why}") from None
     missing = [name for name in (*_NAMED, *_FIGURES) if name not in header]
     if missing:
         raise InputError(
-            f"curves={path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; needed are "
+            f"curves={path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; required are "
             f"{', '.join((*_NAMED, *_FIGURES))}"
         )
     if not rows:
@@ -70,8 +70,8 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
                 raise ValueError
         except (TypeError, ValueError):
             raise InputError(
-                f"curves={path}, line {number}: epoch must be a number from 0, once in a run, test_acc "
-                "and test_robust_acc accuracies in [0, 1]"
+                f"curves={path}, line {number}: epoch must be an integer from 0, once in a run, and "
+                "test_acc and test_robust_acc must be in [0, 1]"
             ) from None
         for column, value in zip(curve[3:], (epoch + 1, natural, robust), strict=True):
             column.append(value)
@@ -79,7 +79,7 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
 
 
 def _sorted(curve: PublishedCurve) -> PublishedCurve:
-    """The curve in the order of epochs."""
+    """Returns the curve sorted by epoch."""
     points = sorted(zip(*curve[3:], strict=True))
     return PublishedCurve(*curve[:3], *map(list, zip(*points, strict=True)))
 
@@ -87,15 +87,15 @@ def _sorted(curve: PublishedCurve) -> PublishedCurve:
 def choose_published(
     curves: list[PublishedCurve], patterns: str, threats: set[tuple[str, str]]
 ) -> list[PublishedCurve]:
-    """Those to draw.
+    """Selects the published curves to draw.
 
     Args:
-      curves: all there are.
-      patterns: shell patterns of their names, comma-separated; empty for those of the runs' threats.
-      threats: (config.data.name, config.threat.norm) of the runs that they are drawn beside.
+      curves: all published curves.
+      patterns: comma-separated shell patterns of names; empty to select by `threats`.
+      threats: (config.data.name, config.threat.norm) of the runs that the curves are compared with.
 
     Raises:
-      InputError: where patterns were given and none fits.
+      InputError: if patterns are given and no curve matches.
     """
     if not patterns:
         wanted = {(name.removesuffix("_cropped"), spelled(norm)) for name, norm in threats}
@@ -103,5 +103,5 @@ def choose_published(
     chosen = [curve for curve in curves if matches(curve.name, patterns)]
     if not chosen:
         there = ", ".join(curve.name for curve in curves) or "none"
-        raise InputError(f"only={patterns}: no published curve of that name; there are {there}")
+        raise InputError(f"only={patterns}: no published curve matches; there are {there}")
     return chosen

@@ -1,4 +1,4 @@
-"""Accuracy of one network over the radius of the attacks."""
+"""Plots the accuracy of one network over the radius of the attacks."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ _NATURAL = "natural"
 
 
 def curves(summaries: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, list[tuple]]:
-    """Column -> (radius, its entry of evaluation.json) in ascending order, from natural accuracy at 0.
+    """Returns column -> [(radius, entry of evaluation.json)], starting with natural accuracy at radius 0.
 
     Args:
       summaries: contents of evaluation.json, one for each radius, in ascending order.
-      names: columns, natural accuracy left out.
+      names: columns to return; `natural` is ignored.
     """
     natural = summaries[0]["columns"][_NATURAL]
     return {
@@ -34,23 +34,23 @@ def draw_radii(
     title: str,
     path: pathlib.Path,
 ) -> str:
-    """Draws accuracy under each attack over its radius as PNG, and writes the values beside it as JSON.
+    """Draws accuracy under each attack over its radius as PNG; writes the values to a JSON file next to it.
 
     Args:
-      summaries: see `curves`.
-      headings: column -> its name in the legend; these are drawn.
-      config: of the run, whose radius of training is marked.
-      title: heading of the picture.
-      path: PNG to write.
+      summaries: contents of evaluation.json, see `curves`.
+      headings: column to draw -> its name in the legend.
+      config: config of the run; its training radius is marked.
+      title: title of the picture.
+      path: PNG file to write.
 
     Returns:
-      A caption.
+      The caption.
     """
     found, first = curves(summaries, list(headings)), summaries[0]
     norm, examples = first["norm"], first["examples"]
     with style.panels(path, 2.8) as (figure, (axes,)):
         shown: list[float] = []
-        for index, (name, points) in enumerate(found.items(), start=3):  # looks of no method
+        for index, (name, points) in enumerate(found.items(), start=3):  # looks that no method uses
             x = [epsilon for epsilon, _ in points]
             spreads = [
                 Spread(entry["accuracy"], None, 1, *entry["interval_95"]).scaled(100)
@@ -66,7 +66,7 @@ def draw_radii(
             look = {"color": style.GREY, "ls": style.DASHED, "lw": 0.9}
             axes.axvline(config.threat.epsilon, label=label, **look)
             largest = max(largest, config.threat.epsilon)
-        axes.set_xlim(-0.03 * largest, 1.05 * largest)  # markers at 0 stay whole
+        axes.set_xlim(-0.03 * largest, 1.05 * largest)  # so that markers at 0 are not clipped
         data = DATASETS.get(first["data"], pathlib.Path(first["data"]).stem)
         evaluated = f"{examples:,} {first['split']} images of {data}"
         network = ", ".join([*words(config, 0), f"seed {config.seed}"])
@@ -76,6 +76,6 @@ def draw_radii(
         f"Accuracy of one network under each attack over the attack's radius, on {evaluated}, with 95% "
         "intervals (Wilson) over images"
     )
-    caption += "; the dashed line is the radius of training." if trained else "."
+    caption += "; the dashed line marks the training radius." if trained else "."
     write_json(path.with_suffix(".json"), {"caption": caption, "radii": list(summaries)})
     return caption

@@ -1,4 +1,4 @@
-"""What a run's directory says about it: config, accuracies of every epoch, evaluations."""
+"""Reads the results in a run's directory: config, accuracies of every epoch, evaluations."""
 
 import json
 import pathlib
@@ -19,23 +19,23 @@ SPLITS = {
     "test": "",
     "validation": "validation_",
     "train": "train_",
-}  # split: prefix of its figures
+}  # split -> prefix of its metrics
 
 
 class Result(NamedTuple):
     """A run, finished or not.
 
     Attributes:
-      directory: of the run.
-      config: of the run.
-      epochs: one record an epoch, in order: `epoch` (from 0), those of training as `train_...` and, after
-        the epochs that were evaluated, figures on the test set by their names (`natural_accuracy`,
-        `pgd_accuracy`, in [0, 1]) and on held-out images as `validation_...`.
-      finished: whether all epochs are there.
-      seconds: that it took, None while unfinished.
-      test_images: that accuracies after epochs are of, None where that is not known any more.
-      evaluations: checkpoint -> the columns of its evaluation.json, of whole test sets only.
-      test_examples: images of the evaluations, None where there is none.
+      directory: directory of the run.
+      config: config of the run.
+      epochs: one record per epoch, in order: `epoch` (from 0), training metrics as `train_...` and, for
+        epochs that were evaluated, test metrics under their own names (`natural_accuracy`, `pgd_accuracy`,
+        in [0, 1]) and metrics on held-out images as `validation_...`.
+      finished: whether all epochs are done.
+      seconds: duration of the run; None while unfinished.
+      test_images: number of test images behind the accuracies after epochs; None if no longer known.
+      evaluations: checkpoint -> columns of its evaluation.json, only for whole test sets.
+      test_examples: number of images of the evaluations; None if there is no evaluation.
     """
 
     directory: pathlib.Path
@@ -48,23 +48,23 @@ class Result(NamedTuple):
     test_examples: int | None
 
     def figure(self, which: str, name: str) -> float | None:
-        """The figure `name` of the epoch that `which` means, None where there is none."""
+        """Returns the metric `name` of the epoch that `which` selects, or None."""
         record = resume_point.choose(which, [e for e in self.epochs if "pgd_accuracy" in e])
         return record.get(name) if record else None
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
-        """Epochs (from 1) and values of a figure, where it was measured."""
+        """Returns the epochs (from 1) at which a metric was measured, and its values."""
         points = [(e["epoch"] + 1, e[name]) for e in self.epochs if name in e]
         return [epoch for epoch, _ in points], [value for _, value in points]
 
     def mean(self, name: str) -> float | None:
-        """Mean of a figure over all epochs."""
+        """Returns the mean of a metric over the epochs at which it was measured, or None."""
         values = self.curve(name)[1]
         return sum(values) / len(values) if values else None
 
 
 def _epochs(directory: pathlib.Path, config) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, the splits of an epoch in one, without an epoch half written."""
+    """Reads metrics.jsonl, merges the splits of an epoch into one record and drops incomplete epochs."""
     every = max(1, config.get("evaluation", {}).get("every", 1))
     epochs: dict[int, dict] = {}
     for record in read_metrics(directory):
@@ -84,7 +84,7 @@ def _epochs(directory: pathlib.Path, config) -> list[dict[str, Any]]:
 
 
 def _test_images(config) -> int | None:
-    """Images of the test set, None where its file is gone."""
+    """Returns the number of test images, None if their file cannot be read."""
     if config.data.name in NAMED:
         return size_of_named(config.data).test
     try:
@@ -95,9 +95,9 @@ def _test_images(config) -> int | None:
 
 
 def _evaluations(directory: pathlib.Path, epochs: list[dict]) -> dict[str, dict]:
-    """checkpoint -> content of its evaluation.json, where that is of the epoch that is meant now.
+    """Reads checkpoint -> content of its evaluation.json, if that is of the epoch now selected.
 
-    Directories of evaluations on part of the test set are named WHICH_N, and left out.
+    Evaluations on part of the test set are left out; their directories are named WHICH_N.
     """
     found = {}
     for which in resume_point.WHICH:
@@ -116,7 +116,7 @@ def read_result(directory: pathlib.Path) -> Result:
     """Reads a run's directory.
 
     Raises:
-      InputError: where it holds no run, no epoch of it, or files that are not those of a run.
+      InputError: if it holds no run, no evaluated epoch, or invalid files.
     """
     zoo.refuse(directory)
     if not (directory / layout.CONFIG).is_file() or not (directory / FILE).is_file():
@@ -140,7 +140,7 @@ def read_result(directory: pathlib.Path) -> Result:
         ) from None
     if not any("pgd_accuracy" in epoch for epoch in epochs):
         raise InputError(
-            f"workdir={directory} holds no run with metrics: {FILE} has no epoch with a test"
+            f"workdir={directory} holds no run with metrics: {FILE} has no epoch with test accuracy"
         )
     finished = seconds is not None and epochs[-1]["epoch"] + 1 >= config.epochs
     return Result(directory, config, epochs, finished, seconds, test_images, columns, examples)

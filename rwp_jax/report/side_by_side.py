@@ -1,4 +1,4 @@
-"""`main.py --mode report`: any runs side by side, published learning curves beside them."""
+"""`main.py --mode report`: compares any runs, and published learning curves, side by side."""
 
 import collections
 import json
@@ -20,7 +20,7 @@ PICTURE, GATE = "learning_curves.png", "gate.png"
 
 
 def _same_but_seed(result: Result) -> str:
-    """Equal for runs whose configs differ in the seed alone, if both are finished or as far."""
+    """Returns a key that is equal for runs with as many epochs and configs that differ only in the seed."""
     config = result.config.copy_and_resolve_references().to_dict()
     for key in {"seed", *FREE}:
         config.pop(key, None)
@@ -28,11 +28,11 @@ def _same_but_seed(result: Result) -> str:
 
 
 def _group(results: Sequence[Result]) -> summary.Groups:
-    """Runs that differ in the seed alone together, by the directory of the first."""
+    """Groups runs that differ only in the seed; a group is named by the directory of its first run."""
     groups: dict[tuple, list[Result]] = {}
     for result in results:
         same = [r for key, r in groups.items() if key[0] == _same_but_seed(result)]
-        # A second run of a seed says nothing about other seeds: a row of its own.
+        # A second run with the same seed is no sample of other seeds, so it gets its own row.
         again = sum(result.config.seed in [r.config.seed for r in members] for members in same)
         groups.setdefault((_same_but_seed(result), again), []).append(result)
     firsts = [members[0] for members in groups.values()]
@@ -49,16 +49,17 @@ def compare(
     curves: pathlib.Path | None = None,
     only: str = "",
 ) -> None:
-    """Writes report.html, CSV and PNG that compare runs, finished or not.
+    """Writes report.html, CSV and PNG files that compare runs, finished or not.
 
     Args:
-      directories: of the runs.
+      directories: directories of the runs.
       output: directory to write to.
       curves: CSV file of published curves, see `published.read_published`.
-      only: which of them, patterns of their names; empty for those of the runs' data sets and norms.
+      only: patterns of the names of published curves to draw; empty for those with the runs' data sets and
+        norms.
 
     Raises:
-      InputError: for a directory without metrics, or a file that does not fit.
+      InputError: if a directory has no metrics or a file is invalid.
     """
     if only and not curves:
         raise InputError(f"only={only} chooses published curves: curves= is missing")
@@ -79,7 +80,7 @@ def compare(
             )
         else:
             remarks.append(
-                f"No curve of {curves} is of the runs' data sets and norms, and no pattern chooses others."
+                f"No curve in {curves} has the runs' data sets and norms, and no pattern selects others."
             )
     if output.exists() and not output.is_dir():
         raise InputError(f"workdir={output} is a file, must be a directory")

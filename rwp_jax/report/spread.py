@@ -10,14 +10,14 @@ from rwp_jax.evaluation.intervals import wilson
 
 
 class Spread(NamedTuple):
-    """The mean of values that differ in the seed alone.
+    """Mean of values that differ only in the seed, with its interval.
 
     Attributes:
-      mean: of them.
-      std: their sample standard deviation, None for one value.
-      count: how many there are.
-      low: lower end of the mean's 95% interval, None where there is none.
-      high: its upper end.
+      mean: mean of the values.
+      std: sample standard deviation of the values, None for one value.
+      count: number of values.
+      low: lower end of the mean's 95% interval, None if there is no interval.
+      high: upper end of the interval.
     """
 
     mean: float
@@ -27,19 +27,19 @@ class Spread(NamedTuple):
     high: float | None = None
 
     def scaled(self, unit: float) -> "Spread":
-        """The same in another, positive unit."""
+        """Returns the spread multiplied by a positive unit."""
         values = (v if v is None else unit * v for v in (self.mean, self.std, self.low, self.high))
         mean, std, low, high = values
         return Spread(mean, std, self.count, low, high)
 
     def within(self, least: float, most: float) -> "Spread":
-        """The same with an interval that does not leave the possible values."""
+        """Returns the spread with its interval clipped to the possible values."""
         if self.low is None:
             return self
         return self._replace(low=max(least, self.low), high=min(most, self.high))
 
     def percent(self, signed: bool = False) -> str:
-        """A share as 58.55 [57.93, 59.17] in %, a difference of shares with its sign."""
+        """Formats a share in %, such as 58.55 [57.93, 59.17]; `signed` is for differences of shares."""
         sign = "+" if signed else ""
         number = lambda value: f"{100 * value:{sign}.2f}".replace("-", "−")
         interval = "" if self.low is None else f" [{number(self.low)}, {number(self.high)}]"
@@ -47,10 +47,10 @@ class Spread(NamedTuple):
 
 
 def spread(values: Iterable[float | None], examples: int | None = None) -> Spread | None:
-    """Mean and deviation over runs, those without a value left out; None where no value is left.
+    """Returns mean, deviation and interval over runs, ignoring None; returns None if no value is left.
 
-    The interval is Student's over runs: it holds for other seeds on the same data. One value has an
-    interval only where it is a share of `examples` (Wilson's): it holds for other images, not other seeds.
+    The interval is Student's over runs and covers other seeds on the same data. A single value has an
+    interval (Wilson's) only if it is a share of `examples`; it covers other images, not other seeds.
     """
     known = [value for value in values if value is not None]
     if not known:

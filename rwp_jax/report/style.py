@@ -1,4 +1,4 @@
-"""How pictures look: as wide as a column of a paper, legible there and in grey."""
+"""Style of all pictures: as wide as a column of a paper, legible there and in greyscale."""
 
 import contextlib
 import pathlib
@@ -14,12 +14,12 @@ from rwp_jax.files import partial_of
 from rwp_jax.report import labels
 
 WIDTH = 3.5  # inches
-LEAST_SPAN = 30  # points of accuracy that an axis shows at least: less would show noise
+LEAST_SPAN = 30  # least range of an accuracy axis in %; a smaller one would magnify noise
 GREY = "0.45"
-_MARGIN = 0.05  # of an axis, beyond what must not touch the frame
-_LETTERS, _NARROW = 72, 12  # of a line of the title, at most; of one that is wrapped, at least
+_MARGIN = 0.05  # share of an axis between the data and the frame
+_LETTERS, _NARROW = 72, 12  # most letters of a line of the title; least when wrapping
 DASHED, DOTTED = (0, (4, 2)), (0, (1, 2))  # as `ls` takes them
-# The first three are AT's, AWP's and RWP's (see `palette`): without colour dark, light and middle grey.
+# The first three are for AT, AWP and RWP (see `palette`); in greyscale: dark, light and middle grey.
 COLOURS = ("#0B2F5B", "#D99500", "#C23B22", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p", "h", "d")
 _TRAINING = (DASHED, (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1)))  # dashes of training curves, by method
@@ -42,17 +42,17 @@ _STYLE = {
 
 @contextlib.contextmanager
 def panels(path: pathlib.Path, *heights: float, **keywords) -> Iterator[tuple]:
-    """A figure of panels below one another, written as PNG at the end.
+    """Creates a figure with panels stacked vertically, and writes it as PNG at the end.
 
     Args:
-      path: of the file.
-      heights: of the panels, in inches.
-      keywords: of `Figure.subplots`.
+      path: file to write.
+      heights: heights of the panels, in inches.
+      keywords: keyword arguments of `Figure.subplots`.
 
     Yields:
       The figure and a list of its axes.
     """
-    # Not by pyplot, whose backend and figures are the caller's.
+    # Without pyplot, whose backend and figures belong to the caller.
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
         axes = figure.subplots(len(heights), height_ratios=heights, squeeze=False, **keywords)
@@ -64,14 +64,14 @@ def panels(path: pathlib.Path, *heights: float, **keywords) -> Iterator[tuple]:
 
 
 def colour(index: int) -> str:
-    """Of a method where `index` is below three; the others come again, with another marker."""
+    """Returns the colour of an index, a method's if below three; the other colours repeat."""
     if index >= len(COLOURS):
         index = _METHODS + (index - _METHODS) % (len(COLOURS) - _METHODS)
     return COLOURS[index]
 
 
 def ink(index: int) -> tuple[float, ...]:
-    """The colour, darker, for letters: the lightest is pale in grey."""
+    """Returns a darker shade of the colour for text, as the lightest colour is too pale in greyscale."""
     return tuple(0.7 * part for part in to_rgb(colour(index)))
 
 
@@ -80,41 +80,38 @@ def marker(index: int) -> str:
 
 
 def training(index: int) -> dict:
-    """Look of a curve on training images beside that of test images: thin, hollow, dashed by method."""
+    """Returns the look of a curve on training images: thin, with hollow markers, dashed by method."""
     return {"ls": _TRAINING[index % len(_TRAINING)], "lw": 0.8, "ms": 3, "mfc": "white", "mew": 0.7}
 
 
 def draw_mean(axes, x: Sequence[float], points: Sequence, index: int, label=None, **look) -> None:
-    """Draws means with a band of their intervals.
+    """Draws means as a line and their intervals as a band.
 
     Args:
-      axes: to draw on.
-      x: of the points.
-      points: `Spread` of each.
-      index: of colour and marker.
-      label: in the legend.
-      look: of `axes.plot`, in place of a marker at every eighth of the points.
+      axes: axes to draw on.
+      x: x-coordinates of the points.
+      points: `Spread` of each point.
+      index: index of colour and marker.
+      label: label in the legend.
+      look: keyword arguments of `axes.plot`, which override the default of about eight markers per line.
     """
     look = {"marker": marker(index), "markevery": max(1, len(x) // 8)} | look
     axes.plot(x, [point.mean for point in points], color=colour(index), label=label, **look)
     if points and points[0].low is not None:
         low, high = [point.low for point in points], [point.high for point in points]
-        face, edge = (
-            (colour(index), 0.16),
-            (colour(index), 0.6),
-        )  # its edge is what grey print shows
+        face, edge = (colour(index), 0.16), (colour(index), 0.6)  # the edge shows in greyscale
         axes.fill_between(x, low, high, facecolor=face, edgecolor=edge, lw=0.5)
 
 
 def mark_best(axes, x: Sequence[float], values: Sequence[float], index: int) -> None:
-    """Rings the largest of the values of a line and writes it beside."""
+    """Draws a ring around the largest value of a line and writes the value next to it."""
     best = max(range(len(values)), key=lambda i: (values[i] == values[i], values[i]))  # NaN last
     axes.plot(x[best], values[best], "o", ms=8, mfc="none", mec=colour(index))
     labels.write(axes, x[best], values[best], f"{values[best]:.1f}", ink(index))
 
 
 def title(figure, text: str, settings: str) -> None:
-    """What the picture shows, and below it in which setting; lines that would be cut are wrapped."""
+    """Adds the title and the setting below it, wrapping lines that would be cut off."""
     lines = [line for line in f"{text}\n{settings}".splitlines() if line]
     for width in range(_LETTERS, _NARROW, -4):
         shown = figure.suptitle(
@@ -125,8 +122,10 @@ def title(figure, text: str, settings: str) -> None:
 
 
 def legend(figure, axes, extra: Sequence = (), columns: int = 2) -> None:
-    """Below all panels: what the axes drew with a label, then `extra` handles; in fewer columns where they
-    would be cut, and in several lines where one column would."""
+    """Adds a legend below all panels with the labelled artists of `axes`, then the `extra` handles.
+
+    Uses fewer columns, then wrapped labels, if the legend would be cut off.
+    """
     handles, names = axes.get_legend_handles_labels()
     handles, names = [*handles, *extra], [*names, *(handle.get_label() for handle in extra)]
     width = max(map(len, names), default=0)
@@ -142,13 +141,13 @@ def legend(figure, axes, extra: Sequence = (), columns: int = 2) -> None:
 
 
 def show_epochs(axes, last: int) -> None:
-    """An axis over epochs, from the beginning of training, ticks at whole ones."""
+    """Sets up an x-axis over epochs from the beginning of training, with ticks at integers."""
     axes.set(xlabel="epoch", xlim=(0, 1.04 * last))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def show_percent(axes, values: Iterable[float]) -> None:
-    """Sets limits that hold values in % and LEAST_SPAN points at least; markers at 0 and 100 stay whole."""
+    """Sets limits around values in %, at least LEAST_SPAN apart; markers at 0 and 100 are not clipped."""
     values = list(values)
     if not values:
         return
@@ -160,7 +159,7 @@ def show_percent(axes, values: Iterable[float]) -> None:
 
 
 def show_all(axes, values: Iterable[float]) -> None:
-    """Sets limits that hold the values, 0 and 1, whole markers and the ends of error bars."""
+    """Sets limits that include the values, 0 and 1, without clipping markers or error bars."""
     low, high = min([0.0, *values]), max([1.0, *values])
     margin = 1.5 * _MARGIN * (high - low)
     axes.set_ylim(low - margin, high + margin)

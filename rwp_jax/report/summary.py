@@ -1,4 +1,4 @@
-"""Tables of runs side by side: accuracies of the chosen epochs, and the columns of Table 2."""
+"""Tables that compare runs: accuracies of the selected epochs, and the columns of Table 2."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,13 +8,13 @@ from rwp_jax.report.spread import Spread, spread
 from rwp_jax.report.table import MISSING, Table
 from rwp_jax.runs.layout import COLUMNS
 
-Groups = dict[str, Sequence[Result]]  # name -> runs that differ in the seed alone
+Groups = dict[str, Sequence[Result]]  # name -> runs that differ only in the seed
 
 INTERVALS = (
-    "Brackets: 95% intervals, Student's over seeds (about other seeds on these images), or Wilson's over "
-    "test images where there is but one seed (about other images)."
+    "Brackets: 95% intervals, Student's over seeds (for other seeds on the same images), or Wilson's over "
+    "test images if there is only one seed (for other images)."
 )
-CHOSEN_BY = {  # which epoch: what is said of how it was chosen
+CHOSEN_BY = {  # epoch -> how it is selected, in words
     "best": "best epoch evaluated, by the test set, as in the paper",
     "best_by_validation": "best on held-out training images",
     "best_ema": "averaged weights, best on the test set",
@@ -24,7 +24,7 @@ CHOSEN_BY = {  # which epoch: what is said of how it was chosen
 
 
 def accuracy(results: Sequence[Result], which: str, name: str) -> Spread | None:
-    """A test accuracy of the epoch `which`, such as `pgd_accuracy`, over runs."""
+    """Returns the spread over runs of a test accuracy, such as `pgd_accuracy`, of the epoch `which`."""
     prefix = "ema_" if which.endswith("_ema") else ""
     examples = results[0].test_images if results else None
     value = spread((result.figure(which, prefix + name) for result in results), examples)
@@ -32,13 +32,13 @@ def accuracy(results: Sequence[Result], which: str, name: str) -> Spread | None:
 
 
 def fall(result: Result) -> float | None:
-    """By how much PGD accuracy falls from the best epoch to the last: robust overfitting."""
+    """Computes the fall of PGD accuracy from the best epoch to the last: robust overfitting."""
     best, last = (result.figure(which, "pgd_accuracy") for which in ("best", "last"))
     return None if None in (best, last) else best - last
 
 
 def gap(results: Sequence[Result]) -> Spread | None:
-    """Robust generalisation gap after the last epoch: PGD accuracy on training minus test images."""
+    """Computes the robust generalisation gap after the last epoch: training minus test PGD accuracy."""
 
     def of(result: Result) -> float | None:
         training, test = (result.figure("last", f"{p}pgd_accuracy") for p in ("train_", ""))
@@ -48,13 +48,13 @@ def gap(results: Sequence[Result]) -> Spread | None:
 
 
 def mean_steps(results: Sequence[Result]) -> Spread | None:
-    """Steps of weight ascent really taken, mean over training."""
+    """Returns the number of weight ascent steps taken, averaged over training."""
     steps = spread(result.mean("train_perturbation_steps") for result in results)
     return steps and steps.within(0, math.inf)
 
 
 def cell(value: Spread | None) -> str:
-    """An accuracy in %."""
+    """Formats an accuracy in %."""
     return MISSING if value is None else value.percent()
 
 
@@ -68,7 +68,7 @@ def _without_empty_columns(header: list[str], rows: list[list[str]]) -> tuple[li
 
 
 def summary_table(groups: Groups) -> Table:
-    """Natural and PGD accuracy of every chosen epoch, gap and steps; one row a group."""
+    """Returns a table with a row per group: natural and PGD accuracy of selected epochs, gap and steps."""
     columns: dict[str, Callable[[Sequence[Result]], str]] = {
         "seeds": lambda results: str(len(results)),
         "epochs": lambda results: str(min(len(result.epochs) for result in results)),
@@ -92,13 +92,13 @@ def summary_table(groups: Groups) -> Table:
     explained = "; ".join(f"{which.replace('_', ' ')}: {CHOSEN_BY[which]}" for which in shown)
     note = (
         f"Test accuracy in %; {explained}. best − last is never negative: noise alone makes it positive. "
-        f"{INTERVALS} k: steps of weight ascent, mean over training."
+        f"{INTERVALS} k: steps of weight ascent, averaged over training."
     )
     return Table("Accuracy of the chosen epochs", header, rows, note)
 
 
 def evaluation_table(groups: Groups) -> Table | None:
-    """The columns of Table 2 for what was evaluated; None where nothing was."""
+    """Returns the columns of Table 2 for evaluated checkpoints; None if there is none."""
     rows = []
     for name, results in groups.items():
         for which in CHOSEN_BY:
@@ -112,7 +112,7 @@ def evaluation_table(groups: Groups) -> Table | None:
 
 
 def columns_of(results: Sequence[Result], which: str) -> list[str]:
-    """Cells of the columns of Table 2 for a checkpoint, over the runs in which it was evaluated."""
+    """Returns the cells of Table 2's columns for a checkpoint, over the runs that evaluated it."""
     evaluated = [result for result in results if which in result.evaluations]
     cells = []
     for name in COLUMNS:
@@ -124,6 +124,6 @@ def columns_of(results: Sequence[Result], which: str) -> list[str]:
 
 
 def standard_error(test_examples: int) -> str:
-    """How sure an accuracy on so many images is, in words, at the accuracy where it is least so."""
+    """States the largest standard error of an accuracy on N images, which it has at 50%."""
     points = 100 * math.sqrt(0.25 / test_examples)
     return f"An accuracy on {test_examples:,} test images has a standard error of up to {points:.1f} points"

@@ -1,4 +1,4 @@
-"""Accuracy over one setting, as the paper's Figures 1(b), 1(c), 2(a) and 2(b) draw it."""
+"""Plots accuracy over one setting, as in the paper's Figures 1(b), 1(c), 2(a) and 2(b)."""
 
 import pathlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from rwp_jax.report import style
 from rwp_jax.report.spread import Spread
 
-_LOOKS = {  # which epoch: how its line looks beside the others of a method
+_LOOKS = {  # epoch -> look of its line, to distinguish the lines of a method
     "last": {"ls": "-"},
     "best": {"ls": style.DASHED, "mfc": "white"},
     "best_by_validation": {"ls": style.DOTTED, "mfc": "white", "ms": 2.5, "lw": 1},
@@ -20,11 +20,11 @@ class Line(NamedTuple):
     """Values over the setting.
 
     Attributes:
-      label: in the legend.
+      label: label in the legend.
       values: one for each value of the setting; None leaves a gap.
-      index: of its colour and marker.
-      which: epoch, of `_LOOKS`: what is of the last is solid and filled.
-      marked: whether its largest is ringed.
+      index: index of colour and marker.
+      which: epoch, a key of `_LOOKS`; the last epoch is solid and filled.
+      marked: whether to ring the largest value.
     """
 
     label: str
@@ -35,17 +35,17 @@ class Line(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What is drawn.
+    """Content of the picture.
 
     Attributes:
       axis: name of the setting.
-      labels: its values, left to right.
+      labels: values of the setting, left to right.
       accuracies: robust test accuracies, in [0, 1].
-      references: settings beside the sweep, drawn as lines across it: their one value, in [0, 1].
+      references: settings outside the sweep, drawn as horizontal lines at their single value, in [0, 1].
       second: heading and lines of the lower panel, in its own unit.
-      below: what the lower panel shows, in words.
-      percent: whether that is accuracy in %.
-      joined: whether values of a line are; those of unlike settings are not.
+      below: description of the lower panel, for the caption.
+      percent: whether the lower panel shows accuracy, given in [0, 1] and drawn in %.
+      joined: whether the values of a line are joined; False for settings without an order.
     """
 
     axis: str
@@ -59,7 +59,7 @@ class Sweep(NamedTuple):
 
 
 def _bars(line: Line) -> tuple[np.ndarray, np.ndarray]:
-    """Means [N], and the distances [2, N] to the ends of their intervals; NaN where nothing is."""
+    """Returns means [N] and distances [2, N] to the ends of their intervals, NaN for missing values."""
     nothing = Spread(np.nan, None, 0)
     known = [value or nothing for value in line.values]
     means = np.array([value.mean for value in known])
@@ -70,13 +70,13 @@ def _bars(line: Line) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shifts(lines: Sequence[Line]) -> list[float]:
-    """Where each line stands beside a value of the setting, so that error bars do not hide each other."""
+    """Returns a horizontal shift for each line, so that error bars do not hide each other."""
     step = min(0.12, 0.75 / max(1, len(lines)))
     return [step * (number - (len(lines) - 1) / 2) for number in range(len(lines))]
 
 
 def _draw(axes, line: Line, scale: float, shift: float, joined: bool) -> list[float]:
-    """A line with its intervals; returns their ends, in the axis' unit."""
+    """Draws a line with its intervals; returns their ends, in the axis' unit."""
     means, bars = (scale * values for values in _bars(line))
     x = np.arange(len(means)) + shift
     look = _LOOKS[line.which] | ({} if joined else {"ls": "none"})
@@ -96,7 +96,7 @@ def _draw_all(axes, lines: Sequence[Line], scale: float, joined: bool) -> list[f
 
 
 def draw_sweep(sweep: Sweep, title: str, setting: str, path: pathlib.Path) -> str:
-    """Draws robust test accuracy over a setting as PNG, a second panel below it; returns a caption."""
+    """Draws robust test accuracy over a setting as PNG, with a second panel below; returns the caption."""
     with style.panels(path, 2.5, 1.6, sharex=True) as (figure, (upper, lower)):
         shown = _draw_all(upper, sweep.accuracies, 100, sweep.joined)
         for line in sweep.references:

@@ -1,4 +1,4 @@
-"""A table as data, printed to a terminal, to CSV or (by `page`) to HTML."""
+"""A table as data, which is written as text, as CSV or (by `page`) as HTML."""
 
 import csv
 import io
@@ -16,10 +16,10 @@ class Table(NamedTuple):
     """A table of text.
 
     Attributes:
-      title: what it shows.
+      title: title of the table.
       header: names of the columns.
       rows: cells; the first column names the row, the others are figures.
-      note: what a reader must know to read the figures.
+      note: explanation of the figures.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Table(NamedTuple):
 
 
 def as_text(table: Table) -> str:
-    """The table with aligned columns, names to the left and figures to the right."""
+    """Formats the table with aligned columns, names to the left and figures to the right."""
     widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -40,15 +40,17 @@ def as_text(table: Table) -> str:
     )
 
 
-# 58.55, 58.55±0.50 as the paper prints it, 58.55 [57.93, 59.17] with an interval
+# Matches 58.55, 58.55±0.50 (as in the paper) and 58.55 [57.93, 59.17] (with an interval).
 _FIGURE = re.compile(
     r"(?P<figure>[-+−]?[\d.]+)(?:±(?P<std>[\d.]+))?(?: \[(?P<low>\S+), (?P<high>\S+)\])?"
 )
 
 
 def _numbers(name: str, cells: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """A column of the table as columns of one number a cell: the deviation and the ends of the interval
-    have their own; what is missing is empty, and what is no figure stays."""
+    """Splits a column into columns with one number per cell: figure, deviation and ends of the interval.
+
+    Missing values are empty, and cells that are not figures stay unchanged.
+    """
     matches = [_FIGURE.fullmatch(cell) for cell in cells]
     ascii_minus = lambda number: number.replace("−", "-")
     figure = lambda cell, match: ascii_minus(match["figure"]) if match else cell
@@ -61,7 +63,7 @@ def _numbers(name: str, cells: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def write_csv(table: Table, path: pathlib.Path) -> None:
-    """Writes the table with one number a cell."""
+    """Writes the table with one number per cell."""
     names, *figures = zip(table.header, *table.rows, strict=True)
     columns = [names, *(column for f in figures for column in _numbers(f[0], f[1:]))]
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""The setting that runs have in common, in words, for titles of pictures."""
+"""Describes the setting that runs have in common, for titles of pictures."""
 
 from collections.abc import Collection, Sequence
 
@@ -16,7 +16,7 @@ NORMS = {"l_inf": "L∞", "l_2": "L2", "l_1": "L1"}
 
 
 def radius(epsilon: float) -> str:
-    """A radius as people write it, 0.3 or 8/255."""
+    """Formats a radius, such as 0.3 or 8/255."""
     text, pixels = f"{epsilon:.4g}", 255 * epsilon
     if float(text) != epsilon and abs(pixels - round(pixels)) < 1e-6:
         text = f"{round(pixels)}/255"
@@ -39,18 +39,18 @@ def _images(config) -> str:
 
 
 def words(config, epochs: int) -> list[str]:
-    """Data, network, threat model and epochs of a run; no epochs where there are none."""
+    """Describes data, network, threat model and, if not 0, epochs of a run, one string each."""
     name = config.model.name
     told = [_images(config), _NETWORKS.get(name, name.upper()), _threat(config.threat)]
     return [*told, f"{epochs} epochs"] if epochs else told
 
 
 def setting(results: Sequence[Result], counts: Collection[int] = ()) -> str:
-    """What runs have in common of data, network, threat model and epochs.
+    """Describes the data, network, threat model and epochs that runs have in common.
 
     Args:
-      results: of the runs.
-      counts: of seeds in each group of runs, which are named behind.
+      results: results of the runs.
+      counts: numbers of seeds in the groups of runs, which are appended.
     """
     told = [words(result.config, len(result.epochs)) for result in results]
     common = [part[0] for part in zip(*told, strict=False) if len(set(part)) == 1]

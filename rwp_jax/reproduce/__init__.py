@@ -1,1 +1,1 @@
-"""The paper's tables and figures, each by one command: which runs they need, and what is made of them."""
+"""Reproduces the paper's tables and figures, each with one command: training runs and reports."""

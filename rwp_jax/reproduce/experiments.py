@@ -1,4 +1,4 @@
-"""Which runs each table and figure is made of: the paper's, and two that test what it claims."""
+"""Runs behind each table and figure: those of the paper, and two experiments that test its claims."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,19 +7,19 @@ from rwp_jax.errors import InputError
 from rwp_jax.reproduce.scales import SCALES
 
 METHODS = {"": "none", "-AWP": "awp", "-RWP": "rwp"}
-_MANY = 5  # seeds, for what only intervals can show
+_MANY = 5  # seeds, for claims that need confidence intervals
 _METHODS_COMPARED = (("AT-RWP", "AT"), ("AT-RWP", "AT-AWP"), ("AT-AWP", "AT"))
-REFERENCE = ("reference",)  # group of a sweep's points that are drawn as lines across it
+REFERENCE = ("reference",)  # group of a sweep's points that are drawn as horizontal lines
 
 
 class Point(NamedTuple):
-    """A setting that is trained, once for each seed.
+    """A setting that is trained once per seed.
 
     Attributes:
-      label: of its row, curve or value.
-      config: file of configs/ without .py, and what stands behind the colon: `cifar10_at:l2`.
-      changes: of the config, by dotted key.
-      group: its place besides, such as (threat model, data set) in Table 1.
+      label: label of its row, its curve or its value on the axis.
+      config: file in configs/ without .py, optionally with an argument after a colon: `cifar10_at:l2`.
+      changes: changes to the config, by dotted key.
+      group: further coordinates, such as (threat model, data set) in Table 1.
     """
 
     label: str
@@ -29,12 +29,12 @@ class Point(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its row in the tables of a figure."""
+        """Name of its row in the tables of a figure."""
         return ", ".join([self.label, *self.group]) if self.group != REFERENCE else self.label
 
     @property
     def method(self) -> str:
-        """Its weight perturbation: `none`, `awp` or `rwp`."""
+        """The weight perturbation: `none`, `awp` or `rwp`."""
         return self.changes["weight_perturbation.name"]
 
 
@@ -43,17 +43,17 @@ class Experiment(NamedTuple):
 
     Attributes:
       name: `table1`, ...
-      scale: a name of SCALES.
-      title: what it shows.
+      scale: a key of SCALES.
+      title: title of the report.
       layout: `table1`, `table2`, `curves`, `sweep` or `gamma`.
-      points: all that is trained for it.
-      axis: of a sweep: the setting that it goes over.
-      second: of a sweep: what its lower panel shows, a name of `presentation.SECOND`.
-      finding: what the paper found there, "" where its figures stand beside ours.
-      pairs: names of points whose difference is of interest, the first of which is to be better.
-      seeds: how many runs of every point unless another number is asked for.
-      changes: in every run, beside those of the scale.
-      compared: columns of the differences of which is said what their intervals show.
+      points: all settings that are trained.
+      axis: label of the x-axis (layouts `sweep` and `gamma`).
+      second: content of a sweep's lower panel, a key of `figures.SECOND`.
+      finding: the paper's finding, "" if the paper's numbers are shown next to ours.
+      pairs: names of points to compare; the first of each pair is expected to be better.
+      seeds: default number of runs per point.
+      changes: changes to the config of every run, in addition to those of the scale.
+      compared: columns of the difference table whose intervals the report puts into words.
     """
 
     name: str
@@ -71,14 +71,14 @@ class Experiment(NamedTuple):
 
 
 def _point(label: str, config: str, method: str, group=(), **changes) -> Point:
-    """A point; `changes` are of config.weight_perturbation."""
+    """Returns a point; `changes` are keys of config.weight_perturbation."""
     changes = {"name": method} | changes
     changes = {f"weight_perturbation.{key}": value for key, value in changes.items()}
     return Point(label, config, changes, group)
 
 
 def _at(scale: str, label: str, method: str, group=(), **changes) -> Point:
-    """AT in the figures, all in L_inf."""
+    """Returns a point that trains AT in L_inf, as all figures do."""
     return _point(label, f"{SCALES[scale].prefix}_at", method, group, **changes)
 
 
@@ -228,7 +228,7 @@ EXPERIMENTS: dict[str, Callable[[str], Experiment]] = {
 
 
 def make_experiment(name: str, scale: str) -> Experiment:
-    """Looks an experiment up; raises InputError for an unknown name or scale."""
+    """Builds an experiment; raises InputError for an unknown name or scale."""
     if name not in EXPERIMENTS:
         raise InputError(f"experiment={name} must be one of {', '.join(EXPERIMENTS)}")
     if scale not in SCALES:

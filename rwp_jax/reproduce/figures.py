@@ -1,4 +1,4 @@
-"""The paper's figures from the runs of an experiment, with what their settings differ in."""
+"""Draws the paper's figures from the runs of an experiment."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ from rwp_jax.report.sweep import Line, Sweep, draw_sweep
 from rwp_jax.reproduce.experiments import REFERENCE, Experiment
 from rwp_jax.reproduce.trained import Trained, compared, groups_of, results_of, setting_of
 
-SECOND = {  # lower panel of a sweep: its heading, its values, their unit, what it is
+SECOND = {  # lower panel of a sweep: heading, function, scale factor, description
     "gap": (
         "training − test,\nlast (points)",
         summary.gap,
         100,
-        "by how much PGD accuracy on training images is above that on test images after the last epoch",
+        "PGD accuracy on training images minus that on test images, after the last epoch",
     ),
     "steps": (
         "mean steps k",
         summary.mean_steps,
         1,
-        "the mean steps of weight ascent in a training step",
+        "the mean number of weight-ascent steps per training step",
     ),
 }
 _SELECTIONS = {
@@ -39,7 +39,7 @@ def curves(
     picture: pathlib.Path,
     published: Sequence[PublishedCurve],
 ) -> Section:
-    """Learning curves, those of others dotted."""
+    """Draws learning curves; published curves are dotted."""
     groups = groups_of(experiment, trained)
     caption = draw_learning_curves(groups, published, experiment.title, picture)
     differences, said = compared(experiment, trained)
@@ -52,12 +52,12 @@ def curves(
 
 
 def sweep(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Section:
-    """Best and last over a setting, AT and AWP as lines across."""
+    """Draws best and last accuracy over a setting, with AT and AWP as horizontal lines."""
     points = [point for point in experiment.points if point.group != REFERENCE]
     at = [results_of(trained, point.label, point.group) for point in points]
     heading, measure, unit, below = SECOND[experiment.second]
     lower = [(value := measure(results)) and value.scaled(unit) for results in at]
-    # The sweep is of one method; a point without perturbation is its zero.
+    # A sweep has one method; a point without perturbation is its zero.
     look = max(palette.METHODS.index(point.method) for point in points)
     lines = [
         Line(title, values, look, which, marked=which == "best")
@@ -85,7 +85,7 @@ def sweep(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Se
 
 
 def gamma(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Section:
-    """AWP and RWP over gamma: PGD accuracy, and natural accuracy below it."""
+    """Draws AWP and RWP over gamma: PGD accuracy above, natural accuracy below."""
     multiples = list(
         dict.fromkeys(multiple for point in experiment.points for multiple in point.group)
     )

@@ -1,4 +1,4 @@
-"""What the runs of an experiment take at least on hardware that is not there."""
+"""Minimum device-hours of an experiment's runs on a target device, which need not be present."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from rwp_jax.hardware.topology import Hardware
 from rwp_jax.reproduce.run_list import Run
 from rwp_jax.runs.config import flatten
 
-# Numbers inside a compiled step that do not change what it costs.
+# Keys that do not change the cost of a compiled step.
 _CONSTANTS = (
     "seed",
     "checkpoint_steps",
@@ -28,7 +28,7 @@ _CONSTANTS = (
 
 
 def check_runs(runs: Sequence[Run], hardware: Hardware) -> None:
-    """Raises InputError, which names the run, for one that cannot be planned; compiles nothing."""
+    """Raises an InputError that names the run if one cannot be planned; compiles nothing."""
     for run in runs:
         try:
             check(run.config, hardware)
@@ -37,12 +37,13 @@ def check_runs(runs: Sequence[Run], hardware: Hardware) -> None:
 
 
 def device_hours(runs: Sequence[Run], hardware: Hardware) -> list[tuple[float, float]]:
-    """Device-hours that are left of each run, at least: with k = 0, and with k = K2 in every step.
+    """Returns the minimum remaining device-hours of each run: for k = 0, and for k = K2 in every step.
 
-    Runs that differ in what costs nothing are compiled once, finished ones not at all.
+    Runs that differ only in keys that do not affect the cost are compiled once. Finished runs are not
+    compiled.
 
     Raises:
-      InputError: for a run that does not fit.
+      InputError: if a run does not fit in memory.
     """
     plans: dict[str, Plan] = {}
     hours = []
@@ -66,6 +67,6 @@ def device_hours(runs: Sequence[Run], hardware: Hardware) -> list[tuple[float, f
 
 
 def _key(config) -> str:
-    """What a run's cost depends on."""
+    """Returns the keys that determine a run's cost, as JSON."""
     values = flatten(config.to_dict())
     return json.dumps({key: str(v) for key, v in values.items() if key not in _CONSTANTS})

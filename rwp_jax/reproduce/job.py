@@ -1,4 +1,4 @@
-"""One run of several that go on at a time, see `jobs`: a pickled config and directory on standard input.
+"""Trains one of several concurrent runs, see `jobs`. Reads a pickled config and directory from stdin.
 
 python -m rwp_jax.reproduce.job CORES
 """
@@ -9,18 +9,18 @@ import signal
 import sys
 import threading
 
-# Exit codes, beside preemption.EXIT_CODE; Python itself ends with 1 and 2 where it fails.
+# Exit codes in addition to preemption.EXIT_CODE. Python itself uses 1 and 2 for failures.
 FINISHED, DIVERGED, BAD_INPUT, IN_USE = 0, 10, 11, 12
 
 
 def _end_with_parent() -> None:
-    """Asks this process to save and stop once the one that began it is gone: its end of the pipe closes."""
-    os.read(sys.stdin.fileno(), 1)  # not by sys.stdin, whose lock Python wants when it ends
+    """Sends this process SIGTERM, so that it saves and stops, when its parent's end of the pipe closes."""
+    os.read(sys.stdin.fileno(), 1)  # sys.stdin.read would hold a lock that Python needs at exit
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(cores: set[int]) -> int:
-    """Trains on these cores; returns the exit code."""
+    """Trains on the given cores; returns the exit code."""
     os.sched_setaffinity(0, cores)  # before JAX counts them
     from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
     from rwp_jax.errors import InputError

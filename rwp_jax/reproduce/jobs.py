@@ -1,7 +1,8 @@
-"""Several runs at a time on a CPU, each in a process of its own on cores of its own.
+"""Trains several runs at a time on a CPU, each in its own process and on its own cores.
 
-A small network leaves cores idle: two runs on a core each take two thirds of the time of one after the
-other on both. A run ends with the same digits only on as many cores: sums are split over threads.
+A small network leaves cores idle: two concurrent runs on one core each take two thirds of the time that
+they take one after the other on both cores. A run is reproducible bit by bit only on the same number of
+cores, because sums are split over threads.
 """
 
 import os
@@ -34,12 +35,12 @@ class _Job(NamedTuple):
 
 
 def log_of(run: Run) -> pathlib.Path:
-    """Where what a run prints is added to."""
+    """Path of the log that a run's output is appended to."""
     return run.directory.with_name(f"{run.directory.name}.log")
 
 
 def check_jobs(jobs: int) -> None:
-    """Raises InputError where so many runs cannot go on at a time."""
+    """Raises InputError if this machine cannot train the given number of runs at a time."""
     if jobs == 1:
         return
     if not hasattr(os, "sched_getaffinity"):
@@ -50,14 +51,14 @@ def check_jobs(jobs: int) -> None:
 
 
 def train(runs: Sequence[Run], jobs: int) -> list[str]:
-    """Trains runs, `jobs` at a time; what each prints goes to NAME.log beside its directory.
+    """Trains runs, `jobs` at a time; the output of each goes to NAME.log next to its directory.
 
     Returns:
       Names of the runs that diverged.
 
     Raises:
-      Interrupted: after SIGTERM, Ctrl-C or where a run was asked to stop, once all have saved.
-      InputError: where a run could not go on.
+      Interrupted: after SIGTERM or Ctrl-C, or if a run was asked to stop, once all runs have saved.
+      InputError: if a run failed.
     """
     if jax.default_backend() != "cpu":
         raise InputError(f"jobs={jobs} is for CPUs: on {jax.default_backend()} it must be 1")
@@ -72,7 +73,7 @@ def train(runs: Sequence[Run], jobs: int) -> list[str]:
                     run, mine = waiting.pop(), free.pop(0)
                     working.append((_start(run, mine), mine))
                     print(
-                        f"{run.name}: begun, {len(waiting)} wait; its lines go to {log_of(run)}",
+                        f"{run.name}: started, {len(waiting)} waiting; output in {log_of(run)}",
                         flush=True,
                     )
                 time.sleep(_POLL)
@@ -104,11 +105,11 @@ def _start(run: Run, cores: Sequence[int]) -> _Job:
     with log_of(run).open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "rwp_jax.reproduce.job", ",".join(map(str, cores))],
-            stdin=subprocess.PIPE,  # stays open: a run saves and ends where its end closes
+            stdin=subprocess.PIPE,  # stays open: the run saves and stops when it closes
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # Ctrl-C is for this process, which then asks them to stop
+            start_new_session=True,  # Ctrl-C reaches only this process, which then stops the runs
         )
     process.stdin.write(pickle.dumps((run.config, run.directory)))
     process.stdin.flush()
@@ -116,7 +117,7 @@ def _start(run: Run, cores: Sequence[int]) -> _Job:
 
 
 def _judge(job: _Job) -> int:
-    """Says how a run ended, and raises where the others must end too; returns its exit code."""
+    """Prints how a run ended and returns its exit code; raises if the other runs must stop too."""
     code, name = job.process.returncode, job.run.name
     if code == FINISHED:
         print(f"{name}: finished in {(time.monotonic() - job.began) / 60:.1f} minutes", flush=True)

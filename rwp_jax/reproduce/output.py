@@ -1,4 +1,4 @@
-"""What an experiment leaves: a page, tables and a picture."""
+"""Writes the report of an experiment: a page, tables and a picture."""
 
 import pathlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from rwp_jax.reproduce.scales import SCALES
 
 
 def _by_setting(trained) -> dict:
-    """(group, label) -> results."""
+    """Groups results by (group, label)."""
     settings: dict[tuple, list] = {}
     for point, result in trained:
         settings.setdefault((point.group, point.label), []).append(result)
@@ -31,14 +31,14 @@ def write_report(
     overrides: Sequence[str],
     published: Sequence[PublishedCurve] = (),
 ) -> None:
-    """Writes report.html, CSV and PNG of the runs that are finished, and prints the tables.
+    """Writes report.html, CSV and PNG files of the finished runs, and prints the tables.
 
     Args:
       wanted: the experiment.
       runs: all of its runs.
       output: directory to write to.
-      overrides: that the runs were given.
-      published: all curves that there are to choose from.
+      overrides: the overrides given to the runs.
+      published: published curves to choose from.
     """
     trained = [(run.point, read_result(run.directory)) for run in runs if run.finished]
     output.mkdir(parents=True, exist_ok=True)

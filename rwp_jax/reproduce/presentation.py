@@ -1,4 +1,4 @@
-"""From the runs of an experiment to its table or figure, the paper's beside ours."""
+"""Lays out the runs of an experiment as its table or figure, next to the paper's numbers."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from rwp_jax.reproduce import figures, tables
 from rwp_jax.reproduce.experiments import Experiment
 from rwp_jax.reproduce.trained import Trained
 
-CURVES = "curves"  # the layout beside which published curves can be drawn
+CURVES = "curves"  # the only layout that can show published curves
 _LAYOUTS: dict[str, Callable[[Experiment, Trained, pathlib.Path], Section]] = {
     "table1": tables.table1,
     "table2": tables.table2,
@@ -24,9 +24,9 @@ def lay_out(
     picture: pathlib.Path,
     published: Sequence[PublishedCurve] = (),
 ) -> Section:
-    """Makes the experiment's tables, and its figure as PNG at `picture` where it is one.
+    """Makes the experiment's tables and draws its figure, if it has one, as a PNG at `picture`.
 
-    `published` are drawn beside learning curves, and nowhere else.
+    The curves in `published` are drawn only in learning curves.
     """
     if experiment.layout == CURVES:
         return figures.curves(experiment, trained, picture, published)

@@ -1,4 +1,4 @@
-"""`main.py --mode reproduce`: trains and evaluates what is missing, then writes the report."""
+"""`main.py --mode reproduce`: trains and evaluates the missing runs, then writes the report."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -46,31 +46,32 @@ def reproduce(
     jobs: int = 1,
     curves: pathlib.Path | None = None,
 ) -> None:
-    """Runs a table or figure of the paper; what is finished, or under way elsewhere, is left alone.
+    """Reproduces a table or figure of the paper; skips runs that are finished or in progress elsewhere.
 
     Args:
       name: of the experiment, see `experiments.EXPERIMENTS`.
-      scale: a name of `scales.SCALES`.
-      directory: gets runs/NAME for every run, which experiments share, and EXPERIMENT_SCALE/ with
-        report.html, CSV and PNG.
-      load_config: name of a config, such as `cifar10_at:l2`, -> the config.
-      seeds: how many runs of every setting, from seed 0; None for the experiment's own number.
-      overrides: [PATTERN:]KEY=VALUE, set in the configs of all runs or those whose names match.
-      only: shell patterns of the runs to do now, comma-separated; empty for all.
-      show_plan: only print the runs, their state and what they cost.
-      target: with show_plan, hardware whose device-hours are shown; it need not be there.
-      devices: of the target.
-      jobs: how many runs to train at a time, on CPUs.
-      curves: CSV file of published curves to draw beside learning curves, see `published.read_published`.
+      scale: a key of `scales.SCALES`.
+      directory: parent of runs/NAME, a run's directory, which experiments share, and of
+        EXPERIMENT_SCALE/, which holds report.html, CSV and PNG files.
+      load_config: maps the name of a config, such as `cifar10_at:l2`, to the config.
+      seeds: number of runs per setting, from seed 0; None for the experiment's default.
+      overrides: [PATTERN:]KEY=VALUE, applied to the configs of all runs or of those whose names match.
+      only: comma-separated shell patterns of the runs to train now; empty for all.
+      show_plan: only print the runs, their state and their cost.
+      target: with show_plan, hardware to estimate device-hours for; it need not be present.
+      devices: number of devices of the target.
+      jobs: number of runs to train at a time, on CPUs.
+      curves: CSV file of published curves to draw with the learning curves, see
+        `published.read_published`.
 
     Raises:
       InputError: for bad input, before anything is trained.
-      NonFiniteLoss: at the end, where runs diverged; the report leaves them out.
+      NonFiniteLoss: at the end, if runs diverged; the report omits them.
     """
     if target is not None and not show_plan:
-        raise InputError(f"target={target} is for list=: it shows what the runs take there")
+        raise InputError(f"target={target} needs list=, which prints the runs' device-hours on it")
     if devices is not None and target is None:
-        raise InputError(f"devices={devices} is for target=")
+        raise InputError(f"devices={devices} needs target=")
     check_jobs(jobs)
     if show_plan:
         only_compile()
@@ -112,7 +113,7 @@ def reproduce(
             diverged.append(run.name)
         except layout.InUse as error:
             print(f"{run.name} is left to another process: {error}", flush=True)
-        # A run's programs take thousands of memory mappings, of which Linux allows a process 65,530.
+        # A run's programs take thousands of memory mappings; Linux allows 65,530 per process.
         jax.clear_caches()
     if any(run.finished for run in runs):
         write_report(wanted, runs, directory / f"{name}_{scale}", overrides, published)
@@ -132,7 +133,7 @@ def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
         except InputError as error:
             hint = "override=PATTERN:KEY=VALUE sets keys, only= chooses runs"
             raise InputError(f"run {run.name}: {error} ({hint})") from None
-    for run in runs:  # the report shows all that are finished: they must be of these settings
+    for run in runs:  # the report shows every finished run, so all must have these settings
         try:
             run_list.check_directory(run)
         except InputError as error:
@@ -141,7 +142,7 @@ def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
 
 
 def _load_data(runs: Sequence[Run]) -> None:
-    """Raises InputError for a data set that is missing or does not fit: now, not after hours."""
+    """Raises InputError if a data set is missing or does not fit, before hours of training."""
     unfinished = {
         run.config.data.to_json() + run.config.extra_data.to_json(): run.config
         for run in runs
@@ -152,13 +153,13 @@ def _load_data(runs: Sequence[Run]) -> None:
 
 
 def _to_evaluate(run: Run, attacks: Sequence[str]) -> list[str]:
-    """Checkpoints that are to have columns of Table 2."""
+    """Returns the checkpoints to evaluate under Table 2's attacks."""
     wanted = ["best"] + ["best_by_validation"] * bool(run.config.data.validation_examples)
     return wanted if attacks else []
 
 
 def _unevaluated(run: Run, attacks: Sequence[str]) -> list[str]:
-    """Those of a trained run that miss some."""
+    """Returns the checkpoints of a trained run that lack some of the attacks."""
     if not attacks:
         return []
     there = read_result(run.directory).evaluations
@@ -173,11 +174,11 @@ def _state(run: Run, attacks: Sequence[str]) -> str:
 
 
 def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardware | None) -> Table:
-    """The runs with what is left of them: device-hours at least on the hardware, time at most here.
+    """Tabulates the runs with their remaining minimum device-hours on `hardware` and maximum time here.
 
-    At most is with every gate open for all steps and no image broken early. It is known once a run of the
-    same network is finished, by whose operations a second it is reckoned. At least leaves out the columns
-    of Table 2.
+    The maximum assumes that every gate stays open for all steps and that no attack succeeds early. It is
+    known once a run of the same network is finished, from that run's operations per second. The minimum
+    excludes Table 2's attacks.
     """
     hours = device_hours(runs, hardware) if hardware else [(0.0, 0.0)] * len(runs)
     rates = _rates(runs)
@@ -195,26 +196,29 @@ def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardwar
     if not hardware:
         rows = [[*row[:2], row[-1]] for row in rows]
         return Table(
-            "", [*header[:2], header[-1]], rows, "--target, such as h100, adds device-hours there"
+            "", [*header[:2], header[-1]], rows, "--target, such as h100, adds device-hours"
         )
-    note = f"device-hours: floors on {hardware.devices} x {hardware.chip.name}, Table 2's attacks left out"
+    note = (
+        f"device-hours: minimum on {hardware.devices} x {hardware.chip.name}, without Table 2's "
+        "attacks"
+    )
     return Table("", header, rows, note)
 
 
 def _flops_left(run: Run, attacks: tuple[str, ...]) -> float:
-    """Operations that a run still takes, at most."""
+    """Returns the maximum number of operations that a run still needs."""
     config = run.config
     evaluation = cost.evaluation_flops(config, attacks)
     if run.finished:
         return evaluation * len(_unevaluated(run, attacks))
     left = cost.training_flops(config) * (1 - run.epochs_done / config.epochs)
-    if not run.epochs_done:  # RST's first stage comes before
+    if not run.epochs_done:  # RST's first stage is still to run
         left += cost.teacher_flops(config)
     return left + evaluation * len(_to_evaluate(run, attacks))
 
 
 def _rates(runs: Sequence[Run]) -> dict[str, float]:
-    """Network -> operations a second in its finished runs, with the steps k that they took."""
+    """Returns the operations per second of each network's finished runs, at the k that they took."""
     operations: dict[str, float] = {}
     seconds: dict[str, float] = {}
     for run in (run for run in runs if run.finished):

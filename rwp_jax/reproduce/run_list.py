@@ -1,4 +1,4 @@
-"""From an experiment to runs: a config and a directory for every point and seed."""
+"""Lists the runs of an experiment: a config and a directory for every point and seed."""
 
 import ast
 import fnmatch
@@ -25,9 +25,9 @@ class Run(NamedTuple):
     """One training run of an experiment.
 
     Attributes:
-      name: says what is trained; equal runs of several experiments have the same.
-      point: what it is in the experiment.
-      config: of the run.
+      name: describes the setting; experiments that share a run share its name.
+      point: the run's point in the experiment.
+      config: the run's config.
       directory: WORKDIR/runs/NAME.
     """
 
@@ -38,7 +38,7 @@ class Run(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether it was trained to its end."""
+        """Whether training has finished."""
         return (self.directory / layout.SUMMARY).exists()
 
     @property
@@ -47,7 +47,7 @@ class Run(NamedTuple):
 
 
 class Override(NamedTuple):
-    """What --override sets: `key` to the text `value`, in runs whose names match `pattern`."""
+    """An --override: sets `key` to the text `value` in runs whose names match `pattern`."""
 
     pattern: str
     key: str
@@ -55,7 +55,7 @@ class Override(NamedTuple):
 
 
 def parse_override(text: str) -> Override:
-    """[PATTERN:]KEY=VALUE; raises InputError for anything else."""
+    """Parses [PATTERN:]KEY=VALUE; raises InputError for anything else."""
     left, equals, value = text.partition("=")
     pattern, _, key = left.rpartition(":")
     if not equals or not key:
@@ -66,7 +66,7 @@ def parse_override(text: str) -> Override:
 
 
 def _typed(override: Override, default: Any) -> Any:
-    """The value as what the key holds; raises InputError where it is none."""
+    """Converts the value to the type of `default`; raises InputError if it cannot."""
     if isinstance(default, str):
         return override.value
     try:
@@ -86,7 +86,7 @@ def _typed(override: Override, default: Any) -> Any:
 
 
 def _run_name(config: str, changes: dict[str, Any], seed: int) -> str:
-    """A setting as a file's name, such as digits_at_awp_gamma0.02_seed0."""
+    """Returns a run's name, such as digits_at_awp_gamma0.02_seed0."""
     parts = [config.replace(":", "_")]
     for key, value in changes.items():
         what = "" if key in _SELF_EXPLAINING else key.rpartition(".")[2]
@@ -100,11 +100,11 @@ def _make_run(
     fixed = {key for other in experiment.points for key in other.changes}
     config = load_config(point.config)
     defaults = flatten(config.to_dict())
-    # What equals the default is not named, so that experiments share runs.
+    # Values equal to the default are not part of the name, so that experiments share runs.
     changes = {key: value for key, value in point.changes.items() if defaults[key] != value}
     scale = SCALES[experiment.scale]
     name = _run_name(point.config, changes, seed)
-    if experiment.scale != scale.prefix:  # another scale has configs of these names
+    if experiment.scale != scale.prefix:  # another scale uses configs of the same names
         name = f"{experiment.scale}_{name}"
     changes |= scale.changes | experiment.changes
     for override in overrides:
@@ -112,7 +112,7 @@ def _make_run(
             hint = "seeds= sets it" if override.key == "seed" else hint_at(override.key, defaults)
             raise InputError(f"override=: {override.key}: no such key; {hint}")
         if override.key in {"threat.norm", *fixed}:
-            raise InputError(f"override=: {override.key} is what the experiment itself sets")
+            raise InputError(f"override=: {override.key} is set by the experiment itself")
         if fnmatch.fnmatch(name, override.pattern):
             changes[override.key] = _typed(override, defaults[override.key])
     config.update_from_flattened_dict(changes)
@@ -131,13 +131,13 @@ def list_runs(
 
     Args:
       experiment: see `experiments.make_experiment`.
-      seeds: how many, from 0; None for the experiment's own number.
+      seeds: number of seeds, from 0; None for the experiment's default.
       overrides: see `parse_override`.
-      directory: of the runs and reports.
-      load_config: name of a config, such as `cifar10_at:l2`, -> the config.
+      directory: directory of the runs and reports.
+      load_config: maps the name of a config, such as `cifar10_at:l2`, to the config.
 
     Raises:
-      InputError: for an override that does not fit.
+      InputError: for an override with an unknown key, a wrong type or no matching run.
     """
     seeds = experiment.seeds if seeds is None else seeds
     if seeds < 1:
@@ -154,7 +154,7 @@ def list_runs(
 
 
 def select(runs: list[Run], patterns: str) -> list[Run]:
-    """The runs that any of the comma-separated shell patterns matches; InputError if none does."""
+    """Returns the runs that match any of the comma-separated shell patterns; InputError if none does."""
     chosen = [run for run in runs if matches(run.name, patterns)]
     if not chosen:
         raise InputError(f"only={patterns}: no run of that name; list= shows them")
@@ -162,5 +162,5 @@ def select(runs: list[Run], patterns: str) -> list[Run]:
 
 
 def check_directory(run: Run) -> None:
-    """Raises InputError where the run's directory holds something else; touches nothing."""
+    """Raises InputError if the run's directory belongs to something else; changes nothing."""
     layout.check(run.directory, json.loads(run.config.to_json()), resume=True)

@@ -1,23 +1,23 @@
-"""The sizes at which the paper is repeated."""
+"""The scales at which the paper's experiments can be reproduced."""
 
 from typing import Any, NamedTuple
 
 
 class Scale(NamedTuple):
-    """The size at which the paper is repeated.
+    """Data sets, networks and parameter values of all experiments at one scale.
 
     Attributes:
       described: data sets and networks in words.
-      prefix: of the configs of the figures and Table 2.
+      prefix: prefix of the configs of the figures and Table 2.
       threats: threat models of Table 1.
-      datasets: prefix of the configs of each data set of Table 1 -> `config.data.name`.
-      changes: in every run at this scale.
-      table2: changes in those of Table 2 besides.
-      table2_at: config of its AT runs.
-      wide: their network, "" for that of the config.
-      lsc_ranges: of Figure 1(c), [low, high). The paper's text has no bounds: these are ours.
-      c_mins: of Figure 2(a), ours but for 1.7.
-      k2s: of Figure 2(b).
+      datasets: maps the prefix of the configs of each data set of Table 1 to its `config.data.name`.
+      changes: changes to the config of every run at this scale.
+      table2: further changes to the configs of Table 2's runs.
+      table2_at: config of Table 2's AT runs.
+      wide: network of these runs, "" for that of the config.
+      lsc_ranges: loss ranges of Figure 1(c), [low, high). The paper's text gives no bounds; these are ours.
+      c_mins: values of c_min in Figure 2(a); all but 1.7 are ours.
+      k2s: values of K2 in Figure 2(b).
     """
 
     described: str
@@ -42,7 +42,7 @@ SCALES = {
         datasets={"digits": "digits"},
         changes={},
         table2={"data.validation_examples": 144},  # a tenth of the training set
-        table2_at="digits_at:full",  # as TRADES and RST, not on a hundred images
+        table2_at="digits_at:full",  # like TRADES and RST, not on a hundred images
         wide="",
         lsc_ranges=((0.0, 0.2), (0.2, 0.5), (0.5, 1.0), (1.0, 1.7), (1.7, _INF)),
         c_mins=(0.2, 0.4, 0.7, 1.0, 1.3, 1.7, 2.2),
@@ -62,7 +62,7 @@ SCALES = {
         k2s=tuple(range(1, 11)),
     ),
 }
-# A fifth of the paper's epochs: a run is to be a slice of 8 minutes on an H100.
+# A fifth of the paper's epochs, so that a run takes about 8 minutes on an H100.
 SCALES["short"] = SCALES["cifar10"]._replace(
     described="CIFAR-10, PreActResNet-18, 40 epochs in bfloat16",
     threats=("l_inf",),

@@ -1,4 +1,4 @@
-"""The paper's Tables 1 and 2, ours beside them."""
+"""Builds Tables 1 and 2, with the paper's numbers next to ours."""
 
 import pathlib
 
@@ -17,7 +17,7 @@ _SELECTIONS = ("best", "last", "best_by_validation")
 
 
 def table1(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Section:
-    """A row for each threat model, data set and method; the same as a picture, and differences."""
+    """Builds Table 1, a row per threat model, data set and method, its picture and the differences."""
     held_out = any(r.figure("best_by_validation", "epoch") is not None for _, r in trained)
     selections = _SELECTIONS if held_out else _SELECTIONS[:2]
     scale = SCALES[experiment.scale]
@@ -46,7 +46,7 @@ def table1(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> S
     header = ["threat model, data set, method", "best", "paper: best", "last", "paper: last"]
     header += ["best by validation"] * held_out
     steps = " and ".join(sorted({f"PGD-{r.config.evaluation.steps}" for _, r in trained}))
-    instead = f", on CIFAR-10 beside {', '.join(substitutes)}" if substitutes else ""
+    instead = f", on CIFAR-10 in place of {', '.join(substitutes)}" if substitutes else ""
     note = (
         f"{steps} accuracy in %. {summary.INTERVALS} The paper's: PGD-20, PreActResNet-18{instead}, mean ± "
         "standard deviation. Best: the best epoch on the test set, as in the paper; best by validation: "
@@ -66,7 +66,7 @@ def _row(label: str, group: tuple[str, ...]) -> str:
 
 
 def _drawn(experiment: Experiment, trained: Trained, picture: pathlib.Path) -> Picture:
-    """Best and last of the methods in every threat model and on every data set that has runs."""
+    """Draws best and last accuracy of each method, per threat model and data set that has runs."""
     groups = list(dict.fromkeys(point.group for point, _ in trained))
 
     def line(label: str, method: str, which: str, name: str) -> Line:
@@ -94,7 +94,7 @@ _IN_PAPER = paper.TABLE_1["l_inf", "AT"]
 
 
 def table2(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Section:
-    """A row for each objective, method and checkpoint, and the paper's."""
+    """Builds Table 2, a row per objective, method and checkpoint, with the paper's rows."""
     rows = []
     for method, published in paper.TABLE_2.items():
         results = results_of(trained, method)
@@ -110,8 +110,8 @@ def table2(experiment: Experiment, trained: Trained, _: pathlib.Path) -> Section
     attacked = "; ".join(f"{', '.join(m)}: epsilon {value}" for value, m in epsilons.items())
     note = (
         f"Accuracy in %. {summary.INTERVALS} Best is the best epoch on the test set, as in the paper; best "
-        f"by validation is chosen on held-out training images. Ours are attacked within their training's "
-        f"ball ({attacked}), the paper's, on CIFAR-10 with WRN-34-10 (RST: WRN-28-10), within 8/255."
+        f"by validation is chosen on held-out training images. Ours are attacked with the epsilon "
+        f"of training ({attacked}); the paper's, on CIFAR-10 with WRN-34-10 (RST: WRN-28-10), with 8/255."
     )
     table = Table("Natural and robust test accuracy", ["defense", *COLUMNS.values()], rows, note)
     return Section(experiment.title, tables=[table])

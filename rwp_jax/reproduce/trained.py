@@ -1,4 +1,4 @@
-"""The finished runs of an experiment, by what they are in it."""
+"""Finished runs of an experiment, by point."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,16 +9,16 @@ from rwp_jax.report.table import Table
 from rwp_jax.report.titles import setting
 from rwp_jax.reproduce.experiments import Experiment, Point
 
-Trained = Sequence[tuple[Point, Result]]  # every finished run and what it is of the experiment
+Trained = Sequence[tuple[Point, Result]]  # every finished run with its point
 
 
 def results_of(trained: Trained, label: str, group: tuple[str, ...] = ()) -> list[Result]:
-    """The runs of one point."""
+    """Returns the runs of one point."""
     return [r for point, r in trained if point.label == label and point.group == group]
 
 
 def groups_of(experiment: Experiment, trained: Trained) -> summary.Groups:
-    """The points that have runs, in the experiment's order, by their names."""
+    """Returns the runs by point name, in the experiment's order, without points that have none."""
     groups = {
         point.name: results_of(trained, point.label, point.group) for point in experiment.points
     }
@@ -28,12 +28,12 @@ def groups_of(experiment: Experiment, trained: Trained) -> summary.Groups:
 def compared(
     experiment: Experiment, trained: Trained, shown: Callable[[str], str] = str
 ) -> tuple[list[Table], list[str]]:
-    """The table of differences, if any seeds can be compared, and what it says.
+    """Returns the table of differences, if any seeds can be compared, and its findings in words.
 
     Args:
-      experiment: whose pairs they are.
+      experiment: the experiment whose pairs are compared.
       trained: its finished runs.
-      shown: from the name of a point to what it is called in the table.
+      shown: maps the name of a point to its name in the table.
     """
     named = groups_of(experiment, trained)
     pairs = [
@@ -46,6 +46,6 @@ def compared(
 
 
 def setting_of(experiment: Experiment, trained: Trained) -> str:
-    """What the runs have in common, and how many seeds there are, for titles."""
+    """Describes the settings that the runs share and the number of seeds, for titles."""
     counts = [len(results) for results in groups_of(experiment, trained).values()]
     return setting([result for _, result in trained], counts)

@@ -1,1 +1,1 @@
-"""The directory of a run: its config, checkpoints and metrics, and the network in it."""
+"""The directory of a run: its config, checkpoints, metrics and network."""

@@ -1,6 +1,6 @@
-"""Checkpoints of a run by orbax: the newest and the best ones, each with digests of our own.
+"""Checkpoints of a run, saved by orbax: the newest and the best ones, each with our own digests.
 
-Orbax does not notice a flipped bit in an array (it restored infinities), nor a damaged record.
+Orbax detects neither a flipped bit in an array (it restored infinities) nor a damaged record.
 """
 
 import concurrent.futures
@@ -24,14 +24,14 @@ from rwp_jax.runs.network_record import check_same_shapes
 from rwp_jax.runs.resume_point import choose
 
 DIRECTORY = "checkpoints"
-NEWEST = 2  # so many are kept beside the best, so that one may be damaged
+NEWEST = 2  # kept in addition to the best, so that one remains if the other is damaged
 _UNFINISHED = ".orbax-checkpoint-tmp"  # orbax's own suffix
 _BEST = ("best", "best_by_validation", "best_ema")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the log of orbax, which holds tracebacks of what it raises: messages here are one line."""
+    """Silences orbax's log, which prints tracebacks of its errors; messages here are one line."""
     loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "concurrent.futures")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -44,8 +44,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _alone(options):
-    """Orbax's multiprocessing options for this process alone: no others, of a run on several hosts, are
-    waited for."""
+    """Restricts orbax's multiprocessing options to this process, so that it waits for no other host."""
     options.primary_host = jax.process_index()
     options.active_processes = {jax.process_index()}
     options.barrier_sync_key_prefix = f"process{jax.process_index()}"
@@ -53,7 +52,7 @@ def _alone(options):
 
 
 def _save(path: pathlib.Path, state) -> None:
-    # By the older interface: the newer one's save always has all processes talk to each other.
+    # The older interface, because the newer one always synchronises all processes when it saves.
     options = _alone(ocp.options.MultiprocessingOptions())
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
     with _quiet(), ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
@@ -61,10 +60,10 @@ def _save(path: pathlib.Path, state) -> None:
 
 
 def _check_room(directory: pathlib.Path, state) -> None:
-    """Raises OSError where the disk has no room: orbax would too, with pages of its threads' tracebacks."""
+    """Raises OSError if the disk is too full; orbax would too, with pages of its threads' tracebacks."""
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     disk = shutil.disk_usage(directory)
-    if disk.total and disk.free < size:  # some network file systems say 0 of everything
+    if disk.total and disk.free < size:  # some network file systems report 0 for everything
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -76,17 +75,18 @@ def _load(path: pathlib.Path, like):
 
 
 class DamagedCheckpoint(InputError):
-    """A checkpoint that is not what was saved; the message names it and what is wrong."""
+    """A checkpoint differs from what was saved; the message names it and what is wrong."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: DIRECTORY/STEP by orbax, and DIRECTORY/STEP.json with the record.
+    """The checkpoints of one run: orbax's DIRECTORY/STEP, and DIRECTORY/STEP.json with the record.
 
-    Of a run's processes one at a time works with them.
+    Only one process of a run may use them at a time.
 
-    The record is written last, so that what a kill leaves of a save is no checkpoint. It has `step`, the
-    steps done, `epoch`, `within_epoch` where it was saved inside that epoch, the epoch's test accuracies
-    otherwise (an imported network has none), and the digests of all arrays and files.
+    The record is written last, so that a save cut short by a kill does not count as a checkpoint. It holds
+    `step` (the number of steps done), `epoch`, the digests of all arrays and files, and either
+    `within_epoch`, if saved inside that epoch, or the epoch's test accuracies (none for an imported
+    network).
     """
 
     def __init__(self, workdir: pathlib.Path):
@@ -94,17 +94,17 @@ class Checkpoints:
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
         self._pending: concurrent.futures.Future | None = None
         self._parsed: dict[pathlib.Path, tuple[tuple[int, ...], dict[str, Any]]] = {}  # by file
-        self._damaged: dict[pathlib.Path, str] = {}  # record or checkpoint: what is wrong with it
+        self._damaged: dict[pathlib.Path, str] = {}  # path of record or checkpoint -> what is wrong
 
     def save(self, state, record: dict[str, Any]) -> None:
         """Starts saving the state after record["step"] steps; returns once the state is copied.
 
         Raises:
-          InputError: where the save before this one could not be written.
+          InputError: if the previous checkpoint could not be written.
         """
         for leaf in jax.tree.leaves(state):
             leaf.copy_to_host_async()
-        # Copies: on the CPU an array may be a view of a buffer that the next step reuses.
+        # Copied because on the CPU an array may be a view of a buffer that the next step reuses.
         copy = jax.tree.map(lambda leaf: np.array(leaf), state)
         self.wait()
         self._pending = self._writer.submit(self._write, copy, record)
@@ -121,21 +121,23 @@ class Checkpoints:
             digests = {"digests": array_digests(state), "files": file_digests(path)}
             sealed = seal(record | digests)
             write_text(self._record_path(record["step"]), sealed)
-        except Exception as error:  # orbax and its storage raise many kinds, for a full disk say
+        except (
+            Exception
+        ) as error:  # orbax and its storage raise many kinds, such as for a full disk
             full = os.strerror(errno.ENOSPC)
             why = full if full in str(error) else first_line(error)
-            before = "those before it are intact" if self.records() else "there is none before it"
+            before = "earlier ones are intact" if self.records() else "there is no earlier one"
             self._remove_unfinished()
             raise InputError(f"checkpoint {path} cannot be written ({why}); {before}") from None
         self._prune()
 
     def _remove_unfinished(self) -> None:
-        """Removes what was deleted, and what kills left of saves that orbax had not finished."""
+        """Removes checkpoints marked for deletion and the remains of saves that a kill cut short."""
         for path in self.directory.glob(f"*{_UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def _prune(self) -> None:
-        """Deletes sound checkpoints that nothing will ask for; damaged ones stay as they are."""
+        """Deletes intact checkpoints that are no longer needed; damaged ones are left as they are."""
         records = self.records()
         newest = sorted(records, key=lambda record: record["step"])[-NEWEST:]
         whole = [record for record in records if "within_epoch" not in record]
@@ -150,7 +152,7 @@ class Checkpoints:
         self._remove_unfinished()
 
     def wait(self) -> None:
-        """Waits until everything is written; raises InputError where it could not be."""
+        """Waits until everything is written; raises InputError if that failed."""
         if self._pending:
             pending, self._pending = self._pending, None
             pending.result()
@@ -159,14 +161,14 @@ class Checkpoints:
         return self.directory / f"{step}.json"
 
     def records(self) -> list[dict[str, Any]]:
-        """The records that are sound; others are remembered as damaged."""
+        """Returns the intact records and remembers the others as damaged."""
         records = []
         for path in self.directory.glob("*.json"):
             try:
                 record = self._parse(path)
                 _ = record["step"], record["epoch"], record["digests"]
                 if path != self._record_path(record["step"]):
-                    raise ValueError(f"it is that of step {record['step']}")
+                    raise ValueError(f"it is the record of step {record['step']}")
                 if self.path(record["step"]) not in self._damaged:
                     records.append(record)
             except (OSError, ValueError, KeyError) as error:
@@ -174,9 +176,9 @@ class Checkpoints:
         return records
 
     def _parse(self, path: pathlib.Path) -> dict[str, Any]:
-        """The sealed record in a file, read again only where the file is another one.
+        """Returns the sealed record in a file, which is read again only if the file changed.
 
-        All are asked for at every save, and each holds the metrics of all epochs before it.
+        Every save needs all records, and each holds the metrics of all epochs before it.
         """
         status = path.stat()
         stamp = status.st_ino, status.st_mtime_ns, status.st_size
@@ -185,34 +187,37 @@ class Checkpoints:
         return self._parsed[path][1]
 
     def damages(self) -> list[str]:
-        """What was found to be wrong so far, a line for each record or checkpoint."""
+        """Describes the damage found so far, one line for each record or checkpoint."""
         without = [
-            f"checkpoint {path} has no record, its save was interrupted or the record was removed"
+            f"checkpoint {path} has no record because its save was interrupted or it was removed"
             for path in sorted(self.directory.glob("*"))
             if path.name.isdecimal() and not self._record_path(int(path.name)).exists()
         ]
         return [*self._damaged.values(), *without]
 
     def find(self, which: str) -> dict[str, Any] | None:
-        """The record of the whole epoch that `resume_point.choose` means, once saves are done, or None."""
+        """Waits for saves; returns the whole epoch's record that `resume_point.choose` selects, or None."""
         self.wait()
         return choose(which, [r for r in self.records() if "within_epoch" not in r])
 
     def newest(self) -> dict[str, Any] | None:
-        """The record of the newest checkpoint, inside an epoch or not, once saves are done, or None."""
+        """Waits for saves; returns the newest checkpoint's record, inside an epoch or not, or None."""
         self.wait()
         return max(self.records(), key=lambda record: record["step"], default=None)
 
     def restore_newest(self, like) -> tuple[Any, dict[str, Any]] | None:
-        """The newest sound checkpoint, inside an epoch or not: state and record, None where there is none.
+        """Restores the newest intact checkpoint, inside an epoch or not.
 
-        Damaged ones are named on standard output, and left as they are.
+        Damaged checkpoints are reported on standard output and left as they are.
 
         Args:
-          like: a tree of the state's structure, shapes and dtypes.
+          like: a tree with the state's structure, shapes and dtypes.
+
+        Returns:
+          State and record; None if there is no checkpoint.
 
         Raises:
-          InputError: where there are checkpoints, and none is sound; where `like` has other shapes.
+          InputError: if there are checkpoints but none is intact, or if `like` has other shapes.
         """
         self.wait()
         records = sorted(self.records(), key=lambda record: record["step"], reverse=True)
@@ -230,29 +235,29 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 self._damaged[self.path(record["step"])] = str(error)
         said = self.damages()
-        # One without a record may be what a kill left of a first save.
+        # A single one without a record may come from a first save that a kill cut short.
         if found is None and (self._damaged or len(said) > 1):
             why = said[0]
             raise InputError(
-                f"{self.directory} has no sound checkpoint: {why}; nothing was deleted: restore it from a "
-                "copy, or move the run's directory away to begin again"
+                f"{self.directory} has no intact checkpoint: {why}; nothing was deleted: restore it from a "
+                "copy, or move the run's directory away to start over"
             )
-        instead = f"that of step {found[1]['step']} is used" if found else "training begins again"
+        instead = f"the one of step {found[1]['step']} is used" if found else "training starts over"
         for why in said:
             print(f"{why}: {instead}", flush=True)
         return found
 
     def load(self, record: dict[str, Any]) -> dict[str, Any]:
-        """What was saved with a record, as nested dicts of NumPy arrays.
+        """Loads the arrays saved with a record, as nested dicts of NumPy arrays.
 
         Raises:
-          DamagedCheckpoint: where it is not what was saved.
+          DamagedCheckpoint: if the checkpoint differs from what was saved.
         """
         as_saved = lambda saved: jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), saved)
         return self._read(record, as_saved)
 
     def _read(self, record: dict[str, Any], like: Callable):
-        """What was saved, as the tree that `like` makes of its shapes and dtypes."""
+        """Loads what was saved into the tree that `like` builds from the saved shapes and dtypes."""
         path = self.path(record["step"])
         self._check_files(path, record.get("files", {}))
         try:
@@ -272,7 +277,7 @@ class Checkpoints:
         return state
 
     def _check_files(self, path: pathlib.Path, saved: dict[str, str]) -> None:
-        """Before orbax reads them, which says at length what it does not like in a damaged one."""
+        """Checks the files' digests first, because orbax's errors for damaged files are very long."""
         try:
             digests = file_digests(path)
         except OSError as error:
@@ -286,7 +291,7 @@ class Checkpoints:
         return self.directory / str(step)
 
     def close(self) -> None:
-        """Waits for the last save; raises InputError where it could not be written."""
+        """Waits for the last save; raises InputError if it could not be written."""
         try:
             self.wait()
         finally:

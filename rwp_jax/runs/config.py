@@ -1,21 +1,23 @@
-"""The config of a run as it is stored: completed where the run is older than a key, and compared."""
+"""Stored configs of runs: adds keys that are newer than the run, and compares configs."""
 
 from typing import Any
 
 from rwp_jax.configs import default
 
-# Keys that change nothing in a run's results, or how they are rounded.
+# Keys that do not affect a run's results, or only their rounding.
 FREE = {"checkpoint_steps", "evaluation.batch_size", "evaluation.precision"}
-# What is no run lacks them.
+# Where the data are stored, which may change; digests in the checkpoints identify the data.
+PATHS = ("data.path", "data.data_dir", "extra_data.path")
+# Sections of every run's config; a file without them is not one.
 _SECTIONS = {"data", "threat"}
-# Keys that came later than 0.1.0 -> what it did.
+# Keys added after 0.1.0 -> the value that reproduces the behaviour of 0.1.0.
 _LATER = {
     "precision": "default",
     "evaluation.every": 1,
     "evaluation.precision": "highest",
     "data.train_examples": 0,
 }
-LISTED = 8  # differences in a message
+LISTED = 8  # most differences in a message
 
 
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
@@ -29,12 +31,12 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def completed(config: dict[str, Any]) -> dict[str, Any]:
-    """The config of a run, nested, with the keys that came later than the run.
+    """Returns the nested config of a run with the keys added that are newer than the run.
 
-    What is not named in _LATER is off by default, and was not there before.
+    Newer keys get their value in _LATER or else their default, which turns the feature off.
 
     Raises:
-      KeyError: for what is no config of a run: it lacks a section that all have.
+      KeyError: if a section that every run has is missing.
     """
     lacks = _SECTIONS - config.keys()
     if lacks:
@@ -50,14 +52,28 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def with_paths(config: dict[str, Any], paths: dict[str, Any]) -> dict[str, Any]:
+    """Returns a copy of a nested config in which the data are stored elsewhere.
+
+    Args:
+      config: config of a run.
+      paths: new values of some of PATHS, which the config has.
+    """
+    moved = {key: dict(v) if isinstance(v, dict) else v for key, v in config.items()}
+    for key, value in paths.items():
+        section, _, name = key.rpartition(".")
+        moved[section][name] = value
+    return moved
+
+
 def differences(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What two flat configs differ in that changes a run's results, the first few of it."""
-    # A key that came later than the run, and is off, changes nothing in it.
+    """Lists the first LISTED differences between two flat configs that affect a run's results."""
+    # A key that is newer than the run and turned off makes no difference.
     later = {key: _LATER.get(key, type(value)()) for key, value in wanted.items()}
     held = {key: off for key, off in later.items() if off == wanted[key]} | held
     found = [
         f"{key}={held.get(key, 'missing')!r} there, {wanted.get(key, 'missing')!r} here"
-        for key in sorted((held.keys() | wanted.keys()) - FREE)
+        for key in sorted((held.keys() | wanted.keys()) - FREE - set(PATHS))
         if held.get(key, "missing") != wanted.get(key, "missing")
     ]
     return found if len(found) <= LISTED else [*found[:LISTED], f"and {len(found) - LISTED} more"]

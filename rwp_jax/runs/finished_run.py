@@ -1,4 +1,4 @@
-"""A trained network with all that is needed to use it."""
+"""A trained network with everything needed to use it."""
 
 import dataclasses
 import functools
@@ -15,6 +15,7 @@ from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import Classifier
+from rwp_jax.runs import identity
 
 _PREDICTED_PER_DEVICE = 256
 
@@ -24,18 +25,20 @@ class FinishedRun:
     """A trained network.
 
     Attributes:
-      config: of the run.
-      epoch: after which the checkpoint was saved, counted from 0.
+      config: config of the run.
+      epoch: epoch after which the checkpoint was saved, counted from 0.
       classifier: the network's functions.
       params: its parameters, on all devices of this host.
-      batch_stats: its running statistics, likewise.
-      image_shape: (H, W, C) of the images that it takes; H and W are 0 where they are not known.
-      num_classes: that it tells apart.
-      saved: what the checkpoint holds, nested dicts of NumPy arrays: the training state of a run, the
-        network alone of the zoo.
-      code: digest of what a network of the user's own computes; empty for the package's own.
-      test_images: of the run's data set, uint8 [N, H, W, C], read when first asked for.
-      test_labels: theirs, int32 [N].
+      batch_stats: its batch statistics (running averages), on all devices of this host.
+      image_shape: (H, W, C) of its input images; H and W are 0 if unknown.
+      num_classes: number of classes.
+      saved: content of the checkpoint, nested dicts of NumPy arrays: the training state of a run, or only
+        the network for the zoo.
+      code: digest of the computation of a user-defined network; empty for the package's networks.
+      source: where it was loaded from, for messages.
+      data_digests: digests of the data set's arrays; empty if the checkpoint has none.
+      test_images: test images of the run's data set, uint8 [N, H, W, C], read on first access.
+      test_labels: their labels, int32 [N].
     """
 
     config: ml_collections.ConfigDict
@@ -47,16 +50,18 @@ class FinishedRun:
     num_classes: int
     saved: dict[str, Any]
     code: str = ""
+    source: str = ""
+    data_digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """In a line, without the weights."""
+        """Returns one line without the weights."""
         return (
             f"FinishedRun({self.config.model.name!r}, {self.num_classes} classes, images {self.sizes()}, "
             f"epoch {self.epoch})"
         )
 
     def predict(self, images) -> np.ndarray:
-        """Logits of images, by the running statistics and at the highest precision of the device.
+        """Computes logits with the stored batch statistics, at the highest precision of the device.
 
         Args:
           images: uint8 [N, H, W, C], or floating-point in [0, 1].
@@ -65,7 +70,7 @@ class FinishedRun:
           [N, num_classes], float32 (float64 for a run in float64).
 
         Raises:
-          InputError: for images of another kind or shape, or pixels out of range.
+          InputError: if the images have another dtype or shape, or pixels out of range.
         """
         images = self._checked(images)
         batch_size = _PREDICTED_PER_DEVICE * jax.local_device_count()
@@ -77,24 +82,24 @@ class FinishedRun:
         return np.concatenate(logits)
 
     def takes(self, image_shape: tuple[int, ...]) -> bool:
-        """Whether the network takes images of this shape, (H, W, C)."""
+        """Checks whether the network takes images of this shape, (H, W, C)."""
         known = self.image_shape
         fits = len(image_shape) == 3 and image_shape[2] == known[2]
         return fits and known[:2] in ((0, 0), tuple(image_shape[:2]))
 
     def sizes(self) -> str:
-        """The shape of images that it takes, in words."""
+        """Returns the shape of the network's input images as text, such as 32x32x3."""
         return "x".join(str(size or "?") for size in self.image_shape)
 
     def _checked(self, images) -> np.ndarray:
-        """The images as an array, unless they are not what the network takes."""
+        """Returns the images as an array; raises InputError if the network cannot take them."""
         if isinstance(images, jax.core.Tracer):
             raise InputError("images= are traced: predict runs outside of jax.jit and jax.vmap")
         try:
             images = np.asarray(images)
         except ValueError:
             raise InputError("images= must be an array: their lists have unequal lengths") from None
-        floating = jnp.issubdtype(images.dtype, jnp.floating)  # bfloat16 is no float of NumPy
+        floating = jnp.issubdtype(images.dtype, jnp.floating)  # NumPy's test rejects bfloat16
         if not floating and images.dtype != np.uint8:
             raise InputError(
                 f"images= are {images.dtype}, must be uint8, or floating-point in [0, 1]"
@@ -118,13 +123,32 @@ class FinishedRun:
         return devices.over_examples(logits, (False, False, True))
 
     @functools.cached_property
-    def _data(self) -> sources.Dataset:
-        return sources.load(**self.config.data.to_dict())
+    def data(self) -> sources.Dataset:
+        """The data set without extra data of a file, read at first use.
+
+        Raises:
+          InputError: if it cannot be read, or differs from the one that the run was trained with. If its
+            files have moved, set `config.data.path` or `config.data.data_dir` before.
+        """
+        try:
+            data = sources.load(**self.config.data.to_dict())
+        except InputError as error:
+            if not str(error).startswith(("config.data.path=", "config.data.data_dir=")):
+                raise
+            raise InputError(
+                f"{error}; if the data have moved, give config.data.path or config.data.data_dir"
+            ) from None
+        self.check_data(data)
+        return data
+
+    def check_data(self, data: sources.Dataset) -> None:
+        """Raises InputError if a data set differs from the one that the network was trained with."""
+        identity.check_data(self.source or repr(self), self.data_digests, data)
 
     @property
     def test_images(self) -> np.ndarray:
-        return self._data.x_test
+        return self.data.x_test
 
     @property
     def test_labels(self) -> np.ndarray:
-        return self._data.y_test
+        return self.data.y_test

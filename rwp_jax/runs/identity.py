@@ -1,4 +1,4 @@
-"""Whether what a directory holds is of the run that is to go on there: config, data and checkpoints."""
+"""Checks that a directory belongs to the run being resumed: its config, data and checkpoints."""
 
 import pathlib
 from collections.abc import Iterable
@@ -8,16 +8,16 @@ from rwp_jax.data.sources import Dataset
 from rwp_jax.errors import InputError
 from rwp_jax.files import array_digests
 from rwp_jax.runs import layout
-from rwp_jax.runs.config import differences, flatten
+from rwp_jax.runs.config import PATHS, differences, flatten
 from rwp_jax.runs.metrics import read_metrics
 
 
 def marks(config: dict[str, Any], data: Dataset | None) -> dict[str, dict[str, Any]]:
-    """What the records of a run's checkpoints carry of it.
+    """Returns the marks that identify a run in the records of its checkpoints.
 
     Args:
-      config: as nested dicts of JSON values.
-      data: that it trains on and is tested on; None where they have not been read.
+      config: config of the run, as nested dicts of JSON values.
+      data: its training and test data; None if they have not been read.
     """
     digests = {"data": array_digests(data._asdict())} if data else {}
     return {"config": flatten(config)} | digests
@@ -26,37 +26,69 @@ def marks(config: dict[str, Any], data: Dataset | None) -> dict[str, dict[str, A
 def check_records(
     directory: pathlib.Path, records: Iterable[dict[str, Any]], mine: dict[str, dict[str, Any]]
 ) -> None:
-    """Raises InputError where a checkpoint is of another run.
+    """Raises InputError if a checkpoint belongs to another run.
 
     Args:
-      directory: of the run.
-      records: of its checkpoints; marks that one lacks, as older versions wrote none, are not compared.
-      mine: the marks that they should have.
+      directory: directory of the run.
+      records: records of its checkpoints. Marks missing from a record, as in older versions, are not
+        compared.
+      mine: the marks that the records must have.
     """
     for record in records:
         which = f"workdir={directory}: the checkpoint of step {record['step']}"
         found = differences(record.get("config", mine["config"]), mine["config"])
         if found:
             raise InputError(
-                f"{which} is of another run ({'; '.join(found)}): put back this run's checkpoints, "
+                f"{which} belongs to another run ({'; '.join(found)}): restore this run's checkpoints, "
                 "or choose another directory"
             )
-        data, now = record.get("data", mine["data"]), mine["data"]
+        if "data" not in record:  # without digests the paths have to be equal
+            _check_paths(which, record.get("config", {}), mine["config"])
+            continue
+        data, now = record["data"], mine["data"]
         names = sorted(data.keys() | now.keys())
         changed = [name for name in names if data.get(name) != now.get(name)]
         if changed:
             raise InputError(
-                f"{which} was trained on other data ({', '.join(changed)} changed): put back the data, or "
+                f"{which} was trained on other data ({', '.join(changed)} changed): restore the data, or "
                 "choose another directory"
             )
 
 
+def _check_paths(which: str, held: dict[str, Any], mine: dict[str, Any]) -> None:
+    """Raises InputError if the data of a run without digests are stored elsewhere."""
+    for key in PATHS:
+        if key in held and held[key] != mine.get(key):
+            raise InputError(
+                f"{which} has no digests of its data, and config.{key}={held[key]!r} there, "
+                f"{mine.get(key)!r} here: give the old path, or choose another directory"
+            )
+
+
+def check_data(which: str, digests: dict[str, str], data: Dataset) -> None:
+    """Raises InputError if images or labels differ from those that a network was trained with.
+
+    Args:
+      which: the run, first in the message.
+      digests: from the record of its checkpoint; empty for older versions, whose data are not checked.
+      data: the data set, whose extra data are not compared.
+    """
+    compared = data._replace(x_extra=None, y_extra=None)._asdict()
+    now = array_digests({name: value for name, value in compared.items() if value is not None})
+    changed = sorted(name for name in now.keys() & digests.keys() if now[name] != digests[name])
+    if changed:
+        raise InputError(
+            f"{which}: its data have changed since training ({', '.join(changed)}): restore them, or "
+            "evaluate other images by data="
+        )
+
+
 def check_not_lost(directory: pathlib.Path) -> None:
-    """Raises InputError where a directory without checkpoints once had some: its metrics would go too."""
-    # An epoch's metrics are written before its checkpoint, which may take until the next one's.
+    """Raises InputError if a directory has lost its checkpoints, as a new run would delete its metrics."""
+    # An epoch's metrics are written before its checkpoint, which may not finish until the next epoch's.
     epochs = {record["epoch"] for record in read_metrics(directory)}
     if (directory / layout.SUMMARY).exists() or len(epochs) > 2:
         raise InputError(
-            f"workdir={directory} holds the metrics of a run, but its checkpoints are gone: put them "
-            "back, or choose another directory"
+            f"workdir={directory} holds the metrics of a run, but its checkpoints are gone: restore "
+            "them, or choose another directory"
         )

@@ -1,4 +1,4 @@
-"""A run's directory: which run it holds, and the files beside checkpoints and metrics."""
+"""Layout of a run's directory, the check of which run it holds, and its lock."""
 
 import contextlib
 import fcntl
@@ -9,17 +9,17 @@ import socket
 from collections.abc import Iterator
 
 from rwp_jax.errors import InputError
-from rwp_jax.files import PARTIAL
+from rwp_jax.files import PARTIAL, write_json
 from rwp_jax.runs import zoo
-from rwp_jax.runs.config import differences, flatten
+from rwp_jax.runs.config import PATHS, differences, flatten, with_paths
 
 CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
-# What `evaluation.table2` writes, in EVALUATION/CHECKPOINT/, and its columns: those of the paper's Table 2.
+# Files that `evaluation.table2` writes to EVALUATION/CHECKPOINT/.
 EVALUATION, EVALUATION_JSON, EVALUATION_NPZ = "evaluation", "evaluation.json", "evaluation.npz"
-# What a person reads counts epochs from 1 and says so; what older versions wrote has no such key.
+# Files for people count epochs from 1 and state it with this key, which older versions did not write.
 COUNTED_FROM, FIRST_EPOCH = "epochs_count_from", 1
 BENCHMARK_JSON = "benchmark.json"  # AutoAttack's record, see `evaluation.record`
-COLUMNS = {
+COLUMNS = {  # of the paper's Table 2: name -> heading
     "natural": "natural",
     "fgsm": "FGSM",
     "pgd20": "PGD-20",
@@ -30,32 +30,32 @@ COLUMNS = {
 
 
 def from_1(epoch: int) -> dict[str, int]:
-    """The entries of a file for an epoch, which counts from 0 here."""
+    """Returns the entries that a file has for `epoch`, which is counted from 0."""
     return {"epoch": epoch + FIRST_EPOCH, COUNTED_FROM: FIRST_EPOCH}
 
 
 def from_0(epoch: int, content: dict) -> int:
-    """An epoch in the content of a file, counted from 0."""
+    """Converts the epoch in a file's content to counting from 0."""
     return epoch - content.get(COUNTED_FROM, 0)
 
 
 class InUse(InputError):
-    """Another live process works in the directory; the message names it."""
+    """Another live process is using the directory; the message names it."""
 
 
 def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
-    """Tells whether the directory holds a run of this config, touching nothing.
+    """Checks whether the directory holds a run of this config; changes nothing.
 
     Args:
-      workdir: may be missing.
-      config: as nested dicts of JSON values.
-      resume: whether continuing a run is wanted.
+      workdir: directory of the run, which need not exist.
+      config: config of the run, as nested dicts of JSON values.
+      resume: whether an existing run may be continued.
 
     Returns:
       True if there is a run to continue, False if the directory is free.
 
     Raises:
-      InputError: if it holds a run of another config, anything that is no run, or a run although
+      InputError: if it holds a run of another config, files that are not a run, or a run although
         `resume` is false; or if it cannot be written to.
     """
     zoo.refuse(workdir, "a run is trained in a directory of its own")
@@ -67,7 +67,7 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
             raise InputError(f"workdir={workdir}: {existing} is a file, must be a directory")
         if not os.access(existing, os.W_OK | os.X_OK):
             raise InputError(f"workdir={workdir}: no permission to write in {existing}")
-        # A kill in the first moment of a run may leave an unfinished file, which is nothing to keep.
+        # A kill right after the start of a run may leave an unfinished file, which can be discarded.
         leftover = lambda path: path.suffix == PARTIAL or path.name == LOCK
         if existing != workdir or all(map(leftover, workdir.iterdir())):
             return False
@@ -88,18 +88,27 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
         )
     if not resume:
         raise InputError(
-            f"workdir={workdir} holds a run of this config, which is not to be resumed: "
-            "choose another directory, or let it resume"
+            f"workdir={workdir} holds a run of this config and resume is off: "
+            "choose another directory, or resume the run"
         )
     return True
 
 
+def record_paths(directory: pathlib.Path, config: dict) -> None:
+    """Writes the paths of the data, which may have moved, into the config of a run that continues."""
+    held = json.loads((directory / CONFIG).read_text())
+    wanted = flatten(config)
+    paths = {key: wanted[key] for key in PATHS if flatten(held).get(key) not in (None, wanted[key])}
+    if paths:
+        write_json(directory / CONFIG, with_paths(held, paths))
+
+
 @contextlib.contextmanager
 def lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Makes and claims the directory; the claim ends with this process too, however that ends.
+    """Creates and locks the directory; the lock also ends with this process, however that ends.
 
     Raises:
-      InUse: where another live process has claimed it. File systems without locks are not protected.
+      InUse: if another live process holds the lock. File systems without locks are not protected.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -113,7 +122,7 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
             file.seek(0)
             owner = file.read().strip() or "another process"
             raise InUse(f"workdir={workdir} is in use by {owner}") from None
-        except OSError:  # no locks here
+        except OSError:  # the file system has no locks
             pass
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

@@ -1,8 +1,10 @@
-"""The network that a run trained, from its directory or the zoo."""
+"""Loads the network of a run from its directory, or a network of the zoo."""
 
+import dataclasses
 import json
 import pathlib
 import warnings
+from collections.abc import Mapping
 
 import ml_collections
 
@@ -26,7 +28,7 @@ from rwp_jax.runs.resume_point import WHICH
 
 
 def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
-    """Reads the config of a run; raises InputError where the directory holds none."""
+    """Reads the config of a run; raises InputError if the directory holds no run."""
     zoo.refuse(directory)
     path = directory / layout.CONFIG
     if not path.is_file():
@@ -48,15 +50,15 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
         return config
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
-            f"workdir={directory} holds no run: in its {layout.CONFIG} a key is missing or of another type "
-            f"({first_line(error)})"
+            f"workdir={directory} holds no run: in its {layout.CONFIG} a key is missing or of the wrong "
+            f"type ({first_line(error)})"
         ) from None
 
 
 def _lacking(directory: pathlib.Path) -> str:
-    """Why a directory without a config is none of a run."""
+    """Explains why a directory without a config is not that of a run."""
     if not directory.exists():
-        return "there is nothing of that name"
+        return "it does not exist"
     if not directory.is_dir():
         return "it is a file, not a run's directory"
     if (directory / "runs").is_dir():
@@ -65,14 +67,14 @@ def _lacking(directory: pathlib.Path) -> str:
 
 
 def config_of(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
-    """The config of what `load_run` takes, a run's directory or a network of the zoo."""
+    """Returns the config of a run's directory or of a network of the zoo, as `load_run` takes them."""
     if str(workdir).startswith(zoo.PREFIX):
         return ml_collections.ConfigDict(completed(zoo.read_card(str(workdir)).config))
-    return read_config(pathlib.Path(workdir))
+    return read_config(check_path("workdir", workdir))
 
 
 def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: list[str]) -> None:
-    """Raises InputError where the run, finished, chose a checkpoint that is not there any more."""
+    """Raises InputError if the checkpoint that the finished run selected no longer exists."""
     try:
         summary = json.loads((directory / layout.SUMMARY).read_text())
         epoch = layout.from_0(summary[which]["epoch"], summary)
@@ -82,32 +84,37 @@ def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: l
         why = f" ({damages[0]})" if damages else ""
         raise InputError(
             f"checkpoint={which} of {directory} was after epoch {epoch + 1} and is lost{why}: the "
-            "training command makes it again from the one before"
+            "training command recreates it from an earlier one"
         )
 
 
 def _warn(message: str, calls: int) -> None:
-    """Warns at the line that called load_run, so many calls above."""
+    """Warns with the line that called load_run, `calls` frames above the caller, as the location."""
     warnings.warn(message, RunWarning, stacklevel=calls + 2)
 
 
-def load_run(workdir: pathlib.Path | str, checkpoint: str | None = None) -> FinishedRun:
+def load_run(
+    workdir: pathlib.Path | str,
+    checkpoint: str | None = None,
+    paths: Mapping[str, str] | None = None,
+) -> FinishedRun:
     """Loads a checkpoint of a run, finished or not, or a network of the zoo.
 
-    Predictions are in float32, in float64 where the run was. A network that a module of the user's
-    registered is looked for in that module.
+    Predictions are in float32, or float64 if the run was trained in float64. A user-defined network is
+    imported from the module that registered it.
 
     Args:
-      workdir: directory of the run; or `zoo:NAME`, which has the one checkpoint that its card names.
-      checkpoint: `best` (of a run the default), `last` or `best_by_validation`; of averaged weights
-        `best_ema` or `last_ema`.
+      workdir: directory of the run; or `zoo:NAME`, which has only the checkpoint that its card names.
+      checkpoint: `best` (the default for a run), `last` or `best_by_validation`; `best_ema` or `last_ema`
+        for averaged weights.
+      paths: where the run's data are now, by the config's keys: {"data.path": "new.npz"}.
 
     Raises:
-      InputError: where the directory holds no run, or the run or the zoo no such checkpoint; for a name
-        that is not in the zoo; for a run in float64 without jax_enable_x64; where its network's module
-        cannot be imported.
-      RunWarning: a warning, where another epoch stands in for a damaged one, no epoch is evaluated yet, or
-        the code of the network has changed.
+      InputError: if the directory holds no run, the run or the zoo has no such checkpoint, the name is not
+        in the zoo, the run is in float64 without jax_enable_x64, or the network's module cannot be
+        imported.
+      RunWarning: a warning, issued if another epoch replaces a damaged one, no epoch has been evaluated
+        yet, or the code of the network has changed.
     """
     if checkpoint is not None and (not isinstance(checkpoint, str) or checkpoint not in WHICH):
         raise InputError(f"checkpoint={checkpoint} must be one of {', '.join(WHICH)}")
@@ -116,6 +123,9 @@ def load_run(workdir: pathlib.Path | str, checkpoint: str | None = None) -> Fini
     checkpoint = checkpoint or "best"
     directory = check_path("workdir", workdir)
     config = read_config(directory)
+    for key, path in (paths or {}).items():
+        section, name = key.split(".")
+        config[section][name] = path
     if not (directory / DIRECTORY).is_dir():
         raise InputError(f"workdir={directory} holds a run without checkpoints")
     if config.dtype == "float64":
@@ -124,23 +134,31 @@ def load_run(workdir: pathlib.Path | str, checkpoint: str | None = None) -> Fini
     require_model(directory, config.model.name, network)
     record, saved = _checkpoint(directory, checkpoint, config)
     weights = saved["ema"] if checkpoint.endswith("_ema") else saved
-    return _finished_run(config, record["epoch"], weights, saved, network)
+    return dataclasses.replace(
+        _finished_run(config, record["epoch"], weights, saved, network),
+        source=f"workdir={directory}",
+        data_digests=record.get("data", {}),
+    )
 
 
 def _checkpoint(directory: pathlib.Path, which: str, config) -> tuple[dict, dict]:
-    """Record and arrays of a checkpoint; raises InputError where the run has none of that name."""
+    """Returns record and arrays of a checkpoint; raises InputError if the run has none of that name."""
     checkpoints = Checkpoints(directory)
     record = checkpoints.find(which)
     if record is None and checkpoints.find("last"):
-        lacks = "held no images out for validation" if "valid" in which else "averaged no weights"
+        lacks = (
+            "has no held-out images for validation" if "valid" in which else "averaged no weights"
+        )
         if config.data.get("validation_examples") if "valid" in which else config.get("ema_decay"):
-            lacks = f"is not evaluated yet, config.evaluation.every being {config.evaluation.every}"
+            lacks = (
+                f"has not been evaluated yet (config.evaluation.every={config.evaluation.every})"
+            )
         raise InputError(f"checkpoint={which}: the run in {directory} {lacks}")
     if record is None:
         why = f": {checkpoints.damages()[0]}" if checkpoints.damages() else ""
         raise InputError(f"workdir={directory} holds a run without checkpoints{why}")
     if "pgd_accuracy" not in record and which == "best" and config.evaluation.every > 1:
-        _warn(f"{directory}: no epoch is evaluated yet: the newest stands in for the best", calls=2)
+        _warn(f"{directory}: no epoch has been evaluated yet: best is the newest", calls=2)
     _check_summary(directory, which, record, checkpoints.damages())
     for why in checkpoints.damages():
         _warn(f"{why}: {which} is the one after epoch {record['epoch'] + 1}", calls=2)
@@ -152,7 +170,7 @@ def _checkpoint(directory: pathlib.Path, which: str, config) -> tuple[dict, dict
 def _finished_run(
     config, epoch: int, weights: dict, saved: dict, network: NetworkRecord | None = None
 ) -> FinishedRun:
-    """The network of a config with these `params` and `batch_stats`."""
+    """Builds the network of a config with the `params` and `batch_stats` of `weights`."""
     if network is None:
         network = record_of_params(weights["params"])
     model, dtype = config.model, "float64" if config.dtype == "float64" else "float32"
@@ -160,7 +178,7 @@ def _finished_run(
         classifier = make_classifier(
             model.name, network.num_classes, tuple(model.mean), tuple(model.std), dtype=dtype
         )
-    # A network without running statistics has none in its checkpoint.
+    # Checkpoints of networks without batch statistics have none.
     variables = weights["params"], weights.get("batch_stats", {})
     code = ""
     if network.model:
@@ -181,7 +199,7 @@ def _finished_run(
 
 
 def _code(name: str, classifier: Classifier, network: NetworkRecord) -> str:
-    """Digest of a network of the user's own; warns where it is not that with which training began."""
+    """Returns the digest of a user-defined network; warns if it changed since training began."""
     now, begun = fingerprint(classifier, network.image_shape), network.program
     if begun is None:
         return now.sha256
@@ -189,17 +207,17 @@ def _code(name: str, classifier: Classifier, network: NetworkRecord) -> str:
         where = network.model.file or network.model.module if network.model else ""
         _warn(
             f"the network {name!r} of {where} has changed since the run began: it computes something else "
-            "with the same weights",
+            "from the same weights",
             calls=3,
         )
         return now.sha256
-    return begun.sha256  # also where other versions trace another program for the same code
+    return begun.sha256  # also if other versions trace the same code to another program
 
 
 def _from_zoo(name: str, checkpoint: str | None) -> FinishedRun:
     card = zoo.read_card(name)
     if checkpoint not in (None, card.checkpoint):
-        raise InputError(f"checkpoint={checkpoint}: of {name} there is {card.checkpoint} alone")
+        raise InputError(f"checkpoint={checkpoint}: {name} has only {card.checkpoint}")
     config = ml_collections.ConfigDict(completed(card.config))
     if config.dtype == "float64":
         require_x64(f"{name}, trained in float64,")

@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl and TensorBoard scalars."""
+"""The metrics of a run: metrics.jsonl and TensorBoard scalars."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ FILE = "metrics.jsonl"
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict]:
-    """The records of a run's metrics.jsonl, in order, up to the first line that is none."""
+    """Reads the records of a run's metrics.jsonl in order, up to the first line that is not a record."""
     path = pathlib.Path(workdir) / FILE
     records = []
     text = path.read_bytes().decode(errors="replace") if path.exists() else ""
@@ -22,22 +22,22 @@ def read_metrics(workdir: pathlib.Path) -> list[dict]:
             record = json.loads(line)
             _ = record["epoch"], record["split"]
         except (ValueError, TypeError, KeyError):
-            break  # what a kill left of the last line
+            break  # a last line that a kill cut short
         records.append(record)
     return records
 
 
 class MetricsWriter:
-    """Keeps records; the first process appends them to metrics.jsonl, a line each, and to TensorBoard."""
+    """Keeps records; the first process appends them to metrics.jsonl, one per line, and to TensorBoard."""
 
     def __init__(self, workdir: pathlib.Path, records: Sequence[dict], first_epoch: int):
-        """Opens both.
+        """Opens metrics.jsonl and TensorBoard's file.
 
         Args:
-          workdir: of the run.
-          records: what metrics.jsonl holds from now on; anything else in it was written by an epoch that
-            is done again.
-          first_epoch: the next to be written.
+          workdir: directory of the run.
+          records: new content of metrics.jsonl. Other lines in it belong to epochs that will be repeated,
+            and are dropped.
+          first_epoch: epoch that is written next, from 0.
         """
         self.records = list(records)
         self._writes = processes.is_first()
@@ -46,11 +46,11 @@ class MetricsWriter:
         path = pathlib.Path(workdir) / FILE
         write_text(path, "".join(json.dumps(record) + "\n" for record in records))
         self._file = path.open("a")
-        # A kill takes what its thread has not written yet: a second's worth, not two minutes'.
+        # A kill loses what has not been flushed: one second's worth, not the default's two minutes'.
         self._board = SummaryWriter(str(workdir), purge_step=first_epoch + 1, flush_secs=1)
 
     def write(self, epoch: int, step: int, split: str, figures: dict[str, float]) -> None:
-        """Writes the figures of one split, `train` or `test`, after `epoch` (counted from 0)."""
+        """Writes the figures of one split, such as `train` or `test`, after `epoch` (counted from 0)."""
         record = {"epoch": epoch, "step": step, "split": split, **figures}
         self.records.append(record)
         if not self._writes:
@@ -58,7 +58,7 @@ class MetricsWriter:
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         for name, value in figures.items():
-            self._board.add_scalar(f"{split}/{name}", value, epoch + 1)  # as people count
+            self._board.add_scalar(f"{split}/{name}", value, epoch + 1)  # from 1, for people
 
     def close(self) -> None:
         if self._writes:

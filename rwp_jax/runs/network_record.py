@@ -1,4 +1,4 @@
-"""What a run's directory says of its network beside the config: its images, and whose code it is."""
+"""The network record in a run's directory: input shape and the origin of the network's code."""
 
 import json
 import pathlib
@@ -16,14 +16,14 @@ NETWORK = "network.json"
 
 
 class NetworkRecord(NamedTuple):
-    """Of a run's network.
+    """Facts about a run's network that its config lacks.
 
     Attributes:
-      image_shape: [H, W, C] of the images that it trains on; H and W are 0 where they are not known.
-      num_classes: that it tells apart.
-      model: where the model was registered, None for the package's own.
-      objective: where the objective was, likewise.
-      program: what the model computed when training began; None for the package's own.
+      image_shape: [H, W, C] of its training images; H and W are 0 if unknown.
+      num_classes: number of classes.
+      model: where the model was registered; None for the package's models.
+      objective: where the objective was registered; None for the package's objectives.
+      program: fingerprint of the model's computation when training began; None for the package's models.
     """
 
     image_shape: tuple[int, int, int]
@@ -34,17 +34,17 @@ class NetworkRecord(NamedTuple):
 
 
 def write_network_record(directory: pathlib.Path, network: NetworkRecord) -> None:
-    """Writes it to the directory of a run."""
+    """Writes the record to the directory of a run."""
     parts = {"model": network.model, "objective": network.objective, "program": network.program}
     plain = {name: part and part._asdict() for name, part in parts.items()}
     write_json(directory / NETWORK, network._asdict() | plain)
 
 
 def read_network_record(directory: pathlib.Path) -> NetworkRecord | None:
-    """Reads it; None for runs of versions that wrote none, whose networks are the package's own.
+    """Reads the record; None for older versions, which wrote none and had only the package's networks.
 
     Raises:
-      InputError: where the file is damaged.
+      InputError: if the file is damaged.
     """
     path = directory / NETWORK
     if not path.exists():
@@ -58,14 +58,14 @@ def read_network_record(directory: pathlib.Path) -> NetworkRecord | None:
         shape, classes = tuple(content["image_shape"]), int(content["num_classes"])
         return NetworkRecord(shape, classes, program=program, **origins)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__}): put it back") from None
+        raise InputError(f"{path} cannot be read ({type(error).__name__}): restore it") from None
 
 
 def keep_network_record(directory: pathlib.Path, network: NetworkRecord) -> bool:
-    """Writes it where a run begins or goes on; returns whether the network of one that goes on has changed.
+    """Writes the record when a run starts or resumes; returns whether the network has changed since.
 
-    What the model computed stays as it was when training began. The rest is that of now: the module may
-    have moved, and a run that began with imported weights learns the size of its images.
+    `program` is kept from when training began. The other fields are updated: the module may have moved,
+    and the image size of a run that began with imported weights becomes known only now.
     """
     held = read_network_record(directory)
     begun = network.program if held is None else held.program
@@ -74,28 +74,28 @@ def keep_network_record(directory: pathlib.Path, network: NetworkRecord) -> bool
 
 
 def record_of_params(params) -> NetworkRecord:
-    """The same of one of the package's own networks, by its parameters."""
+    """Derives the record of one of the package's networks from its parameters."""
     if "conv1" not in params or "linear" not in params:
-        raise InputError(f"{NETWORK} is missing: a run on a network of one's own needs it")
+        raise InputError(f"{NETWORK} is missing: a run with a user-defined network needs it")
     channels = params["conv1"]["kernel"].shape[2]
     return NetworkRecord((0, 0, channels), params["linear"]["bias"].shape[0])
 
 
 def require_model(directory: pathlib.Path, name: str, network: NetworkRecord | None) -> None:
-    """Imports what registers the model of a run; raises InputError where that is not possible."""
+    """Imports the module that registers the model of a run; raises InputError if that fails."""
     if network and network.model:
         MODELS.require(name, network.model, f"workdir={directory}")
 
 
 def check_shapes(classifier: Classifier, network: NetworkRecord, variables: tuple) -> None:
-    """Raises InputError where a network of the user's own is not any more what was trained."""
+    """Raises InputError if the arrays of a user-defined network no longer have the trained shapes."""
     wanted = jax.eval_shape(lambda: classifier.init(jax.random.key(0), network.image_shape))
     for now, held in zip(wanted, variables, strict=True):
         check_same_shapes(now, held)
 
 
 def check_same_shapes(now, held) -> None:
-    """Raises InputError unless arrays of a checkpoint have the shapes of those that the network has now."""
+    """Raises InputError if the arrays `held` in a checkpoint differ in shape from the present network's."""
     shapes = lambda tree: {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -1,21 +1,21 @@
-"""Which saved epoch is meant, and where in training a run goes on from it."""
+"""Selects saved epochs by name, and describes where a run resumes training."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-Steps = Sequence[dict[str, Any]]  # metrics of each step of an epoch, scalars
+Steps = Sequence[dict[str, Any]]  # scalar metrics of each step of an epoch
 
 
 class Position(NamedTuple):
-    """Where a run goes on.
+    """Position at which a run resumes.
 
     Attributes:
-      epoch: that is trained next, from 0.
-      steps: metrics of its steps that are done already.
-      metrics: records of metrics.jsonl of the epochs before it.
-      seconds: trained for.
+      epoch: epoch to train next, from 0.
+      steps: metrics of the steps of this epoch that are already done.
+      metrics: records of metrics.jsonl for the epochs before it.
+      seconds: training time so far.
     """
 
     epoch: int = 0
@@ -25,7 +25,7 @@ class Position(NamedTuple):
 
     @classmethod
     def after(cls, record: dict[str, Any]) -> "Position":
-        """The position that a checkpoint's record holds."""
+        """Returns the position after the checkpoint with this record."""
         if "within_epoch" not in record:
             return cls(record["epoch"] + 1, (), record["metrics"], record["seconds"])
         columns = {
@@ -37,14 +37,14 @@ class Position(NamedTuple):
         return cls(record["epoch"], steps, record["metrics"], record["seconds"])
 
     def described(self, epochs: int) -> str:
-        """Where it is, of so many epochs."""
+        """Describes the position in a run of `epochs` epochs, in words."""
         if self.steps:
             return f"in epoch {self.epoch + 1} of {epochs}, after {len(self.steps)} steps of it,"
         return f"after epoch {self.epoch} of {epochs}"
 
 
 def within_epoch(steps: Steps) -> dict[str, dict]:
-    """Metrics of an epoch's first steps, as JSON values that give the same bits again."""
+    """Returns the metrics of an epoch's first steps as JSON values that can be restored bit for bit."""
     columns = {name: np.stack([step[name] for step in steps]) for name in steps[0]}
     return {
         name: {"dtype": column.dtype.name, "values": column.tolist()}
@@ -53,7 +53,7 @@ def within_epoch(steps: Steps) -> dict[str, dict]:
 
 
 def _rank_by(figure: str) -> Callable[[dict], tuple]:
-    """Better accuracy ranks higher, the earlier epoch among equals; where none has it, the newest."""
+    """Ranks records by an accuracy, then by earlier epoch; without that accuracy, by later epoch."""
 
     def rank(record: dict) -> tuple:
         known = figure in record
@@ -68,11 +68,11 @@ _has = lambda figure: lambda record: figure in record
 
 
 def _averages(record: dict) -> bool:
-    """Whether the run keeps averaged weights, evaluated after this epoch or not."""
+    """Checks whether the run averages weights, whether or not they were evaluated after this epoch."""
     return "ema_pgd_accuracy" in record or bool(record.get("config", {}).get("ema_decay"))
 
 
-# Which records may be meant, and what the chosen one is the largest by. `_ema`: averaged weights.
+# Name -> (filter of the candidate records, key that the selected one maximises). `_ema`: averaged weights.
 _CHOICES = {
     "best": (_always, _rank_by("pgd_accuracy")),
     "best_by_validation": (
@@ -87,21 +87,21 @@ WHICH = tuple(_CHOICES)
 
 
 def rank(which: str) -> Callable[[dict], Any]:
-    """What the epoch `which` of WHICH has the largest value of."""
+    """Returns the key that the epoch `which`, one of WHICH, maximises."""
     return _CHOICES[which][1]
 
 
 def choose(which: str, records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """The record that `which` of WHICH means; None where no record has the figures for it.
+    """Selects the record that `which` names; returns None if no record has the accuracies it needs.
 
-    As in the paper `best` is the best on the test set, which flatters it; `best_by_validation` is not
-    chosen by the test set and is for runs with held-out images. `best_ema` and `last_ema` are for
-    averaged weights, of which `best_ema` is the best on the test set.
+    As in the paper, `best` is the best on the test set, which biases its accuracy upwards.
+    `best_by_validation` is selected on held-out training images, if the run has any. `best_ema` and
+    `last_ema` are for averaged weights; `best_ema` is the best of them on the test set.
 
     Args:
       which: one of WHICH.
-      records: one an epoch, with `epoch` and test accuracies in [0, 1] such as `pgd_accuracy`, those on
-        held-out images and of averaged weights as `validation_...` and `ema_...`.
+      records: one record per epoch, with `epoch` and test accuracies in [0, 1] such as `pgd_accuracy`.
+        Accuracies on held-out images are named `validation_...`, those of averaged weights `ema_...`.
     """
     possible, largest = _CHOICES[which]
     return max(filter(possible, records), key=largest, default=None)

@@ -1,4 +1,4 @@
-"""Networks and cards as files: NAME.safetensors beside NAME.json."""
+"""Files of the zoo: a network NAME.safetensors and its card NAME.json."""
 
 import hashlib
 import json
@@ -13,25 +13,25 @@ from rwp_jax.files import partial_of, write_json
 
 PREFIX = "zoo:"
 NETWORKS = pathlib.Path(__file__).parents[1] / "zoo" / "networks"
-LARGEST = 5_000_000  # bytes of all networks together, so that the package stays small
+LARGEST = 5_000_000  # limit in bytes for all networks together, to keep the package small
 _SEPARATOR = "/"
 
 
 class Card(NamedTuple):
-    """What is known of a network.
+    """Description of a network.
 
     Attributes:
-      name: in the zoo.
-      recipe: the command that trained it.
-      config: of its run, as nested dicts of JSON values.
-      data: what it was trained and tested on, in words.
-      epoch: after which it was saved, from 0.
-      checkpoint: which of the run's that was, see `resume_point.WHICH`.
-      seeds: of the experiment that it is from; its own is in the config.
-      test_images: that the accuracies are of.
+      name: name in the zoo.
+      recipe: command that trained it.
+      config: config of its run, as nested dicts of JSON values.
+      data: its training and test data, in words.
+      epoch: epoch after which it was saved, from 0.
+      checkpoint: checkpoint of the run that it is, see `resume_point.WHICH`.
+      seeds: seeds of the experiment that it comes from; its own seed is in the config.
+      test_images: number of test images behind the accuracies.
       accuracy: column of Table 2 -> `accuracy` in [0, 1] and `interval_95`.
-      file: bytes and SHA-256 of NAME.safetensors; `packaged` says whether it comes with the package.
-      version: of rwp-jax, by which it was trained.
+      file: bytes and SHA-256 of NAME.safetensors; `packaged` states whether the package contains it.
+      version: version of rwp-jax that trained it.
     """
 
     name: str
@@ -48,18 +48,18 @@ class Card(NamedTuple):
 
 
 def refuse(workdir: pathlib.Path | str, why: str = "a run's directory is needed here") -> None:
-    """Raises InputError for a network of the zoo where one of a run is needed."""
+    """Raises InputError if `workdir` names a network of the zoo instead of a run's directory."""
     if str(workdir).startswith(PREFIX):
         raise InputError(f"workdir={workdir} is a network of the package: {why}")
 
 
 def names() -> list[str]:
-    """All that have a card."""
+    """Returns the names of all networks with a card."""
     return sorted(path.stem for path in NETWORKS.glob("*.json"))
 
 
 def read_card(name: str) -> Card:
-    """The card of NAME, with or without the prefix; raises InputError where there is none."""
+    """Reads the card of NAME, with or without the prefix; raises InputError if there is none."""
     name = name.removeprefix(PREFIX)
     if name not in names():
         known = ", ".join(PREFIX + known for known in names()) or "none"
@@ -78,23 +78,23 @@ def _digest(path: pathlib.Path) -> str:
 
 
 def read_weights(card: Card) -> dict[str, Any]:
-    """`params` and `batch_stats`, nested dicts of NumPy arrays.
+    """Reads `params` and `batch_stats` as nested dicts of NumPy arrays.
 
     Raises:
-      InputError: where only the card is in the package, or the file is not the card's.
+      InputError: if the package has only the card, or the file does not match the card.
     """
     from safetensors.numpy import load_file
 
     path = _path(card.name)
     if not card.file["packaged"]:
         raise InputError(
-            f"{PREFIX}{card.name} is a card alone, its network is too large for the package: "
+            f"{PREFIX}{card.name} has only a card, its network is too large for the package: "
             f"`{card.recipe}` trains it"
         )
     if not path.is_file() or _digest(path) != card.file["sha256"]:
         raise InputError(
-            f"{path} is missing or damaged: it is not the file whose digest is on its card; install "
-            "rwp-jax again"
+            f"{path} is missing or damaged: it does not match the digest on its card; reinstall "
+            "rwp-jax"
         )
     tree: dict[str, Any] = {}
     for key, array in load_file(path).items():
@@ -107,14 +107,14 @@ def read_weights(card: Card) -> dict[str, Any]:
 
 
 def write(card: Card, network: dict[str, Any]) -> Card:
-    """Writes card and, where `card.file["packaged"]`, network; returns the card with size and digest.
+    """Writes the card and, if `card.file["packaged"]`, the network; returns it with size and digest.
 
     Args:
-      card: whose `file` has `packaged` alone.
+      card: card whose `file` has only `packaged`.
       network: `params` and `batch_stats`.
 
     Raises:
-      InputError: where the networks would be larger than LARGEST together.
+      InputError: if the networks together would exceed LARGEST.
     """
     from safetensors.numpy import save
 
@@ -125,8 +125,8 @@ def write(card: Card, network: dict[str, Any]) -> Card:
     total = len(content) + sum(path.stat().st_size for path in others)
     if card.file["packaged"] and total > LARGEST:
         raise InputError(
-            f"{PREFIX}{card.name}: all networks together would have {total:,} bytes, may have {LARGEST:,}; "
-            "card_only= keeps the card alone"
+            f"{PREFIX}{card.name}: all networks together would have {total:,} bytes, more than "
+            f"{LARGEST:,}; card_only= keeps only the card"
         )
     digest = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     card = card._replace(file={**card.file, **digest})

@@ -1,4 +1,4 @@
-"""Checks of a config's numbers and dtypes, whatever the data."""
+"""Checks of a config's keys, types, numbers and dtypes that do not depend on the data."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def check_keys(config) -> None:
-    """Raises InputError where the config is none, lacks a key or has one that nothing reads."""
+    """Raises InputError if the config is not a ConfigDict, lacks a key or has an unknown one."""
     if not isinstance(config, ml_collections.ConfigDict):
         raise InputError(
             f"config= must be a ConfigDict, not {type(config).__name__}: start from "
@@ -31,14 +31,16 @@ def check_keys(config) -> None:
         raise InputError(
             f"config.{min(missing)} is missing: start from rwp_jax.configs.default.get_config()"
         )
-    # A registered objective has settings of its own, and refuses what it does not take.
+    # A registered objective may have additional settings and refuses unknown ones itself.
     unknown = sorted(key for key in given.keys() - known if not key.startswith("objective."))
     if unknown:
-        raise InputError(f"config.{unknown[0]} is no key: {hint_at(unknown[0], known, 'config.')}")
+        raise InputError(
+            f"config.{unknown[0]} is not a key: {hint_at(unknown[0], known, 'config.')}"
+        )
 
 
 def with_norm_name(config):
-    """The config with its norm as runs store it: `Linf` and other spellings become `l_inf`."""
+    """Returns the config with the norm as runs store it: `Linf` and other spellings become `l_inf`."""
     norm = config.threat.norm
     if not isinstance(norm, str) or spelled(norm) == norm:
         return config
@@ -57,7 +59,7 @@ _KINDS = {
 
 
 def check_types(config) -> None:
-    """Raises InputError where a value is of another type than its default."""
+    """Raises InputError if the type of a value does not fit the default."""
     given = flatten(config.to_dict())
     for key, default in flatten(get_config().to_dict()).items():
         described, accepted = _KINDS[type(default)]
@@ -76,13 +78,13 @@ def _require(config, key: str, accepted: str, holds: Callable[[float], bool]) ->
 
 
 def check_numbers(config) -> None:
-    """Checks what no part checks for itself; raises InputError."""
+    """Checks the values that no other part checks; raises InputError."""
     check_types(config)
     for key, value in flatten(config.to_dict()).items():
         numbers = value if isinstance(value, tuple | list) else (value,)
         if any(isinstance(n, float) and _FLOAT32_MAX < abs(n) < math.inf for n in numbers):
             raise InputError(
-                f"config.{key}={value} must be within {_FLOAT32_MAX:.3g}, as float32 is"
+                f"config.{key}={value} must be within {_FLOAT32_MAX:.3g}, the range of float32"
             )
     whole = lambda low: lambda value: low <= value < 2**31
     for key in ("epochs", "evaluation.every"):
@@ -102,7 +104,7 @@ def check_numbers(config) -> None:
         "weight_perturbation.start_epoch",
     ):
         _require(config, key, "at least 0 and below 2^31", whole(0))
-    # As `pgd` has them: pixels are in [0, 1].
+    # As in `pgd`: pixels are in [0, 1].
     largest = 1 if config.threat.norm == "l_inf" else 1000
     for key in ("attack.step_size", "evaluation.step_size"):
         _require(config, key, f"in [0, {largest})", lambda size: 0 <= size < largest)
@@ -126,22 +128,22 @@ def check_numbers(config) -> None:
 
 
 def check_precision(config) -> None:
-    """Checks precisions, and that the dtypes go together; raises InputError."""
+    """Raises InputError for an unknown precision or dtypes that cannot be combined."""
     check_choice("config.precision", config.precision, PRECISIONS)
     check_choice("config.evaluation.precision", config.evaluation.precision, PRECISIONS)
     if config.gradient_dtype not in GRADIENT_DTYPES:
         raise InputError(
-            f"config.gradient_dtype={config.gradient_dtype!r} must be '' (their own) or 'bfloat16'"
+            f"config.gradient_dtype={config.gradient_dtype!r} must be '' (no conversion) or 'bfloat16'"
         )
     if config.dtype == "float64" and config.gradient_dtype:
         raise InputError(
-            "config.dtype='float64' and config.gradient_dtype='bfloat16' exclude each other: one is for "
+            "config.dtype='float64' cannot be combined with config.gradient_dtype='bfloat16': one is for "
             "exact numbers, the other for speed"
         )
     if config.dtype == "float64":
         require_x64("config.dtype='float64'")
     if config.dtype == "bfloat16" and jax.config.read("jax_enable_x64"):
         raise InputError(
-            "config.dtype='bfloat16' and JAX_ENABLE_X64 exclude each other: unset the one, or choose "
-            "config.dtype='float64'"
+            "config.dtype='bfloat16' cannot be combined with JAX_ENABLE_X64: unset JAX_ENABLE_X64, or "
+            "choose config.dtype='float64'"
         )

@@ -1,4 +1,4 @@
-"""Stopping where training leaves the numbers."""
+"""Stops training when the loss or the weights become non-finite."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from rwp_jax.runs.checkpoint import Checkpoints
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss stopped being a number; the message names the step and the last good checkpoint."""
+    """The loss or the weights became non-finite; the message names step and last good checkpoint."""
 
 
 @jax.jit
@@ -20,7 +20,7 @@ def _all_finite(tree):
 def check_finite(
     steps: list[dict], state, epoch: int, steps_per_epoch: int, checkpoints: Checkpoints
 ) -> None:
-    """Raises NonFiniteLoss for steps whose losses, or what the last update left, are no numbers."""
+    """Raises NonFiniteLoss if a loss, or the weights or statistics after the last step, are non-finite."""
     finite = np.isfinite([step["loss"] for step in steps])
     finite[-1] &= bool(_all_finite((state.params, state.batch_stats)))
     if finite.all():

@@ -1,4 +1,4 @@
-"""From a config to the parts of a run, with every value checked before anything is compiled."""
+"""Builds the parts of a run from a config; every value is checked before anything is compiled."""
 
 import functools
 import re
@@ -54,14 +54,14 @@ class Parts(NamedTuple):
     """The parts of a run.
 
     Attributes:
-      recipe: what a training step is made of.
-      numbers: the recipe's, as arguments of the step.
+      recipe: the parts and settings of a training step.
+      numbers: the recipe's hyperparameters, arguments of the step.
       train_step: (state, TrainingSet, sent, key, numbers) -> (state, Metrics, stop). `sent`, from
-        `devices.with_flag`, are this host's indices and whether it was asked to stop; `stop`, whether any
-        was.
-      count_correct: the program of an evaluation, see `accuracy.make_count_correct`.
-      evaluate: see `accuracy.make_evaluation`.
-      evaluation_sizes: epsilon and step size, which `evaluate` takes.
+        `devices.with_flag`, holds this host's indices and whether it was asked to stop; `stop` is whether
+        any host was.
+      count_correct: the evaluation's mapped function, see `accuracy.make_count_correct`.
+      evaluate: accuracies of a network, see `accuracy.make_evaluation`.
+      evaluation_sizes: epsilon and step size, arguments of `evaluate`.
     """
 
     recipe: Recipe
@@ -73,7 +73,7 @@ class Parts(NamedTuple):
 
 
 def check_sizes(config, dataset: Dataset) -> None:
-    """Checks what depends on the data; raises InputError."""
+    """Raises InputError if the config does not fit the data set."""
     mixture, has_extra = mixture_of(config, dataset), dataset.x_extra is not None
     check_shapes(config, mixture, has_extra, dataset.x_train.shape[1:])
     if MODELS.origin(config.model.name) or OBJECTIVES.origin(config.objective.name):
@@ -81,7 +81,7 @@ def check_sizes(config, dataset: Dataset) -> None:
 
 
 def _try_own(config, dataset: Dataset) -> None:
-    """Traces a network or an objective of the user's own; raises InputError for what goes wrong in it."""
+    """Traces a user-defined network or objective; raises InputError if that fails."""
     recipe = build(config, dataset.num_classes, steps_per_epoch=1).recipe
     # One device: no axis to share moments over.
     own = config.model.name, dataset.num_classes, config.model.mean, config.model.std
@@ -109,7 +109,7 @@ def _try_own(config, dataset: Dataset) -> None:
     except InputError as error:
         if re.match(
             "(per_example|gate_loss|attack_loss)=", str(error)
-        ):  # arguments of the objective's
+        ):  # arguments of the objective
             raise InputError(f"config.objective.name={config.objective.name!r}: {error}") from None
         raise
     except Exception as error:  # whatever the user's code raises
@@ -122,7 +122,7 @@ def _try_own(config, dataset: Dataset) -> None:
 
 
 def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) -> None:
-    """The same for data of which only sizes are known; raises InputError."""
+    """Raises InputError if the config does not fit data of these sizes."""
     if config.batch_size - mixture.extra_per_batch > mixture.num_examples:
         raise InputError(
             f"config.batch_size={config.batch_size} is larger than the training set of "
@@ -130,7 +130,7 @@ def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) 
         )
     if config.epochs * mixture.steps > _MOST_STEPS:
         raise InputError(
-            f"config.epochs={config.epochs} of {mixture.steps} steps make more than {_MOST_STEPS} steps"
+            f"config.epochs={config.epochs} of {mixture.steps} steps each exceed {_MOST_STEPS} steps"
         )
     objective = objective_of(config)
     fraction = config.extra_data.unlabeled_fraction
@@ -138,7 +138,7 @@ def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) 
     if wanted and fraction >= 0 and not int(fraction * config.batch_size):
         raise InputError(
             f"config.extra_data.unlabeled_fraction={fraction} of config.batch_size="
-            f"{config.batch_size} is less than one extra example a batch"
+            f"{config.batch_size} is less than one extra example per batch"
         )
     sizes = {
         "config.threat.epsilon": config.threat.epsilon,
@@ -162,9 +162,9 @@ def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) 
 
 
 def check_values(config, devices: int | None = None) -> None:
-    """Checks what a network needs that is not to be trained; raises InputError.
+    """Checks all values that do not concern the training data; raises InputError.
 
-    `devices` are those that a batch is split over, all there are by default.
+    `devices` is the number of devices that a batch is split over, by default all of them.
     """
     check_numbers(config)
     check_precision(config)
@@ -175,19 +175,19 @@ def check_values(config, devices: int | None = None) -> None:
 
 
 def check_attack_mode(config) -> None:
-    """Raises InputError for a BN mode in which no reference attacks; 0.1.0 began runs with any."""
+    """Raises InputError if no reference attacks in the BN mode; runs begun by 0.1.0 may have any mode."""
     objective = objective_of(config)
     if objective.attack_loss and config.attack.bn not in objective.attack_modes:
         raise InputError(
             f"config.attack.bn={config.attack.bn!r} must be one of {', '.join(objective.attack_modes)} for "
-            f"config.objective.name={config.objective.name!r}, whose reference attacks so"
+            f"config.objective.name={config.objective.name!r}, as in its reference code"
         )
 
 
 def check_config(config, devices: int | None = None, is_new: bool = True) -> None:
-    """Checks all that training needs and that can be known before data are read; raises InputError.
+    """Checks everything that training needs and that is known before data are read; raises InputError.
 
-    `is_new` says whether the run is to begin, not to continue.
+    `is_new=False` skips the check of the attack mode, for runs that may be resumed.
     """
     check_values(config, devices)
     if is_new:
@@ -201,7 +201,7 @@ def check_config(config, devices: int | None = None, is_new: bool = True) -> Non
 
 
 def network_record(config, dataset: Dataset) -> NetworkRecord:
-    """What a run's directory says of its network."""
+    """Returns the record of the network for the run's directory."""
     model, image_shape = config.model, dataset.x_train.shape[1:]
     origin, traced = MODELS.origin(model.name), None
     if origin:
@@ -219,7 +219,7 @@ def network_record(config, dataset: Dataset) -> NetworkRecord:
 
 
 def filled(config, platform: str | None = None, devices: int | None = None):
-    """The config with a batch of its evaluations that fills the devices where it names none."""
+    """Returns the config; an evaluation batch size of 0 is replaced by one that fills the devices."""
     if config.evaluation.batch_size:
         return config
     config = config.copy_and_resolve_references()
@@ -228,9 +228,9 @@ def filled(config, platform: str | None = None, devices: int | None = None):
 
 
 def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None) -> Parts:
-    """Builds the parts, compiling nothing; raises InputError for values that a part refuses.
+    """Builds the parts without compiling anything; raises InputError if a value is invalid.
 
-    `mesh` has other devices, to compile for; by default the parts run on all there are.
+    `mesh` holds other devices to compile for; by default, the parts run on all available devices.
     """
     network = functools.partial(
         make_classifier, config.model.name, num_classes, config.model.mean, config.model.std
@@ -243,14 +243,14 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
     check_recipe(config)
     numbers = numbers_of(config)
     augment = make_augment(**config.augment.to_dict(), dtype=config.dtype)
-    config = config.copy_and_resolve_references()  # it is traced later
+    config = config.copy_and_resolve_references()  # a copy: tracing reads it later
 
     def train_step(state, data, sent, key, numbers):
         recipe, schedule = make_recipe(config, classifier, steps_per_epoch, numbers)
         step = make_train_step(recipe, augment, schedule, AXIS)
         with matmul_precision(config.precision):
             state, figures = step(state, data, sent[:-1], key)
-        # Within the step, so that all hosts hear it after the same one, and nobody waits for it.
+        # Part of the step: all hosts see the request after the same step, and none waits for it.
         return state, Metrics.of(figures, dtype), lax.pmax(sent[-1], AXIS)
 
     split = (False, False, True, False, False)

@@ -1,4 +1,4 @@
-"""What objectives of the user's own must return, checked on shapes before anything is trained."""
+"""Checks of what user-defined objectives return, by shapes, before training begins."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from rwp_jax.training.train_step import METRICS
 
 
 def checked(objective: Objective) -> Objective:
-    """The same objective; its functions raise InputError for results that the step cannot use."""
+    """Returns the objective with functions that raise InputError for results that the step cannot use."""
 
     def per_example(train, params, batch):
         forwards: list[Any] = []  # moments of each
@@ -51,24 +51,24 @@ def checked(objective: Objective) -> Objective:
 
 
 def _no_values(what: str, values, accepted: str, kind: type) -> str:
-    """What is wrong with values that must be one of each of two examples; empty where nothing is."""
+    """Describes why values are not one per example, for two examples; empty if they are."""
     is_array = hasattr(values, "shape") and hasattr(values, "dtype")
     if is_array and values.shape == (2,) and jnp.issubdtype(values.dtype, kind):
         return ""
     given = f"{values.dtype}{list(values.shape)}" if is_array else f"a {type(values).__name__}"
-    return f"{what} {given}, must be {accepted} [B], one of each example"
+    return f"{what} {given}, must be {accepted} [B], one per example"
 
 
 def _check_aux(aux: Aux, forwards: list) -> None:
-    """Raises InputError for an Aux of two examples that the step cannot use.
+    """Raises InputError if the step cannot use an Aux of two examples.
 
-    `forwards` are the moments that the objective was given.
+    `forwards` are the moments that `train` returned to the objective.
     """
     if not isinstance(aux.moments, tuple) or not aux.moments:
         given = "an empty tuple" if aux.moments == () else f"a {type(aux.moments).__name__}"
         wrong = f"moments={given}, must be a tuple of the moments of each forward"
     elif forwards and any(not _alike(moments, forwards[0]) for moments in aux.moments):
-        wrong = "moments that train did not give, must be a tuple of the moments of each forward"
+        wrong = "moments that train did not return, must be a tuple of the moments of each forward"
     elif not isinstance(aux.terms, dict) or not all(isinstance(name, str) for name in aux.terms):
         wrong = f"terms={shown(aux.terms)}, must be a dict of arrays by name"
     else:
@@ -82,16 +82,16 @@ def _check_aux(aux: Aux, forwards: list) -> None:
 
 
 def _alike(one, other) -> bool:
-    """Whether two trees have the same structure and shapes."""
+    """Returns whether two trees have the same structure and shapes."""
     leaves = lambda tree: [(path, jnp.shape(leaf)) for path, leaf in tree_leaves_with_path(tree)]
     return leaves(one) == leaves(other)
 
 
 def taken_name(objective: Objective, aux: Aux) -> str:
-    """Which name of a metric is taken already, in words; empty where none is."""
+    """Describes a metric name that is already taken; empty if there is none."""
     taken = sorted(set(aux.terms) & {*METRICS, objective.accuracy})
     if taken:
-        return f"of its terms {taken[0]!r} is a metric already"
+        return f"its term {taken[0]!r} has the name of another metric"
     if objective.accuracy in METRICS:
-        return f"accuracy={objective.accuracy!r} must be the name of a metric that is not taken"
+        return f"accuracy={objective.accuracy!r} is the name of another metric, must be a new name"
     return ""

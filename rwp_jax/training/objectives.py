@@ -1,4 +1,4 @@
-"""Training objectives. All have one signature, which gate, weight ascent and update share."""
+"""Training objectives, with one signature for the gate, the weight ascent and the update."""
 
 import inspect
 import re
@@ -16,15 +16,15 @@ from rwp_jax.registry import Registry
 
 
 class Batch(NamedTuple):
-    """Examples of one device.
+    """The part of a batch on one device.
 
     Attributes:
       x: clean images [B, H, W, C] in [0, 1].
-      x_adv: attacked images, likewise.
+      x_adv: attacked images, as x.
       y: labels [B], -1 for "no label".
-      weight: of each example's loss, [B] or one number for all.
-      labelled_share: fraction of the *global* batch that has a label, so that means over the labelled
-        examples can be taken on every device alone.
+      weight: weight of each example's loss, [B] or one number for all.
+      labelled_share: fraction of the *global* batch that has a label, from which each device computes
+        means over the labelled examples without communication.
     """
 
     x: jnp.ndarray
@@ -35,14 +35,15 @@ class Batch(NamedTuple):
 
 
 class Aux(NamedTuple):
-    """What a pass over the batch gives besides the loss.
+    """Results of a pass over the batch, in addition to the loss.
 
     Attributes:
-      gate_loss: [B] each example's own loss, without weights: what the weight perturbation's gate sees.
+      gate_loss: [B] unweighted loss of each example, which the weight perturbation's gate tests.
       moments: batch moments in the order in which the reference's training forwards fold them into the
-        running statistics, once per entry; the first are those of x_adv where `train` is an attack mode.
+        running statistics; each entry is folded once. If `train` is an attack mode, the first entry is that
+        of x_adv.
       correct: [B] bool, whether the images trained on are classified as y.
-      terms: name -> [B], whose means are the parts of the loss, for the metrics.
+      terms: name -> [B] values, whose means are logged as metrics, such as the parts of the loss.
     """
 
     gate_loss: jnp.ndarray
@@ -52,23 +53,23 @@ class Aux(NamedTuple):
 
 
 def own_loss(loss, aux: Aux):
-    """`gate_loss` of `perturb_and_differentiate` for objectives: losses without the examples' weights."""
+    """Returns the unweighted losses; the `gate_loss` of `perturb_and_differentiate` for objectives."""
     del loss
     return aux.gate_loss
 
 
 class Objective(NamedTuple):
-    """What is minimised, and what its attack maximises.
+    """A training objective: the loss to minimise and the loss that the attack maximises.
 
     Attributes:
       per_example: (train, params, Batch) -> (loss [B], Aux), where train is `Classifier.train`. The
-        mean of the losses is minimised.
+        mean loss is minimised.
       attack_loss: (forward, x, y) -> (logits of the attacked images [B, classes] -> [B]), where forward
-        maps images to logits in the attack's BN mode; None where there is no attack (x_adv is x).
-      accuracy: what `Aux.correct` is called in the metrics.
-      uses_unlabelled: whether examples without a label have a loss.
+        maps images to logits in the attack's BN mode; None for no attack (x_adv is x).
+      accuracy: name of `Aux.correct` in the metrics.
+      uses_unlabelled: whether examples without a label contribute to the loss.
       needs_extra_data: whether the objective makes sense only with pseudo-labelled data.
-      attack_modes: BN modes (see `pgd.BN_MODES`) in which a reference attacks; others are refused.
+      attack_modes: BN modes (see `pgd.BN_MODES`) that are allowed in the attack; others are refused.
     """
 
     per_example: Callable
@@ -80,12 +81,12 @@ class Objective(NamedTuple):
 
 
 def _mean_over(share, values):
-    """Scales values [B], 0 outside a `share` of the batch, so that their mean is that over the share."""
+    """Scales values [B], 0 outside a `share` of the batch, so that their mean is that share's mean."""
     return values / jnp.where(share > 0, share, 1)
 
 
 def _classify(train, params, batch, images):
-    """Cross-entropy on `images`, the loss of adversarial and of plain training."""
+    """Returns the cross-entropy on `images`, the loss of adversarial and of plain training, and its Aux."""
     logits, moments = train(params, images)
     loss = cross_entropy(logits, batch.y)
     aux = Aux(loss, (moments,), jnp.argmax(logits, -1) == batch.y, {})
@@ -97,17 +98,17 @@ def _attack_cross_entropy(forward, x, y):
 
 
 def _attack_kl(forward, x, y):
-    """KL(f(x) || f(x')), in which f(x) is constant."""
+    """KL(f(x) || f(x')) as a function of f(x'), with f(x) constant."""
     logits_clean = forward(x)
     return lambda logits: kl_divergence(logits_clean, logits)
 
 
 def _trades_per_example(beta: float, entropy_weight: float, clean_folds: int) -> Callable:
-    """CE(f(x), y) + beta KL(f(x) || f(x')), and an entropy of f(x) where there is no label.
+    """CE(f(x), y) + beta KL(f(x) || f(x')), plus an entropy of f(x) for unlabelled examples.
 
     Cross-entropy is averaged over the labelled examples of the batch, entropy over the others, KL over
-    all. Gradients flow through f(x) in the KL as well. `clean_folds`: how often the moments of x enter
-    the running statistics.
+    all. Gradients also flow through f(x) in the KL. `clean_folds`: how many times the moments of x are
+    folded into the running statistics.
     """
 
     def per_example(train, params, batch):
@@ -138,21 +139,21 @@ def natural(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
 
 
 def at(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
-    """Adversarial training (Madry et al., 2018): CE(f(x'), y), attacked by the same loss."""
+    """Adversarial training (Madry et al., 2018): CE(f(x'), y), which the attack maximises."""
     del beta, entropy_weight
     per_example = lambda train, params, batch: _classify(train, params, batch, batch.x_adv)
     return Objective(per_example, _attack_cross_entropy)
 
 
-# TRADES, RST and MART attack in eval mode; without running statistics, a batch's own stand in for them.
+# TRADES, RST and MART attack in eval mode; `batch` does not update the running statistics either.
 _NOT_UPDATING = ("eval", "batch")
 
 
 def trades(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
-    """TRADES (Zhang et al., 2019), attacked by the KL.
+    """TRADES (Zhang et al., 2019); the attack maximises the KL.
 
-    The authors' script passes x twice through the network in training mode, which updates the running
-    statistics twice with equal moments; one pass folded in twice does the same.
+    The authors' script passes x through the network twice in training mode, which updates the running
+    statistics twice with equal moments. Folding the moments of one pass in twice has the same effect.
     """
     per_example = _trades_per_example(beta, entropy_weight, clean_folds=2)
     return Objective(per_example, _attack_kl, uses_unlabelled=True, attack_modes=_NOT_UPDATING)
@@ -166,11 +167,11 @@ def rst(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
 
 
 def mart(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
-    """MART (Wang et al., 2020), attacked by the cross-entropy.
+    """MART (Wang et al., 2020); the attack maximises the cross-entropy.
 
     BCE(f(x'), y) + beta KL(f(x) || f(x')) (1 - f_y(x)), where BCE is the cross-entropy and
     -log(1 - max_{c != y} f_c(x')). The small constants are those of the authors' code, which passes x
-    first and x' second; the running statistics take the moments in in that order.
+    first and x' second; the moments are folded into the running statistics in that order.
     """
     del entropy_weight
 
@@ -202,15 +203,15 @@ OBJECTIVES = Registry(
 
 
 def register_objective(name: str, builder: Callable[..., Objective]) -> None:
-    """Makes an objective of one's own available as `config.objective.name`.
+    """Makes a user-defined objective available as `config.objective.name`.
 
     Args:
-      name: of the objective; the package's own names are taken.
-      builder: called with all of config.objective but the name as keyword arguments, among them `beta` and
-        `entropy_weight`; returns an `Objective`. It checks their ranges itself, by raising InputError.
+      name: name of the objective; the package's own names are taken.
+      builder: called with all of config.objective except `name` as keyword arguments, including `beta`
+        and `entropy_weight`; returns an `Objective`. It checks ranges itself and raises InputError.
 
     Raises:
-      InputError: for a name that is taken, or a builder that cannot be called.
+      InputError: if the name is taken or the builder cannot be called.
     """
     OBJECTIVES.register(name, builder, sys._getframe(1).f_globals)
 
@@ -219,14 +220,14 @@ def make_objective(name: str, **settings: float) -> Objective:
     """Builds the objective `name`.
 
     Args:
-      name: `natural`, `at`, `trades`, `rst`, `mart`, or one that `register_objective` knows.
-      settings: `beta`, the weight of the KL (1/lambda in the TRADES paper), `entropy_weight`, that of the
-        entropy of unlabelled examples in TRADES and RST, and what a registered objective takes. The
-        package's own all take the two, which a config has whatever its objective.
+      name: `natural`, `at`, `trades`, `rst`, `mart`, or a name registered with `register_objective`.
+      settings: `beta`, the weight of the KL (1/lambda in the TRADES paper); `entropy_weight`, the weight of
+        the entropy of unlabelled examples in TRADES and RST; and the settings of a registered objective.
+        The package's objectives all take the first two, which every config has.
 
     Raises:
-      InputError: for an unknown name, a setting that it does not take or, of the package's own, outside
-        [0, inf), or a builder that fails.
+      InputError: if the name is unknown, the objective does not take a setting, a setting of the package's
+        objectives is outside [0, inf), or the builder fails.
     """
     check_choice("name", name, OBJECTIVES)
     own = OBJECTIVES.origin(name) is None
@@ -252,7 +253,7 @@ def make_objective(name: str, **settings: float) -> Objective:
 
 
 def _check_fields(objective: Objective) -> None:
-    """Raises InputError for an Objective that the user's builder has filled in wrongly."""
+    """Raises InputError if a field of an Objective from the user's builder is invalid."""
     for field, optional in (("per_example", False), ("attack_loss", True)):
         function = getattr(objective, field)
         if not callable(function) and not (optional and function is None):

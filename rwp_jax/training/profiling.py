@@ -1,4 +1,4 @@
-"""A trace of some training steps, for TensorBoard and Perfetto."""
+"""Traces some training steps for TensorBoard and Perfetto."""
 
 import contextlib
 import os
@@ -8,17 +8,17 @@ import jax
 
 from rwp_jax.errors import InputError
 
-FIRST = 5  # step of this process that is traced first: compilation is over by then
+FIRST = 5  # first step of this process to be traced: compilation is finished by then
 STEPS = 10
 
 
 def check_directory(directory: pathlib.Path) -> None:
-    """Makes the directory; raises InputError unless a trace can be written there."""
+    """Creates the directory; raises InputError if it cannot be created or written to."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"profile={directory} cannot be made ({error.strerror}): it must be a directory that can be "
+            f"profile={directory} cannot be created ({error.strerror}): it must be a directory that can be "
             "written to"
         ) from None
     if not os.access(directory, os.W_OK | os.X_OK):
@@ -26,10 +26,10 @@ def check_directory(directory: pathlib.Path) -> None:
 
 
 class Profile:
-    """Traces STEPS steps from the FIRST one on that `step` counts; within it, to be closed at the end."""
+    """Context manager that traces STEPS steps, starting with the FIRST call of `step`."""
 
     def __init__(self, directory: pathlib.Path | None):
-        """`directory` to write to, None for no trace at all."""
+        """Takes the directory to write to; None disables the trace."""
         self._directory = directory
         self._count = 0
         self._running = False
@@ -41,7 +41,7 @@ class Profile:
         self._stop()
 
     def step(self, state) -> contextlib.AbstractContextManager:
-        """The context of a step, which trace viewers show; `state` is that before the step."""
+        """Returns a context that marks a step in trace viewers; `state` is the state before the step."""
         if self._directory is None:
             return contextlib.nullcontext()
         self._count += 1
@@ -57,7 +57,7 @@ class Profile:
     def _stop(self) -> None:
         if not self._running:
             if self._directory and self._count < FIRST:
-                print(f"no trace: it begins with step {FIRST}, and {self._count} were taken")
+                print(f"no trace: it begins with step {FIRST}, but only {self._count} were run")
             return
         self._running = False
         jax.profiler.stop_trace()

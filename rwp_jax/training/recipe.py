@@ -1,4 +1,4 @@
-"""The recipe of a config's training step, and the numbers in it that a sweep varies."""
+"""Builds the recipe of a config's training step, and the numbers in it that a sweep varies."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from rwp_jax.training.weight_perturbation import (
 
 
 class Numbers(NamedTuple):
-    """Arguments of the compiled step, so that a sweep over them compiles it once.
+    """Hyperparameters that are arguments of the compiled step, so that a sweep over them compiles it once.
 
     Scalars of the parameters' dtype: `config.threat.epsilon`, `config.attack.step_size`, gamma and c_min of
     `config.weight_perturbation`, `config.optimizer.learning_rate`.
@@ -33,12 +33,12 @@ class Numbers(NamedTuple):
 
 
 def param_dtype(config) -> str:
-    """Of parameters, verdicts and numbers: float32 even where training computes in bfloat16."""
+    """Returns the dtype of parameters, evaluations and Numbers: float32 even if training uses bfloat16."""
     return "float64" if config.dtype == "float64" else "float32"
 
 
 def numbers_of(config) -> Numbers:
-    """The config's."""
+    """Returns the config's Numbers."""
     perturbation = config.weight_perturbation
     numbers = (
         config.threat.epsilon,
@@ -51,21 +51,21 @@ def numbers_of(config) -> Numbers:
 
 
 def _perturbation_settings(config) -> dict[str, Any]:
-    """Without `start_epoch`, which is what the step asks for, not what the perturbation is."""
+    """Returns the settings without `start_epoch`, which the training step uses, not the perturbation."""
     settings = config.weight_perturbation.to_dict()
     del settings["start_epoch"]
     return settings
 
 
 def weight_perturbation_of(config) -> WeightPerturbation:
-    """The config's; raises InputError for values that it refuses."""
+    """Returns the config's weight perturbation; raises InputError if a value is invalid."""
     perturbation = _perturbation_settings(config)
     with named_in("config.weight_perturbation", " ".join(perturbation)):
         return make_weight_perturbation(**perturbation)
 
 
 def check_recipe(config) -> None:
-    """Raises InputError for values that a part of the recipe refuses."""
+    """Raises InputError if a value of the recipe is invalid."""
     with named_in("config.threat", "norm epsilon", variant="config.attack"):
         make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant)
     weight_perturbation_of(config)
@@ -81,13 +81,13 @@ def _schedule(config, steps_per_epoch: int, learning_rate) -> optax.Schedule:
 def make_recipe(
     config, classifier: Classifier, steps_per_epoch: int, numbers: Numbers
 ) -> tuple[Recipe, optax.Schedule]:
-    """The recipe and its learning rate by step.
+    """Returns the recipe, and its learning rate as a function of the step.
 
     Args:
-      config: whose values `check_recipe` takes.
-      classifier: of its network.
+      config: has passed `check_recipe`.
+      classifier: the config's network.
       steps_per_epoch: positive.
-      numbers: those of the config, which may be traced.
+      numbers: the config's; may be traced.
     """
     optimizer = config.optimizer
     schedule = _schedule(config, steps_per_epoch, numbers.learning_rate)

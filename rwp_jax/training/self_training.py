@@ -1,4 +1,4 @@
-"""RST as one run: plain training on the labels there are, pseudo-labels from it, then the run itself."""
+"""RST as one run: plain training on the labelled images, pseudo-labelling, then training on both."""
 
 import contextlib
 import json
@@ -23,13 +23,13 @@ TEACHER, PSEUDO_LABELS = "teacher", "pseudo_labels.npz"
 
 
 def teacher_config(config) -> ml_collections.ConfigDict:
-    """The first stage: the same network trained plainly, on the labelled images alone."""
+    """Returns the first stage's config: the same network, plain training on the labelled images only."""
     teacher = config.copy_and_resolve_references()
     teacher.epochs = config.self_training.epochs
     teacher.epoch_examples = 0
     teacher.self_training.epochs = 0
     teacher.extra_data.unlabeled_fraction = 0.0
-    # Settings of a registered objective's own are not the plain one's.
+    # `natural` does not take the additional settings of a registered objective.
     common = {key: config.objective.get(key, 0.0) for key in ("beta", "entropy_weight")}
     teacher.objective = ml_collections.ConfigDict({"name": "natural"} | common)
     teacher.weight_perturbation.name = "none"
@@ -37,17 +37,17 @@ def teacher_config(config) -> ml_collections.ConfigDict:
 
 
 def check_first_stage(config, has_extra: bool) -> None:
-    """Raises InputError for a first stage that has nothing to label, or whose labels nobody uses."""
+    """Raises InputError if the first stage has no images to label, or its labels are not used."""
     if config.extra_data.path or not has_extra:
         raise InputError(
             f"config.self_training.epochs={config.self_training.epochs} needs images to label: "
-            "config.data.labeled_examples > 0, and config.extra_data.path=''; with labels of your own "
-            "it must be 0"
+            "config.data.labeled_examples > 0, and config.extra_data.path=''; to train on labels of "
+            "your own, set it to 0"
         )
     if not config.extra_data.use_labels:
         raise InputError(
-            "config.extra_data.use_labels=False throws away what config.self_training.epochs="
-            f"{config.self_training.epochs} is for: one of the two must go"
+            "config.extra_data.use_labels=False discards the labels that config.self_training.epochs="
+            f"{config.self_training.epochs} produces: change one of the two"
         )
 
 
@@ -57,25 +57,25 @@ def train(
     resume: bool = True,
     profile: pathlib.Path | str | None = None,
 ) -> dict:
-    """Trains as the config says, continuing the run that the directory may hold.
+    """Trains as the config specifies, or continues the run in the directory if there is one.
 
-    As `trainer.train`, after the first stage if config.self_training asks for one. That is a run of its own
-    in WORKDIR/teacher. Its last network labels the images that config.data.labeled_examples left out; with
-    WORKDIR/pseudo_labels.npz written it is done.
+    If config.self_training.epochs > 0, a first stage precedes the training: a separate run in
+    WORKDIR/teacher, whose last network labels the images that config.data.labeled_examples leaves out. It
+    is complete when WORKDIR/pseudo_labels.npz is written.
 
     Args:
-      config: with the keys of `rwp_jax.configs.default`, which the other configs start from.
-      workdir: directory of the run; gets config.json, metrics.jsonl, TensorBoard events, checkpoints/,
+      config: ConfigDict with the keys of `rwp_jax.configs.default`, from which the other configs start.
+      workdir: directory of the run; receives config.json, metrics.jsonl, TensorBoard events, checkpoints/,
         summary.json and learning_curve.png.
-      resume: whether a run of the same config that is there already may be continued.
-      profile: directory for a trace of some steps, see `profiling`; None for none.
+      resume: whether an existing run of the same config may be continued.
+      profile: directory for a trace of some steps, see `profiling`; None for no trace.
 
     Returns:
-      The content of summary.json: accuracies of the best and the last epoch, and more.
+      Content of summary.json: accuracies of the best and the last epoch, and more.
 
     Raises:
-      InputError: for bad input, before anything is compiled or written.
-      NonFiniteLoss: see `divergence`.
+      InputError: if an input is invalid; raised before anything is compiled or written.
+      NonFiniteLoss: if the loss or the weights become non-finite, see `divergence`.
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
     """
     directory, profile = (
@@ -101,7 +101,7 @@ def train(
     data = processes.together(lambda: training_data.load_data(config))
     images = data.x_extra
     check_first_stage(config, images is not None)
-    assert images is not None  # as checked
+    assert images is not None  # checked above
     experiment.check_sizes(config, data)
     experiment.check_sizes(teacher, data)
     if processes.is_first() and not resuming:
@@ -118,7 +118,7 @@ def train(
     labels = processes.by_first(lambda: readers.read_extra(str(path))[1].tolist())
     if len(labels) != len(images):
         raise InputError(
-            f"{path} has {len(labels)} labels for {len(images)} images: it is not of this data set"
+            f"{path} has {len(labels)} labels for {len(images)} images: it belongs to another data set"
         )
     data = data._replace(y_extra=np.array(labels, np.int32))
     processes.say(f"second stage: {config.objective.name} with {len(images)} extra images")
@@ -126,6 +126,6 @@ def train(
 
 
 def _label(teacher: pathlib.Path, images: np.ndarray, path: pathlib.Path) -> None:
-    """Writes what the teacher's last network says about the images."""
+    """Labels the images with the teacher's last network and writes them to `path`."""
     predictions = pseudo_label.predict(load_run(teacher, "last"), images)
     pseudo_label.write(path, images, *predictions)

@@ -19,7 +19,7 @@ from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
 from rwp_jax.training.weight_averaging import Average, averaged
 from rwp_jax.training.weight_perturbation import WeightPerturbation, perturbed_norm
 
-# Of every step; an objective's accuracy and terms come to them.
+# Metrics of every step; an objective adds its accuracy and terms.
 METRICS = {
     "loss",
     "gate_open",
@@ -30,7 +30,7 @@ METRICS = {
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that a step changes; the same on every device."""
+    """Everything that a step changes; identical on all devices."""
 
     step: jnp.ndarray
     params: Any
@@ -40,26 +40,26 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class Metrics(flax.struct.PyTreeNode):
-    """Figures of a step, scalars, as one array [n] to be fetched at once."""
+    """Scalar metrics of a step, in one array [n] so that they are fetched at once."""
 
     values: jnp.ndarray
     names: tuple[str, ...] = flax.struct.field(pytree_node=False)
 
     @classmethod
     def of(cls, figures: dict[str, Any], dtype: str) -> "Metrics":
-        """`dtype` holds batch sizes exactly."""
+        """Collects scalars by name; `dtype` must represent batch sizes exactly."""
         return cls(jnp.stack([jnp.asarray(f, dtype) for f in figures.values()]), tuple(figures))
 
 
 def fetched(steps: Sequence[Metrics | dict]) -> list[dict]:
-    """Figures of steps by name, on the host; those that are there already stay as they are."""
+    """Returns the metrics of steps as dicts on the host; dicts are returned as they are."""
     steps = jax.device_get(steps)
     return [s if isinstance(s, dict) else dict(zip(s.names, s.values, strict=True)) for s in steps]
 
 
 class TrainingSet(NamedTuple):
     """All training examples, on the host or on every device: images uint8 [N, H, W, C], labels int32 [N],
-    -1 for none, and the weight of each example's loss, float [N]."""
+    -1 for "no label", and the weight of each example's loss, float [N]."""
 
     images: jax.Array | np.ndarray
     labels: jax.Array | np.ndarray
@@ -67,7 +67,7 @@ class TrainingSet(NamedTuple):
 
 
 class PGDSettings(NamedTuple):
-    """The attack of the training step: K1 steps of step_size, BN mode `train`, `batch` or `eval`."""
+    """Settings of the training attack: K1 steps of size step_size, BN mode `train`, `batch` or `eval`."""
 
     steps: int
     step_size: float
@@ -75,11 +75,11 @@ class PGDSettings(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What a training step is made of.
+    """The parts and settings of a training step.
 
-    `perturb_from_step` is the first step that perturbs weights; `ema_decay` that of the averaged weights,
-    0 for none; `gradient_dtype` that of gradients while they are summed over devices, "" for their own;
-    `per_device_batch_norm` says that the classifier's moments are each device's own.
+    `perturb_from_step` is the first step that perturbs weights; `ema_decay` is the decay of the averaged
+    weights, 0 for no average; `gradient_dtype` is the dtype in which gradients are summed over devices, ""
+    for no conversion; `per_device_batch_norm` is whether each device has its own batch moments.
     """
 
     classifier: Classifier
@@ -95,23 +95,23 @@ class Recipe(NamedTuple):
 
 
 def init_state(recipe: Recipe, key, image_shape: tuple[int, int, int]) -> TrainState:
-    """Fresh state for images [H, W, C]."""
+    """Returns the initial state for images [H, W, C]."""
     params, batch_stats = recipe.classifier.init(key, image_shape)
     opt_state = recipe.optimizer.init(params)
-    # Copies: a step may reuse the buffers of the state it gets.
+    # Copies: a step may reuse the buffers of its input state.
     ema = jax.tree.map(jnp.copy, Average(params, batch_stats)) if recipe.ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, ema)
 
 
 def _max_steps(recipe: Recipe, step):
-    """K2 from the first step that perturbs on, 0 before."""
+    """Returns K2 from the first perturbing step on, 0 before."""
     return jnp.where(step >= recipe.perturb_from_step, recipe.perturbation.steps, 0)
 
 
 def attack_batch(recipe: Recipe, state: TrainState, x, y, start, axis_name):
-    """The training attack's perturbation of x, and the running statistics after its forwards.
+    """Returns the training attack's perturbation of x, and the running statistics after its forwards.
 
-    Args: as those of `attack_and_update`.
+    Args: as in `attack_and_update`.
     """
     objective, attack = recipe.objective, recipe.attack
     if objective.attack_loss is None:
@@ -132,7 +132,7 @@ def attack_batch(recipe: Recipe, state: TrainState, x, y, start, axis_name):
 
 
 def _labelled_share(y, dtype, axis_name):
-    """Fraction of the global batch whose label is not -1."""
+    """Returns the fraction of the global batch whose label is not -1."""
     share = jnp.mean(y >= 0, dtype=dtype)
     return lax.pmean(share, axis_name) if axis_name else share
 
@@ -140,16 +140,16 @@ def _labelled_share(y, dtype, axis_name):
 def attack_and_update(
     recipe: Recipe, state: TrainState, x, y, start, axis_name: str | None = None, weight=1.0
 ) -> tuple[TrainState, Any, Perturbed]:
-    """A step on given images, labels and random starts (Algorithm 1 of the paper).
+    """Runs a step on given images, labels and random starts (Algorithm 1 of the paper).
 
     Args:
-      recipe: see there.
-      state: before the step.
+      recipe: see `Recipe`.
+      state: state before the step.
       x: this device's clean images [B, H, W, C] in [0, 1].
       y: their labels [B], -1 for "no label".
-      start: first perturbation of the attack, as x.
+      start: initial perturbation of the attack, of the shape of x.
       axis_name: mapped axis over which the batch is split, None on a single device.
-      weight: of each example's loss, [B] or one number.
+      weight: weight of each example's loss, [B] or one number.
 
     Returns:
       The state after the step, the attack's perturbation of x, and the perturbation of the weights.
@@ -168,14 +168,14 @@ def attack_and_update(
 
     fold = recipe.classifier.fold
     if recipe.objective.attack_loss and recipe.attack.bn == "train":
-        # The reference's attack scores its final delta by one more forward: that of the loop at v = 0.
+        # The reference's attack runs one more forward on its final delta: the loop's at v = 0.
         batch_stats = fold(batch_stats, perturbed.aux_unperturbed.moments[0])
     for moments in perturbed.aux.moments:
         batch_stats = fold(batch_stats, moments)
     if axis_name and recipe.per_device_batch_norm:
         batch_stats = lax.pmean(batch_stats, axis_name)
 
-    # SGD at w + v (weight decay acts on w + v too); leaving v out of the sum restores w.
+    # SGD at w + v (weight decay too); adding the updates to w instead of w + v removes v.
     w_plus_v = jax.tree.map(jnp.add, state.params, perturbed.v)
     updates, opt_state = recipe.optimizer.update(perturbed.gradient, state.opt_state, w_plus_v)
     params = optax.apply_updates(state.params, updates)
@@ -191,14 +191,14 @@ def make_train_step(
     """Makes the step that the trainer maps over devices.
 
     Args:
-      recipe: see there.
+      recipe: see `Recipe`.
       augment: (keys [B], images uint8 [B, H, W, C]) -> images of the same kind.
       learning_rate: step -> learning rate, for the metrics.
       axis_name: mapped axis over which the batch is split, None on a single device.
 
     Returns:
-      (state, TrainingSet, indices, key) -> (state, metrics): indices [B] are this device's part of the
-      batch, key is the run's. All randomness is drawn per example from (key, step, position in the
+      (state, TrainingSet, indices, key) -> (state, metrics), where indices [B] are this device's part of
+      the batch and key is the run's. All randomness is drawn per example from (key, step, position in the
       global batch), so that it does not depend on the number of devices. Metrics are scalars over the
       global batch.
     """
@@ -227,7 +227,7 @@ def make_train_step(
             "loss": mean(perturbed.loss),
             **{name: mean(values) for name, values in perturbed.aux.terms.items()},
             recipe.objective.accuracy: mean(aux.correct) / jnp.where(labelled > 0, labelled, 1),
-            # Where no step may be taken, no gate is asked.
+            # Before the first perturbing step, the gate is not used.
             "gate_open": jnp.where(_max_steps(recipe, state.step) > 0, perturbed.gate_open, 0),
             "perturbation_steps": perturbed.steps,
             "perturbation_norm": norm(perturbed.v) / norm(state.params),

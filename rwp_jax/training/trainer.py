@@ -1,4 +1,4 @@
-"""The training loop, straight down the page."""
+"""The training loop."""
 
 import collections
 import contextlib
@@ -34,7 +34,7 @@ from rwp_jax.training.train_step import fetched, init_state
 from rwp_jax.version import versions
 
 LEARNING_CURVE = "learning_curve.png"
-IN_FLIGHT = 3  # steps queued on the device, the running one included
+IN_FLIGHT = 3  # steps queued on the device, including the running one
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -45,25 +45,25 @@ def train(
     data: Dataset | None = None,
     profile: pathlib.Path | None = None,
 ) -> dict:
-    """Trains as the config says, continuing the run that the directory may hold.
+    """Trains as the config specifies, or continues the run in the directory if there is one.
 
     Args:
       config: ConfigDict with the keys of configs/default.py.
-      directory: of the run; gets config.json, metrics.jsonl, TensorBoard events, checkpoints/,
+      directory: of the run; receives config.json, metrics.jsonl, TensorBoard events, checkpoints/,
         summary.json and learning_curve.png.
-      resume: whether a run of the same config that is there already may be continued.
-      data: to train on; by default what the config names.
-      profile: directory for a trace of some steps, see `profiling`; None for none.
+      resume: whether an existing run of the same config may be continued.
+      data: data set to train on; by default, the one that the config names.
+      profile: directory for a trace of some steps, see `profiling`; None for no trace.
 
     Returns:
-      The content of summary.json.
+      Content of summary.json.
 
     Raises:
-      InputError: for bad input, before anything is compiled or written.
-      NonFiniteLoss: see `divergence`.
+      InputError: if an input is invalid; raised before anything is compiled or written.
+      NonFiniteLoss: if the loss or the weights become non-finite, see `divergence`.
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
     """
-    # Check everything that can be wrong.
+    # Check all inputs.
     plain_config = json.loads(config.to_json())
     processes.check_equal("the config", flatten(plain_config))
     experiment.check_config(config, is_new=False)
@@ -84,7 +84,9 @@ def train(
         stop = held.enter_context(StopRequest())
         processes.by_first(lambda: identity.check_records(directory, checkpoints.records(), marks))
         if processes.is_first() and not resuming:
-            write_json(directory / layout.CONFIG, plain_config)  # first: without it no run is there
+            write_json(directory / layout.CONFIG, plain_config)  # first: this file makes it a run
+        elif processes.is_first():
+            layout.record_paths(directory, plain_config)
         return _train(config, directory, data, marks, checkpoints, stop, trace)
 
 
@@ -97,12 +99,12 @@ def _train(
     stop: StopRequest,
     trace: Profile,
 ) -> dict:
-    """Continues the run in the directory, from the beginning where it has no checkpoint."""
+    """Continues the run in the directory, or begins it if there is no checkpoint."""
     # Set up the run.
     mixture = training_data.mixture_of(config, data)
     parts = experiment.build(config, data.num_classes, mixture.steps)
     init_key, step_key, _ = jax.random.split(jax.random.key(config.seed), 3)
-    # Hosts of different kinds may draw weights that differ in a last bit.
+    # Weights drawn on different kinds of hosts may differ in the last bit.
     state = processes.broadcast(init_state(parts.recipe, init_key, data.x_train.shape[1:]))
     saved = _restore(checkpoints, state)
     if not saved:
@@ -119,7 +121,7 @@ def _train(
     if data.x_extra is not None:
         used = len(training_set.labels) - len(data.y_train)
         processes.say(
-            f"{used} of {len(data.x_extra)} extra images are used beside {len(data.y_train)}"
+            f"using {len(data.y_train)} training images, {used} of {len(data.x_extra)} extra images"
         )
     evaluated = {"test": (data.x_test, data.y_test)}
     if data.x_validation is not None and data.y_validation is not None:
@@ -135,7 +137,7 @@ def _train(
     writer = MetricsWriter(directory, position.metrics, position.epoch)
 
     def save_within(epoch: int, state, steps) -> dict:
-        """Saves inside an epoch, after those of its steps; returns the checkpoint's record."""
+        """Saves a checkpoint after these steps of an epoch; returns its record."""
         check_finite(steps, state, epoch, mixture.steps, checkpoints)
         record = {
             "step": epoch * mixture.steps + len(steps),
@@ -150,7 +152,7 @@ def _train(
         return record
 
     for epoch in range(position.epoch, config.epochs):
-        # Train for an epoch; metrics stay on the device until its end, or until a save.
+        # Train for an epoch; metrics stay on the device until its end or until a checkpoint.
         steps = list(position.steps) if epoch == position.epoch else []
         order = epoch_indices(mixture, config.seed, epoch, *this_host)
         order = itertools.islice(order, len(steps), None)
@@ -161,7 +163,7 @@ def _train(
                 state, metrics, answer = parts.train_step(state, training_set, sent, *constants)
             steps.append(metrics)
             answers.append(answer)
-            # Steps are queued without waiting, but only so many that the progress shown is true.
+            # Wait for the oldest of IN_FLIGHT queued steps, so that the progress shown is accurate.
             stopping = stop.asked(answers[0])
             step = epoch * mixture.steps + len(steps)
             due = config.checkpoint_steps and step % config.checkpoint_steps == 0
@@ -173,7 +175,7 @@ def _train(
         steps = fetched(steps)
         check_finite(steps, state, epoch, mixture.steps, checkpoints)
 
-        # Evaluate on the whole test set, and on part of the training set for the learning curve.
+        # Evaluate on the test and validation sets, and on part of the training set for the curve.
         figures = {}
         due = (epoch + 1) % config.evaluation.every == 0 or epoch + 1 == config.epochs
         for split, (images, labels) in evaluated.items() if due else ():
@@ -186,7 +188,7 @@ def _train(
         train_figures["learning_rate"] = float(steps[-1]["learning_rate"])
         train_figures |= figures.pop("train", {})
 
-        # Write down and save.
+        # Write metrics and a checkpoint.
         step = (epoch + 1) * mixture.steps
         seconds = time.monotonic() - started
         writer.write(epoch, step, "train", train_figures)
@@ -204,7 +206,7 @@ def _train(
         if epoch + 1 < config.epochs and stop.asked_anywhere():
             _stop(stop, checkpoints, record)
 
-    # Sum up.
+    # Write the summary.
     writer.close()
     found = processes.by_first(lambda: {which: checkpoints.find(which) for which in WHICH})
     records = {which: record for which, record in found.items() if record}
@@ -234,7 +236,7 @@ def _train(
 
 
 def _evaluate(parts: experiment.Parts, state, *arguments) -> dict[str, float]:
-    """Accuracies of the weights and, where they are averaged, of the average as `ema_...`."""
+    """Returns accuracies of the weights and, if they are averaged, of the average as `ema_...`."""
     figures = parts.evaluate(state.params, state.batch_stats, *arguments)
     if state.ema is None:
         return figures
@@ -243,7 +245,7 @@ def _evaluate(parts: experiment.Parts, state, *arguments) -> dict[str, float]:
 
 
 def _progress(iterable, total: int, description: str, done: int):
-    """A progress bar on a terminal, nothing elsewhere."""
+    """Wraps the iterable in a progress bar, shown only on a terminal."""
     hidden = not (processes.is_first() and sys.stderr.isatty())
     return tqdm(
         iterable, description, total, leave=False, unit="step", disable=hidden, initial=done
@@ -251,7 +253,7 @@ def _progress(iterable, total: int, description: str, done: int):
 
 
 def _restore(checkpoints: Checkpoints, like) -> tuple[Any, dict] | None:
-    """The newest sound checkpoint, as the first process finds it; see `Checkpoints.restore_newest`."""
+    """Returns the newest undamaged checkpoint, read by the first process; None if there is none."""
     state = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
 
     def read() -> dict | None:
@@ -266,17 +268,16 @@ def _restore(checkpoints: Checkpoints, like) -> tuple[Any, dict] | None:
 
 
 def _stop(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:
-    """Raises Interrupted, once everything is written."""
+    """Raises Interrupted once all checkpoints are written."""
     processes.by_first(checkpoints.close)
     raise Interrupted(
         f"{stop.signal or 'signal to another process'}: saved {checkpoints.path(record['step'])}, after "
-        f"step {record['step']} in epoch {record['epoch'] + 1}; the same command continues"
+        f"step {record['step']} in epoch {record['epoch'] + 1}; the same command continues the run"
     )
 
 
 def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: float) -> str:
-    """What is printed after an epoch; `accuracy` is the objective's figure of the training batches, `test`
-    is empty where nothing was evaluated."""
+    """Returns the line printed after an epoch; `accuracy` is a key of `train`, `test` may be empty."""
     minutes, rest = divmod(math.floor(seconds), 60)
     tested = ""
     if test:

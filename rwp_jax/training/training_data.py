@@ -1,4 +1,4 @@
-"""What a config trains on: its data, which extra examples count, and how batches are made of them."""
+"""The training data of a config: the data set, the usable extra examples and how batches are drawn."""
 
 import numpy as np
 
@@ -11,13 +11,13 @@ from rwp_jax.training.train_step import TrainingSet
 
 
 def objective_of(config) -> Objective:
-    """The config's; raises InputError for settings that it refuses."""
+    """Returns the config's objective; raises InputError if a setting is invalid."""
     with named_in("config.objective", " ".join(config.objective)):
         return make_objective(**config.objective.to_dict())
 
 
 def load_data(config) -> Dataset:
-    """Loads the data set, with extra data where there is any."""
+    """Loads the data set, with the extra data of config.extra_data.path if it is set."""
     path = config.extra_data.path
     extra = readers.read_extra(path) if path else None  # first: the data set may be a long download
     data = sources.load(**config.data.to_dict())
@@ -25,14 +25,14 @@ def load_data(config) -> Dataset:
 
 
 def _usable_extra(config, dataset: Dataset) -> np.ndarray:
-    """Which of the extra examples the objective has a loss for, as indices."""
+    """Returns the indices of the extra examples for which the objective has a loss."""
     if dataset.y_extra is None or not config.extra_data.unlabeled_fraction:
         return np.arange(0)
     return np.flatnonzero(objective_of(config).uses_unlabelled | (dataset.y_extra >= 0))
 
 
 def mixture_of(config, dataset: Dataset) -> Mixture:
-    """How the batches of an epoch are made of the data set."""
+    """Returns how the batches of an epoch are drawn from the data set."""
     return make_mixture(
         len(dataset.x_train),
         config.batch_size,
@@ -43,7 +43,7 @@ def mixture_of(config, dataset: Dataset) -> Mixture:
 
 
 def training_set(config, dataset: Dataset) -> TrainingSet:
-    """The training examples, extra ones last with weight lambda, as arrays of the host."""
+    """Returns the training examples on the host, extra ones last, with weight config.extra_data.weight."""
     usable = _usable_extra(config, dataset)
     counts = (len(dataset.y_train), len(usable))
     weights = np.repeat(np.array([1, config.extra_data.weight], np.float32), counts)

@@ -1,4 +1,4 @@
-"""Weight ascent and the gradient at the perturbed weights as one loop (Yu et al., 2022, Algorithm 1)."""
+"""Weight ascent and the gradient at the perturbed weights, in one loop (Yu et al., 2022, Algorithm 1)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,17 +13,17 @@ from rwp_jax.training.weight_perturbation import WeightPerturbation
 
 
 class Perturbed(NamedTuple):
-    """Result of `perturb_and_differentiate`. Numbers are over all devices unless they are [B].
+    """Result of `perturb_and_differentiate`, over all devices except for values [B] and aux.
 
     Attributes:
       v: the weight perturbation, zero for tensors that are not perturbed.
       gradient: of the batch's mean loss at w + v, for the update.
       loss: [B] per-example losses at w + v.
-      aux: the losses' aux at w + v; None where they have none.
-      aux_unperturbed: the same at w.
-      steps: k, ascent steps taken.
-      gate_open: examples whose gate was open at w, before the first step.
-      gate_left: examples whose gate is still open at w + v.
+      aux: the aux of `per_example` at w + v; None if it returns none.
+      aux_unperturbed: aux at w.
+      steps: k, the number of ascent steps taken.
+      gate_open: number of examples that pass the gate at w, before the first step.
+      gate_left: number of examples that pass the gate at w + v.
     """
 
     v: Any
@@ -37,7 +37,7 @@ class Perturbed(NamedTuple):
 
 
 def _loss_and_aux(per_example: Callable) -> Callable:
-    """params -> (loss, aux), also where `per_example` gives no aux."""
+    """Returns params -> (loss, aux), with aux None if `per_example` returns none."""
 
     def both(params):
         result = per_example(params)
@@ -53,12 +53,12 @@ def _loss_and_aux(per_example: Callable) -> Callable:
 
 
 def _check_params(params) -> None:
-    """Raises InputError for parameters that have no gradient."""
+    """Raises InputError unless all leaves are floating-point, so that they have gradients."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         held: Any
         try:
             held = jnp.result_type(leaf)
-        except TypeError:  # a string, for one
+        except TypeError:  # such as a string
             held = f"a {type(leaf).__name__}"
         if isinstance(held, str) or not jnp.issubdtype(held, jnp.floating):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -66,14 +66,14 @@ def _check_params(params) -> None:
 
 
 def _check_axis(name) -> None:
-    """Raises InputError unless it is None, or an axis that is mapped where this is called."""
+    """Raises InputError unless the name is None or an axis that is mapped around this call."""
     if not isinstance(name, str | None):
         raise InputError(f"axis_name={shown(name)} must be the name of a mapped axis, or None")
     try:
         name and lax.axis_size(name)
     except NameError:
         raise InputError(
-            f"axis_name={name!r} is mapped nowhere around this call: jax.shard_map or jax.pmap map axes"
+            f"axis_name={name!r} is not mapped around this call: jax.shard_map or jax.pmap map axes"
         ) from None
 
 
@@ -84,13 +84,13 @@ def _check(params, perturbation: WeightPerturbation, max_steps, loss, gate_loss)
         if not is_array or values.ndim != 1 or not jnp.issubdtype(values.dtype, jnp.floating):
             given = f"{values.dtype}{list(values.shape)}" if is_array else type(values).__name__
             raise InputError(
-                f"{name}= gives {given}, must give floating-point losses [B], one of each example"
+                f"{name}= gives {given}, must give floating-point losses [B], one per example"
             )
-    # Where jax.shard_map tracks which values vary, pullbacks give gradients that are summed already.
+    # With check_vma=True, pullbacks in jax.shard_map return gradients that are already summed.
     if getattr(getattr(loss, "manual_axis_type", None), "varying", None):
         raise InputError(
-            "per_example= runs in a jax.shard_map that tracks what varies: pass that check_vma=False, "
-            "and here its axis_name="
+            "per_example= runs in a jax.shard_map with check_vma=True: pass check_vma=False there and "
+            "its axis_name= here"
         )
     if loss.shape != gate_loss.shape:
         raise InputError(
@@ -117,35 +117,36 @@ def perturb_and_differentiate(
 ) -> Perturbed:
     """Ascends v, then differentiates the loss at w + v: Algorithm 1 from line 6 on, as one loop.
 
-    For any network and any loss. A training step with it, within `jax.jit`, is
+    Works with any network and any loss. A training step, within `jax.jit`, is
 
         perturbed = perturb_and_differentiate(per_example, params, perturbation)
         w_plus_v = jax.tree.map(jnp.add, params, perturbed.v)
         updates, opt_state = optimizer.update(perturbed.gradient, opt_state, w_plus_v)
         params = optax.apply_updates(params, updates)
 
-    where per_example(params) are the losses on adversarial examples made before. Applying the updates to w,
-    not to w + v, takes v back.
+    where per_example(params) returns the losses on adversarial examples made beforehand. Applying the
+    updates to w instead of w + v removes v.
 
-    Every iteration evaluates the per-example losses at w + v once. While a gate is open and steps are
-    left it pulls back the gate and ascends; otherwise it pulls back the mean, which is the update's
-    gradient, and leaves. So k steps cost k + 1 passes, and one forward and backward is compiled. The number
-    of passes is known on the device alone, so the result cannot be differentiated in reverse mode.
+    Every iteration evaluates the per-example losses at w + v once. While examples pass the gate and steps
+    are left, it ascends along the gradient of their losses; otherwise it computes the gradient of the mean
+    loss, for the update, and ends the loop. So k steps cost k + 1 passes, and only one forward and backward
+    is compiled. The number of passes is known only on the device, so the result cannot be differentiated
+    in reverse mode.
 
     Args:
       per_example: params -> loss [B], or (loss [B], aux), on this device's part of the batch. aux is any
         tree of arrays, such as updated running statistics.
       params: w, a tree of floating-point arrays.
       perturbation: see `make_weight_perturbation`.
-      gate_loss: (loss, aux) -> [B], what the gate looks at; by default the loss itself.
+      gate_loss: (loss, aux) -> [B], the values that the gate tests; by default the loss itself.
       max_steps: overrides `perturbation.steps`; may be traced (0 switches the perturbation off).
       axis_name: mapped axis over which the batch is split, None on a single device. `jax.shard_map` needs
-        check_vma=False: gradients are summed here.
-      gradient_dtype: of gradients while they are summed over devices; "" for their own.
+        check_vma=False, because gradients are summed here.
+      gradient_dtype: dtype in which gradients are summed over devices; "" for no conversion.
 
     Raises:
-      InputError: where per_example gives no losses [B] or the mask does not fit params; and
-        in a `jax.shard_map` with check_vma.
+      InputError: if an argument is invalid, per_example does not return losses [B], the mask does not fit
+        params, or this runs in a `jax.shard_map` with check_vma=True.
     """
     if not isinstance(perturbation, WeightPerturbation):
         raise InputError(
@@ -156,7 +157,7 @@ def perturb_and_differentiate(
             raise InputError(f"{name}={shown(function)} must be a function")
     if not isinstance(gradient_dtype, str) or gradient_dtype not in ("", "bfloat16"):
         raise InputError(
-            f"gradient_dtype={shown(gradient_dtype)} must be '' (their own) or 'bfloat16'"
+            f"gradient_dtype={shown(gradient_dtype)} must be '' (no conversion) or 'bfloat16'"
         )
     max_steps = perturbation.steps if max_steps is None else max_steps
     if not isinstance(max_steps, jax.core.Tracer):
@@ -187,10 +188,10 @@ def perturb_and_differentiate(
         w_plus_v = jax.tree.map(jnp.add, params, v)
         loss, pullback, aux = jax.vjp(per_example, w_plus_v, has_aux=True)
         gate = perturbation.gate(gate_loss(loss, aux))
-        # Every device must take the same branch, so the number that decides is the global one.
+        # The global count decides, so that all devices take the same branch.
         gate_open = total(jnp.sum(gate, dtype=jnp.int32))
         ascend = (k < max_steps) & (gate_open > 0)
-        weight = 1 / total(loss.size)  # the global mean is a sum of shares of it
+        weight = 1 / total(loss.size)  # summed over devices, the shares give the global mean
         cotangent = jnp.where(jnp.where(ascend, gate, True), jnp.asarray(weight, loss.dtype), 0)
         gradient = total_gradient(pullback(cotangent)[0])
 
@@ -200,7 +201,7 @@ def perturb_and_differentiate(
             mask,
         )
         ascended = perturbation.accumulate(direction, v, ascent)
-        # As it is where nothing is ascended, so that it gives v again, which is not carried.
+        # Unchanged without ascent: v is not carried but recomputed from the direction.
         direction = jax.tree.map(lambda a, b: jnp.where(ascend, a, b), ascended, direction)
         first = lambda now, before: jax.tree.map(lambda a, b: jnp.where(k == 0, a, b), now, before)
         current = Perturbed(

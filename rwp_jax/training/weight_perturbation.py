@@ -1,7 +1,7 @@
 """Weight perturbations: none, AWP (Wu et al., 2020) and RWP (Yu et al., 2022, Algorithm 1).
 
 All three ascend the loss of gated examples in weight space and scale the result to a norm relative to
-the weights'. They differ in the gate, in the number of steps and in what the norm is taken over.
+that of the weights. They differ in the gate, the number of steps and the tensors each norm covers.
 """
 
 import math
@@ -26,19 +26,19 @@ from rwp_jax.errors import (
 
 NAMES = ("none", "awp", "rwp")
 ACCUMULATE = ("reference", "paper")
-LARGEST_GAMMA = 1000  # float32 holds gamma ||w|| / _EPS
-_EPS = 1e-20  # of the authors' code: a zero direction stays zero
+LARGEST_GAMMA = 1000  # gamma ||w|| / _EPS must fit into float32
+_EPS = 1e-20  # from the authors' code: a zero direction stays zero
 
 
 class WeightPerturbation(NamedTuple):
-    """A weight perturbation as data.
+    """The settings and functions of a weight perturbation.
 
     Attributes:
-      steps: K2, the most ascent steps; 0 perturbs nothing.
+      steps: K2, the maximum number of ascent steps; 0 disables the perturbation.
       gate: loss [B] -> [B] bool, the examples whose loss is ascended.
-      accumulate: (direction, v, gradient) -> direction after a step.
-      scale: params -> a function direction -> v, of the wanted norm relative to theirs.
-      mask: params -> tree of bool, the tensors that are perturbed and enter the norms.
+      accumulate: (direction, v, gradient) -> direction after an ascent step.
+      scale: params -> a function direction -> v, scaled to a norm relative to that of params.
+      mask: params -> tree of bool, True for tensors that are perturbed and enter the norms.
     """
 
     steps: int
@@ -49,28 +49,28 @@ class WeightPerturbation(NamedTuple):
 
 
 def is_perturbed(tensor) -> bool:
-    """Convolution and linear kernels are perturbed in the authors' code; biases and BN's vectors not."""
+    """Returns True for convolution and linear kernels, the tensors that the authors' code perturbs."""
     return jnp.ndim(tensor) > 1
 
 
 def kernels(params):
-    """The default mask: tensors of rank > 1."""
+    """Returns the default mask: tensors of rank > 1."""
     return jax.tree.map(is_perturbed, params)
 
 
 def _at_least_float32(tensor):
-    """Squares and _EPS need the range of float32."""
+    """Casts narrower dtypes to float32, whose range squares and _EPS need."""
     return tensor.astype(jnp.promote_types(tensor.dtype, jnp.float32))
 
 
 def perturbed_norm(tree, mask: Callable = kernels):
-    """L_2 norm over all perturbed tensors of parameters, or of a perturbation, together."""
+    """Returns one L_2 norm over all perturbed tensors of parameters or of a perturbation."""
     perturbed = lambda tensor, chosen: _at_least_float32(tensor) if chosen else None
     return optax.tree.norm(jax.tree.map(perturbed, tree, mask(tree)))
 
 
 def _scale_globally(gamma, mask):
-    """gamma ||w|| along the direction, one norm over all perturbed tensors (RWP)."""
+    """Returns a `scale` to norm gamma ||w||, one norm over all perturbed tensors (RWP)."""
 
     def scale(params):
         wanted = gamma * perturbed_norm(params, mask)
@@ -85,7 +85,7 @@ def _scale_globally(gamma, mask):
 
 
 def _scale_by_layer(gamma):
-    """gamma ||w_l|| along the direction in every tensor l (AWP)."""
+    """Returns a `scale` to norm gamma ||w_l|| in every tensor l (AWP)."""
     norm = lambda tensor: jnp.linalg.norm(_at_least_float32(tensor).ravel())
 
     def scale(params):
@@ -98,24 +98,24 @@ def _scale_by_layer(gamma):
 
 
 def _range_gate(low, high, c_min=math.inf):
-    """low <= loss < high and c_min; low = 0 is no bound at all, so that rounding below 0 closes no gate."""
+    """Returns the gate low <= loss < min(high, c_min); low = 0 is no bound, as losses may round below 0."""
     return lambda loss: (loss < high) & (loss < c_min) & ((loss >= low) | (low == 0))
 
 
 def _raw_sum(direction, v, gradient):
-    """The authors' code: raw gradients add up, only their sum is scaled."""
+    """Adds raw gradients, as the authors' code does; only their sum is scaled."""
     del v
     return jax.tree.map(jnp.add, direction, gradient)
 
 
 def _rescaled_sum(direction, v, gradient):
-    """Algorithm 1 as printed: the gradient is added to the scaled v."""
+    """Adds the gradient to the scaled v, as Algorithm 1 is printed."""
     del direction
     return jax.tree.map(jnp.add, v, gradient)
 
 
 def _whole_mask(mask) -> Callable:
-    """params -> a tree of bool of their structure, from such a function, or a tree or its upper part."""
+    """Returns params -> full tree of bool, from a tree of bool, a prefix of one or a function."""
 
     def whole(params):
         with function_of_the_user("mask"):
@@ -124,7 +124,7 @@ def _whole_mask(mask) -> Callable:
             chosen = jax.tree.broadcast(given, params)
         except ValueError as error:
             raise InputError(
-                f"mask= must have the structure of params, or of its upper part: {first_line(error)}"
+                f"mask= must have the structure of params, or be a prefix of it: {first_line(error)}"
             ) from None
         for path, leaf in jax.tree_util.tree_leaves_with_path(chosen):
             where = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -153,19 +153,20 @@ def make_weight_perturbation(
 
     Args:
       name: `none`, `awp` or `rwp`.
-      gamma: relative norm of the perturbation, ||v|| = gamma ||w||, in [0, 1000]; awp and rwp need it.
-      steps: K2 of Algorithm 1; rwp needs it, awp takes one step.
-      c_min: rwp's Loss Stationary Condition: only examples with loss < c_min are ascended. 0 perturbs
-        nothing, inf everything.
-      accumulate: how rwp's steps add up, `reference` (the authors' code) or `paper` (Algorithm 1).
-      lsc_low: p of a range [p, q) that losses must lie in besides (awp on a range is Figure 1(c)).
+      gamma: relative norm of the perturbation, ||v|| = gamma ||w||, in [0, 1000]; required for
+        awp and rwp.
+      steps: K2 of Algorithm 1; required for rwp, while awp always takes one step.
+      c_min: rwp's Loss Stationary Condition: only examples with loss < c_min are ascended. 0
+        excludes all examples, inf none.
+      accumulate: how rwp accumulates its steps, `reference` (the authors' code) or `paper` (Algorithm 1).
+      lsc_low: p of a range [p, q) in which losses must also lie (awp with a range is Figure 1(c)).
       lsc_high: q of that range.
-      mask: which tensors are perturbed and enter the norms, as optax has masks: a tree of bool of the
-        parameters' structure or of its upper part, or a function params -> such a tree; by default those
-        of rank > 1.
+      mask: which tensors are perturbed and enter the norms, as an optax mask: a tree of bool with the
+        structure of the parameters, a prefix of such a tree, or a function params -> such a tree; by
+        default tensors of rank > 1.
 
     Raises:
-      InputError: for an unknown name or a value out of range.
+      InputError: if the name is unknown, a value is out of range or a required one is missing.
     """
     check_choice("name", name, NAMES)
     check_choice("accumulate", accumulate, ACCUMULATE)
@@ -195,7 +196,7 @@ def make_weight_perturbation(
 def perturbing(
     name: str, gamma, steps: int, c_min, accumulate: str, lsc_low, lsc_high, mask=kernels
 ) -> WeightPerturbation:
-    """As `make_weight_perturbation`, of values that are checked already; gamma and c_min may be traced."""
+    """As `make_weight_perturbation`, without checks of values; gamma and c_min may be traced."""
     mask = _whole_mask(mask)
     if name == "awp":
         return WeightPerturbation(

@@ -1,4 +1,4 @@
-"""Lists the zoo, or adds a run's network to it.
+"""Lists the networks of the zoo, or adds a run's network to it.
 
     python -m rwp_jax.zoo
     python -m rwp_jax.zoo add --workdir RUN --name NAME --recipe COMMAND [--checkpoint last] [--seeds 0,1]
@@ -14,7 +14,7 @@ import sys
 
 import jax
 
-from rwp_jax.errors import InputError, Parser, as_flags
+from rwp_jax.errors import InputError, Parser, as_flags, check_path
 from rwp_jax.models.classifier import MODELS
 from rwp_jax.models.precision import enable_x64_for
 from rwp_jax.report.results import read_result
@@ -27,7 +27,7 @@ from rwp_jax.version import __version__
 
 
 def show() -> None:
-    """Prints a row for each network."""
+    """Prints one row per network."""
     rows = []
     for name in zoo.names():
         card = zoo.read_card(name)
@@ -45,28 +45,30 @@ def add(arguments: argparse.Namespace) -> None:
     """Writes the network of a run, with a card."""
     if not re.fullmatch(r"[a-z0-9_.-]+", arguments.name):
         raise InputError(
-            f"--name={arguments.name} must be of small letters, digits, and _ . - between them"
+            f"--name={arguments.name} must consist of lower-case letters, digits and the characters _ . -"
         )
-    directory, which = pathlib.Path(arguments.workdir), arguments.checkpoint
+    directory, which = check_path("--workdir", arguments.workdir), arguments.checkpoint
     enable_x64_for(config_of(directory).dtype)
     run, result = load_run(directory, which), read_result(directory)
     if MODELS.origin(run.config.model.name):
         raise InputError(
-            f"--workdir={directory}: a network of one's own module has no place in the zoo"
+            f"--workdir={directory}: a user-defined network cannot be added to the zoo"
         )
     columns = result.evaluations.get(which, {})
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
         raise InputError(
             f"--workdir={directory}: {which} was not evaluated under {', '.join(missing)} on the whole "
-            f"test set: main.py --mode evaluate --workdir {directory} --checkpoint {which} does it"
+            f"test set: run main.py --mode evaluate --workdir {directory} --checkpoint {which} first"
         )
     if result.figure(which, "epoch") not in (None, run.epoch):
-        raise InputError(f"--workdir={directory}: {which} is not the epoch that was evaluated")
+        raise InputError(
+            f"--workdir={directory}: the evaluated epoch is not that of checkpoint {which}"
+        )
     try:
         seeds = [int(seed) for seed in arguments.seeds.split(",")]
     except ValueError:
-        raise InputError(f"--seeds={arguments.seeds} must be numbers, comma-separated") from None
+        raise InputError(f"--seeds={arguments.seeds} must be comma-separated integers") from None
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
     card = zoo.write(
         zoo.Card(
@@ -90,7 +92,7 @@ def add(arguments: argparse.Namespace) -> None:
 
 
 def _version(directory: pathlib.Path) -> str:
-    """Of rwp-jax, by which a finished run was trained; this one for others."""
+    """Returns the version of rwp-jax that trained a finished run, or the installed one if unknown."""
     try:
         return json.loads((directory / layout.SUMMARY).read_text())["versions"]["rwp-jax"]
     except (OSError, ValueError, KeyError):
@@ -99,18 +101,20 @@ def _version(directory: pathlib.Path) -> str:
 
 def main(argv: list[str]) -> int:
     """Returns the exit code."""
-    sys.stdout.reconfigure(errors="replace")  # ε and ∞ on terminals without them
+    sys.stdout.reconfigure(errors="replace")  # for terminals without ε and ∞
     parser = Parser(prog="python -m rwp_jax.zoo", description=__doc__.splitlines()[0])
     adding = parser.add_subparsers(dest="command").add_parser("add")
     for flag, what in (
-        ("--workdir", "the run"),
-        ("--name", "of the network in the zoo"),
-        ("--recipe", "the command that trains it"),
+        ("--workdir", "directory of the run"),
+        ("--name", "name of the network in the zoo"),
+        ("--recipe", "command that trains it"),
     ):
         adding.add_argument(flag, required=True, help=what)
-    adding.add_argument("--checkpoint", default="last", help="of the run")
-    adding.add_argument("--seeds", default="0", help="of the experiment that it is from")
-    adding.add_argument("--card_only", action="store_true", help="write no network")
+    adding.add_argument("--checkpoint", default="last", help="checkpoint of the run")
+    adding.add_argument("--seeds", default="0", help="seeds of the experiment that the run is from")
+    adding.add_argument(
+        "--card_only", action="store_true", help="write only the card, not the network"
+    )
     arguments = parser.parse_args(argv)
     try:
         add(arguments) if arguments.command == "add" else show()

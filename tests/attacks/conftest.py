@@ -1,4 +1,4 @@
-"""Attacks on networks of a few numbers: nearly all of their time is XLA's, for programs that run once."""
+"""Speeds up tests on tiny networks: nearly all of their time goes to compiling programs that run once."""
 
 import os
 
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="module")
 def few_optimizations():
-    """Halves compilation, unless RWP_JAX_TEST_OPTIMIZED is set, as in one stage of .ci/run."""
+    """Halves compile time, unless RWP_JAX_TEST_OPTIMIZED is set, as in one stage of .ci/run."""
     jax.config.update(
         "jax_disable_most_optimizations", not os.environ.get("RWP_JAX_TEST_OPTIMIZED")
     )

@@ -19,7 +19,7 @@ quick = functools.partial(autoattack, version="custom", attacks=QUICK)
 
 
 def network(seed=0, classes=5, scale=1.0):
-    """A small network of one hidden layer."""
+    """Returns a small network with one hidden layer."""
     first, second = (
         np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
         for shape in ((16, 12), (12, classes))
@@ -32,7 +32,7 @@ def images(count, seed=0):
 
 
 def labels(logits_fn, x, wrong=0):
-    """Predictions, the first few made wrong."""
+    """Returns the predictions as labels, of which the first `wrong` are changed to another class."""
     logits = np.asarray(logits_fn(x))
     y = logits.argmax(-1)
     y[:wrong] = (y[:wrong] + 1) % logits.shape[-1]
@@ -40,7 +40,7 @@ def labels(logits_fn, x, wrong=0):
 
 
 def check_promises(result, logits_fn, x, y, norm, epsilon):
-    """Whatever the network: inside ball and box, and verdicts that a forward on x_adv confirms."""
+    """Checks that images stay in ball and box and that a forward pass on x_adv confirms the verdicts."""
     clean = np.asarray(logits_fn(x)).argmax(-1) == y
     after = list(result.robust_after.values())
     np.testing.assert_array_equal(after[0], clean)

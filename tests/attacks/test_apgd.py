@@ -1,4 +1,4 @@
-"""APGD where the strongest perturbation is known: on linear networks. Parity is the other test."""
+"""APGD on linear networks, where the strongest perturbation is known; test_official.py covers parity."""
 
 import jax
 import jax.numpy as jnp
@@ -43,18 +43,18 @@ def test_targeted_dlr():
 
 
 def score(x, weights):
-    """[B], the side of a plane through the middle of the box that images are on."""
+    """Returns scores [B], whose sign is the side of a plane through the middle of the box."""
     return ((x - 0.5) * weights).sum((1, 2, 3))
 
 
 def plane(weights):
-    """A network of two classes."""
+    """Returns a network with two classes, separated by the plane."""
     return lambda images: jnp.stack([jnp.zeros(len(images)), score(images, weights)], -1)
 
 
 @pytest.fixture(scope="module", params=["l_inf", "l_2"])
 def attacked(request):
-    """Two classes told apart by a plane, some images close to it: (norm, weights, x, start, result)."""
+    """Attacks images, some close to the plane between classes: (norm, weights, x, y, start, result)."""
     norm = request.param
     weights = RNG.standard_normal((4, 4, 1))
     x = RNG.uniform(0.3, 0.7, (24, 4, 4, 1))
@@ -78,7 +78,7 @@ def test_finds_the_strongest_perturbation(attacked):
     reach = EPSILON[norm] * (np.abs(weights).sum() if norm == "l_inf" else np.linalg.norm(weights))
     worst = (
         score(x, weights) - np.where(y == 1, 1, -1) * reach
-    )  # inside the box, which cuts nothing off here
+    )  # stays inside the box, so no clipping applies
     expected = np.log1p(np.exp(np.where(y == 1, -worst, worst)))
     np.testing.assert_allclose(result.loss_best, expected, rtol=1e-6)
     robust = np.where(y == 1, worst > 0, worst <= 0)
@@ -96,7 +96,7 @@ def test_what_is_returned_is_inside_and_misclassified(attacked):
 
 
 def test_the_box_holds(attacked):
-    """Images at its edges: every pixel stays in [0, 1]."""
+    """Images at the edges of the box: every pixel stays in [0, 1]."""
     norm, weights, *_ = attacked
     x = RNG.integers(0, 2, (8, 4, 4, 1)).astype(float)
     logits_fn = plane(weights)

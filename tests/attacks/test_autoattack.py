@@ -1,4 +1,4 @@
-"""The ensemble: its promises on any classifier."""
+"""The ensemble and the guarantees that it gives for any classifier."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ def test_every_attack_alone_finds_what_is_near():
 
 
 def test_restarts_and_targets_each_get_a_search():
-    """Where nothing is found every search is run: as many iterations as the settings say."""
+    """If no attack succeeds, every search runs for the number of iterations in the settings."""
     logits_fn, x = network(), images(3)
     y = labels(logits_fn, x)
     calls = []
@@ -105,7 +105,7 @@ def test_the_key_decides():
 
 @pytest.mark.parametrize("norm", ["l_inf", "l_2"])
 def test_the_ball_is_exact(norm):
-    """Against sizes computed here, at the box's faces, for tiny and ordinary radii."""
+    """Compares with norms computed here, for images at the faces of the box and tiny to ordinary radii."""
     rng = np.random.default_rng(0)
     x = np.round(rng.uniform(0, 1, (50, *SHAPE)) * 4).astype(np.float32) / 4
     for epsilon in (1e-9, 1e-7, 8 / 255, 0.5):
@@ -122,7 +122,7 @@ def test_the_ball_is_exact(norm):
 
 
 def test_a_random_network_is_attacked_to_the_end():
-    """A verdict of one draw may be taken back: the last of all iterations counts, as officially."""
+    """A new draw may reverse a verdict: the last success of all iterations counts, as officially."""
     logits_fn, x = network(), images(24)
     y = labels(logits_fn, x)
     attack = ApgdCE(steps=20)
@@ -141,7 +141,7 @@ def test_a_random_network_is_attacked_to_the_end():
 
 
 def test_a_refuted_success_is_searched_on(monkeypatch):
-    """Verdicts stricter than the search: its first success does not hold, a later one does."""
+    """With verdicts stricter than the search, its first success is refuted and a later one is confirmed."""
     logits_fn, x = network(), images(12)
     y = labels(logits_fn, x)
 
@@ -163,7 +163,7 @@ def test_a_refuted_success_is_searched_on(monkeypatch):
 
 
 def test_one_device_and_one_slot():
-    """Batches of 1, in a process with a single device."""
+    """Batches of one image, in a process with a single device."""
     code = """
 import numpy as np, jax
 from rwp_jax.attacks.autoattack import ApgdCE, Square, autoattack
@@ -181,11 +181,11 @@ np.testing.assert_array_equal(one.robust, many.robust)
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, timeout=300)
 
 
-# Networks of others.
+# User-defined networks.
 
 
 def test_weights_as_arguments(monkeypatch):
-    """What is done on accelerators: the function's arrays are passed in, with the same results."""
+    """As on accelerators, the function's arrays are passed as arguments; results are the same."""
     logits_fn, x = network(), images(6)
     y = labels(logits_fn, x)
     constants = quick(logits_fn, x, y, "l_inf", 0.1)
@@ -201,7 +201,7 @@ def test_weights_as_arguments(monkeypatch):
 
 
 def test_flax_linen_and_nnx():
-    """The README's two ways in, with BatchNorm and Dropout: no warning, and the same promises."""
+    """Flax linen and NNX with BatchNorm and Dropout: no warning, and the same guarantees."""
 
     class Linen(linen.Module):
         @linen.compact

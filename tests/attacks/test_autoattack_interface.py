@@ -1,4 +1,4 @@
-"""Layouts, targets, attacks alone, logs and the official class of AutoAttack."""
+"""Layouts, targets, individual attacks, logs and the official class of AutoAttack."""
 
 import jax
 import jax.numpy as jnp
@@ -72,12 +72,12 @@ def test_each_attack_alone(tmp_path):
 
 
 def test_targets_of_the_callers():
-    """Those by clean logits, given as targets, are what is taken without."""
+    """Targets ranked by clean logits give the same result as the default."""
     ranked = np.argsort(-np.asarray(F(X)), -1)
     attacks = (ApgdT(targets=2, steps=5), FabT(targets=2, steps=3))
     run = lambda **given: autoattack(F, X, Y, "l_inf", 0.03, "custom", attacks=attacks, **given)
     y_ranked = np.where(ranked[:, :1] == Y[:, None], ranked[:, 1:3], -1)
-    wrong = y_ranked[:, 0] < 0  # misclassified anyway: any classes do
+    wrong = y_ranked[:, 0] < 0  # already misclassified: any target is valid
     y_ranked[wrong] = ((Y + 1) % 5)[wrong, None]
     np.testing.assert_array_equal(run(targets=y_ranked).x_adv, run().x_adv)
     furthest = np.where(ranked[:, -1] == Y, ranked[:, -2], ranked[:, -1])
@@ -92,11 +92,11 @@ def test_a_state_is_of_its_targets(tmp_path):
         F, X, Y, "l_inf", 0.03, "custom", attacks=attack, state_path=state, **given
     )
     run(targets=targets)
-    with pytest.raises(InputError, match="of another evaluation: other targets"):
+    with pytest.raises(InputError, match="belongs to another evaluation: different targets"):
         run()
     state.unlink()
     run()
-    with pytest.raises(InputError, match="of another evaluation: other targets"):
+    with pytest.raises(InputError, match="belongs to another evaluation: different targets"):
         run(targets=targets)
 
 

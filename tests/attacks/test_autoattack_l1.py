@@ -1,4 +1,4 @@
-"""AutoAttack in L1 beside the official code, recorded on a small network."""
+"""AutoAttack in L1 against recordings of the official code on a small network."""
 
 import functools
 import pathlib
@@ -24,7 +24,7 @@ from rwp_jax.losses import cross_entropy
 
 OFFICIAL = dict(np.load(pathlib.Path(__file__).parents[1] / "fixtures/autoattack_l1/official.npz"))
 EPSILON = float(OFFICIAL["epsilon"])
-# Divided by NumPy: APGD counts what differs in the last bit.
+# Divided by NumPy: APGD counts entries that differ, even in the last bit.
 X = jnp.asarray(OFFICIAL["pixels"] / 255)
 Y, TARGET = jnp.asarray(OFFICIAL["y"]), jnp.asarray(OFFICIAL["target"])
 
@@ -41,7 +41,7 @@ LOSSES = {
 
 
 def start(radius, twice=False):
-    """Recorded noise, projected onto the ball."""
+    """Projects the recorded noise onto the ball of the given radius."""
     return perturbed(jnp.asarray(OFFICIAL["noise"].astype(np.float64)), X, radius, twice=twice)
 
 
@@ -65,7 +65,7 @@ def test_apgd_is_the_official(name):
     "name, large_radii", [("ce_own", False), ("ce_radii", True), ("t2_radii", True)]
 )
 def test_the_search_is_the_official(name, large_radii):
-    """From a start of its own at one radius, and through three radii."""
+    """The search agrees with the official code at a single radius and through three radii."""
     search = make_apgd_l1(LOSSES[name[:2]], EPSILON, large_radii=large_radii)
     job, factor = Job(X, Y, TARGET, None, None), 3 if large_radii else 1
     bound = lambda images, _: logits_fn(images)
@@ -88,7 +88,7 @@ def test_the_search_is_the_official(name, large_radii):
 
 
 def test_a_point_of_a_larger_ball_fools_nobody():
-    """In the first phases every iterate may be misclassified and lies outside."""
+    """In the first phases, misclassified iterates lie outside the ball and do not count."""
     search = make_apgd_l1(LOSSES["ce"], EPSILON, steps=10, large_radii=True)
     job = Job(X, Y, TARGET, None, jax.random.split(jax.random.key(0), len(X)))
     step = jax.jit(lambda state: search.step(lambda x, _: logits_fn(x), job, state, None))
@@ -120,7 +120,7 @@ def test_the_schedule():
 
 
 def test_starts_are_the_official():
-    """Of three radii up to the rounding by which unchanged entries differ from the image."""
+    """The start for three radii agrees up to the rounding of unchanged entries."""
     ours = start(3 * EPSILON, twice=True)
     np.testing.assert_allclose(ours, OFFICIAL["radii_start"], atol=1e-14)
 

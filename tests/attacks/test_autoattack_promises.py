@@ -1,4 +1,4 @@
-"""What AutoAttack promises of any network, image, norm and radius."""
+"""AutoAttack's guarantees for any network, image, norm and radius."""
 
 import functools
 import os
@@ -35,7 +35,7 @@ ATTACKS = (
 
 
 def case(seed, shape, classes, count):
-    """A random network in float64, of smooth or of kinked units, and images, some at the box's faces."""
+    """Returns a random float64 network (ReLU or tanh), images with some pixels at 0 or 1, and labels."""
     rng = np.random.default_rng(seed)
     first = rng.standard_normal((int(np.prod(shape)), 12)) / np.sqrt(np.prod(shape))
     second = rng.standard_normal((12, classes))
@@ -50,7 +50,7 @@ def case(seed, shape, classes, count):
 
 
 def evaluate(seed, shape, classes, count, norm, radius, batch_size):
-    """Radii are shares of a radius at which about half the images fall."""
+    """Attacks a case; `radius` is relative to an epsilon at which about half the images are broken."""
     logits_fn, x, y = case(seed, shape, classes, count)
     typical = {"l_inf": 0.1, "l_2": 0.1 * np.sqrt(np.prod(shape)), "l_1": 0.1 * np.prod(shape)}[
         norm
@@ -94,7 +94,7 @@ CASES = [
 
 @pytest.mark.filterwarnings("ignore::rwp_jax.attacks.autoattack.AutoAttackWarning")
 def test_batch_sizes_and_devices_decide_nothing():
-    """Eight devices here, one in a process of its own."""
+    """Results are equal for several batch sizes on eight devices and in a process with one device."""
     assert jax.local_device_count() == 8
     code = (
         "import pickle, sys, warnings, jax\n"

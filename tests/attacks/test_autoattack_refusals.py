@@ -1,4 +1,4 @@
-"""What AutoAttack refuses, and NaN, which is never robust."""
+"""Invalid arguments of AutoAttack, and NaN, which never counts as robust."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ from tests.attacks.small_networks import images, labels, network, quick
         ({"version": "fast"}, "version='fast' must be one of standard, plus, rand, custom"),
         ({"version": "custom"}, "attacks= is missing"),
         ({"version": "custom", "attacks": ["pgd"]}, "'pgd' must be one of apgd-ce"),
-        ({"version": "custom", "attacks": ["square", "square"]}, "names one twice"),
+        ({"version": "custom", "attacks": ["square", "square"]}, "names an attack twice"),
         ({"attacks": ["square"]}, "attacks= is for version='custom'"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"batch_size": 1.5}, "batch_size=1.5"),
@@ -77,7 +77,7 @@ from tests.attacks.small_networks import images, labels, network, quick
             {"key": jax.random.split(jax.random.key(0))},
             r"key= of shape \[2\] must be one seed or one random key",
         ),
-        ({"precision": "hi"}, "precision='hi' must be known to jax.default_matmul_precision"),
+        ({"precision": "hi"}, "precision='hi' must be a value of jax.default_matmul_precision"),
         ({"version": ["standard"]}, "must be one of standard"),
         ({"version": "custom", "attacks": 5}, "5 must be one of apgd-ce"),
         ({"logits_fn": None}, r"logits_fn\(images\) fails on images .* TypeError"),
@@ -114,17 +114,17 @@ ALL = (
 
 
 def near(x, of):
-    """Which images are one of those."""
+    """Returns a mask of the images in `x` that equal an image in `of`."""
     return jnp.abs(x[:, None] - jnp.asarray(of)).max((2, 3, 4)).min(1) < 1e-6
 
 
 @pytest.mark.parametrize("norm", ["l_inf", "l_2"])
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: attack.name)
 def test_nan_off_the_clean_image_counts_as_not_robust(attack, norm):
-    """With label 0, the argmax of logits that are all NaN; the other images are attacked as always."""
+    """The label may be 0, the argmax of all-NaN logits; other images are attacked as usual."""
     x = images(12)
     x[:, 0, 0] = 0.5
-    x[[3, 7], 0, 0] = 1.0  # marks those of NaN, which a small ball does not reach from others
+    x[[3, 7], 0, 0] = 1.0  # marks the NaN images; other images cannot reach it in a small ball
     marked = lambda z: (z[:, 0, 0, 0] > 0.8) & ~near(z, x)
     broken = lambda z: jnp.where(marked(z)[:, None], jnp.nan, network()(z))
     y = labels(broken, x)
@@ -140,7 +140,7 @@ def test_nan_off_the_clean_image_counts_as_not_robust(attack, norm):
 
 @pytest.mark.parametrize("attack", ALL[:-1], ids=lambda attack: attack.name)
 def test_nan_gradients_count_as_not_robust(attack):
-    """Finite logits, gradients that are NaN for one image."""
+    """Logits are finite, but the gradient of one image is NaN."""
     x = images(4)
     x[2, 0, 0] = 0
     root = lambda z: jnp.sqrt(jnp.where(near(z, x[2:3]), 0 * z[:, 0, 0, 0], 1))[:, None]
@@ -153,7 +153,7 @@ def test_nan_gradients_count_as_not_robust(attack):
 
 
 def test_nan_on_clean_images(tmp_path):
-    """Named once, not attacked, and the same when the evaluation is continued."""
+    """Such images are named once and not attacked, also when the evaluation is resumed."""
     x = images(8)
     logits_fn = lambda z: jnp.where(near(z, x[[2, 5]])[:, None], jnp.nan, network()(z))
     y = labels(network(), x)
@@ -177,7 +177,7 @@ def test_what_was_given_up_is_named_again_by_a_state(tmp_path):
 @pytest.mark.parametrize("scale", [1e12, 3e36])
 @pytest.mark.parametrize("norm", ["l_inf", "l_2"])
 def test_huge_logits_are_no_nan(norm, scale):
-    """Rounding of such logits, and squares of such gradients, exceed what exponentials and float32 hold."""
+    """Rounding errors of huge logits overflow exponentials; squared gradients overflow float32."""
     x = images(8)
     small = lambda z: network()(z) + 1
     huge = lambda z: scale * small(z)
@@ -194,7 +194,7 @@ def test_huge_logits_are_no_nan(norm, scale):
         )
         result = run(huge)
         assert result.warnings == [] or attack.least_classes > 2
-        if attack.name != "apgd-ce":  # whose gradient vanishes there
+        if attack.name != "apgd-ce":  # its gradient vanishes there
             assert abs(int(result.robust.sum()) - int(run(small).robust.sum())) <= 1
 
 

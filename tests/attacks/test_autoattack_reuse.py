@@ -1,4 +1,4 @@
-"""Compiled programs serve other radii, and on demand other checkpoints, but never another network."""
+"""Compiled programs serve other radii and, with `reuse`, other checkpoints, never another network."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def run(logits_fn, epsilon=0.1, **arguments):
 
 def test_another_radius_compiles_nothing():
     with lowerings() as first:
-        run(network(), 0.001)  # so small that every attack is needed
+        run(network(), 0.001)  # so small that every attack runs
     with lowerings() as second:
         result = run(network(), 0.05)
     assert first and not second
@@ -46,7 +46,7 @@ def test_another_checkpoint_compiles_nothing_with_reuse():
 
 
 def test_distances_compile_once():
-    """Of each attack, and with reuse for every checkpoint."""
+    """With `reuse`, each attack compiles once for all checkpoints."""
     distances = lambda seed: minimum_norm(
         network(seed), X, labels(network(seed), X), steps=3, reuse=True
     )
@@ -69,7 +69,7 @@ def test_another_checkpoint_is_another_network_without_reuse():
 
 
 def test_networks_that_differ_in_their_backward_pass_alone():
-    """Their text is the same: custom derivatives are functions that it does not show."""
+    """Their program text is the same because it does not show custom derivatives."""
 
     def with_backward(factor):
         @jax.custom_vjp
@@ -92,7 +92,7 @@ def test_networks_that_differ_in_their_backward_pass_alone():
 
 @pytest.mark.parametrize("reuse", [False, True])
 def test_weights_within_compiled_functions(reuse):
-    """They are no constants of the outer program: two checkpoints must be told apart all the same."""
+    """Such weights are not constants of the outer program, but must still distinguish two checkpoints."""
 
     def compiled(seed):
         @jax.custom_vjp
@@ -113,7 +113,7 @@ def test_weights_within_compiled_functions(reuse):
 
 @pytest.mark.parametrize("reuse", [False, True])
 def test_weights_of_a_backward_pass(reuse):
-    """BPDA by the network itself: each checkpoint's own gradients, though its weights are arguments."""
+    """With BPDA, each checkpoint uses its own gradients, although its weights are arguments."""
     y = labels(network(), X)
 
     def attack(seed):
@@ -129,7 +129,7 @@ def test_weights_of_a_backward_pass(reuse):
 
 
 def test_the_latest_network_is_traced_for_new_shapes():
-    """The one from which a kept function was made may have been trained on since, in place."""
+    """The network that a kept function was made from may since have been trained further in place."""
     held = {"seed": 0}
     run(lambda x: network(held["seed"])(x), 0.05, batch_size=8)
     held["seed"] = 1
@@ -139,7 +139,7 @@ def test_the_latest_network_is_traced_for_new_shapes():
 
 
 def test_networks_with_callbacks_are_not_kept():
-    """Nor are those that only their functions of Python tell apart."""
+    """Such networks may differ only in a Python function, which the program text does not show."""
     y = labels(network(), X)
 
     def logits_of(host):

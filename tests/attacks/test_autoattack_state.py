@@ -1,4 +1,4 @@
-"""AutoAttack that was killed, and continues."""
+"""AutoAttack resumes after a kill."""
 
 import functools
 
@@ -20,7 +20,7 @@ class Killed(Exception):
 
 
 def test_continues_after_a_kill(tmp_path, monkeypatch):
-    """Killed again and again, it ends with the same images, and repeats no attack."""
+    """After repeated kills, the evaluation ends with the same images and repeats no attack."""
     monkeypatch.setattr("rwp_jax.attacks.autoattack.state.SAVE_SECONDS", 0)
     logits_fn, x = network(), images(30)
     y = labels(logits_fn, x, 2)
@@ -70,19 +70,19 @@ def test_the_state_of_something_else_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=about):
             run(*arguments)
-    with pytest.raises(ValueError, match="other attacks"):
+    with pytest.raises(ValueError, match="different attacks"):
         autoattack(logits_fn, x, y, state_path=path)
-    with pytest.raises(ValueError, match="other network"):  # the same logits, but no gradient
+    with pytest.raises(ValueError, match="different network"):  # the same logits, but no gradient
         run(lambda z: logits_fn(jax.lax.stop_gradient(z)), x, y)
-    with pytest.raises(ValueError, match="other precision"):
+    with pytest.raises(ValueError, match="different precision"):
         run(logits_fn, x, y, precision="highest")
     arrays = dict(np.load(path))
     for lost in ("figures", "x_adv", "robust_after", "broken", "identity"):
         np.savez(path, **{name: a for name, a in arrays.items() if name != lost})
-        with pytest.raises(ValueError, match="is no state of AutoAttack"):
+        with pytest.raises(ValueError, match="is not a state of AutoAttack"):
             run(logits_fn, x, y)
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is no state of AutoAttack"):
+    with pytest.raises(ValueError, match="is not a state of AutoAttack"):
         run(logits_fn, x, y)
     assert path.read_bytes() == b"nothing"
 
@@ -95,8 +95,8 @@ def test_a_state_of_another_evaluation_is_refused_before_the_network_runs(tmp_pa
     )
     run(epsilon=0.1)
     monkeypatch.setattr("rwp_jax.attacks.autoattack.ensemble.Forward", None)
-    with pytest.raises(ValueError, match=r"other epsilon \(0.1 there, 0.2 here\)"):
+    with pytest.raises(ValueError, match=r"different epsilon \(0.1 there, 0.2 here\)"):
         run(epsilon=0.2)
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="is no state of AutoAttack"):
+    with pytest.raises(ValueError, match="is not a state of AutoAttack"):
         run(epsilon=0.1)

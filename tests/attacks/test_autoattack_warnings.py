@@ -1,4 +1,4 @@
-"""What AutoAttack warns of."""
+"""The warnings of AutoAttack."""
 
 import warnings
 
@@ -50,7 +50,7 @@ def test_randomised_defence():
         result = autoattack(noisy, x, y, "l_inf", 0.1, "rand", randomized=True)
     assert list(result.robust_after) == ["clean", "apgd-ce", "apgd-dlr"]
     (message,) = autoattack(logits_fn, x, y, "l_inf", 0.1, "rand").warnings
-    assert "averaged over equal evaluations" in message
+    assert "averaged over identical evaluations" in message
 
 
 @pytest.mark.filterwarnings("ignore::rwp_jax.attacks.autoattack.AutoAttackWarning")
@@ -63,15 +63,15 @@ def test_random_numbers_that_a_compiled_program_would_freeze():
 
 @pytest.mark.parametrize("key", [jax.random.key(3), jax.random.PRNGKey(3)], ids=["typed", "raw"])
 def test_random_numbers_of_a_frozen_key(key):
-    """The same for every image, so that they do not depend on one another."""
+    """All images share the noise, so that they do not depend on each other."""
     logits_fn, x = network(), images(6)
     noisy = lambda x: logits_fn(x + 0.01 * jax.random.normal(key, x.shape[1:]))
     (message,) = warned(noisy, x, labels(noisy, x))
-    assert "from a key of its own" in message and "randomized=True" in message
+    assert "from a fixed key" in message and "randomized=True" in message
 
 
 def test_a_key_that_is_closed_over_counts_as_a_weight():
-    """Networks that differ in a typed key alone have other states, and may be weights on accelerators."""
+    """Networks that differ only in a typed key have different digests; the key may be an argument."""
     keys = [jax.random.key(3), jax.random.key(4)]
     models = [make_model(lambda x, k=k: _projected(x, k), SHAPE, False, "gpu") for k in keys]
     assert models[0].digest != models[1].digest
@@ -100,7 +100,7 @@ def test_examples_that_interact(what):
 
 
 def test_examples_that_interact_in_a_randomised_network():
-    """Told from its noise by equal keys; noise alone is no reason."""
+    """Equal keys separate the interaction from noise; noise alone causes no warning."""
     logits_fn, x = network(), images(6)
     noise = lambda x, key: 0.05 * jax.random.normal(key, x.shape)
     y = labels(logits_fn, x)
@@ -119,7 +119,7 @@ def test_a_loss_without_a_gradient_is_warned_of():
 
 
 def test_batch_norm_in_training_mode():
-    """Of linen and nnx; the message names how each is put into evaluation mode."""
+    """For linen and nnx, the message states how to switch to evaluation mode."""
 
     class Linen(linen.Module):
         @linen.compact
@@ -140,14 +140,14 @@ def test_batch_norm_in_training_mode():
     message, *others = warned(logits_fn, x, labels(logits_fn, x))
     assert all("evaluated once more" in other for other in others)
     assert "depend on" in message and "use_running_average=True" in message
-    # Without `mutable`, and in nnx, Flax itself refuses to update running statistics there.
+    # Linen without `mutable`, and nnx while traced, refuse to update running statistics.
     for fails in (lambda x: model.apply(variables, x), Nnx(nnx.Rngs(0))):
         with pytest.raises(ValueError, match=r"a network in training mode\? .* model.eval\(\)"):
             warned(fails, x, np.zeros(6, int))
 
 
 def test_defences_that_take_gradients():
-    """Also within a compiled function that was traced before."""
+    """The warning also appears if the gradient is taken within a compiled function traced earlier."""
     logits_fn, x = network(), images(6)
     away = jax.jit(
         lambda x: x - 0.001 * jnp.sign(jax.grad(lambda z: logits_fn(z).max(-1).sum())(x))
@@ -164,7 +164,7 @@ def test_nothing_is_classified_correctly():
 
 
 def test_default_targets_need_no_warning():
-    """Nine targets of eight classes mean: all seven."""
+    """With eight classes, the default of nine targets means all seven others."""
     logits_fn, x = network(classes=8), images(6)
     attacks = [ApgdT(steps=2), FabT(steps=2)]
     result = autoattack(
@@ -197,10 +197,10 @@ def test_few_classes():
     ("after", "warned"),
     [
         ({"clean": 9, "apgd-ce": 8, "square": 5}, True),
-        ({"clean": 9, "apgd-ce": 8, "square": 6}, False),  # two images say nothing
+        ({"clean": 9, "apgd-ce": 8, "square": 6}, False),  # two images are not enough
         ({"clean": 9, "apgd-ce": 8, "square": 8}, False),
         ({"clean": 9, "apgd-ce": 8, "square": 0, "apgd-t": 0}, True),  # as in plus
-        ({"clean": 9, "square": 1, "apgd-ce": 1}, False),  # no attack by gradients before it
+        ({"clean": 9, "square": 1, "apgd-ce": 1}, False),  # no gradient-based attack before it
         ({"clean": 9, "square": 1}, False),
         ({"clean": 9, "apgd-ce": 1}, False),
     ],
@@ -211,7 +211,7 @@ def test_square_is_compared_with_the_attacks_before_it(after, warned):
 
 
 def test_gradient_masking():
-    """Rounded inputs have no gradients; Square does without."""
+    """Rounded inputs have no gradients, and Square does not need them."""
     logits_fn, x = network(), images(10)
     masked = lambda x: logits_fn(jax.lax.stop_gradient(jnp.round(x * 20) / 20))
     y = labels(masked, x)

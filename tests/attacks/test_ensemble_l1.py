@@ -1,4 +1,4 @@
-"""The ensemble in L1: its versions, and its promises on small networks and images of any shape."""
+"""The ensemble in L1: its versions, and its guarantees for small networks and images of any shape."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def test_the_versions_are_the_official():
 
 
 def test_reprs_are_as_before_but_for_large_radii():
-    """Files of states hold them."""
+    """State files contain these reprs."""
     assert repr(ApgdCE()) == "ApgdCE(restarts=1, steps=100, eot=1)"
     assert repr(ApgdDLR(eot=20)) == "ApgdDLR(restarts=1, steps=100, eot=20)"
     assert repr(ApgdT()) == "ApgdT(targets=9, restarts=1, steps=100, eot=1)"
@@ -60,7 +60,9 @@ def test_reprs_are_as_before_but_for_large_radii():
 def test_refusals():
     logits_fn, x = network(), images(2)
     y = labels(logits_fn, x)
-    with pytest.raises(ValueError, match="apgd-ce has large_radii for l_1 alone, not for l_2"):
+    with pytest.raises(
+        ValueError, match="apgd-ce has large_radii, which is for l_1 only, not for l_2"
+    ):
         autoattack(logits_fn, x, y, "l_2", 0.1, "custom", attacks=ApgdCE(large_radii=True))
     with pytest.raises(ValueError, match="large_radii=1 must be True or False"):
         ApgdCE(large_radii=1)
@@ -70,7 +72,7 @@ def test_refusals():
 
 @pytest.mark.parametrize("epsilon", [0.3, 15.9])
 def test_promises(epsilon):
-    """Of every attack after the others, and whatever the batch size."""
+    """All attacks in sequence keep the guarantees, with the same verdicts for any batch size."""
     logits_fn, x = network(scale=2.0), images(12)
     x[:3] = np.round(x[:3])
     y = labels(logits_fn, x, 1)
@@ -95,7 +97,7 @@ def test_every_attack_alone_finds_what_is_near(attack):
 
 @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
 def test_the_versions_run(version, monkeypatch):
-    """With fewer iterations."""
+    """Each version runs, with fewer iterations than by default."""
     fewer = lambda attack: type(attack)(
         **({"queries": 20} if isinstance(attack, Square) else {"steps": 3}),
         **{

@@ -1,4 +1,4 @@
-"""The projection against a search by halving, FAB where the boundary is a plane."""
+"""FAB's projection against bisection, and FAB where the boundary is a plane."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ NORMS = {"l_inf": lambda d: np.abs(d).max(-1), "l_2": lambda d: np.sqrt((d**2).s
 
 
 def by_halving(x, w, b, norm):
-    """The same projection of one point: the scale at which it meets the plane, by 200 halvings."""
+    """Projects one point onto the plane by 200 bisection steps on the scale."""
     gap = b - w @ x
     direction = np.sign(w) * np.sign(gap) * (1 if norm == "l_inf" else np.abs(w))
     moved = lambda scale: np.clip(x + scale * direction, 0, 1) - x
@@ -34,7 +34,7 @@ def by_halving(x, w, b, norm):
 @pytest.mark.parametrize("reach", [0.1, 1.0, 3.0, 30.0])
 def test_the_projection_is_exact(norm, reach):
     x = RNG.uniform(0, 1, (40, 12))
-    x[:, :3] = RNG.integers(0, 2, (40, 3))  # at the edges of the box
+    x[:, :3] = RNG.integers(0, 2, (40, 3))  # at the faces of the box
     w = RNG.standard_normal((40, 12))
     w[:, 5] = 0
     b = (w * x).sum(1) + reach * RNG.standard_normal(40)
@@ -67,7 +67,7 @@ def test_finds_the_nearest_plane(norm):
         gap = logits[np.arange(10), y] - logits[np.arange(10), target]
         return np.where(target == y, np.inf, gap / dual)
 
-    # beta, the step back, and eta, the overshoot, leave a distance a little above the plane's.
+    # The backward step (beta) and the overshoot (eta) end slightly beyond the plane.
     second = logits.argsort(-1)[:, -2]
     boundary = targeted_boundary(logits_fn, jnp.asarray(y), jnp.asarray(second))
     result = jax.jit(lambda: fab(logits_fn, boundary, jnp.asarray(x), y, norm=norm))()
@@ -81,7 +81,7 @@ def test_finds_the_nearest_plane(norm):
     ratio = np.asarray(result.distance) / nearest
     assert (ratio > 1).all() and (ratio < 1.06).all()
 
-    # What is returned is what was measured, misclassified and inside the box.
+    # The returned image has the reported distance, is misclassified and lies inside the box.
     delta = (np.asarray(result.x_adv) - x).reshape(10, -1)
     np.testing.assert_allclose(NORMS[norm](delta), result.distance, rtol=1e-12)
     assert (np.asarray(logits_fn(result.x_adv)).argmax(-1) != y).all()

@@ -1,4 +1,4 @@
-"""Draws of randomised networks: each verdict, part, device and search has its own."""
+"""Randomised networks draw independently for each verdict, part of a batch, device and search."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ DEVICES = jax.local_device_count()
 
 
 def noise(x, key):
-    """Logits that are nothing but a draw; the same for all images that share one."""
+    """Returns logits that are pure noise, equal for all images that share a draw."""
     return jax.random.normal(key, (1, 5)) + 0 * x.sum((1, 2, 3))[:, None]
 
 
@@ -38,7 +38,7 @@ def test_verdicts_go_on_where_they_were():
 
 
 def test_searches_draw_what_no_other_does():
-    """On every device and in every round, and not what the searches themselves start from."""
+    """Draws differ between devices and rounds, and from the keys that the searches start from."""
     attack, x = Square(queries=1000), images(DEVICES)
     y = np.zeros(DEVICES, np.int32)
     programs = compile_attack(attack, MODEL, "l_inf", 0.1, SHAPE, "highest")

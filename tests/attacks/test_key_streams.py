@@ -10,8 +10,8 @@ STEPS, COUNT = 3, 24
 
 
 def test_every_evaluation_of_a_randomised_network_has_a_key_of_its_own(monkeypatch):
-    """Verdicts, steps of all attacks and devices; nor is a key that of a search."""
-    # Which compares evaluations that share one.
+    """Keys differ between verdicts, attack steps and devices, and from the keys of searches."""
+    # The checks for doubts compare evaluations that share a key on purpose.
     monkeypatch.setattr(doubts, "about_network", lambda *_: [])
     plain, x = network(), images(COUNT)
     y, found = labels(plain, x), []

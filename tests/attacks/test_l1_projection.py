@@ -1,4 +1,4 @@
-"""The projections of L1 against searches by halving and by sorting."""
+"""The L1 projections against bisection and sorting."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 
 def by_halving(x, delta, epsilon):
-    """The projection of one perturbation, by 200 halvings of the threshold."""
+    """Projects one perturbation by 200 bisection steps on the threshold."""
     room = np.where(delta > 0, 1 - x, x)
     kept = lambda t: np.clip(np.abs(delta) - t, 0, room)
     low, high = 0.0, np.abs(delta).max()
@@ -31,7 +31,7 @@ def by_halving(x, delta, epsilon):
 @pytest.mark.parametrize("epsilon", [0.0, 1e-3, 0.4, 3.0, 1e3])
 def test_the_projection_is_exact(shape, epsilon):
     x = RNG.uniform(0, 1, (40, *shape))
-    x[:10] = RNG.integers(0, 2, (10, *shape))  # at the edges of the box
+    x[:10] = RNG.integers(0, 2, (10, *shape))  # at the faces of the box
     delta = RNG.standard_normal((40, *shape)) * RNG.choice([0.01, 0.3, 3], (40, 1, 1, 1))
     delta[::7] = 0
     delta[3::7] = 0.25  # ties
@@ -72,7 +72,7 @@ def test_smallest_at_the_ends():
 
 
 def by_sorting(x, w, b):
-    """The projection of one point onto a plane: coordinates of the largest |w| first."""
+    """Projects one point onto a plane, moving coordinates in order of decreasing |w|."""
     gap, d = b - w @ x, np.zeros_like(x)
     for i in np.argsort(-np.abs(w), kind="stable"):
         end = 1 - x[i] if (w[i] > 0) == (gap > 0) else -x[i]

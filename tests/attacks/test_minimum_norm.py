@@ -1,4 +1,4 @@
-"""Distances to the nearest misclassified image, where they are known, and defences that mask gradients."""
+"""Distances to the nearest misclassified image where they are known, and gradient-masking defences."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ DUAL = {"l_inf": 1, "l_2": 2, "l_1": np.inf}
 @pytest.mark.parametrize("attack", ["fmn", "fab", "fab-t"])
 @pytest.mark.parametrize("norm", ["l_inf", "l_2", "l_1"])
 def test_distances_to_planes(norm, attack):
-    """Of a linear network, far from the box's faces: |z_y - z_c| / ||w_y - w_c|| in the dual norm."""
+    """For a linear network away from the faces of the box, |z_y - z_c| / ||w_y - w_c|| in the dual norm."""
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((16, 3)).astype(np.float32)
     logits_fn = lambda x: (x.reshape(len(x), -1) - 0.5) @ weights
@@ -92,7 +92,10 @@ def test_doubts_about_the_network():
     ("arguments", "about"),
     [
         ({"attacks": 3}, "attacks=3 must be some of fmn"),
-        ({"gradient_fn": lambda x: network(classes=3)(x)}, "gradient_fn= has 3 classes, must have"),
+        (
+            {"gradient_fn": lambda x: network(classes=3)(x)},
+            "gradient_fn= returns logits of 3 classes",
+        ),
         ({"attacks": "pgd"}, "attacks='pgd' must be one of fmn, fab, fab-t"),
         ({"attacks": []}, "attacks= is empty"),
         ({"steps": 0}, "steps=0 must be"),
@@ -109,11 +112,11 @@ def test_refusals(arguments, about):
         minimum_norm(network(), images(4), np.zeros(4, int), **arguments)
 
 
-# A defence that masks gradients, and the attack that goes around it.
+# A gradient-masking defence and the attack that circumvents it.
 
 
 def test_a_masked_gradient_falls_to_bpda():
-    """Rounding has no gradient: APGD alone finds nothing, with the identity's derivative all of it."""
+    """Rounding has no gradient and hides most images from APGD; BPDA removes this effect."""
     plain, x = network(), images(12)
     masked = lambda x: plain(jnp.round(x * 64) / 64)
     y = labels(masked, x)
@@ -149,7 +152,7 @@ def test_bpda_of_randomised_networks():
 
 
 def test_a_loss_of_the_callers():
-    """The cross-entropy, given as one's own, finds about what ApgdCE does; its opposite finds nothing."""
+    """A user-defined cross-entropy breaks about as many images as ApgdCE, its negative almost none."""
     logits_fn, x = network(), images(12)
     y = labels(logits_fn, x)
     run = lambda attack: autoattack(logits_fn, x, y, "l_inf", 0.05, "custom", attacks=attack).robust
@@ -162,13 +165,13 @@ def test_a_loss_of_the_callers():
     assert repr(halves[0]) != repr(halves[1]), "a state of one is not the other's"
     with pytest.raises(InputError, match="function=3 must be a function"):
         ApgdLoss(function=3)
-    with pytest.raises(InputError, match="function= gives .* must give a loss of each example"):
+    with pytest.raises(InputError, match="function= returns .* must return floating-point losses"):
         run(ApgdLoss(function=lambda z, y: z))
 
 
 @pytest.mark.parametrize("attack", [Fab, FabT, Square])
 def test_averages_over_draws(attack):
-    """Noise that averages out hides what one draw does not show."""
+    """With noise that averages out, averaging over draws (eot) breaks images."""
     plain, x = network(), images(6)
     y = labels(plain, x)
     noisy = lambda x, key: plain(x) + 0.5 * jax.random.normal(key, (1, 5))

@@ -1,4 +1,4 @@
-"""APGD, FAB and Square in L_inf and L_2 beside the official code, recorded on a small network."""
+"""APGD, FAB and Square in L_inf and L_2 against recordings of the official code on a small network."""
 
 import functools
 import pathlib
@@ -56,7 +56,7 @@ def test_fab(norm, name):
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_square(norm):
-    """Its draws are others: images are broken as often, within three standard errors of both counts."""
+    """Draws differ from the official code's; break counts agree within three standard errors."""
     seeds, queries = int(OFFICIAL["square_seeds"]), int(OFFICIAL["square_queries"])
     x, y = np.tile(np.asarray(X, np.float32), (seeds, 1, 1, 1)), np.tile(OFFICIAL["y"], seeds)
     epsilon = float(OFFICIAL[f"{norm}_square_epsilon"])

@@ -1,4 +1,4 @@
-"""Packing changes nothing: searches in slots end as they would alone."""
+"""Packing does not change results: each search ends as it would alone."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ KEY = jax.random.key(3)
 
 
 def search(attack, x=X, y=Y, batch_size=16, interrupt=None):
-    """Runs one search for each image: (fooled, x_adv of the fooled, rounds)."""
+    """Runs one search per image and returns (fooled, x_adv, rounds); x_adv is x where not fooled."""
     model = make_model(logits_fn, SHAPE, False)
     programs = compile_attack(attack, model, "l_inf", EPSILON, SHAPE, "highest")
     target = np.argsort(-np.asarray(logits_fn(x)), -1)[:, 1:2].astype(np.int32)
@@ -53,7 +53,7 @@ def search(attack, x=X, y=Y, batch_size=16, interrupt=None):
 
 
 def test_batch_sizes():
-    """On eight devices: halves of the batch that hold what is wanted, eight slots a device at least."""
+    """On eight devices: the batch is halved as long as all searches fit, down to eight slots per device."""
     assert [packing.batch_size_for(n, 256) for n in (1, 64, 65, 128, 300)] == [
         64,
         64,
@@ -65,7 +65,7 @@ def test_batch_sizes():
 
 
 def test_every_search_ends_once_as_it_would_alone():
-    """Against plain APGD from the same starts: the same images are fooled."""
+    """Fools the same images as plain APGD from the same starting points."""
     attack = ApgdCE(steps=20)
     fooled, x_adv, rounds = search(attack)
     assert rounds > 1 and set(fooled) == {0, 1}
@@ -82,7 +82,7 @@ def test_every_search_ends_once_as_it_would_alone():
 
 @pytest.mark.parametrize("attack", [ApgdCE(steps=20), FabT(steps=20), Square(queries=150)])
 def test_the_batch_changes_nothing(attack):
-    """Draws depend on the image alone, so any batch size finds the same."""
+    """Draws depend only on the image, so every batch size gives the same result."""
     fooled, x_adv, _ = search(attack, batch_size=16)
     other, x_other, _ = search(attack, batch_size=40)
     np.testing.assert_array_equal(fooled, other)
@@ -91,7 +91,7 @@ def test_the_batch_changes_nothing(attack):
 
 @pytest.mark.parametrize("attack", [ApgdCE(steps=20), Square(queries=1200)])
 def test_a_search_goes_on_from_its_snapshot(attack):
-    """Interrupted in the middle, the rest is the same to the last bit."""
+    """After an interruption, the remaining searches give the same bits."""
     whole = search(attack)
     assert whole[2] > 2
     parts = search(attack, interrupt=2)
@@ -100,7 +100,7 @@ def test_a_search_goes_on_from_its_snapshot(attack):
 
 
 def test_a_smaller_batch_begins_searches_anew():
-    """After running out of memory, say: the snapshot's slots are not taken over."""
+    """A snapshot of another batch size, as after running out of memory, does not restore slots."""
     model = make_model(logits_fn, SHAPE, False)
     programs = compile_attack(ApgdCE(steps=20), model, "l_inf", EPSILON, SHAPE, "highest")
     images = packing.Images(X, Y, Y[:, None], np.zeros(1, np.int32))

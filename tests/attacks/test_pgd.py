@@ -12,7 +12,7 @@ from rwp_jax.models.layers import fold_moments
 
 @pytest.mark.parametrize("norm", ["l_inf", "l_2"])
 def test_reaches_the_optimum_of_a_linear_model(norm):
-    """Over a ball inside the box, w.x is largest at a corner (L_inf) or along w (L_2)."""
+    """Over a ball inside the box, w.x is largest at a corner (L_inf) or in the direction of w (L_2)."""
     rng = np.random.default_rng(0)
     w, x = rng.standard_normal((2, 2, 1)), rng.uniform(0.4, 0.6, (3, 2, 2, 1))
     forward = lambda images, stats: (jnp.sum(images * w, (1, 2, 3)), stats)
@@ -36,7 +36,7 @@ def network():
 
 @pytest.mark.parametrize("bn", ["train", "batch", "eval"])
 def test_bn_modes_by_hand(network, bn):
-    """Two steps written out one by one, without loop and without `forward_in_mode`."""
+    """Two steps match an explicit computation without `pgd_steps` and `forward_in_mode`."""
     classifier, params, batch_stats, x, y = network
     threat_model = make_threat_model("l_inf", 0.1)
     delta = start = jnp.full_like(x, 0.01)
@@ -69,7 +69,7 @@ def test_bn_modes_by_hand(network, bn):
 
 
 def test_a_step_computes_no_parameter_gradient(network):
-    """Two forward units a step: the loop's body holds as many convolutions as input gradients need."""
+    """A step costs two forward passes: its loop has no convolutions beyond those of input gradients."""
     classifier, params, batch_stats, x, y = network
     loss = lambda logits: cross_entropy(logits, y)
     attack = lambda x: pgd_steps(

@@ -1,4 +1,4 @@
-"""Square against the parts of its definition, and where the strongest perturbation is known."""
+"""Square against its definition, and where the strongest perturbation is known."""
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,14 @@ NORMS = {
 
 
 def test_the_windows_of_cifar():
-    """sqrt(0.8 / 2^k * 1024), rounded; the official code's for 32x32 images."""
+    """Window sides are sqrt(0.8 / 2^k * 1024), rounded, as in the official code for 32x32 images."""
     assert window_sizes(32, 32, 0.8, "l_inf").tolist() == [29, 20, 14, 10, 7, 5, 4, 3, 2, 1]
     assert window_sizes(32, 32, 0.8, "l_2").tolist() == [29, 21, 15, 11, 7, 5, 5, 3, 3, 3]
     assert window_sizes(2, 4, 0.8, "l_2").max() == 2, "no window is larger than the image"
 
 
 def test_pyramids():
-    """Layers of 1/k^2 around the middle of each half, as the paper builds them."""
+    """Pyramids have layers of 1/k^2 around the middle of each half, as in the paper."""
     half = np.zeros((3, 7))
     for k in range(4):
         half[max(1 - k, 0) : 2 + k, max(3 - k, 0) : 4 + k] += 1 / (k + 1) ** 2
@@ -44,7 +44,7 @@ def linear(shape):
 
 @pytest.fixture(scope="module", params=list(EPSILON))
 def walked(request):
-    """Every point that a search of 60 queries evaluates: (norm, x, points, margins, states)."""
+    """Returns (norm, x, states), with the state after each query of a search of 60 queries."""
     norm = request.param
     x = RNG.uniform(0, 1, (4, 10, 10, 3))
     logits_fn = linear(x.shape[1:])
@@ -95,7 +95,7 @@ def test_a_proposal_differs_in_a_window_of_its_own(walked):
 
 @pytest.mark.parametrize("norm", EPSILON)
 def test_finds_what_a_linear_network_allows(norm):
-    """Where the boundary is well within reach it is found, where it is out of reach it is not."""
+    """Square finds a boundary that is well within reach, and none that is out of reach."""
     x = RNG.uniform(0.3, 0.7, (16, 6, 6, 1))
     weights = RNG.standard_normal((36, 2))
     logits_fn = lambda images: (images.reshape(len(images), -1) - 0.5) @ weights
@@ -111,7 +111,7 @@ def test_finds_what_a_linear_network_allows(norm):
     state = jax.jit(attack)()
     fooled = np.asarray(state.margin) <= 0
     assert not fooled[share > 1].any() and (share > 1).any()
-    # Pyramids do not fit a random network.
+    # Pyramids match the weights of a random network badly.
     easy = share < {"l_inf": 0.5, "l_2": 0.25, "l_1": 0.3}[norm]
     assert fooled[easy].all() and easy.any()
     np.testing.assert_array_equal(np.asarray(logits_fn(state.x_best)).argmax(-1) != y, fooled)

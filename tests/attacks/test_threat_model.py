@@ -20,13 +20,13 @@ def x():
 @pytest.mark.parametrize("norm", NORMS)
 def test_samples_fill_the_ball_inside_the_box(norm, x, key):
     threat_model = make_threat_model(norm, 0.3)
-    inner = np.full_like(x, 0.5)  # the box cuts nothing off here
+    inner = np.full_like(x, 0.5)  # the box clips nothing here
     for images in (x, inner):
         delta = np.asarray(threat_model.sample(jax.random.split(key, 64), images))
         assert (NORMS[norm](delta) <= 0.3 * (1 + 1e-12)).all()
         assert (images + delta >= 0).all() and (images + delta <= 1).all()
     radii = NORMS[norm](delta)
-    if norm == "l_2":  # uniform radius: mean 1/2, some near each end
+    if norm == "l_2":  # uniform radius: the mean is epsilon / 2, with samples near both ends
         assert radii.min() < 0.03 and radii.max() > 0.27 and abs(radii.mean() - 0.15) < 0.03
     else:
         assert radii.min() > 0.28 and abs(delta.mean()) < 0.005
@@ -81,7 +81,7 @@ def test_the_trades_variant_starts_near_x(norm, x, key):
 
 
 def test_the_trades_variant_of_l_2_projects_onto_the_ball_last(x):
-    """Shortening after the box leaves room to both, which the other order does not."""
+    """Projecting onto the ball last keeps the norm at epsilon; projecting onto the box last does not."""
     threat_model, madry = make_threat_model("l_2", 0.3, "trades"), make_threat_model("l_2", 0.3)
     far = np.random.default_rng(1).standard_normal(x.shape)
     delta = np.asarray(threat_model.project(far, x))
@@ -93,7 +93,7 @@ def test_the_trades_variant_of_l_2_projects_onto_the_ball_last(x):
 def test_the_trades_variant_of_l_2_takes_steps_of_exact_length(x):
     threat_model = make_threat_model("l_2", 0.3, "trades")
     gradient = np.random.default_rng(1).standard_normal(x.shape) * 1e-12
-    gradient[0] = 0  # where the script would divide by zero
+    gradient[0] = 0  # the authors' script would divide by zero here
     delta = np.asarray(threat_model.step(np.zeros_like(x), gradient, 0.06))
     np.testing.assert_allclose(NORMS["l_2"](delta), [0] + [0.06] * 63, rtol=1e-12)
 

@@ -1,4 +1,4 @@
-"""What is wrong with a config file, or with an override, in one line."""
+"""Invalid config files and overrides are refused with one line."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def get_config():
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, source, message):
-    load_config("digits_at")  # nothing of it may stay
+    load_config("digits_at")  # an earlier config must not take its place
     path = tmp_path / "own.py"
     path.write_text(source)
     with pytest.raises(InputError, match=f"^--config={path}: {message}") as caught:
@@ -65,7 +65,7 @@ def test_a_file_that_is_no_config(tmp_path, source, message):
     ],
 )
 def test_the_command_line_says_the_same(tmp_path, raises, said):
-    """Absl raises its own exception instead of some kinds, and ml_collections keeps others."""
+    """The message is the same whether Absl or ml_collections catches the exception of the file."""
     path = tmp_path / "own.py"
     path.write_text(f"def get_config():\n    raise {raises}")
     with pytest.raises(InputError, match=f"^--config(={path})?: the file fails .{said}.$"):
@@ -92,12 +92,12 @@ def test_overrides_of_another_type(error, line):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("typo", 3, "config.typo is no key: did you mean config.dtype?"),
-        ("optimizer.typo", 3, "config.optimizer.typo is no key"),
+        ("typo", 3, "config.typo is not a key: did you mean config.dtype?"),
+        ("optimizer.typo", 3, "config.optimizer.typo is not a key"),
         (
             "weight_perturbation.gama",
             0.1,
-            "gama is no key: did you mean config.weight_perturbation.gamma",
+            "gama is not a key: did you mean config.weight_perturbation.gamma",
         ),
         ("epochs", 1.5, "config.epochs=1.5 must be an integer"),
         ("epochs", True, "config.epochs=True must be an integer"),
@@ -111,7 +111,7 @@ def test_overrides_of_another_type(error, line):
     ],
 )
 def test_keys_and_types(key, value, message):
-    """ConfigDict itself checks neither where a config is made by hand, as from JSON."""
+    """ConfigDict checks neither keys nor types of a config that is built by hand, for example from JSON."""
     config = load_config("digits_at_rwp").copy_and_resolve_references()
     *sections, name = key.split(".")
     section = config

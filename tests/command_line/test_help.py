@@ -1,4 +1,4 @@
-"""What --help says, and what is said of flags that there are not."""
+"""The output of --help, and the errors for unknown flags."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ from tests.fresh_flags import forget_flags
 
 
 def sections(*argv):
-    """What stands below each heading."""
+    """Returns the text below each heading of the help."""
     parts = help_text("usage", list(argv), MODES).split("\n\n")
     return {part.partition("\n")[0]: part.partition("\n")[2] for part in parts}
 
@@ -40,18 +40,18 @@ def test_a_flag_of_two_modes_is_explained_in_each():
 def test_every_key_has_a_comment_and_is_listed_with_a_config():
     comments, keys = key_comments(), flatten(default.get_config().to_dict())
     assert all(comments[key] for key in keys)
-    listed = sections("--config=digits_at_rwp")["Keys of --config digits_at_rwp, as it has them:"]
+    listed = sections("--config=digits_at_rwp")["Keys of --config digits_at_rwp, with its values:"]
     assert "--config.epochs=150\n" in listed
     assert all(f"--config.{key}=" in listed for key in keys)
     assert "pixels added on each side before a random crop" in listed
     assert not any(heading.startswith("Keys of") for heading in sections())
-    with pytest.raises(InputError, match="--config=nowhere: no config file"):
+    with pytest.raises(InputError, match="--config=nowhere: not a config file"):
         sections("--config", "nowhere")
 
 
 @pytest.fixture
 def parse(monkeypatch):
-    """Parses a command line into flags that no other test has set, and leaves none set."""
+    """Parses a command line into fresh flags and resets them after the test."""
     monkeypatch.setattr(sys, "argv", ["main.py"])
 
     def run(*argv):
@@ -76,12 +76,15 @@ def test_help_ends_with_0_and_into_a_closed_pipe_without_a_word():
 @pytest.mark.parametrize(
     ("argv", "about"),
     [
-        (["--config=digits_at", "--epochs=2"], "--epochs is no flag: did you mean --config.epochs"),
+        (
+            ["--config=digits_at", "--epochs=2"],
+            "--epochs is not a flag: did you mean --config.epochs",
+        ),
         (["--config=digits_at", "--gamma=1"], "did you mean --config.weight_perturbation.gamma?"),
-        (["--mode=evaluate", "--epsilom=1"], r"--epsilom is no flag: did you mean --epsilon\?"),
-        (["--mode=evaluate", "--gamma=1"], "--gamma is no flag: "),
-        (["--epochs=2"], "--epochs is no flag: did you mean --config.epochs"),
-        (["--config=digits_at", "--xyzzy"], "--xyzzy is no flag: see --help"),
+        (["--mode=evaluate", "--epsilom=1"], r"--epsilom is not a flag: did you mean --epsilon\?"),
+        (["--mode=evaluate", "--gamma=1"], "--gamma is not a flag: "),
+        (["--epochs=2"], "--epochs is not a flag: did you mean --config.epochs"),
+        (["--config=digits_at", "--xyzzy"], "--xyzzy is not a flag: see --help"),
     ],
 )
 def test_flags_that_there_are_not(parse, argv, about):

@@ -1,4 +1,4 @@
-"""The command line, from outside; what is refused before anything runs, within this process."""
+"""The command line as a subprocess; refusals that come before anything runs are tested in this process."""
 
 import pathlib
 import signal
@@ -24,7 +24,7 @@ def run(*arguments, code=None):
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Calls the program with arguments as `python main.py` would; returns exit code, stdout and stderr."""
+    """Calls the program as `python main.py ARGUMENTS` would; returns exit code, stdout and stderr."""
 
     def call_main(*arguments):
         forget_flags()
@@ -71,9 +71,9 @@ def test_fractions(argument, expected):
             [DIGITS, "--config.threat.epsilom=0.1"],
             "--config.threat.epsilom: no such key; did you mean --config.threat.epsilon?",
         ),
-        (["--config=configs"], "--config=configs: no config file; name a file"),
+        (["--config=configs"], "--config=configs: not a config file; name a file"),
         (["--config=mine.py"], "--config=mine.py: not found; name a file"),
-        ([DIGITS[9:]], "'configs/digits_at_rwp.py' is no flag; --config is missing"),
+        ([DIGITS[9:]], "'configs/digits_at_rwp.py' is not a flag; --config is missing"),
         (["--config=configs/digits_trades.py:l2"], "this file takes nothing after ':'"),
         ([DIGITS, "--config.threat=3"], "--config.threat: no such key; it is a section"),
         ([DIGITS, "--mode=evaluation"], "--mode=evaluation must be one of train, evaluate"),
@@ -93,10 +93,10 @@ def test_fractions(argument, expected):
         ([DIGITS, "--config.epochs=many"], "--config.epochs=many"),
         ([DIGITS, "--config.epochs", "2.5"], "--config.epochs=2.5"),
         ([DIGITS, "--epochs=3"], "epochs"),
-        ([DIGITS, "epochs=3"], "'epochs=3' is no flag: overrides look like --config.epochs=10"),
+        ([DIGITS, "epochs=3"], "'epochs=3' is not a flag: overrides look like --config.epochs=10"),
         (
             ["--mode=explain", "--workdir=a", "b"],
-            "'b' is no flag: several directories go together, --workdirs DIR,DIR",
+            "'b' is not a flag: separate several directories by commas, --workdirs DIR,DIR",
         ),
         (["--config=configs/cifar10_at.py:l3"], "is 'l3', must be l_inf or l_2"),
         ([DIGITS, "--config.threat.norm=l1"], "must be l_inf or l_2"),

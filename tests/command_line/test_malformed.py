@@ -1,7 +1,7 @@
-"""Overrides that nobody would think of: refused with one line, or a run that trains.
+"""Malformed overrides are refused with one line, or the run trains.
 
-Every example goes through the command line's parser and the trainer, up to the first step. By default the
-step is traced, which is where shapes and types go wrong; the slow version compiles and runs it.
+Every example passes through the command line's parser and the trainer, up to the first step. By default the
+step is only traced, which reveals wrong shapes and types; the slow test compiles and runs it.
 """
 
 import pathlib
@@ -38,11 +38,11 @@ FOREIGN = [*NUMBERS.split(), *NAMES.split(), "", " ", "0 0", "a\nb"]
 
 
 class Trained(Exception):
-    """The step was taken."""
+    """Raised at the first training step."""
 
 
 def near(value):
-    """Values of the right type, in range or not."""
+    """Returns a strategy for values of the same type as `value`, in range or not."""
     if isinstance(value, bool):
         return st.sampled_from(["true", "false", "True", "0"])
     if isinstance(value, int):
@@ -63,7 +63,7 @@ def overrides(draw):
 
 @pytest.fixture
 def until_first_step(monkeypatch):
-    """Makes the trainer stop with Trained at its first step, called with whether to run it."""
+    """Makes the trainer raise Trained at its first step, which it runs (`run=True`) or traces."""
     build = experiment.build
 
     def install(run: bool):
@@ -82,7 +82,7 @@ def until_first_step(monkeypatch):
 
 
 def check(arguments: list[str]) -> str:
-    """What came of it: `trained`, or the line that it was refused with."""
+    """Returns `trained`, or the error message if the arguments are refused."""
     forget_flags()
     parent = pathlib.Path(tempfile.mkdtemp())
     directory = parent / "run"

@@ -42,11 +42,11 @@ def test_half_of_the_images_are_mirrored(keys):
 
 @pytest.mark.parametrize("degrees", [-15.0, -7.3, 0.0, 4.1, 15.0])
 def test_rotation_is_pillows(degrees):
-    """torchvision's RandomRotation turns by Pillow: nearest neighbour, zeros from outside."""
+    """Equals Pillow, which torchvision's RandomRotation uses: nearest neighbour, zeros outside."""
     image = np.random.default_rng(1).integers(1, 256, (32, 32), dtype=np.uint8)
     ours = np.asarray(rotate(image[..., None], np.deg2rad(degrees)))[..., 0]
     theirs = np.asarray(Image.fromarray(image).rotate(degrees, Image.Resampling.NEAREST))
-    assert (ours != theirs).mean() < 0.002  # a source exactly between two pixels falls either way
+    assert (ours != theirs).mean() < 0.002  # ties between two source pixels may round either way
 
 
 def test_rotation_stays_within_its_bound(keys):

@@ -24,13 +24,13 @@ def test_hosts_split_the_same_global_batches():
 
 
 def test_half_of_every_batch_is_extra_data():
-    """RST's sampler: labelled examples in shuffled passes, extra ones with replacement."""
+    """As in RST's sampler, labelled examples come in shuffled passes and extra ones with replacement."""
     mixture = make_mixture(100, 16, 50, unlabeled_fraction=0.5, epoch_examples=410)
     batches = np.stack(list(epoch_indices(mixture, 3, 0)))
     assert batches.shape == (26, 16)  # 410 / 16, rounded up
     labelled = batches < 100
     assert (labelled.sum(1) == 8).all() and batches.max() < 150
-    # A pass is 12 batches of 8; two passes and the start of a third.
+    # A pass has 12 batches of 8; the epoch has two passes and the start of a third.
     in_order = [batch[batch < 100] for batch in batches]
     for first in (0, 12):
         seen = np.concatenate(in_order[first : first + 12])

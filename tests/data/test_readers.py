@@ -11,7 +11,7 @@ LABELS = np.arange(12) % 5
 
 
 class Payload:
-    """What a stranger's pickle may carry."""
+    """An object that calls a function when it is unpickled."""
 
     def __reduce__(self):
         return print, ("unpickled",)
@@ -33,7 +33,7 @@ def test_pickles_of_arrays_and_lists_are_read(tmp_path, protocol, labels):
 
 
 def test_a_pickle_by_old_numpy_is_read(tmp_path):
-    """NumPy 1 called its modules numpy.core."""
+    """Pickles by NumPy 1 refer to numpy.core, which NumPy 2 renamed to numpy._core."""
     content = {"data": IMAGES, "extrapolated_targets": LABELS}
     old = pickle.dumps(content, 2).replace(b"numpy._core.", b"numpy.core.")
     assert b"numpy.core.multiarray" in old
@@ -57,7 +57,7 @@ def test_npz(tmp_path):
         ),
         (
             {"data": np.array([Payload()]), "extrapolated_targets": LABELS},
-            "holds an array of 'O8', must be of numbers",
+            "holds an array of dtype 'O8', must be numeric",
         ),
         (
             [IMAGES, LABELS],
@@ -71,7 +71,7 @@ def test_npz(tmp_path):
         ({"data": [[1], [2, 3]], "extrapolated_targets": LABELS}, "must be an array or a list"),
         ({"data": IMAGES, "extrapolated_targets": [2**70] * 12}, "must be an array or a list"),
         ({"data": IMAGES, "extrapolated_targets": LABELS + 2**32}, "labels must be below 2.31"),
-        ({"data": IMAGES, "extrapolated_targets": np.array([None] * 12)}, "array of 'O8'"),
+        ({"data": IMAGES, "extrapolated_targets": np.array([None] * 12)}, "array of dtype 'O8'"),
         ({"data\nlines": IMAGES}, "data, extrapolated_targets missing"),
     ],
 )
@@ -84,14 +84,14 @@ def test_refusals_name_the_file(tmp_path, content, message, capsys):
 
 
 class Forged:
-    """An array of objects over bytes of the pickle's choice: reading it would crash NumPy."""
+    """An object array over bytes from the pickle, whose reading would crash NumPy."""
 
     def __reduce__(self):
         return np.ndarray, ((1,), np.dtype("O"), b"A" * 8)
 
 
 class ForgedNumbers:
-    """The same of numbers, by NumPy's own constructor."""
+    """An array of numbers with too few bytes, made by NumPy's own constructor."""
 
     def __reduce__(self):
         return np.ndarray, ((2**20,), np.dtype("u1"), b"A")
@@ -110,7 +110,7 @@ def test_numpys_own_callables_are_out_of_reach(tmp_path, forged, protocol):
 
 @pytest.mark.parametrize("protocol", range(6))
 def test_byte_and_memory_order(tmp_path, protocol):
-    """Big-endian labels, images that lie in memory by columns, labels as NumPy scalars inside."""
+    """Reads big-endian labels, images in Fortran order and NumPy scalars."""
     content = {"data": np.asfortranarray(IMAGES), "extrapolated_targets": LABELS.astype(">i4")}
     content["mean"] = np.float64(0.5)
     images, labels = readers.read_extra(write_pickle(tmp_path / "p.pickle", content, protocol))
@@ -124,7 +124,7 @@ def test_damaged_files(tmp_path):
         (tmp_path / "p.pickle").write_bytes(content)
         with pytest.raises(InputError, match="cannot be read as an .npz file or a pickle"):
             readers.read_extra(str(tmp_path / "p.pickle"))
-    with pytest.raises(InputError, match="config.extra_data.path='.*' is no file"):
+    with pytest.raises(InputError, match="config.extra_data.path='.*' is not a file"):
         readers.read_extra(str(tmp_path))
 
 
@@ -134,5 +134,5 @@ def test_images_to_label(tmp_path):
     np.savez(tmp_path / "u.npz", images=IMAGES)
     with pytest.raises(InputError, match="data missing; it must hold data, and holds images"):
         readers.read_images(str(tmp_path / "u.npz"))
-    with pytest.raises(InputError, match="unlabeled=.* is no file"):
+    with pytest.raises(InputError, match="unlabeled=.* is not a file"):
         readers.read_images(str(tmp_path / "v.npz"))

@@ -72,7 +72,7 @@ def test_npz_that_is_no_npz(tmp_path):
         with pytest.raises(InputError, match="cannot be read as an .npz file"):
             sources.load("npz", str(tmp_path / "data.npz"))
     for path in ("", str(tmp_path), str(tmp_path / "missing.npz")):
-        with pytest.raises(InputError, match="is no file"):
+        with pytest.raises(InputError, match="is not a file"):
             sources.load("npz", path)
 
 
@@ -107,7 +107,7 @@ def test_real_cifar10_images():
 
 
 def test_few_digits_train_and_all_others_test():
-    """The same choice every time, of every class, and no image on both sides."""
+    """The choice is fixed and stratified, and no image is in both sets."""
     data, again = (sources.load("digits", train_examples=300) for _ in range(2))
     assert (len(data.y_train), len(data.y_test)) == (300, 1497)
     assert set(np.bincount(data.y_train)) <= {29, 30, 31}

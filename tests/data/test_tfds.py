@@ -1,4 +1,4 @@
-"""Data sets of tensorflow-datasets, prepared on disk by its own writer; no network, no tensorflow."""
+"""Data sets of tensorflow-datasets, written by its own writer, without network and tensorflow."""
 
 import io
 import urllib.request
@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 
 
 def prepare(name, directory, splits):
-    """Writes images made up into the directory as tensorflow-datasets prepares the data set `name`."""
+    """Writes random images in the format in which tensorflow-datasets prepares the data set `name`."""
     builder = tfds.builder(name, data_dir=directory, file_format="array_record")
     builder.data_path.mkdir(parents=True)
     writer = tfds.core.SequentialWriter(builder.info, 1000, file_format="array_record")
@@ -37,7 +37,7 @@ def prepare(name, directory, splits):
 
 
 def assert_equal_sets(images, labels, written):
-    """The order of records is tensorflow-datasets' own."""
+    """Compares regardless of order, because tensorflow-datasets shuffles records."""
     by_pixels = lambda images, labels: sorted(
         (x.tobytes(), int(y)) for x, y in zip(images, labels, strict=True)
     )

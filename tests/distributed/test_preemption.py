@@ -1,4 +1,4 @@
-"""Signals, from outside: the first asks, the second ends."""
+"""Signals to a subprocess: the first asks it to stop, the second ends it at once."""
 
 import signal
 import subprocess

@@ -17,7 +17,7 @@ def port():
 
 @pytest.fixture
 def connected(monkeypatch):
-    """The processes that came as far as JAX."""
+    """Returns the ids of the processes that reach `jax.distributed.initialize`, in order."""
     ids = []
     initialize = lambda address, processes, process_id, **_: ids.append(process_id)
     monkeypatch.setattr(rendezvous.jax.distributed, "initialize", initialize)
@@ -26,7 +26,7 @@ def connected(monkeypatch):
 
 
 def call_roll(port, *places, seconds=20):
-    """Connects (processes, process_id), one a thread; what each raised, None where nothing."""
+    """Connects each (processes, process_id) in a thread; returns their error messages, or None."""
     errors = [None] * len(places)
 
     def connect(i):
@@ -51,8 +51,8 @@ def test_all_come(port, connected):
 @pytest.mark.parametrize(
     "places, message",
     [
-        (((2, 0), (3, 1)), "disagree about how many they are: 2 in process 0, 3 in process 1"),
-        (((3, 0), (3, 1), (3, 1)), "two processes are process 1 of 3"),
+        (((2, 0), (3, 1)), "disagree about their number: 2 in process 0, 3 in process 1"),
+        (((3, 0), (3, 1), (3, 1)), "two processes claim to be process 1 of 3"),
     ],
 )
 def test_who_disagrees_is_refused_everywhere(port, connected, places, message):
@@ -62,7 +62,7 @@ def test_who_disagrees_is_refused_everywhere(port, connected, places, message):
 
 def test_one_that_does_not_come(port, connected):
     errors = call_roll(port, (3, 0), (3, 1), seconds=1)
-    assert all("process 2 of 3 did not come within 1 s" in error for error in errors)
+    assert all("process 2 of 3 did not connect within 1 s" in error for error in errors)
     assert not connected
 
 
@@ -72,7 +72,7 @@ def test_nobody_at_the_address(port, connected):
 
 
 def reach(port):
-    """A connection to process 0, once it listens."""
+    """Connects to process 0 as soon as it listens."""
     for _ in range(1000):
         try:
             return socket.create_connection(("127.0.0.1", port), timeout=1)
@@ -85,8 +85,8 @@ def reach(port):
     "says",
     [
         b"GET / HTTP/1.1\r\n\r\n",
-        b"",  # and stays
-        b'{"process_id": 1, "processes": 3}\n',  # and leaves: another comes in its place
+        b"",  # and stays connected
+        b'{"process_id": 1, "processes": 3}\n',  # and disconnects; another process takes its place
     ],
 )
 def test_strangers_and_who_leaves_are_passed_over(port, connected, monkeypatch, says):

@@ -1,4 +1,4 @@
-"""Runs on several processes, on this machine: minutes, since each compiles for itself."""
+"""Runs on several local processes; they take minutes, since each process compiles."""
 
 import json
 import signal
@@ -39,7 +39,7 @@ def test_one_that_dies_takes_the_others_along(tmp_path):
     elastic.wait_for_an_epoch(directory, processes[0])
     processes[1].send_signal(signal.SIGKILL)
     killed = time.monotonic()
-    # Our own line, or JAX's where its coordination service is first to notice.
+    # Our message, or JAX's if its coordination service notices first.
     code = processes[0].wait()
     said = elastic.log_of(directory, 0).read_text()
     ended = {EXIT_CODE: "another process ended", -signal.SIGABRT: "another task died"}

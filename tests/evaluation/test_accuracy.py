@@ -10,14 +10,14 @@ from rwp_jax.evaluation.accuracy import Sizes, make_count_correct, make_evaluati
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 
-COUNT = 27  # no multiple of any batch size
+COUNT = 27  # not a multiple of any batch size
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (COUNT, 8, 8, 1), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
 def setting():
-    """A network, its state and labels of which it gets some right, on clean and attacked images."""
+    """Returns a network, its state, and labels of which it predicts two thirds correctly."""
     classifier = make_classifier("wrn-10-1", 10, dtype="float64")
     params, batch_stats = classifier.init(jax.random.key(0), (8, 8, 1))
     predicted = classifier.eval(params, batch_stats, IMAGES / 255).argmax(-1)
@@ -27,7 +27,7 @@ def setting():
 
 @pytest.fixture(scope="module")
 def expected(setting):
-    """The same figures without batches, padding or devices."""
+    """Returns both accuracies, computed without batches, padding or devices."""
     classifier, params, batch_stats, y = setting
     threat_model, x = make_threat_model("l_2", 0.05), jnp.asarray(IMAGES) / 255.0
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(5), i))(jnp.arange(COUNT))

@@ -1,4 +1,4 @@
-"""The record of an evaluation, and what it is refused for."""
+"""The record of an evaluation, and invalid arguments."""
 
 import json
 
@@ -62,7 +62,7 @@ def test_a_network_of_the_zoo_and_a_data_set_by_name(tmp_path):
         (3, (X, Y), {}, "network=3 must be a function or a run"),
         (F, None, {}, r"data= is missing: give \(x, y\)"),
         (F, "mnist", {}, "data='mnist' must be one of digits, cifar10"),
-        (F, "nowhere.npz", {}, "data=nowhere.npz is no file"),
+        (F, "nowhere.npz", {}, "data=nowhere.npz is not a file"),
         (F, 5, {}, r"data=5 must be \(x, y\)"),
         (F, (X, Y), {"examples": 21}, "examples=21: there are only 20"),
         (F, (X, Y), {"examples": -1}, "examples=-1 must be an integer of at least 0"),

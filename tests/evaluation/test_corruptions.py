@@ -1,4 +1,4 @@
-"""Accuracy on corrupted images, in files as they are published."""
+"""Accuracy on corrupted images in the published file format."""
 
 import json
 
@@ -18,7 +18,7 @@ from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import trainer
 from tests.small import shrink, write_two_classes
 
-COUNT = 12  # images of a severity
+COUNT = 12  # images per severity
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,14 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two corruptions of dark and bright images: noise that grows with severity, and a reversal."""
+    """Writes two corruptions of dark and bright images: noise that grows with severity, and inversion."""
     rng = np.random.default_rng(0)
     y = np.tile(np.arange(COUNT) % 2, 5)
     clean = 60 + 120 * y[:, None, None, None] + np.zeros((5 * COUNT, 8, 8, 1))
     severity = np.repeat(np.arange(5), COUNT)[:, None, None, None]
     noisy = clean + rng.normal(0, 1, clean.shape) * 40 * severity
     np.save(tmp_path / "noise.npy", np.clip(noisy, 0, 255).astype(np.uint8))
-    # The first images of a block are reversed, more of them with severity.
+    # The first images of a block are inverted, more of them at higher severity.
     place = np.tile(np.arange(COUNT), 5)[:, None, None, None]
     reversal = np.where(place < 2 * severity, 255 - clean, clean)
     np.save(tmp_path / "reversal.npy", reversal.astype(np.uint8))
@@ -112,13 +112,17 @@ def _as_npz(folder):
         (_without("labels"), 0, "there is no labels.npy"),
         (_with("labels", np.zeros(COUNT)), 0, "labels.npy is float64"),
         (_with("labels", np.zeros(11, int)), 0, r"must be integers \[5 N\]"),
-        (_with("labels", np.full(5 * COUNT, 2)), 0, "the network tells 2 classes apart"),
+        (_with("labels", np.full(5 * COUNT, 2)), 0, "the network has 2 classes"),
         (_with("fog", np.zeros((5 * COUNT, 8, 8, 1))), 0, "fog.npy is float64"),
         (_with("fog", np.zeros((COUNT, 8, 8, 1), np.uint8)), 0, r"must be uint8 \[60, H, W, C\]"),
         (_with("fog", np.zeros((5 * COUNT, 8, 8, 3), np.uint8)), 0, "fog.npy has images 8x8x3"),
         (lambda folder: (folder / "fog.npy").write_text("no"), 0, "fog.npy cannot be read as .npy"),
         (_as_npz, 0, "fog.npy cannot be read as .npy .it is an .npz"),
-        (_with("labels", np.full(5 * COUNT, 2**32, np.uint64)), 0, "must have classes from 0 on"),
+        (
+            _with("labels", np.full(5 * COUNT, 2**32, np.uint64)),
+            0,
+            "must have classes counted from 0",
+        ),
         (_with("fog", np.array([{}])), 0, "fog.npy cannot be read as .npy"),
         (lambda folder: None, 13, r"examples=13 must be in \[0, 12\]"),
         (lambda folder: None, -1, "examples=-1 must be in"),
@@ -133,5 +137,5 @@ def test_refusals(run, folder, damage, examples, about):
 def test_an_empty_directory_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no labels.npy"):
         read_corruptions(tmp_path)
-    with pytest.raises(InputError, match="is no directory"):
+    with pytest.raises(InputError, match="is not a directory"):
         read_corruptions(tmp_path / "nowhere")

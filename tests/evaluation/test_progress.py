@@ -1,4 +1,4 @@
-"""What is shown of an attack's progress."""
+"""The display of an attack's progress."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Evaluations of a run by other attackers, and on other images, than its config's."""
+"""Evaluations of a run under other threat models and on other images than its config's."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from tests.small import lowerings, train_on_two_classes, write_two_classes
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on 48 training, 16 validation and 24 test images, at radius 0.2 and step size 0.05."""
+    """Trains on 48 training, 16 validation and 24 test images, at epsilon 0.2 and step size 0.05."""
     return train_on_two_classes(tmp_path_factory, 24, **{"data.validation_examples": 16})
 
 
@@ -40,7 +40,7 @@ def correct(run, folder, name):
 
 
 def test_a_radius_given_is_attacked(run):
-    """At the run's own radius it is the run's own evaluation."""
+    """The run's own epsilon gives the run's own evaluation, another one attacks at that radius."""
     (own,) = evaluate(run, "pgd20")
     (same,) = evaluate(run, "pgd20", norm="l_inf", epsilons=(0.2,), step_size=0.05)
     assert same == own and own["epsilon"] == 0.2 and own["step_size"] == 0.05
@@ -69,7 +69,7 @@ def test_l_1_is_autoattacks_alone(run):
     (summary,) = evaluate(run, "natural,autoattack", norm="l1", epsilons=(2.0,))
     assert summary["norm"] == "l_1" and set(summary["columns"]) >= {"natural", "autoattack"}
     with pytest.raises(
-        InputError, match="norm=l_1 is for attacks=natural,autoattack alone, must be .* for pgd20"
+        InputError, match="norm=l_1 is only for attacks=natural,autoattack; must be .* for pgd20"
     ):
         evaluate(run, "natural,pgd20", norm="l_1", epsilons=(2.0,))
 
@@ -109,7 +109,7 @@ def test_a_sweep_compiles_each_column_once(run, capsys):
 
 @pytest.fixture
 def command_line(monkeypatch):
-    """Runs the evaluate mode with flags, as the command line would."""
+    """Runs `--mode evaluate` with the given flags."""
     monkeypatch.setattr(modes.devices, "split_cpu", lambda: None)
     monkeypatch.setattr(sys, "argv", ["main.py"])
 
@@ -146,7 +146,7 @@ def test_the_picture_of_a_sweep_has_its_values(run, command_line, capsys):
         (["--epsilon=nan"], "epsilon=nan must be in"),
         (["--step_size=0.1,0.2"], "step_size=0.1,0.2 must be one number"),
         (["--corruptions=c", "--norm=l_2"], "--norm is not for --corruptions"),
-        (["--corruptions=nowhere"], "corruptions=nowhere is no directory"),
+        (["--corruptions=nowhere"], "corruptions=nowhere is not a directory"),
     ],
 )
 def test_refusals_of_the_command_line(run, command_line, argv, about):
@@ -173,7 +173,7 @@ def test_a_foreign_evaluation_at_a_later_radius_is_found_first(run):
     evaluate(run, "natural", epsilons=(0.15,))
     path = run / "evaluation" / "last_epsilon_0.15" / "evaluation.npz"
     path.write_bytes(b"nothing")
-    with pytest.raises(InputError, match="is no evaluation"):
+    with pytest.raises(InputError, match="is not an evaluation"):
         evaluate(run, "pgd7", epsilons=(0.05, 0.15))
     assert not (run / "evaluation" / "last_epsilon_0.05").exists()
 
@@ -187,7 +187,7 @@ def test_splits(run, split, count):
 
 
 def test_another_data_set(run, tmp_path):
-    """Its test images are predicted, and judged by its labels."""
+    """The other data set's test images are classified and compared with its labels."""
     path = write_two_classes(tmp_path / "other.npz", 20, 30)
     (summary,) = evaluate(run, "natural", data=path)
     with np.load(path) as data:
@@ -213,23 +213,23 @@ def test_autoattack_leaves_its_record(run):
         (
             "pgd20",
             {"norm": "l_2"},
-            "norm=l_2: epsilon= is missing, and the run's is a radius in l_inf",
+            "norm=l_2: epsilon= is missing; the run's is a radius in l_inf",
         ),
         ("pgd20", {"epsilons": (1.0,)}, r"epsilon=1.0 must be in \[0, 1\)"),
         ("pgd20", {"epsilons": (0.1, -0.1)}, r"epsilon=-0.1 must be in \[0, 1\)"),
         ("pgd20", {"epsilons": (0.0,)}, "a radius of 0 leaves nothing to attack"),
         ("natural", {"epsilons": (0.1, 0.2)}, "attacks=natural has no radius"),
-        ("pgd20", {"epsilons": (0.1, 0.1000000001)}, "two radii that are equal in six digits"),
+        ("pgd20", {"epsilons": (0.1, 0.1000000001)}, "two radii that are equal to six digits"),
         ("pgd20", {"norm": "l_2", "epsilons": (9.0,)}, r"epsilon=9.0 must be in \[0, 8\)"),
         ("pgd20", {"step_size": 1.5}, r"step_size=1.5 must be in \[0, 1\)"),
         ("natural", {"split": "valid"}, "split='valid' must be one of test, train, validation"),
         ("natural", {"data": "mnist"}, "data='mnist' must be one of digits, cifar10"),
-        ("natural", {"data": "no.npz"}, "data=no.npz is no file"),
+        ("natural", {"data": "no.npz"}, "data=no.npz is not a file"),
         ("natural", {"data": "digits"}, "data=digits: the network takes images 8x8x1 of 2 classes"),
         (
             "natural",
             {"data": "digits", "split": "validation"},
-            "split=validation: data=digits has test and train alone",
+            "split=validation: data=digits has only test and train",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Evaluate mode on a run of two epochs."""
+"""`--mode evaluate` on a run of two epochs."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ EXAMPLES = 40
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A finished run on 40 test images, of two classes that are close at this epsilon."""
+    """Trains a run with 40 test images of two classes, some of which can be attacked at epsilon 0.2."""
     return train_on_two_classes(tmp_path_factory, EXAMPLES, **{"evaluation.steps": 20})
 
 
@@ -28,7 +28,7 @@ def test_a_network_of_more_classes_than_the_data_is_remarked_on(run, monkeypatch
     wider = dataclasses.replace(load_run(run, "last"), num_classes=10)
     monkeypatch.setattr(subject, "load_run", lambda *_: wider)
     load_subjects(run, "last", 0)
-    assert "tells 10 classes apart, the data set npz has only 2" in capsys.readouterr().out
+    assert "the network has 10 classes, the data set npz has only 2" in capsys.readouterr().out
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_the_columns(run, capsys):
     assert header.split() == ["natural", "FGSM", "PGD-20", "AutoAttack"]
     assert row.split()[3] == f"{100 * accuracy['natural']:.2f}"
 
-    # The verdicts are those of the images kept, and these are inside.
+    # The saved images lie in the ball and have the verdicts that are saved.
     (evaluated,) = load_subjects(run, "last", 0)
     network = evaluated.run
     x = evaluated.images / 255
@@ -73,7 +73,7 @@ def test_the_columns(run, capsys):
 
 
 def test_pgd20_is_that_of_the_training_log(run):
-    """From the same starts: both print the same figure for an epoch."""
+    """Evaluation and training log start from the same points and report the same accuracy."""
     summary, _ = evaluate(run, "natural,pgd20")
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (logged,) = [r for r in records if r["split"] == "test" and r["epoch"] == 1]
@@ -127,13 +127,13 @@ def test_the_evaluation_of_something_else_is_refused(run):
     with pytest.raises(InputError, match="evaluation of another network, data set or threat model"):
         evaluate(run, "natural")
     path.write_bytes(b"nothing")
-    with pytest.raises(InputError, match="is no evaluation"):
+    with pytest.raises(InputError, match="is not an evaluation"):
         evaluate(run, "natural")
     path.write_bytes(before)
 
 
 def test_columns_of_other_starts_stay_where_they_are_complete(run):
-    """Files of 0.1.0: what is half done begins anew, as its attacks started elsewhere."""
+    """In files of 0.1.0, whose attacks started elsewhere, complete columns stay and others begin anew."""
     evaluate(run, "natural,fgsm", which="best")
     path = run / "evaluation" / "best" / layout.EVALUATION_NPZ
     with np.load(path) as arrays:
@@ -169,13 +169,13 @@ def test_a_config_edited_by_hand_is_refused_in_one_line(value, run, tmp_path):
     config["threat"]["epsilon"] = json.loads(value)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(
-        InputError, match="holds no run: in its config.json a key is missing or of another type"
+        InputError, match="holds no run: in its config.json a key is missing or of the wrong type"
     ):
         evaluate(tmp_path)
 
 
 def test_wilson():
-    """Values of R's binom.confint(method = "wilson")."""
+    """Intervals equal R's binom.confint(method = "wilson")."""
     np.testing.assert_allclose(wilson(8, 10), (0.4901625, 0.9433178), atol=1e-6)
     np.testing.assert_allclose(wilson(0, 10), (0.0, 0.2775328), atol=1e-6)
     np.testing.assert_allclose(wilson(10, 10)[1], 1)

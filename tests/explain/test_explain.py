@@ -32,7 +32,7 @@ def npz(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(npz, tmp_path_factory):
-    """A run of RWP, and one without weight perturbation."""
+    """Trains a run with RWP and one without weight perturbation."""
     directory = tmp_path_factory.mktemp("runs")
     for name, module in (("rwp", digits_at_rwp), ("at", digits_at)):
         config = shrink(module.get_config(), **{"data.path": npz, "evaluation.train_examples": 0})

@@ -1,7 +1,7 @@
-"""The programs that an H100 and a TPU slice run, held to what they were when last looked at.
+"""Budgets for the compiled programs of an H100 and a TPU slice, so that they do not grow unnoticed.
 
-Needs the compilers of both (`pip install -e ".[compile-gpu,compile-tpu]"`), not the hardware. Commands run
-in processes of their own, in float32 and without virtual devices, as users call them.
+Needs both compilers (`pip install -e ".[compile-gpu,compile-tpu]"`), not the hardware. Commands run in
+separate processes, in float32 and without virtual devices, as users run them.
 """
 
 import functools
@@ -16,7 +16,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-SLACK = 1.02  # between versions of the compiler
+SLACK = 1.02  # for differences between compiler versions
 
 needs_cuda = pytest.mark.skipif(
     not any(map(importlib.util.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))),
@@ -44,7 +44,7 @@ def run(*command) -> str:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """(target, devices) -> figures of the loops of its program by name."""
+    """Returns a function from (target, devices) to the figures of each loop, by name."""
 
     @functools.cache
     def figures(target: str, devices: int) -> dict[str, dict]:
@@ -62,7 +62,7 @@ def compiled(tmp_path_factory):
     [
         pytest.param("h100", 1, "attack", 84, 288.3, 5.93, marks=needs_cuda),
         pytest.param("h100", 1, "perturb", 147, 325.6, 8.78, marks=needs_cuda),
-        # A batch stays in the memory on the chip.
+        # The batch stays in on-chip memory, so few bytes are counted.
         pytest.param("v5e:2x2", 4, "attack", 160, 0.1, 1.48, marks=needs_libtpu),
         pytest.param("v5e:2x2", 4, "perturb", 251, 0.32, 2.20, marks=needs_libtpu),
     ],
@@ -77,11 +77,11 @@ def test_budgets(compiled, target, devices, name, kernels, megabytes, gigaflop):
 @needs_cuda
 def test_eight_h100s_exchange_moments_and_gradients(compiled):
     attack, perturb = (compiled("h100", 8)[name]["collectives"] for name in ("attack", "perturb"))
-    moments = 2 * 7  # of as many layers, forward and backward
+    moments = 2 * 7  # 7 BatchNorm layers, forward and backward
     assert attack["number"] == moments
-    # XLA joins what does not wait: the gradients, and the number of open gates.
+    # XLA combines independent exchanges: those of the gradients and of the number of open gates.
     assert moments < perturb["number"] <= moments + 3
-    gradients = 4 * 77_850  # bytes of float32
+    gradients = 4 * 77_850  # bytes, in float32
     assert gradients < perturb["bytes"] < 1.1 * gradients
 
 
@@ -89,7 +89,7 @@ def test_eight_h100s_exchange_moments_and_gradients(compiled):
 def test_plan_for_a_tpu_slice():
     command = ["main.py", "--mode", "plan", "--config", "configs/cifar10_at_rwp.py"]
     text = run(*command, "--target", "v5e:2x2", "--config.model.name=wrn-10-1")
-    found = re.search(r"fits: ([\d.]+) of 16 GB a device; at least ([\d.]+) ms a step", text)
+    found = re.search(r"fits: ([\d.]+) of 16 GB per device; at least ([\d.]+) ms per step", text)
     assert found, text
     assert float(found[1]) < 1
     assert 0.1 < float(found[2]) < 20

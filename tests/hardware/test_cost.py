@@ -16,8 +16,8 @@ from tests.small import write_two_classes
 
 
 def test_a_forward_pass_of_preactresnet18():
-    # 0.56 billion multiplications and as many additions (He et al., 2016); those with padding's zeros
-    # are not counted.
+    # 0.56 billion multiplications and as many additions (He et al., 2016), without those with the
+    # zeros of the padding.
     assert 0.9e9 < cost.forward_flops("preactresnet18", (32, 32, 3), 10) < 1.2e9
 
 
@@ -70,7 +70,7 @@ EXTRA_FILE = {"extra_data.path": "extra.npz"}
         (digits_at, {}),
         (digits_at, {"data.validation_examples": 144, "epoch_examples": 1000}),
         (digits_rst_rwp, {"self_training.epochs": 0, "data.labeled_examples": 200}),
-        (digits_at, {"data.labeled_examples": 200}),  # AT has no loss for what has no label
+        (digits_at, {"data.labeled_examples": 200}),  # AT has no loss for unlabelled examples
         (digits_at, {"data.train_examples": 300, "data.validation_examples": 100}),
         (digits_at, {"data.name": "npz", "data.train_examples": 200}),
         (digits_at, EXTRA_FILE),

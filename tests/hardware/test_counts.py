@@ -1,4 +1,4 @@
-"""Counts of programs written down by hand, whose right values can be worked out on paper."""
+"""Counts of hand-written programs whose correct values can be worked out on paper."""
 
 import pathlib
 
@@ -24,7 +24,7 @@ def parts():
 def test_loops_and_the_rest(parts):
     assert [(part.name, part.trips) for part in parts] == [
         ("attack", 10),
-        ("train", None),  # in no scope that is known: the program's name
+        ("train", None),  # in no known scope: named after the program
         ("rest", 1),
     ]
 
@@ -46,7 +46,7 @@ def test_kernels_bytes_and_operations(parts):
 
 def test_floors(parts):
     dot, exact, sums, exchange = parts[0].kernels
-    assert dot.floor == pytest.approx(2e9 / 494.7e12)  # TF32, by default
+    assert dot.floor == pytest.approx(2e9 / 494.7e12)  # TF32 by default
     assert exact.floor == pytest.approx(2e9 / 66.9e12)
     assert sums.floor == pytest.approx(4_004_000 / 3352e9)
     assert exchange.floor == pytest.approx(8000 / 3352e9)
@@ -80,7 +80,7 @@ SLICES = (HLO / "slices.txt").read_text()
 
 
 def test_of_what_is_sliced_in_a_fusion_only_the_slice_counts():
-    """A slice of a large buffer, one behind an inner fusion, and a buffer that is read whole besides."""
+    """A slice of a large buffer, one within an inner fusion, and a buffer that is also read whole."""
     (rest,) = counts.count_program(SLICES, H100, 1, "m")
     sliced, nested, whole, started = rest.kernels
     assert sliced.bytes == 2 * 4 * 10
@@ -136,7 +136,7 @@ ENTRY %main (b: pred[], x: f32[10]) -> f32[10] {
 
 
 def test_a_program_of_this_machine_can_be_counted():
-    """The parser reads what XLA prints, whatever the backend."""
+    """The parser reads XLA's text for the local backend too."""
 
     def step(x):
         with jax.named_scope("perturb"):

@@ -1,4 +1,4 @@
-"""Operations counted from the text of a program against XLA's own cost analysis."""
+"""Operations counted from a program's text against XLA's cost analysis."""
 
 import pathlib
 
@@ -12,7 +12,7 @@ from rwp_jax.hardware.operations import matrix_operations
 
 
 def operations(module) -> int:
-    """Of all dots and convolutions, wherever they are."""
+    """Counts the operations of all dots and convolutions in a module."""
     return sum(
         matrix_operations(instruction, [a for o in instruction.operands for a in body[o].arrays])
         for body in module.computations.values()
@@ -21,7 +21,7 @@ def operations(module) -> int:
 
 
 def unoptimised(function, *shapes) -> tuple[int, float]:
-    """Our count and XLA's, of a function that is nothing but products."""
+    """Returns our count and XLA's for a function that consists only of products."""
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     lowered = jax.jit(function).lower(*arrays)
     text = lowered.compiler_ir("hlo").as_hlo_module().to_string()

@@ -1,4 +1,4 @@
-"""Which matrix products are in full float32, and which in the fast mode of the device."""
+"""Precision of matrix products: full float32 or the device's fast mode."""
 
 import re
 
@@ -23,7 +23,7 @@ def small(**changes):
 
 
 def precisions(lowered) -> list[str]:
-    """Of each convolution and matrix product."""
+    """Returns the precision of each convolution and matrix product."""
     text = lowered.as_text()
     assert "algorithm =" not in text
     pairs = re.findall(
@@ -36,7 +36,7 @@ def precisions(lowered) -> list[str]:
 @pytest.mark.parametrize(("search", "expected"), [("default", "DEFAULT"), ("high", "HIGH")])
 def test_verdicts_are_in_full_float32_and_the_search_as_asked(search, expected):
     held = precisions(lower_evaluate(small(**{"evaluation.precision": search}), HARDWARE))
-    # A forward and a backward pass; two forward passes.
+    # The search has a forward and a backward pass, the verdicts two forward passes.
     assert held.count(expected) == held.count("HIGHEST") == len(held) / 2 > 0
 
 

@@ -1,4 +1,4 @@
-"""The trainer's programs and plans, compiled for virtual devices under the data sheet of others."""
+"""The trainer's programs and plans, compiled for virtual CPU devices with a TPU's data sheet."""
 
 import pathlib
 
@@ -46,14 +46,14 @@ def test_the_training_step(train):
     parts = {part.name: part for part in train.parts}
     assert list(parts)[-1] == "rest" and {"attack", "perturb"} <= set(parts)
     forward = 16 / 4 * forward_flops("wrn-10-1", (8, 8, 1), 10)
-    # More on the CPU, where images smaller than the kernel are padded beforehand.
+    # More on CPUs, where images smaller than the kernel are padded first.
     assert parts["attack"].flops == pytest.approx(2 * forward, rel=0.25)
     assert parts["perturb"].flops == pytest.approx(3 * forward, rel=0.25)
     assert parts["attack"].collectives and parts["perturb"].collectives
 
 
 def test_a_sweep_compiles_one_step():
-    """Over what the paper's figures sweep; K2 and the batch are other programs."""
+    """A sweep over the paper's settings uses one program; another K2 needs another."""
     sweep = {
         "threat.epsilon": 0.2,
         "attack.step_size": 0.03,
@@ -104,7 +104,7 @@ def test_figures_and_text(train):
     assert next(loop for loop in loops if loop["name"] == "attack")["trips"] == 10
     text = report.describe(train, hardware())
     assert "attack x 10" in text
-    assert "of 32 GB a device" in text
+    assert "of 32 GB per device" in text
 
 
 def test_floors_of_a_plan(planned):
@@ -112,7 +112,7 @@ def test_floors_of_a_plan(planned):
     parts = made.programs["train"].parts
     step = lambda k: seconds(parts, {"attack": 10, "perturb": k + 1})
     batch = seconds(made.programs["evaluate"].parts, {"attack": 3})
-    steps, batches = 1437 // 16, 23 + 23  # 360 test images, and as many of the training set
+    steps, batches = 1437 // 16, 23 + 23  # 360 test images and 360 training images
     assert config.evaluation.train_examples == 360
     none, most = made.floors
     assert (none.k, most.k) == (0, 10)
@@ -127,7 +127,7 @@ def test_floors_of_a_plan(planned):
 def test_the_text_of_a_plan(planned):
     _, made = planned
     text = plan.describe(made)
-    assert "\nfits: " in text and "of 32 GB a device; at least" in text
+    assert "\nfits: " in text and "of 32 GB per device; at least" in text
     assert "for 10 epochs" in text and "with k = 0\nwith k = 10: at least" in text
     assert "floors" in text
 
@@ -141,7 +141,7 @@ def test_a_plan_without_weight_perturbation_has_one_k():
 
 @pytest.fixture
 def sized(monkeypatch, train):
-    """Programs of 1 GB for every image of the batch, and 4 GB besides for training, 2 for evaluation."""
+    """Makes programs need 1 GB per image of the batch, plus 4 GB for training or 2 GB for evaluation."""
 
     def compile_programs(config, hardware, program):
         section = config if program == "train" else config.evaluation
@@ -160,7 +160,7 @@ def sized(monkeypatch, train):
             32,
             4,
             16,
-            "36.0 of 16 GB a device of four for train, with config.batch_size=32; the larg",
+            "train needs 36.0 of 16 GB per device of four, with config.batch_size=32; the la",
         ),
         (32, 4, 16, "the largest batch that fits is 8, as far as halving"),
         (32, 4, 6, "config.batch_size=32; halving it does not help"),
@@ -177,13 +177,13 @@ def test_what_does_not_fit_says_which_batch_would(sized, batch_size, evaluated, 
 
 
 def test_a_program_that_does_not_fit():
-    message = r"does not fit: 0.0 of 32 GB a device of four \(usable: 0.0\) for train"
+    message = r"does not fit: train needs 0.0 of 32 GB per device of four \(usable: 0.0\)"
     with pytest.raises(DoesNotFit, match=message):
         list(compile_programs(small(), hardware(usable=0), "train"))
 
 
 def test_the_training_step_is_tried_first_and_compiled_once(planned, monkeypatch):
-    """The evaluation takes minutes to compile for TPUs, which is no use where training does not fit."""
+    """Compiling the evaluation for TPUs takes minutes, a waste if training does not fit."""
     made, asked = planned[1].programs, []
     monkeypatch.setattr(plan, "_one", lambda c, h, name: asked.append(name) or made[name])
     plan.make_plan(planned[0], hardware())
@@ -240,7 +240,7 @@ def test_a_first_stage_is_part_of_the_plan():
         ({"data.labeled_examples": 2000}, "train", "config.data.labeled_examples=2000"),
         ({"data.validation_examples": 1437}, "train", "config.data.validation_examples=1437"),
         ({"self_training.epochs": 3}, "train", "config.self_training.epochs=3 needs images to"),
-        ({"dtype": "float64"}, "train", "TPU v6 lite does not compute in it"),
+        ({"dtype": "float64"}, "train", "is not supported by TPU v6 lite"),
     ],
 )
 def test_bad_values(changes, program, message):

@@ -1,4 +1,4 @@
-"""What a target may be, and what is said where it cannot be compiled for; nothing is compiled."""
+"""Valid targets, and the errors if a target cannot be compiled for; nothing is compiled."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from rwp_jax.hardware.topology import find_hardware
 
 
 def installed(monkeypatch, **versions):
-    """Lets packages seem to be installed in these versions, and all others not."""
+    """Makes exactly the given packages appear to be installed, in the given versions."""
     versions = {name.replace("_", "-"): version for name, version in versions.items()}
     monkeypatch.setattr(topology, "version", versions.get)
     monkeypatch.setattr(topology.shutil, "which", lambda name: None)
@@ -84,7 +84,7 @@ def test_a_library_of_another_version(monkeypatch):
 def test_a_missing_assembler(monkeypatch):
     installed(monkeypatch, jaxlib="0.10.2", jax_cuda12_plugin="0.10.2")
     with pytest.raises(
-        InputError, match="ptxas, is not installed: in an environment of its own, pip install"
+        InputError, match="ptxas, is not installed: in a separate environment, pip install"
     ):
         find_hardware("h100")
 

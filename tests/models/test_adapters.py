@@ -132,7 +132,7 @@ def test_registered_networks_are_built_by_name(images, key, monkeypatch):
     monkeypatch.setattr(MODELS, "_builders", dict(MODELS._builders))
     monkeypatch.setattr(MODELS, "_origins", {})
     register_model("tiny", from_linen(LinenNet))
-    register_model("tiny", from_linen(LinenNet))  # its module, run again
+    register_model("tiny", from_linen(LinenNet))  # again, as if its module ran twice
     classifier = make_classifier("tiny", 3, (0.5, 0.5), (0.2, 0.2))
     params, batch_stats = classifier.init(key, SHAPE)
     plain = build(from_linen(LinenNet), dtype="float32")
@@ -142,7 +142,7 @@ def test_registered_networks_are_built_by_name(images, key, monkeypatch):
         rtol=1e-4,
     )
     assert MODELS.origin("tiny").module == __name__
-    with pytest.raises(InputError, match=r"name='tinny' is no known model: .*tiny \(registered\)"):
+    with pytest.raises(InputError, match=r"'tinny' is not a known model: .*tiny \(registered\)"):
         make_classifier("tinny", 3)
     with pytest.raises(InputError, match="name='preactresnet18' is taken: it is the package's own"):
         register_model("preactresnet18", from_linen(LinenNet))
@@ -169,7 +169,7 @@ def test_a_partial_of_a_class_will_do(builder, images, key):
 
 
 class Standardised(nn.Module):
-    """Divides its weights by their norm, which is not possible at zero, nor for the centred at one."""
+    """Divides weights by their norm, which fails for weights of zero and, if centred, of one."""
 
     num_classes: int
     centred: bool = False

@@ -13,7 +13,7 @@ def count(tree):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"),  # as PyTorch counts them, tests/fixtures/parity/cases.json
+    ("name", "parameters"),  # PyTorch's counts, from tests/fixtures/parity/cases.json
     [
         ("preactresnet18", 11172170),
         ("wrn-10-1", 77850),
@@ -30,7 +30,7 @@ def test_number_of_parameters(name, parameters, key):
 
 @pytest.mark.parametrize("name", ["wrn-11-1", "wrn-4-1", "wrn-10-0", "wrn-1006-1", "wrn-10-101"])
 def test_networks_that_there_are_not(name):
-    with pytest.raises(InputError, match=f"name='{name}' is no known model"):
+    with pytest.raises(InputError, match=f"name='{name}' is not a known model"):
         make_classifier(name, 10)
 
 
@@ -58,7 +58,7 @@ def test_dtypes(dtype, stored, key):
 
 
 def test_bfloat16_computes_in_bfloat16(key):
-    """Low precision must show in the logits, and stay close."""
+    """Low precision must change the logits, but only slightly."""
     images = jax.random.uniform(key, (4, 8, 8, 1), jnp.float32)
     params, _ = make_classifier("wrn-10-1", 10).init(key, (8, 8, 1))
     exact, low = (
@@ -82,7 +82,7 @@ def test_normalisation_belongs_to_the_model(key):
 
 
 def test_running_statistics_are_pytorchs(key):
-    """After one fold from (0, 1): 0.1 mean, 0.9 + 0.1 unbiased variance, of the first BN's input."""
+    """One fold from (0, 1) gives 0.1 mean and 0.9 + 0.1 unbiased variance of the first BN's input."""
     classifier = make_classifier("wrn-10-1", 10, dtype="float64")
     params, batch_stats = classifier.init(key, (8, 8, 1))
     images = jax.random.uniform(key, (3, 8, 8, 1), jnp.float64)
@@ -118,7 +118,7 @@ def test_unknown_names_are_refused(name):
 
 
 def test_images_of_other_channels_than_the_normalisation_are_refused(key):
-    """NumPy would broadcast grey images to three channels."""
+    """Without the check, grey images would be broadcast to three channels."""
     classifier = make_classifier("wrn-10-1", 10, (0.5,) * 3, (0.25,) * 3)
     params, batch_stats = classifier.init(key, [8, 8, 3])
     for channels in (1, 2):

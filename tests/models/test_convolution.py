@@ -1,4 +1,4 @@
-"""The convolution of every platform, against XLA's own."""
+"""The convolution of every platform against XLA's own."""
 
 import re
 
@@ -10,7 +10,7 @@ from jax import lax
 from rwp_jax.models import convolution
 from rwp_jax.models.convolution import conv2d
 
-# (size, channels, features, kernel, stride): images smaller than the kernel, odd sizes, strided 1x1.
+# (size, channels, features, kernel, stride), with images smaller than the kernel, odd sizes, strided 1x1.
 SHAPES = [
     ((8, 8), 3, 5, 3, 1),
     ((8, 8), 4, 6, 3, 2),
@@ -24,7 +24,7 @@ SHAPES = [
 
 
 def plain(stride, padding):
-    """XLA's convolution, differentiated by JAX."""
+    """Returns XLA's convolution, differentiated by JAX."""
     return lambda images, weights: lax.conv_general_dilated(
         images,
         weights,
@@ -47,14 +47,14 @@ def test_values_and_gradients_equal_xla(size, channels, features, kernel, stride
     expected = their_pullback(cotangent)
     for a, b in zip(our_pullback(cotangent), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
-    # Those of accelerators, which a CPU computes as well.
+    # The gradients that accelerators use, which CPUs can compute too.
     there = convolution._xla_gradients(stride, pad, images, weights, cotangent)
     for a, b in zip(there, expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def convolutions(function, platform):
-    """The convolutions of a function's gradients, as lowered for a platform."""
+    """Returns the convolutions in a function's gradients, as lowered for a platform."""
     shapes = jax.ShapeDtypeStruct((4, 8, 8, 3), "f4"), jax.ShapeDtypeStruct((3, 3, 3, 5), "f4")
     gradients = jax.jit(jax.grad(lambda *arrays: (function(*arrays) ** 2).sum(), (0, 1)))
     text = gradients.trace(*shapes).lower(lowering_platforms=(platform,)).as_text()

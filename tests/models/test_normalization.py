@@ -1,4 +1,4 @@
-"""BatchNorm with its activation as one function: values, gradients and moments are those of the formula."""
+"""BatchNorm fused with its activation: values, gradients and moments equal the formula's."""
 
 import functools
 
@@ -24,7 +24,7 @@ def by_batch(x, scale, bias, activation):
 
 @pytest.fixture
 def arguments():
-    """x [8, 3, 3, 5], and four vectors of its channels; one value is exactly 0 before the activation."""
+    """Returns x [8, 3, 3, 5], scale, bias, mean, var [5]; one value is exactly 0 before the activation."""
     rng = np.random.default_rng(0)
     x = rng.normal(2, 3, (8, 3, 3, 5))
     scale, bias, mean = rng.normal(size=(3, 5))
@@ -33,7 +33,7 @@ def arguments():
 
 
 def gradients(function, arguments):
-    """Of a weighted sum of what the function gives, by every argument."""
+    """Returns the gradients of a weighted sum of the function's values with respect to all arguments."""
     weights = jnp.asarray(np.random.default_rng(1).normal(size=arguments[0].shape))
     total = lambda *arguments: (weights * function(*arguments)).sum()
     return jax.grad(total, tuple(range(len(arguments))))(*arguments)
@@ -64,7 +64,7 @@ def test_moments_of_the_batch(name, arguments):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_moments_of_all_devices(name, arguments):
     x, scale, bias = arguments[:3]
-    x = x + 50 * jnp.arange(8)[:, None, None, None]  # devices differ by more than a batch does
+    x = x + 50 * jnp.arange(8)[:, None, None, None]  # differs more between devices than within
     weights = jnp.asarray(np.random.default_rng(1).normal(size=x.shape))
 
     @functools.partial(jax.pmap, axis_name="i", in_axes=(0, None, None, 0))
@@ -76,7 +76,7 @@ def test_moments_of_all_devices(name, arguments):
         found, aux = jax.grad(total, (0, 1, 2), has_aux=True)(x, scale, bias)
         return found[0], jax.lax.psum(found[1:], "i"), aux
 
-    each = lambda array: array[:, None]  # one example a device
+    each = lambda array: array[:, None]  # one example per device
     dx, sums, (values, moments) = ours(each(x), scale, bias, each(weights))
     (dx, values), (dscale, dbias), moments = (
         (dx[:, 0], values[:, 0]),
@@ -95,7 +95,7 @@ def test_moments_of_all_devices(name, arguments):
 @pytest.mark.parametrize("distance", [0, 1, 10, 100])
 @pytest.mark.parametrize("shape", [(128, 8, 8, 16), (16, 32, 32, 8)])
 def test_float32_moments_far_from_zero(shape, distance):
-    """The mean is so many standard deviations from zero; against two passes in float64."""
+    """With a mean `distance` standard deviations from zero, moments equal two-pass moments in float64."""
     rng = np.random.default_rng(distance)
     x = np.float32(rng.normal(distance, 1, shape) * rng.uniform(0.1, 10, shape[-1]))
     _, mean, var = jax.jit(
@@ -127,7 +127,7 @@ def test_sums_of_every_platform(way, shape):
 
 
 def test_relu_is_that_of_pytorch_in_its_derivative_too():
-    """0 at 0, 1 above it however close, and no derivative of a derivative."""
+    """The derivative is 0 at 0 and 1 for any positive value; the second derivative is 0."""
     tiny = jnp.finfo(jnp.float64).tiny
     z = jnp.asarray([-2.0, 0.0, tiny, 3.0])
     np.testing.assert_array_equal(relu(z), [0, 0, tiny, 3])

@@ -1,4 +1,4 @@
-"""Modules that make no classifier: what is wrong with each is said."""
+"""Modules that cannot become a classifier are refused with the reason."""
 
 import functools
 
@@ -55,7 +55,7 @@ class Largest(LinenNet):
 
 
 class Unstable(LinenNet):
-    """Its statistic grows with every forward, or swings."""
+    """Its running statistic grows with every forward pass, or alternates in sign."""
 
     factor: float = 1.5
 
@@ -180,7 +180,7 @@ class NnxDropping(NnxNet):
     ("builder", "message"),
     [
         (from_linen(NoTrain), "make_module=NoTrain: its __call__ must take train"),
-        (from_linen(Counts), "make_module=Counts: it keeps counts beside"),
+        (from_linen(Counts), "make_module=Counts: it keeps counts in addition to"),
         (from_linen(Dropping), "make_module=Dropping: the module draws random numbers"),
         (
             from_linen(Wrong),
@@ -206,14 +206,14 @@ class NnxDropping(NnxNet):
         (from_linen(lambda num_classes: num_classes), "makes a int, must make a linen.Module"),
         (from_nnx(NnxNoRngs), "make_module=NnxNoRngs cannot be called: .* 'rngs'"),
         (from_nnx(LinenNet), "make_module=LinenNet"),
-        (from_linen(Largest), "its running statistics are no moving averages"),
-        (from_linen(Clipped), "its running statistics are no moving averages"),
+        (from_linen(Largest), "its running statistics are not moving averages"),
+        (from_linen(Clipped), "its running statistics are not moving averages"),
         (from_linen(Unstable), r"multiplies its running statistics by 1.5, .* in \[0, 1\]"),
         (from_linen(functools.partial(Unstable, factor=-0.5)), "running statistics by -0.5"),
-        (from_nnx(NnxDropping), "make_module=NnxDropping: it keeps dropout.* beside nnx.Param"),
+        (from_nnx(NnxDropping), "NnxDropping: it keeps dropout.* in addition to nnx.Param"),
     ],
 )
-@pytest.mark.parametrize("dtype", ["float64", "float32"])  # which show what the other hides
+@pytest.mark.parametrize("dtype", ["float64", "float32"])  # each shows what the other hides
 def test_what_does_not_fit_is_named(builder, message, dtype, images, key):
     with pytest.raises(InputError, match=message):
         classifier = build(builder, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The comparison with recorded AutoAttack runs, on a directory of our own making."""
+"""The comparison with recorded AutoAttack runs, on a generated directory."""
 
 import functools
 
@@ -22,11 +22,11 @@ SHORT = (ApgdCE(steps=2), ApgdT(steps=2, targets=1), FabT(steps=2, targets=1), S
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    """A network with random weights, its images, and what our attacks find as what was recorded."""
+    """Writes a network with random weights, images, and our own attacks' results as the recordings."""
     path = tmp_path_factory.mktemp("cases")
     classifier = make_classifier("wrn-10-1", 10, parity.MEAN, parity.STD, dtype="float64")
     params, batch_stats = classifier.init(jax.random.key(0), (8, 8, 3))
-    params["linear"]["kernel"] *= 100  # as a trained network, it tells images apart
+    params["linear"]["kernel"] *= 100  # logits vary between images, as in a trained network
     entries = to_state_dict("wrn-10-1", params) | to_state_dict(
         "wrn-10-1", batch_stats, "batch_stats"
     )
@@ -50,7 +50,7 @@ def directory(tmp_path_factory):
 
 @pytest.fixture
 def change(directory):
-    """Changes arrays of a recorded file, for one test."""
+    """Changes arrays of a recorded file for the duration of a test."""
     before = {path: path.read_bytes() for path in directory.iterdir()}
 
     def change(name, **arrays):
@@ -129,7 +129,7 @@ def test_fab(directory, change, capsys):
 
 
 def test_what_cannot_run_is_a_row_of_its_own(directory, change, capsys):
-    """A start that is not there, a norm that is not known, arrays that are not there."""
+    """Missing starting points, an unknown norm and missing arrays each give a row of their own."""
     change("apgd_ce_L2", robust=np.ones(COUNT, bool))
     change("apgd_ce_L0", robust=np.ones(COUNT, bool))
     change("fab_t2_Linf", fooled=np.ones(COUNT, bool))

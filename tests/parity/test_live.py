@@ -1,4 +1,4 @@
-"""The live comparison, against a stand-in for the authors' repository: tests/fixtures/checkout."""
+"""The live comparison with a stand-in for the authors' repository, tests/fixtures/checkout."""
 
 import functools
 import importlib.util
@@ -22,7 +22,7 @@ TOLERANCE = 1e-10
 
 @pytest.fixture
 def reference(tmp_path):
-    """A copy of the stand-in, with RST's copies of TRADES's files, for a test to change."""
+    """Copies the stand-in, adding RST's copies of TRADES's files, so that tests may change it."""
     directory = tmp_path / "checkout"
     shutil.copytree(STAND_IN, directory)
     for name in ("utils_awp.py", "utils_rwp.py"):
@@ -32,7 +32,7 @@ def reference(tmp_path):
 
 @pytest.fixture
 def small_images(monkeypatch):
-    """8x8 pixels, on which a step takes no time, nor has work for more than one thread."""
+    """Uses 8x8 images, on which a step is fast, and a single PyTorch thread, since more do not help."""
     monkeypatch.setattr(inputs, "images", functools.partial(inputs.images, size=8))
     if importlib.util.find_spec("torch"):
         import torch
@@ -65,7 +65,8 @@ def test_at_equals_the_stand_in(reference, small_images, capsys, tmp_path):
     assert code == 0, out + err
     lines = out.splitlines()
     assert "6 settings, 0 failed" in lines[-2]
-    # logits, delta, loss, weights, momentum and statistics; v in four settings, gates in two
+    # Six quantities per setting: logits, delta, loss, weights, momentum and statistics; v in four
+    # settings, gates in two.
     assert sum(line.endswith("  pass") for line in lines) == 6 * 6 + 4 + 2
     gates = [line.split()[2:12] for line in lines if line.startswith("gate counts")]
     assert len(gates) == 2 and any(len(set(counts)) > 1 for counts in gates)
@@ -141,7 +142,7 @@ def test_an_error_in_code_that_should_run_is_a_failure(reference, small_images, 
 
 
 def test_float32_is_float32(small_images):
-    """Also where a test has jax_enable_x64 on."""
+    """float32 stays float32 although tests enable jax_enable_x64."""
     from rwp_jax.parity.live.jax_side import our_steps
 
     setting = Setting("at", "rwp", "wrn-10-1", "l_2", 1)
@@ -159,9 +160,9 @@ def test_float32_is_float32(small_images):
 def test_checkouts_that_are_none(reference, tmp_path, capsys):
     pytest.importorskip("torch")
     code, _, err = run(capsys, "--reference", tmp_path / "nothing")
-    assert code == 2 and len(err.splitlines()) == 1 and "nothing is no directory" in err
+    assert code == 2 and len(err.splitlines()) == 1 and "nothing is not a directory" in err
     code, _, err = run(capsys, "--reference", tmp_path)
-    assert code == 2 and len(err.splitlines()) == 1 and "is no checkout of github.com" in err
+    assert code == 2 and len(err.splitlines()) == 1 and "is not a checkout of github.com" in err
     assert f"it lacks {files.AT}/utils.py and 14 more" in err
 
     (reference / files.AT / "utils_rwp.py").write_text("import nothing_of_this_name")
@@ -190,7 +191,7 @@ def test_bad_input(reference, tmp_path, capsys, monkeypatch):
     assert "must end in .md or .html" in message(*live, "--output", tmp_path / "table.pdf")
     assert "there is no directory" in message(*live, "--output", tmp_path / "no" / "table.md")
     (tmp_path / "there.md").touch()
-    assert "exists already" in message(*live, "--output", tmp_path / "there.md")
+    assert "already exists" in message(*live, "--output", tmp_path / "there.md")
     monkeypatch.setattr("os.access", lambda *_: False)
     assert "no permission to write" in message(*live, "--output", tmp_path / "table.md")
     monkeypatch.undo()
@@ -220,7 +221,7 @@ def test_settings():
 
 
 def test_random_numbers_make_the_start():
-    """What the authors' code makes of `random` is `start`."""
+    """The authors' formula turns `random` into `start`."""
     draws = Setting("at", "none", "wrn-10-1", "l_2", 1).draws(0)
     z, radius = (values.transpose(0, 2, 3, 1) for values in draws.random)
     delta = z * radius * (128 / 255) / np.sqrt((z**2).sum((1, 2, 3), keepdims=True))

@@ -14,7 +14,7 @@ from rwp_jax.parity.cases import RUNNERS, digest, kind_of
 
 CASES = pathlib.Path(__file__).parents[1] / "fixtures" / "parity"
 SETTINGS = read_settings(CASES)
-# By default one case of a kind; `python -m rwp_jax.parity` runs all of them, and .ci/run that.
+# Cases that run by default; the others are slow. `python -m rwp_jax.parity`, as in .ci/run, runs all.
 FAST = (
     "attack_wrn-10-1_l_2_train",
     "attack_wrn-10-1_l_inf_eval",
@@ -48,7 +48,7 @@ def test_every_kind_has_a_case():
 
 @pytest.fixture
 def one_case(tmp_path):
-    """A directory with one case, whose arrays a test may change."""
+    """Returns (directory with one case, its name, a function that changes its arrays)."""
     name = "attack_wrn-10-1_l_inf_eval"
     shutil.copy(CASES / f"{name}.npz", tmp_path)
     (tmp_path / "cases.json").write_text(json.dumps({name: SETTINGS[name]}))
@@ -104,7 +104,7 @@ def test_directories_that_are_none(tmp_path, capsys):
     assert code == 1 and "missing, or cut short" in out
     (tmp_path / "cases.json").write_text('{"something_a": {}}')
     code, out, _ = run(tmp_path, capsys)
-    assert code == 1 and "no kind of case starts so" in out
+    assert code == 1 and "unknown kind of case" in out
     assert run(CASES, capsys, "--only", "nothing*")[0] == 2
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are refused, in a line each."""
+"""Invalid checkpoints are refused with one line each."""
 
 import pytest
 
@@ -17,26 +17,26 @@ class Harmful:
 
 
 def bad_files(directory):
-    """Content of the file (or bytes), changes of the config, what the message says."""
+    """Yields (content of the file, or its bytes; changes of the config; part of the message)."""
     state = make_network()[0].state_dict()
     yield Harmful(), {}, "is refused: it holds more than tensors"
-    yield b"no file of torch", {}, "is no file of torch.save"
+    yield b"no file of torch", {}, "is not a file of torch.save"
     yield {"epoch": 3}, {}, "holds no state dict (epoch): it must be one, or hold one as state_dict"
     yield [1, 2], {}, "holds no state dict"
     yield {}, {}, "holds no state dict"
     fewer = {n: v for n, v in state.items() if not n.startswith("block2.")}
-    yield fewer, {}, "is no wrn-10-1: block2.layer.0.bn1.bias is missing"
-    yield state, {"model.name": "wrn-16-1"}, "is no wrn-16-1 (nearest known: wrn-10-1)"
-    yield state, {"model.name": "preactresnet18"}, "nearest known: wrn-10-1"
+    yield fewer, {}, "is not a wrn-10-1: block2.layer.0.bn1.bias is missing"
+    yield state, {"model.name": "wrn-16-1"}, "is not a wrn-16-1 (most similar network: wrn-10-1)"
+    yield state, {"model.name": "preactresnet18"}, "most similar network: wrn-10-1"
     yield state | {"conv1.weight": state["conv1.weight"][:8]}, {}, "must be [16, 3, 3, 3]"
-    yield state | {"more": torch.zeros(2)}, {}, "more is not known"
-    yield {"a": torch.zeros(2)}, {}, "no network we know is near"
-    yield state, {"model.name": "resnet50"}, "is no known model"
-    yield state | {"mean": torch.zeros(3)}, {}, "but not both"
+    yield state | {"more": torch.zeros(2)}, {}, "more is unknown"
+    yield {"a": torch.zeros(2)}, {}, "no known network is similar"
+    yield state, {"model.name": "resnet50"}, "is not a known model"
+    yield state | {"mean": torch.zeros(3)}, {}, "must have both or none"
     stemless = {n: v for n, v in state.items() if n != "conv1.weight"} | {"more": torch.zeros(2)}
-    yield stemless, {}, "conv1.weight is missing; more is not known"
+    yield stemless, {}, "conv1.weight is missing; more is unknown"
     broken = state | {"fc.bias": torch.full_like(state["fc.bias"], torch.nan)}
-    yield broken, {}, "fc.bias has entries that are no finite numbers"
+    yield broken, {}, "fc.bias has entries that are not finite"
     yield state | {"conv1.weight": state["conv1.weight"].to_sparse()}, {}, "is sparse_coo float64"
     yield state | {"conv1.weight": state["conv1.weight"].cfloat()}, {}, "is strided complex64"
     var = "block1.layer.0.bn1.running_var"
@@ -44,7 +44,7 @@ def bad_files(directory):
     zero = state | {"mean": torch.zeros(3), "std": torch.tensor([1.0, 0.0, 1.0])}
     yield zero, {}, "must be finite and positive"
     huge = state | {"fc.bias": state["fc.bias"] + 1e300}
-    yield huge, {"dtype": "float32"}, "fc.bias has entries that are no finite numbers in float32"
+    yield huge, {"dtype": "float32"}, "fc.bias has entries that are not finite in float32"
 
 
 @pytest.mark.parametrize("case", range(20))
@@ -70,7 +70,7 @@ def test_other_refusals(tmp_path):
             import_.import_torch(config_of(**changes), run, *arguments)
         assert not run.exists()
 
-    refused("is no file", tmp_path / "none.pth")
+    refused("is not a file", tmp_path / "none.pth")
     refused("holds no optimiser's state dict", path, path)
     refused(r"epoch=3 must be in \[1, config.epochs=2\]", path, None, 3)
     refused(r"epoch=-1 must be in \[1, config.epochs=2\]", path, None, -1)
@@ -80,7 +80,7 @@ def test_other_refusals(tmp_path):
     torch.save(
         optimizer.state_dict() | {"state": {0: {"momentum_buffer": 1.0}}}, tmp_path / "one.pth"
     )
-    refused("momentum_buffer that is no tensor", path, tmp_path / "one.pth")
+    refused("momentum_buffer that is not a tensor", path, tmp_path / "one.pth")
     refused("config.optimizer.momentum=0", path, sgd, **{"optimizer.momentum": 0.0})
     refused("3 channels and 10 classes, the data have 1 and 10", path, None, 1)
     rst = {"objective.name": "rst", "attack.bn": "eval"}
@@ -89,18 +89,18 @@ def test_other_refusals(tmp_path):
     network(torch.zeros(1, 3, 8, 8).double()).sum().backward()
     adam.step()
     torch.save(adam.state_dict(), tmp_path / "adam.pth")
-    refused("is no SGD's state", path, tmp_path / "adam.pth")
+    refused("is not the state of SGD", path, tmp_path / "adam.pth")
     groups = [{"params": [p]} for p in network.parameters()]
     torch.save(torch.optim.SGD(groups, lr=1).state_dict(), tmp_path / "groups.pth")
-    refused("groups of parameters, must have one", path, tmp_path / "groups.pth")
+    refused("parameter groups, must have one", path, tmp_path / "groups.pth")
     fewer = torch.optim.SGD(list(network.parameters())[1:], lr=1)
     torch.save(fewer.state_dict(), tmp_path / "fewer.pth")
     refused("has momentum for", path, tmp_path / "fewer.pth")
 
     import_.import_torch(config_of(**rst), run, path)  # nothing is left to train
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="already holds a run"):
         import_.import_torch(config_of(**rst), run, path)
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         export.export_torch(run, "last", path)
     with pytest.raises(InputError, match="there is no directory"):
         export.export_torch(run, "last", tmp_path / "none" / "out.pth")

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints in and out; the networks on that side are written for the purpose."""
+"""Import and export of PyTorch checkpoints, with PyTorch networks written for these tests."""
 
 import json
 
@@ -23,7 +23,7 @@ MODEL = "wrn-10-1"
 
 
 def make_network(name=MODEL, seed=0, **changes):
-    """A network in float64 whose every number differs from its initial value, and its SGD."""
+    """Returns a float64 network, every number of which has changed since initialisation, and its SGD."""
     torch.manual_seed(seed)
     network = networks.Network(name, **changes).double()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
@@ -51,7 +51,7 @@ def torch_logits(network, images):
 
 
 def assert_same_entries(path, original):
-    """Of a file, by name, order, type, shape and bits."""
+    """Checks that a file's entries equal the original's in name, order, dtype, shape and bits."""
     entries = torch.load(path, weights_only=True)
     assert list(entries) == list(original)
     for name, value in original.items():
@@ -85,7 +85,7 @@ def test_logits_agree_and_a_round_trip_changes_no_bit(name, tmp_path):
 
 
 def forms():
-    """A name, what a file holds, and the network it came from."""
+    """Yields (name, content of the file, network that it came from)."""
     network, _ = make_network()
     state = network.state_dict()
     yield "DataParallel", {f"module.{n}": v for n, v in state.items()}, network
@@ -162,7 +162,7 @@ def test_safetensors(tmp_path):
 
 @pytest.fixture(scope="module")
 def halfway(tmp_path_factory):
-    """A run stopped after the first of two epochs, a copy of which is finished."""
+    """Returns (config, directory) of a run that was stopped after the first of two epochs."""
     directory = tmp_path_factory.mktemp("halfway")
     path = write_two_classes(directory / "data.npz", 64, 20)
     config = shrink(digits_at_rwp.get_config(), **{"data.path": path})
@@ -170,7 +170,7 @@ def halfway(tmp_path_factory):
 
     def stops(self, state, record):
         save(self, state, record)
-        self.find("last")  # waits
+        self.find("last")  # waits until it is written
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -204,14 +204,16 @@ def test_an_exported_run_loads_strictly_and_continues_where_it_was(halfway, tmp_
 
 def test_network_and_optimizer_need_two_files(halfway, tmp_path):
     path = tmp_path / "same.pth"
-    with pytest.raises(InputError, match="output=.*same.pth and torch_optimizer= must be two"):
+    with pytest.raises(
+        InputError, match="output=.*same.pth and torch_optimizer= must be different"
+    ):
         export.export_torch(halfway[1], "last", path, path, sub_block1=False)
     assert not path.exists()
 
 
 def test_an_optimizer_is_no_safetensors_file(halfway, tmp_path):
     output, sgd = tmp_path / "network.pth", tmp_path / "sgd.safetensors"
-    with pytest.raises(InputError, match="sgd.safetensors: safetensors holds no state of an opti"):
+    with pytest.raises(InputError, match="sgd.safetensors: safetensors cannot hold an opti"):
         export.export_torch(halfway[1], "last", output, sgd)
     assert not output.exists()
 

@@ -7,7 +7,7 @@ from rwp_jax.report import style
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that were drawn and saved."""
+    """Returns a list of the figures that are drawn and saved during the test."""
     drawn, panels = [], style.panels
 
     @contextlib.contextmanager
@@ -15,7 +15,7 @@ def figures(monkeypatch):
         with panels(*arguments, **keywords) as (figure, axes):
             drawn.append(figure)
             yield figure, axes
-        figure.draw_without_rendering()  # extents are in the figure's pixels again, not the file's
+        figure.draw_without_rendering()  # restores extents in the figure's pixels after saving
 
     monkeypatch.setattr(style, "panels", recorded)
     return drawn

@@ -13,14 +13,14 @@ from tests.small import write_run
 
 
 def pixels(path, colour: str) -> np.ndarray:
-    """Rows and columns [N, 2] of the pixels of a colour, #RRGGBB."""
+    """Returns the rows and columns [N, 2] of the pixels of a colour (#RRGGBB)."""
     picture = np.asarray(Image.open(path).convert("RGB"), int)
     wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return np.argwhere(np.abs(picture - wanted).max(-1) < 12)
 
 
 def make_results(path, *curves, of=digits_at, **splits):
-    """Runs of seeds 0, 1, ... with these PGD accuracies, of a config file."""
+    """Writes and reads runs of seeds 0, 1, ... of a config, with the given PGD accuracies."""
     results = []
     for seed, curve in enumerate(curves):
         config = of.get_config("full")
@@ -45,7 +45,7 @@ def test_published_curves_end_where_the_runs_do(tmp_path):
 def test_the_band_is_the_interval_over_seeds(tmp_path):
     results = make_results(tmp_path, [0.2, 0.4], [0.3, 0.4], [0.4, 0.4])
     curve = mean_curve(results, "pgd_accuracy")
-    half = 4.302652729911275 * 0.1 / 3**0.5  # Student's t of 2 degrees of freedom, 97.5%
+    half = 4.302652729911275 * 0.1 / 3**0.5  # Student's t with 2 degrees of freedom, 97.5%
     assert curve[1][3:] == pytest.approx((0.3 - half, 0.3 + half))
     assert curve[2] == pytest.approx((0.4, 0.0, 3, 0.4, 0.4))
 
@@ -73,7 +73,7 @@ def test_drops_are_where_the_schedule_has_them(schedule, epochs, expected, tmp_p
     assert drops(result.config) == expected
     rate = make_schedule(schedule, 1.0, epochs, 4)
     for epoch in expected:
-        step = int(4 * epoch)  # the first that begins after so many epochs
+        step = int(4 * epoch)  # the first step after `epoch` epochs
         assert rate(step - 2) > 5 * rate(step), "t is at the end of a step: it may drop one early"
 
 

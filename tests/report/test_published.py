@@ -38,7 +38,7 @@ def test_those_of_the_runs_data_sets_or_by_name(path):
     ("text", "message"),
     [
         ("a,b\n1,2\n", "lacks the columns source, dataset"),
-        (HEADER.replace(",test_acc", "") + "\n", "lacks the column test_acc; needed are"),
+        (HEADER.replace(",test_acc", "") + "\n", "lacks the column test_acc; required are"),
         ("", "lacks the columns source"),
         (HEADER + "\n", "has no rows below its header"),
         (HEADER + "\nx,y,z,v,w,0,high,0.1\n", "line 2: epoch must be a number from 0"),
@@ -66,5 +66,5 @@ def test_binary_and_missing_files(tmp_path):
     with pytest.raises(InputError, match="curves=.*missing.csv cannot be read: No such file"):
         read_published(tmp_path / "missing.csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
-    with pytest.raises(InputError, match="cannot be read: it is no CSV file"):
+    with pytest.raises(InputError, match="cannot be read: it is not a CSV file"):
         read_published(tmp_path / "binary.csv")

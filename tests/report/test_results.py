@@ -61,7 +61,7 @@ def test_evaluations_of_part_of_the_test_set_or_another_epoch_are_left_out(tmp_p
     write_evaluation(directory, "best_by_validation", {"natural": 0.9})
     write_evaluation(
         directory, "last", {"natural": 0.9}, epoch=1
-    )  # of a later epoch, a longer run's
+    )  # the epoch is later than the run's last
     result = read_result(directory)
     assert result.evaluations == {"best": {"natural": {"accuracy": 0.5}}}
     assert result.test_examples == 100

@@ -66,7 +66,7 @@ def test_what_is_one_run_counts_once_and_what_is_not_as_far_apart(runs, tmp_path
     again = write_run(tmp_path / "again", config_of_seed(0), [0.2, 0.3])
     shorter = write_run(tmp_path / "shorter", config_of_seed(2), [0.2], finished=False)
     config = config_of_seed(3)
-    config.checkpoint_steps = 7  # changes nothing in a run
+    config.checkpoint_steps = 7  # does not change the result of a run
     other = write_run(tmp_path / "other", config, [0.2, 0.6])
     compare([runs[0], runs[0], again, shorter, runs[1], other], tmp_path / "report")
     seeds = {name: row["seeds"] for name, row in rows_of(tmp_path / "report").items()}

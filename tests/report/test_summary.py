@@ -21,7 +21,7 @@ def test_mean_and_sample_deviation():
 
 @pytest.fixture
 def groups(tmp_path):
-    """Two seeds of one setting with held-out images, one of another without."""
+    """Returns two seeds of a setting with held-out images and one seed of a setting without."""
     splits = {"validation_pgd_accuracy": [0.3, 0.2], "train_pgd_accuracy": [0.5, 0.9]}
     runs = [
         write_run(

@@ -1,4 +1,4 @@
-"""The experiments are made of the configs that configs/ has for the paper."""
+"""The experiments consist of the paper's configs in configs/."""
 
 import importlib
 import re
@@ -36,7 +36,7 @@ def test_every_experiment_has_runs_of_different_names(name, scale, tmp_path):
 
 
 def as_in_configs(run, name):
-    """Whether a run's config is that of a file, what Table 2 changes aside."""
+    """Returns whether a run's config equals a config file's, except for the network."""
     ours, theirs = run.config.to_dict(), load_config(name).to_dict()
     theirs["model"]["name"] = ours["model"]["name"]
     return ours == theirs

@@ -1,4 +1,4 @@
-"""Several runs at a time, each in a process."""
+"""Several runs at a time, each in its own process."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from tests.small import write_two_classes
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Overrides that make a run two epochs of two steps on two easy classes."""
+    """Returns overrides for runs of two epochs of two steps on two easy classes."""
     path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", train=50, test=20)
     return [*SMALL, f"data.path={path}"]
 
@@ -36,7 +36,7 @@ def test_several_runs_at_a_time(small, tmp_path, capfd, monkeypatch):
         wanted = "*awp*,*_at_seed0"
         reproduce("fig2c", "digits", tmp_path, load_config, overrides=settings, only=wanted, jobs=2)
     said = capfd.readouterr().out
-    assert "digits_at_seed0: begun, 1 wait" in said
+    assert "digits_at_seed0: started, 1 waiting" in said
     assert "digits_at_seed0: finished in" in said
     assert re.search("digits_at_awp_seed0: .* at step ", said)
     assert list(read_csv(tmp_path / "fig2c_digits/fig2c.csv")) == ["AT"]

@@ -1,4 +1,4 @@
-"""From a command to a report."""
+"""`--mode reproduce`, from the command to the report."""
 
 import csv
 import importlib
@@ -46,7 +46,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Overrides that make a run two epochs of two steps on two easy classes."""
+    """Returns overrides for runs of two epochs of two steps on two easy classes."""
     path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", train=50, test=20)
     return [*SMALL, f"data.path={path}"]
 
@@ -100,7 +100,7 @@ def test_a_run_that_diverges_does_not_end_the_others(small, tmp_path):
 
 
 def test_finished_runs_of_other_settings_are_refused(tmp_path):
-    write_runs("fig2c", tmp_path, seeds=1)  # of three epochs
+    write_runs("fig2c", tmp_path, seeds=1)  # runs of three epochs
     with pytest.raises(InputError, match="digits_at_seed0 holds a run of another config .epochs=3"):
         reproduce("fig2c", "digits", tmp_path, load_config, only="*rwp*")
 
@@ -125,7 +125,7 @@ def test_a_run_of_another_process_is_left_to_it(small, tmp_path, capsys):
 
 
 def write_runs(name, path, seeds=2):
-    """All runs of an experiment as if trained, with random figures; returns them by label."""
+    """Writes all runs of an experiment with random figures and returns these by label."""
     rng = np.random.default_rng(0)
     found = {}
     for run in list_runs(make_experiment(name, "digits"), seeds, [], path, load_config):
@@ -143,7 +143,7 @@ def write_runs(name, path, seeds=2):
 
 
 def percent(values):
-    """Mean of two shares and Student's 95% interval within 0 and 100, in %."""
+    """Returns the mean of two accuracies and Student's 95% interval, clipped to [0, 100], in %."""
     mean, half = 100 * np.mean(values), 12.7062 * 100 * np.std(values, ddof=1) / 2**0.5
     return pytest.approx((mean, max(0, mean - half), min(100, mean + half)), abs=0.01)
 
@@ -206,7 +206,7 @@ def test_the_other_figures(name, tmp_path, epochs_of_three):
 
 
 def test_differences_are_paired_over_seeds(tmp_path, epochs_of_three):
-    """Five seeds unless another number is asked for."""
+    """Differences use five seeds by default."""
     found = write_runs("overfitting", tmp_path, seeds=None)
     reproduce("overfitting", "digits", tmp_path, load_config, overrides=epochs_of_three)
     report = tmp_path / "overfitting_digits"
@@ -235,7 +235,7 @@ def test_published_curves_stand_beside_learning_curves_alone(tmp_path, epochs_of
 
 
 def test_the_short_scale_has_the_rows_of_l_inf(tmp_path, epochs_of_three):
-    overrides = ["dtype=float32"]  # bfloat16 and these tests' float64 exclude each other
+    overrides = ["dtype=float32"]  # the tests' x64 mode excludes bfloat16
     settings = list(map(parse_override, overrides))
     plan = list_runs(make_experiment("table1", "short"), 1, settings, tmp_path, load_config)
     names = ["cifar10_at", "cifar10_at_awp", "cifar10_at_rwp"]

@@ -1,4 +1,4 @@
-"""Runs on code of the user's own."""
+"""Runs with a user-defined network and objective."""
 
 import sys
 
@@ -12,7 +12,7 @@ from tests.small import shrink, write_two_classes
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A directory with the user's module, its data and a run, in which nothing is registered any more."""
+    """Returns a directory with a user's module, data and run, after undoing all registrations."""
     root = tmp_path_factory.mktemp("own")
     (root / "tiny_network.py").write_text(MODULE)
     path = write_two_classes(root / "two.npz", 48, 20)
@@ -21,7 +21,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         keep_registered(patch)
         patch.syspath_prepend(root)
-        import tiny_network  # noqa: F401, registers
+        import tiny_network  # noqa: F401  (importing it registers the code)
 
         trainer.train(config, root / "run")
         again = trainer.train(config, root / "run")  # finished: nothing is left to train

@@ -1,4 +1,4 @@
-"""Code of the user's own that changes, moves, or is traced by another version, between two processes."""
+"""User-defined code that changes, moves, or is traced by another version of JAX between processes."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from tests.own_code import MODULE, forget
 
 
 def test_a_network_that_computes_something_else_is_noticed(own, tmp_path, capsys, monkeypatch):
-    """Of the same shapes: loading it warns, verdicts of the two are not mixed, training says so."""
+    """If only the computation changes, loading warns, verdicts are not mixed and training reports it."""
     shutil.copytree(own, tmp_path / "own")
     module = tmp_path / "own" / "tiny_network.py"
     record = tmp_path / "own" / "run" / NETWORK
@@ -63,7 +63,7 @@ def test_a_module_that_moved_is_found_after_training_went_on(own, tmp_path, monk
 
 
 def test_another_version_of_jax_does_not_make_it_another_network(own, tmp_path):
-    """Verdicts of before an upgrade count after it: a version may trace the same code otherwise."""
+    """Verdicts stay valid after an upgrade, since another version may trace the same code differently."""
     shutil.copytree(own / "run", tmp_path / "run")
     record = tmp_path / "run" / NETWORK
     content = json.loads(record.read_text())
@@ -112,7 +112,7 @@ ONE_LESS = ("nn.BatchNorm(use_running_average=not train, axis_name=self.axis_nam
 def test_training_does_not_go_on_with_a_network_of_other_shapes(
     change, message, own, tmp_path, monkeypatch
 ):
-    """Nothing is written: with the module as it was, the run is as before."""
+    """The refused training changes no file of the run."""
     shutil.copytree(own, tmp_path / "own")
     run, module = tmp_path / "own" / "run", tmp_path / "own" / "tiny_network.py"
     record = run / NETWORK

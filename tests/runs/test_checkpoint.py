@@ -1,4 +1,4 @@
-"""Checkpoints are what was saved, or are said not to be."""
+"""Checkpoints equal what was saved, or are reported as damaged."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def without_digests(record):
 
 
 def test_keeps_the_newest_two_and_the_best(tmp_path):
-    accuracies = [0.1, 0.5, 0.3, 0.5, 0.2]  # the earlier of two best counts
+    accuracies = [0.1, 0.5, 0.3, 0.5, 0.2]  # of two equal best, the earlier is chosen
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.find("last") is None and checkpoints.restore_newest(state(0)) is None
     save(tmp_path, *(record(step, accuracy) for step, accuracy in enumerate(accuracies)))
@@ -59,7 +59,7 @@ def test_a_checkpoint_within_an_epoch_is_the_newest_but_not_the_last(tmp_path):
 
 
 def test_saving_copies_before_it_returns(tmp_path):
-    """The next step donates the buffers that are being saved."""
+    """Saving copies the state, because the next step donates its buffers."""
     checkpoints = Checkpoints(tmp_path)
     current = devices.replicate(state(7))
     checkpoints.save(current, record(0, 0.1))
@@ -69,7 +69,7 @@ def test_saving_copies_before_it_returns(tmp_path):
 
 
 def flip(path, position=0.5):
-    """Turns one bit of a file around."""
+    """Flips one bit of a file."""
     data = bytearray(path.read_bytes())
     data[int(position * (len(data) - 1))] ^= 8
     path.write_bytes(data)
@@ -119,7 +119,7 @@ def test_arrays_of_another_checkpoint_are_noticed(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(DamagedCheckpoint, match="1 is damaged .* is not what was written"):
         checkpoints.load(checkpoints.newest())
-    path = directory / "1.json"  # as it was before files had digests
+    path = directory / "1.json"  # in the format before files had digests
     content = unseal(path.read_text())
     del content["files"]
     path.write_text(seal(content))
@@ -133,7 +133,7 @@ def test_no_sound_checkpoint_is_an_error_that_deletes_nothing(tmp_path):
     flip(directory / "0.json")
     flip(largest_file(directory / "1"))
     before = sorted(directory.rglob("*"))
-    with pytest.raises(InputError, match="no sound checkpoint: .* nothing was deleted") as error:
+    with pytest.raises(InputError, match="no intact checkpoint: .* nothing was deleted") as error:
         Checkpoints(tmp_path).restore_newest(state(0))
     assert "\n" not in str(error.value) and sorted(directory.rglob("*")) == before
 
@@ -158,7 +158,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch
     before = sorted((tmp_path / "checkpoints").rglob("*"))
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=7))
-    for step in (1, 0):  # a new one, and one that is there already
+    for step in (1, 0):  # a new checkpoint, and one that exists
         checkpoints = Checkpoints(tmp_path)
         checkpoints.save(state(step), record(step, 0.2))
         with pytest.raises(InputError, match=f"{step} cannot be written .No space .* are intact"):
@@ -173,7 +173,7 @@ def test_removed_records_are_named_and_nothing_is_overwritten(tmp_path, capsys):
     assert Checkpoints(tmp_path).restore_newest(state(0))[1]["step"] == 0
     assert "1 has no record" in capsys.readouterr().out
     (directory / "0.json").unlink()
-    with pytest.raises(InputError, match="no sound checkpoint: checkpoint .* has no record"):
+    with pytest.raises(InputError, match="no intact checkpoint: checkpoint .* has no record"):
         Checkpoints(tmp_path).restore_newest(state(0))
 
 
@@ -181,7 +181,7 @@ def test_a_first_save_that_was_killed_before_its_record_begins_again(tmp_path, c
     save(tmp_path, record(0, 0.1))
     (tmp_path / "checkpoints" / "0.json").unlink()
     assert Checkpoints(tmp_path).restore_newest(state(0)) is None
-    assert "training begins again" in capsys.readouterr().out
+    assert "training starts over" in capsys.readouterr().out
 
 
 def test_damaged_checkpoints_take_no_place_of_sound_ones(tmp_path):

@@ -22,7 +22,7 @@ def test_a_missing_or_empty_directory_is_free(tmp_path):
 def test_the_same_config_resumes(tmp_path):
     write_json(tmp_path / layout.CONFIG, CONFIG)
     assert layout.check(tmp_path, CONFIG, resume=True) is True
-    with pytest.raises(InputError, match="which is not to be resumed"):
+    with pytest.raises(InputError, match="and resume is off"):
         layout.check(tmp_path, CONFIG, resume=False)
 
 
@@ -66,9 +66,9 @@ def test_metrics_of_an_interrupted_epoch_are_dropped(tmp_path):
         writer.write(epoch, 10 * (epoch + 1), "train", {"loss": 1.0 - epoch / 10})
         writer.write(epoch, 10 * (epoch + 1), "test", {"pgd_accuracy": epoch / 10})
     writer.close()
-    saved = writer.records[:4]  # in the checkpoint after the second epoch
+    saved = writer.records[:4]  # as in the checkpoint after the second epoch
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 3, "ste')  # a kill
+        file.write('{"epoch": 3, "ste')  # cut off by a kill
     writer = MetricsWriter(tmp_path, saved, 2)
     writer.write(2, 30, "train", {"loss": 0.5})
     writer.close()
@@ -114,6 +114,6 @@ def test_keys_that_came_later_and_are_off_make_no_other_run(tmp_path):
 
 
 def test_no_run_has_a_name_of_the_zoo():
-    """Loading it would give the package's network of that name."""
+    """`load_run` would load the package's network of that name instead."""
     with pytest.raises(InputError, match="workdir=zoo:mine is a network of the package: a run"):
         layout.check(pathlib.Path("zoo:mine"), {}, resume=True)

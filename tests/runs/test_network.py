@@ -1,4 +1,4 @@
-"""Runs on networks and objectives of the user's own: trained, continued, evaluated, loaded elsewhere."""
+"""Runs with user-defined networks and objectives: training, resuming, evaluation, loading elsewhere."""
 
 import json
 import shutil
@@ -91,7 +91,7 @@ def test_a_script_is_not_run_to_load(own, tmp_path):
     shutil.copytree(own / "run", tmp_path / "run")
     path = tmp_path / "run" / NETWORK
     path.write_text(path.read_text().replace('"tiny_network"', '"__main__"'))
-    with pytest.raises(InputError, match="a script: call rwp_jax.register_model before"):
+    with pytest.raises(InputError, match="a script: call rwp_jax.register_model first"):
         load_run(tmp_path / "run")
     path.write_text("{")
     with pytest.raises(InputError, match="network.json cannot be read"):
@@ -132,7 +132,7 @@ def test_predict_takes_bytes_and_floats_and_none(own):
 
 
 def own_config(directory, name, layers):
-    """Writes a config that registers `name`, with what it needs in a module beside it."""
+    """Writes a config that registers the network `name` and imports a module next to it."""
     directory.mkdir()
     (directory / f"{name}_layers.py").write_text(f"LAYERS = {layers}")
     (directory / "config.py").write_text(
@@ -165,7 +165,7 @@ def get_config():
 
 
 def test_two_configs_with_modules_beside_them_in_one_process(tmp_path, monkeypatch):
-    """Config files are all loaded under one module's name."""
+    """Both config files are named config.py."""
     keep_registered(monkeypatch)
     monkeypatch.setattr(sys, "path", [*sys.path])
     data = write_two_classes(tmp_path / "two.npz", 48, 20)
@@ -174,7 +174,7 @@ def test_two_configs_with_modules_beside_them_in_one_process(tmp_path, monkeypat
         trainer.train(
             shrink(config, **{"data.path": data, "model.name": name}), tmp_path / name / "run"
         )
-    # As in a process that has loaded neither config.
+    # As in a process that has not loaded the configs.
     for module in [name for name in sys.modules if name.startswith("config_")]:
         monkeypatch.delitem(sys.modules, module)
     for name in ("shallow", "deep"):
@@ -187,6 +187,6 @@ def test_two_configs_with_modules_beside_them_in_one_process(tmp_path, monkeypat
 def test_another_network_of_the_name_is_not_taken_for_it(own, tmp_path):
     register_model("tiny", lambda num_classes, **_: None)
     with pytest.raises(
-        InputError, match="and here by .*test_network.py: load it in a process of its"
+        InputError, match="and here by .*test_network.py: load it in a separate process"
     ):
         load_run(own / "run")

@@ -1,4 +1,4 @@
-"""A run that version 0.1.0 began, stopped in its second epoch by SIGTERM, and how that version finished it.
+"""A run of version 0.1.0, stopped in its second epoch by SIGTERM, and how that version finished it.
 
 Recorded on one CPU device at 2d14447 by
 
@@ -41,7 +41,7 @@ def run(tmp_path):
 
 
 def test_keys_that_it_lacks_count_as_what_it_did():
-    """A key that is new and not off by default needs an entry in `config._LATER`."""
+    """A new key whose default is not off needs an entry in `config._LATER`."""
     held = json.loads((RECORDED / "run/config.json").read_text())
     filled = completed(held)
     assert flatten(filled).keys() == flatten(default.get_config().to_dict()).keys()
@@ -59,7 +59,7 @@ def test_it_is_evaluated_and_loaded(run):
 
 
 def test_it_goes_on_as_that_version_did(run):
-    """On eight devices, where the sums round otherwise."""
+    """Tolerances allow for eight devices here instead of one, since sums round differently."""
     config = digits_at_rwp.get_config("full")
     config.update_from_flattened_dict(CHANGES)
     train(config, run)

@@ -18,7 +18,7 @@ MISSING = np.where(np.arange(10) < 3, -1, Y)
 
 
 def train(params, images):
-    return images @ params, images.mean()  # the moments, to tell the passes apart
+    return images @ params, images.mean()  # as moments, to tell the passes apart
 
 
 def probabilities(images):
@@ -26,7 +26,7 @@ def probabilities(images):
 
 
 def cross_entropies(images, labels):
-    """[10], 0 for label -1."""
+    """Returns the cross-entropies [10], 0 for label -1."""
     losses = -np.log(probabilities(images)[np.arange(10), labels])
     return np.where(labels >= 0, losses, 0)
 
@@ -60,7 +60,7 @@ def test_trades(name, folds):
 
 
 def test_unlabelled_examples():
-    """Cross-entropy averaged over 7 labelled examples, entropy over 3 others, KL over all 10."""
+    """Cross-entropy is averaged over the 7 labelled examples, entropy over the 3 others, KL over all 10."""
     weight = np.linspace(0.5, 2, 10)
     batch = Batch(X, X_ADV, MISSING, weight, labelled_share=0.7)
     loss, aux = compute("rst", batch, beta=6.0, entropy_weight=0.5)
@@ -71,7 +71,7 @@ def test_unlabelled_examples():
     plain = compute("rst", batch._replace(weight=1.0), beta=6.0, entropy_weight=0.5)[0]
     means = natural[3:].mean() + 6 * KL.mean() + 0.5 * unlabelled[:3].mean()
     np.testing.assert_allclose(plain.mean(), means, rtol=1e-12)
-    # The gate sees each example's own loss, without any of the weights.
+    # The gate sees each example's loss without weights.
     np.testing.assert_allclose(aux.gate_loss, natural + 6 * KL + 0.5 * unlabelled, rtol=1e-12)
     assert not aux.correct[:3].any()
 
@@ -112,7 +112,7 @@ def test_the_attack_of_at_is_the_cross_entropy():
 
 
 def test_mart_is_its_formula():
-    """Wang et al. (2020), Eq. (8) to (10)."""
+    """The loss equals Wang et al. (2020), Eq. (8) to (10)."""
     loss, aux = compute("mart", Batch(X, X_ADV, Y), beta=5.0)
     p, q = probabilities(X), probabilities(X_ADV)
     others = np.where(np.eye(4)[Y] > 0, 0, q).max(1)
@@ -122,7 +122,7 @@ def test_mart_is_its_formula():
     np.testing.assert_allclose(aux.gate_loss, loss, rtol=1e-12)
     np.testing.assert_allclose(aux.terms["boosted_loss"], boosted, rtol=1e-9)
     np.testing.assert_allclose(aux.terms["robust_loss"], KL * doubt, rtol=1e-9)
-    # The authors' code passes x first, and counts what the attacked images are taken for.
+    # The authors' code passes x first, and its accuracy is that on the attacked images.
     assert aux.moments == (X.mean(), X_ADV.mean())
     np.testing.assert_array_equal(aux.correct, q.argmax(1) == Y)
 

@@ -8,7 +8,7 @@ from rwp_jax.training.optimizer import make_schedule, make_sgd
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_is_pytorchs(nesterov):
-    """torch.optim.SGD's documented update, in NumPy."""
+    """The update equals torch.optim.SGD's documented one, written in NumPy."""
     rng = np.random.default_rng(0)
     w = ours = rng.standard_normal(5)
     buffer = np.zeros(5)
@@ -27,7 +27,7 @@ def test_sgd_is_pytorchs(nesterov):
 @pytest.mark.parametrize("steps_per_epoch", [1, 3, 7])
 @pytest.mark.parametrize("epochs", [1, 5, 200])
 def test_schedules_are_the_authors(epochs, steps_per_epoch):
-    """Evaluated at t = epoch + (i + 1) / n, as their scripts do before step i."""
+    """The rate of step i is that at t = epoch + (i + 1) / n, as in the authors' scripts."""
     piecewise = make_schedule("piecewise", 0.1, epochs, steps_per_epoch)
     cosine = make_schedule("cosine", 0.1, epochs, steps_per_epoch)
     for step in range(epochs * steps_per_epoch):
@@ -41,7 +41,7 @@ def test_schedules_are_the_authors(epochs, steps_per_epoch):
 
 @pytest.mark.parametrize("epochs", [1, 5, 30, 200])
 def test_schedules_by_epoch_are_the_authors(epochs):
-    """TRADES's and RST's scripts count epochs from 1; TRADES's drop at 100 and 150 of 200."""
+    """TRADES's and RST's scripts count epochs from 1; TRADES's rate drops at 100 and 150 of 200."""
     trades = make_schedule("piecewise_epoch", 0.1, epochs, 3)
     rst = make_schedule("cosine_epoch", 0.1, epochs, 3)
     for step in range(3 * epochs):

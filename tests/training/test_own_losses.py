@@ -1,4 +1,4 @@
-"""Weight ascent on the losses of a caller's own: no aux, aux of any kind, a mask, what cannot be used."""
+"""Weight ascent on user-defined losses: without aux, with any aux, with masks, and invalid arguments."""
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def test_a_mask_says_what_is_perturbed_and_what_enters_the_norms(name, given):
         (
             losses,
             {"gradient_dtype": "int8"},
-            "gradient_dtype='int8' must be '' .their own. or 'bfloat16'",
+            "gradient_dtype='int8' must be '' .no conversion. or 'bfloat16'",
         ),
         (
             losses,
@@ -85,7 +85,7 @@ def test_what_cannot_be_used_is_refused(per_example, settings, message):
 
 
 def split(axis_name, check_vma):
-    """The gradient by two devices, each with half of the examples."""
+    """Returns the gradient computed by two devices, each with half of the examples."""
     spec = jax.sharding.PartitionSpec("batch")
 
     def on_device(params, x):
@@ -113,7 +113,7 @@ def test_shard_map_sums_gradients_once():
 
 
 def test_parameters_of_several_kinds():
-    """Norms are float32's at least, v of each tensor's own dtype."""
+    """Norms are computed in float32 or wider; v has each tensor's dtype."""
     params = {
         "w": PARAMS["w"].astype(np.float16),
         "u": jnp.asarray(PARAMS["u"], jnp.bfloat16),
@@ -129,7 +129,7 @@ def test_parameters_of_several_kinds():
 
 
 def test_a_batch_sharded_over_an_explicit_axis():
-    """In JAX's mode that has shardings in types, the loop's values keep those of the losses."""
+    """With explicit shardings (in types), the loop's values keep the sharding of the losses."""
     mesh = jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Explicit,))
     whole = perturb_and_differentiate(lambda p: ((FEATURES @ p["w"]) ** 2).sum(-1), PARAMS, RWP)
     with jax.set_mesh(mesh):
@@ -145,7 +145,7 @@ def test_a_batch_sharded_over_an_explicit_axis():
 
 
 def test_no_steps_need_no_tensor():
-    """Of a network whose tensors all have rank 1 nothing is perturbed, which no steps ask for."""
+    """A network of rank-1 tensors has nothing to perturb, which is allowed only if no steps are taken."""
     params = {"u": PARAMS["u"].reshape(-1)}
     losses = lambda p: (p["u"] ** 2)[:3]
     with pytest.raises(InputError, match="mask= perturbs no tensor"):
@@ -169,7 +169,7 @@ def test_what_has_no_gradient_is_named():
     ],
 )
 def test_masks_as_optax_takes_them(mask, means):
-    """Trees, their upper parts, functions; of bools of Python, NumPy and JAX."""
+    """Masks may be trees, their upper parts or functions, with bools of Python, NumPy or JAX."""
     nested = {"net": PARAMS}
     perturbation = make_weight_perturbation("rwp", 0.1, 1, mask=mask)
     v = perturb_and_differentiate(losses, PARAMS, perturbation).v
@@ -189,7 +189,7 @@ def test_masks_as_optax_takes_them(mask, means):
         ({"mask": {n: np.ones(PARAMS[n].shape, bool) for n in PARAMS}}, "mask= has array"),
         ({"mask": lambda p: {n: p[n].max() > 0 for n in p}}, "mask= is traced .* for b, must be"),
         ({"axis_name": 3}, "axis_name=3 must be the name of a mapped axis"),
-        ({"axis_name": "batch"}, "axis_name='batch' is mapped nowhere around this call"),
+        ({"axis_name": "batch"}, "axis_name='batch' is not mapped around this call"),
         ({"perturbation": np.ones((9, 9))}, "perturbation=array.*must be made by make_weight"),
         ({"max_steps": "traced floats"}, r"max_steps= is float64\[\], must be an integer"),
     ],

@@ -1,4 +1,4 @@
-"""Objectives of the user's own: what is wrong with one is said before anything is written."""
+"""Invalid user-defined objectives are refused before anything is written."""
 
 import sys
 
@@ -24,7 +24,7 @@ def attack_loss(forward, x, y):
 
 
 def objective(per_example=lambda loss, aux: (loss, aux), attack_loss=attack_loss, **settings):
-    """AT whose loss and aux are changed by `per_example`."""
+    """Returns AT with its loss and aux changed by `per_example`."""
 
     def own(train, params, batch):
         logits, moments = train(params, batch.x_adv)
@@ -68,8 +68,8 @@ def terms(**values):
             "attack_loss= returns a NoneType, must return a function of logits",
         ),
         ({"per_example": lambda loss, aux: (loss.mean(), aux)}, "per_example= gives float64"),
-        (terms(loss=jnp.ones(2)), "'loss' is a metric already"),
-        (terms(robust_accuracy=jnp.ones(2)), "'robust_accuracy' is a metric already"),
+        (terms(loss=jnp.ones(2)), "its term 'loss' has the name of another metric"),
+        (terms(robust_accuracy=jnp.ones(2)), "'robust_accuracy' has the name of another metric"),
         (terms(mean=jnp.ones(())), r"the term 'mean' of float64\[\], must be floating-point \[B\]"),
         (terms(count=jnp.ones(2, int)), r"the term 'count' of int64\[2\], must be floating-point"),
         (terms(count="x"), "the term 'count' of a str, must be floating-point"),
@@ -78,10 +78,10 @@ def terms(**values):
         (aux(correct=jnp.ones(2)), r"Aux with correct of float64\[2\], must be bool \[B\]"),
         (aux(correct=None), "Aux with correct of a NoneType, must be bool"),
         (aux(gate_loss=None), "Aux with gate_loss of a NoneType, must be floating-point losses"),
-        (aux(moments=(3,)), "Aux with moments that train did not give"),
+        (aux(moments=(3,)), "Aux with moments that train did not return"),
         (
             {"attack_loss": lambda forward, x, y: lambda logits: logits.argmax(-1)},
-            r"attack_loss= gives int64\[2\], must be floating-point losses \[B\], one of each example",
+            r"attack_loss= gives int64\[2\], must be floating-point losses \[B\], one per example",
         ),
         (
             {"attack_loss": lambda forward, x, y: lambda logits: logits.mean()},
@@ -92,7 +92,7 @@ def terms(**values):
         ({"attack_modes": None}, "attack_modes=None must be some of train, batch, eval"),
         ({"attack_modes": "train"}, "attack_modes='train' must be some of train, batch, eval"),
         ({"uses_unlabelled": "no"}, "uses_unlabelled='no' must be True or False"),
-        ({"accuracy": "loss"}, "accuracy='loss' must be the name of a metric that is not taken"),
+        ({"accuracy": "loss"}, "accuracy='loss' is the name of another metric"),
         ({"accuracy": 3}, "accuracy=3 must be a word, the metric's name"),
         ({"accuracy": ""}, "accuracy='' must be a word"),
     ],
@@ -121,7 +121,7 @@ def test_a_builder_that_ends_the_program_is_named(config, tmp_path):
 
 
 def test_its_settings_are_not_the_first_stages(config, tmp_path):
-    """RST's first stage is plain training, whose objective does not know `shift`."""
+    """RST's first stage trains without attacks; its objective has no setting `shift`."""
     register_objective("own", lambda shift, **_: objective())
     config.self_training.epochs, config.data.labeled_examples = 1, 24
     teacher = self_training.teacher_config(config)
@@ -143,7 +143,7 @@ def test_a_builder_that_fails_is_named(config, tmp_path):
 
 @pytest.mark.parametrize(("key", "value"), [("shift", -0.5), ("shift", "left")])
 def test_settings_are_the_builders_own(config, key, value):
-    """Only the package's objectives know that theirs are in [0, inf)."""
+    """Only settings of the package's objectives must lie in [0, inf)."""
     given = []
     register_objective("own", lambda shift, **_: given.append(shift) or objective())
     config.objective.unlock()

@@ -1,4 +1,4 @@
-"""Training to the end without x64, as users do, with activations in bfloat16."""
+"""A whole training without x64, as users run it, with activations in bfloat16."""
 
 import jax
 import pytest

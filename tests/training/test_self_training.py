@@ -1,4 +1,4 @@
-"""RST's two stages, in one run and by hand."""
+"""RST's two stages, in one run and as separate commands."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_given_again_it_is_left_as_it_is(finished, npz):
 
 
 def test_pseudo_labels_by_hand_are_those_of_the_run(finished, npz, tmp_path, capsys):
-    """The first stage's network labels the images that its labeled_examples left out, or given ones."""
+    """The first stage's network labels the images left out by labeled_examples, or given images."""
     directory, _ = finished
     output = tmp_path / "p.npz"
     pseudo_label.pseudo_label(directory / "teacher", "", output, "last")
@@ -67,7 +67,7 @@ def test_pseudo_labels_by_hand_are_those_of_the_run(finished, npz, tmp_path, cap
         for name in ("data", "extrapolated_targets", "confidences"):
             np.testing.assert_array_equal(ours[name], theirs[name])
         assert (ours["confidences"] > 0.5).all() and (ours["confidences"] <= 1).all()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         pseudo_label.pseudo_label(directory / "teacher", "", output, "last")
 
     np.savez(tmp_path / "u.npz", data=np.load(npz)["x_test"])
@@ -81,7 +81,7 @@ def test_what_cannot_be_labelled(finished, tmp_path):
     for run, unlabeled, message in [
         (directory, str(tmp_path / "u.npz"), r"images are \(4, 8, 8, 3\), must have 1 channel"),
         (tmp_path, "", "holds no run"),
-        (directory, str(tmp_path / "v.npz"), "is no file"),
+        (directory, str(tmp_path / "v.npz"), "is not a file"),
     ]:
         with pytest.raises(InputError, match=message):
             pseudo_label.pseudo_label(run, unlabeled, tmp_path / "p.npz", "last")
@@ -104,7 +104,7 @@ def test_what_cannot_be_labelled(finished, tmp_path):
             "config.self_training.epochs=1 needs images to label",
         ),
         ({"objective.beta": -1.0}, "config.objective.beta"),
-        ({"extra_data.use_labels": False}, "config.extra_data.use_labels=False throws away"),
+        ({"extra_data.use_labels": False}, "config.extra_data.use_labels=False discards the"),
         ({"batch_size": 48}, "config.batch_size=48 is larger than the training set of 20 images"),
         ({"self_training.epochs": -1}, "config.self_training.epochs=-1"),
     ],
@@ -116,7 +116,7 @@ def test_refusals_come_before_the_first_stage(npz, tmp_path, changes, message):
 
 
 def test_extra_data_from_a_file(finished, npz, tmp_path):
-    """Pseudo-labels with a class that the data set lacks, and images of another size, are refused."""
+    """Pseudo-labels of a class that the data set lacks and images of another size are refused."""
     directory, _ = finished
     for images, labels, message in [
         (np.zeros((4, 8, 8, 1), np.uint8), np.full(4, 2), "has pseudo-label 2, .* labels up to 1"),

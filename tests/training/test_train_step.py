@@ -30,7 +30,7 @@ ORDER = RNG.permutation(40).astype(np.int32)
 
 
 def make_step(axis_name=devices.AXIS, c_min=2.6, perturb_from=0, objective="at", **settings):
-    # L_2, because a gradient of the wrong magnitude would be invisible to sign steps.
+    # L_2, because sign steps would hide a gradient of the wrong magnitude.
     variant, bn = ("madry", "train") if objective == "at" else ("trades", "eval")
     recipe = Recipe(
         make_classifier("wrn-10-1", 10, (0.3,), (0.4,), dtype="float64", axis_name=axis_name),
@@ -46,7 +46,7 @@ def make_step(axis_name=devices.AXIS, c_min=2.6, perturb_from=0, objective="at",
 
 
 def run(step, state, spread=lambda indices: indices, data=DATA):
-    """Three steps; returns the state and the metrics of each."""
+    """Takes three steps and returns the last state and the metrics of each step."""
     history = []
     for begin in (0, 8, 16):
         indices = spread(ORDER[begin : begin + BATCH])
@@ -57,7 +57,7 @@ def run(step, state, spread=lambda indices: indices, data=DATA):
 
 @pytest.fixture(scope="module")
 def alone():
-    """The run on one device: no axis at all."""
+    """Returns the run on one device, without a mapped axis."""
     recipe, step = make_step(axis_name=None)
     return run(jax.jit(step), init_state(recipe, jax.random.key(0), (8, 8, 1)))
 
@@ -84,14 +84,14 @@ def test_eight_devices_give_the_run_of_one(alone, mode):
     assert_same_run(alone, run(mapped, state))
 
 
-MIXED = TrainingSet(  # half of the labels missing, and weighted
+MIXED = TrainingSet(  # half of the labels missing, those examples weighted 0.5
     IMAGES, np.where(ORDER % 2, LABELS, -1), np.where(ORDER % 2, 1, 0.5).astype(np.float32)
 )
 RST = {"objective": "rst", "beta": 6.0, "entropy_weight": 0.5}
 
 
 def test_eight_devices_give_the_run_of_one_for_rst():
-    """Labelled examples are not spread evenly, so that means over them differ between devices."""
+    """Devices have different shares of labelled examples, so their means over labelled examples differ."""
     by_device = (MIXED.labels[ORDER[:BATCH]] >= 0).reshape(8, -1).mean(1)
     assert len(set(by_device)) > 1
     recipe, step = make_step(axis_name=None, c_min=2.0, **RST)
@@ -107,7 +107,7 @@ def test_eight_devices_give_the_run_of_one_for_rst():
 
 
 def test_the_gate_of_trades_looks_at_the_summed_kl():
-    """Not at the cross-entropy, a mean over classes or over the batch: each would count otherwise."""
+    """The gate uses neither the cross-entropy nor a mean over classes or the batch."""
     recipe, _ = make_step(axis_name=None, objective="trades", beta=6.0)
     state = init_state(recipe, jax.random.key(0), (8, 8, 1))
     x, y = IMAGES[:BATCH] / 255, LABELS[:BATCH]
@@ -127,7 +127,7 @@ def test_the_gate_of_trades_looks_at_the_summed_kl():
         "no beta": natural + by_class.sum(1),
         "weighted": 0.5 * summed,
     }
-    # A threshold between two losses at which every wrong quantity counts differently.
+    # A threshold between two losses for which every wrong quantity gives another count.
     ordered = np.sort(summed)
     counts = lambda losses, c_min: (losses < c_min).sum()
     c_min, expected = next(
@@ -163,7 +163,7 @@ def test_perturbation_starts_at_its_step():
 
 
 def test_weights_are_restored(alone):
-    """With learning rate 0 a perturbed step changes no parameter by a bit, the statistics it does."""
+    """At learning rate 0, a perturbed step leaves parameters bit-identical and updates the statistics."""
     recipe, _ = make_step(axis_name=None, c_min=float("inf"))
     recipe = recipe._replace(optimizer=make_sgd(0.0, 0.9, 5e-4))
     step = make_train_step(recipe, lambda keys, images: images, lambda step: 0.0)
@@ -186,7 +186,7 @@ def test_the_step_counts_up_and_reports_float_metrics(alone):
 
 
 def test_devices_may_normalise_by_themselves():
-    """Then a first step without a perturbation is the mean of the steps on each device's images."""
+    """With per-device BatchNorm, an unperturbed first step is the mean of the devices' separate steps."""
     recipe, _ = make_step(axis_name=None, c_min=0.0)
     recipe = recipe._replace(attack=PGDSettings(1, 0.1, "train"), per_device_batch_norm=True)
     state = init_state(recipe, jax.random.key(0), (8, 8, 1))
@@ -203,7 +203,7 @@ def test_devices_may_normalise_by_themselves():
 
 
 def _dtypes(jaxpr):
-    """dtypes of all values in a traced program."""
+    """Yields the dtypes of all arrays in a traced program, scalars excluded."""
     for equation in jaxpr.eqns:
         for variable in (*equation.invars, *equation.outvars):
             if getattr(variable.aval, "shape", ()) != ():
@@ -214,7 +214,7 @@ def _dtypes(jaxpr):
 
 @pytest.mark.parametrize("objective", ["natural", "at", "trades", "rst", "mart"])
 def test_a_float32_step_is_float32_throughout_under_x64(objective):
-    """Arrays are; scalars that depend on nothing may be float64, as Python's numbers are."""
+    """All arrays are float32; constant scalars may be float64, like Python numbers."""
     recipe, _ = make_step(None, objective=objective, beta=6.0, entropy_weight=0.1)
     recipe = recipe._replace(
         classifier=make_classifier("wrn-10-1", 10, (0.3,), (0.4,)), ema_decay=0.9

@@ -24,7 +24,7 @@ FILES = {"config.json", "metrics.jsonl", "summary.json", "learning_curve.png", "
 
 
 def small_config(**changes) -> ml_collections.ConfigDict:
-    """Two epochs of three steps on images made up, of two easy classes."""
+    """Returns a config of two epochs of three steps on generated images of two easy classes."""
     return shrink(digits_at_rwp.get_config(), **changes)
 
 
@@ -35,14 +35,14 @@ def npz(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(npz, tmp_path_factory):
-    """A whole run: its directory and summary."""
+    """Returns the directory and summary of a complete run."""
     directory = tmp_path_factory.mktemp("run") / "run"
     return directory, trainer.train(small_config(**{"data.path": npz}), directory)
 
 
 @pytest.fixture(scope="module")
 def compiled(npz):
-    """The parts of the run, whose functions are compiled once for all tests that use them."""
+    """Returns the parts of the run, whose functions are compiled once for all tests."""
     config = small_config(**{"data.path": npz})
     data = training_data.load_data(config)
     return experiment.build(config, data.num_classes, training_data.mixture_of(config, data).steps)
@@ -54,7 +54,7 @@ def final_state(directory):
 
 
 def assert_same_run(directory, undisturbed):
-    """Bit by bit: the metrics of every epoch and the state at the end."""
+    """Checks that the metrics of all epochs and the final states are bit-identical."""
     assert read_metrics(directory) == read_metrics(undisturbed)
     states = (jax.tree.leaves(final_state(d)) for d in (directory, undisturbed))
     for a, b in zip(*states, strict=True):
@@ -96,8 +96,8 @@ def test_no_other_checkpoint_stands_in_for_a_lost_one(finished, tmp_path):
 
 
 def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch):
-    """With figures under which test set, held-out images and time each favour another epoch."""
-    scores = iter([0.9, 0.1, 0.2, 0.8, 0.3, 0.4])  # test, validation of each epoch
+    """With the accuracies used here, best, best_by_validation and last are three different epochs."""
+    scores = iter([0.9, 0.1, 0.2, 0.8, 0.3, 0.4])  # test and validation accuracy of each epoch
 
     original = experiment.build
 
@@ -145,7 +145,7 @@ def test_epochs_that_are_not_evaluated_change_nothing_else(
 
 
 def test_a_killed_run_resumes_to_the_same_weights(finished, npz, tmp_path, monkeypatch, capsys):
-    """Killed during the second epoch, after its first lines were written."""
+    """The run is killed during the second epoch, after its first metrics were written."""
     write = trainer.MetricsWriter.write
 
     def dies(self, epoch, step, split, figures):
@@ -169,7 +169,7 @@ def test_a_killed_run_resumes_to_the_same_weights(finished, npz, tmp_path, monke
 def test_a_run_that_is_asked_to_stop_saves_and_continues_to_the_same_weights(
     after, finished, compiled, npz, tmp_path, monkeypatch, capsys
 ):
-    """SIGTERM during each of the six steps; after the third and the last an epoch ends."""
+    """SIGTERM comes during one of the six steps; epochs end after the third and the sixth."""
     steps = itertools.count(1)
 
     def train_step(*arguments):
@@ -254,7 +254,7 @@ def test_a_run_goes_on_from_its_own_checkpoints_alone(key, value, there, finishe
     config = small_config(**{"data.path": npz, key: value})
     (directory / "config.json").write_text(config.to_json())
     with pytest.raises(
-        InputError, match=rf"is of another run .{key}={there} there, {value!r} here."
+        InputError, match=rf"belongs to another run .{key}={there} there, {value!r} here."
     ):
         trainer.train(config, directory)
 

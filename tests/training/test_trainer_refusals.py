@@ -1,4 +1,4 @@
-"""What is wrong with a config is said before anything is compiled or written."""
+"""Invalid configs are refused before anything is compiled or written."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def npz(tmp_path_factory):
         ({"objective.name": "trades"}, "config.attack.bn='train' must be one of eval, batch for"),
         ({"extra_data.unlabeled_fraction": 1.0}, "unlabeled_fraction=1.0 must be in .* labelled"),
         ({"extra_data.weight": -1.0}, "config.extra_data.weight=-1.0 must be in"),
-        ({"extra_data.path": "nowhere.npz"}, "config.extra_data.path='nowhere.npz' is no file"),
+        ({"extra_data.path": "nowhere.npz"}, "config.extra_data.path='nowhere.npz' is not a file"),
         ({"attack.variant": "cw"}, "config.attack.variant='cw' must be one of madry, trades"),
         ({"data.labeled_examples": 49}, "config.data.labeled_examples=49 must be 0 .* 48"),
         ({"data.svhn_extra": True}, "config.data.svhn_extra=True is for svhn_cropped"),
@@ -70,7 +70,7 @@ def npz(tmp_path_factory):
         ({"optimizer.learning_rate": 1e39}, "optimizer.learning_rate=.* must be within 3.4e.38"),
         ({"optimizer.momentum": 1.0}, "config.optimizer.momentum=1.0"),
         ({"optimizer.schedule": "linear"}, "config.optimizer.schedule='linear'"),
-        ({"model.mean": (0.1, 0.2)}, "config.model.mean= has 2 numbers and std 0: both have"),
+        ({"model.mean": (0.1, 0.2)}, "config.model.mean= has 2 numbers and std= has 0: both need"),
         (
             {"model.mean": (0.1, 0.2), "model.std": (1.0, 1.0)},
             "one entry for each of the images' 1",

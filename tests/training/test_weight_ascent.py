@@ -1,4 +1,4 @@
-"""The loop against Algorithm 1 written out in NumPy, on a model whose gradients are known by hand."""
+"""The ascent loop against Algorithm 1 in NumPy, on a model with known gradients."""
 
 from typing import Any, NamedTuple
 
@@ -22,14 +22,14 @@ class Outputs(NamedTuple):
 
 
 def losses(params):
-    """[12] losses (x w u + b)^2 / 2, summed over outputs; aux: the outputs and the losses."""
+    """Returns losses [12], (x w u + b)^2 / 2 summed over outputs, and as aux the outputs and the losses."""
     outputs = FEATURES @ params["w"] @ params["u"] + params["b"]
     loss = (outputs**2).sum(-1) / 2
     return loss, Outputs(outputs, loss)
 
 
 def gradient(params, weights):
-    """Gradient of the mean of weights * losses, by hand."""
+    """Returns the gradient of the mean of weights * losses, derived by hand."""
     hidden = FEATURES @ params["w"]
     residual = weights[:, None] * (hidden @ params["u"] + params["b"]) / len(weights)
     return {
@@ -48,7 +48,7 @@ def plus(v):
 
 
 def algorithm_1(gamma, low, high, steps, accumulate):
-    """(v, steps taken, examples gated at each evaluation), with v over the matrices only."""
+    """Returns (v, steps taken, open gates at each evaluation), with v for the matrices only."""
     v = raw = {"w": np.zeros((4, 3)), "u": np.zeros((3, 2))}
     gated = []
     for _ in range(steps + 1):
@@ -65,7 +65,7 @@ def algorithm_1(gamma, low, high, steps, accumulate):
 
 
 LOSS = losses(PARAMS)[0]
-# Between two losses, with room: a loss at the threshold may fall either way.
+# Thresholds halfway between two losses, because a loss at the threshold could round either way.
 ORDERED = np.sort(LOSS)
 QUARTER, MIDDLE = ORDERED[2:4].mean(), ORDERED[5:7].mean()
 
@@ -88,7 +88,7 @@ def test_rwp_is_algorithm_1(accumulate, c_min, low):
         np.testing.assert_allclose(ours.v[name], v[name], rtol=1e-12, atol=1e-15)
     assert not ours.v["b"].any(), "vectors are not perturbed"
     np.testing.assert_allclose(norm(ours.v), 0.1 * norm(PARAMS), rtol=1e-12)
-    # The update's gradient and aux are those at w + v, aux_unperturbed those at w.
+    # The gradient, loss and aux are those at w + v, aux_unperturbed is that at w.
     for name, expected in gradient(plus(v), np.ones(12)).items():
         np.testing.assert_allclose(ours.gradient[name], expected, rtol=1e-11)
     np.testing.assert_allclose(ours.loss, losses(plus(v))[0], rtol=1e-12)
@@ -97,7 +97,7 @@ def test_rwp_is_algorithm_1(accumulate, c_min, low):
 
 
 def test_the_gate_looks_at_gate_loss_and_the_ascent_at_the_loss():
-    """A weighted loss: the gate sees it without the weights, Algorithm 1 ascends it with them."""
+    """With a weighted loss, the gate uses the loss without weights and the ascent the weighted one."""
     weights = np.linspace(0.5, 2, 12)
 
     def weighted(params):
@@ -125,7 +125,7 @@ def test_the_two_ways_to_accumulate_differ():
 
 
 def test_leaves_the_loop_when_no_example_is_left():
-    """With a large gamma the gated examples' losses soon exceed c_min."""
+    """With a large gamma, the losses of the gated examples soon exceed c_min and the loop ends."""
     c_min = ORDERED[0] * 1.05
     _, steps, gated = algorithm_1(0.5, 0, c_min, 50, "reference")
     assert 0 < steps < 50 and gated[-1] == 0, "the case must run dry"
@@ -134,7 +134,7 @@ def test_leaves_the_loop_when_no_example_is_left():
 
 
 def passes(**settings):
-    """How often the losses are evaluated when the compiled loop runs."""
+    """Returns how often the compiled loop evaluates the losses, and its number of steps."""
     calls = []
 
     def counted(params):
@@ -171,7 +171,7 @@ def test_without_steps_the_gradient_is_plain():
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, np.inf), (QUARTER, MIDDLE)])
 def test_awp_scales_each_tensor_by_its_own_norm(low, high):
-    ours = run(name="awp", gamma=0.1, lsc_low=low, lsc_high=high, c_min=0.0)  # c_min is rwp's
+    ours = run(name="awp", gamma=0.1, lsc_low=low, lsc_high=high, c_min=0.0)  # AWP has no c_min
     gate = ((low <= LOSS) & (high > LOSS)).astype(float)
     assert ours.gate_open == gate.sum() > 0
     g = gradient(PARAMS, gate)
@@ -223,7 +223,7 @@ def test_refusals(settings, message):
 
 
 def test_gradients_may_be_exchanged_in_bfloat16():
-    """Each device's sum is rounded, and the total is that of the rounded."""
+    """Each device's sum is rounded to bfloat16 before the total is formed."""
     perturbation = make_weight_perturbation("none")
     shards = FEATURES[:8].reshape(8, 1, 4)
 

@@ -1,4 +1,4 @@
-"""Averaged weights of a run, against the average computed from the weights after each step."""
+"""Averaged weights of a run against the average computed from the weights after each step."""
 
 import jax
 import numpy as np
@@ -12,12 +12,12 @@ from rwp_jax.runs.metrics import read_metrics
 from rwp_jax.training import trainer
 from tests.small import shrink, write_two_classes
 
-DECAY, STEPS = 0.2, 4  # 0.2 is reached by (1 + t) / (10 + t) at t = 2
+DECAY, STEPS = 0.2, 4  # the decay (1 + t) / (10 + t) is capped at 0.2 from t = 2 on
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of one step an epoch: its directory, its summary and the state after each step."""
+    """Trains with one step per epoch; returns directory, summary, and the initial and all later states."""
     directory = tmp_path_factory.mktemp("run")
     path = write_two_classes(directory / "data.npz", 16, 20)
     changes = {"data.path": path, "epochs": STEPS, "ema_decay": DECAY}

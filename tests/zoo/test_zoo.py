@@ -1,4 +1,4 @@
-"""What the zoo promises: the networks that its cards describe, and no others."""
+"""The zoo holds exactly the networks that its cards describe."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ from tests.small import shrink, write_evaluation, write_two_classes
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of two epochs, evaluated in every column."""
+    """Trains a run of two epochs and writes an evaluation with every column."""
     path = write_two_classes(tmp_path_factory.mktemp("data") / "data.npz", 50, 20)
     directory = tmp_path_factory.mktemp("run") / "run"
     trainer.train(shrink(digits_at_rwp.get_config(), **{"data.path": path}), directory)
@@ -53,7 +53,7 @@ def test_a_network_comes_back_as_it_was(run, empty, capsys):
     assert copy.config.to_dict() == original.config.to_dict() and copy.epoch == 1
     assert load_run("zoo:tiny", "last").epoch == 1
     assert repr(copy).startswith("FinishedRun('wrn-10-") and "2 classes" in repr(copy)
-    with pytest.raises(InputError, match="^checkpoint=best: of zoo:tiny there is last alone$"):
+    with pytest.raises(InputError, match="^checkpoint=best: zoo:tiny has only last$"):
         load_run("zoo:tiny", "best")
     for a, b in zip(
         *(jax.tree.leaves((r.params, r.batch_stats)) for r in (original, copy)), strict=True
@@ -106,7 +106,7 @@ def test_a_card_alone_says_how_to_train_the_network(run, empty):
     add(run, "--card_only")
     assert not (empty / "tiny.safetensors").exists()
     with pytest.raises(
-        InputError, match="is a card alone, .* `python main.py --config tiny.py` trains"
+        InputError, match="has only a card, .* `python main.py --config tiny.py` trains"
     ):
         load_run("zoo:tiny")
 
@@ -117,7 +117,7 @@ def test_a_card_alone_says_how_to_train_the_network(run, empty):
         (["--checkpoint", "best_ema"], "--checkpoint=best_ema"),
         (["--checkpoint", "best"], "best was not evaluated under natural, fgsm"),
         (["--seeds", "zero"], "--seeds=zero must be numbers"),
-        (["--name", "../x"], "--name=../x must be of small letters"),
+        (["--name", "../x"], "--name=../x must consist of lower-case letters"),
     ],
 )
 def test_bad_input(arguments, message, run, empty, capsys):
@@ -128,7 +128,7 @@ def test_bad_input(arguments, message, run, empty, capsys):
 def test_the_package_stays_small(run, empty, monkeypatch, capsys):
     monkeypatch.setattr(zoo, "LARGEST", 1000)
     assert add(run) == 2
-    assert "may have 1,000; --card_only keeps the card alone" in capsys.readouterr().err
+    assert "more than 1,000; --card_only keeps only the card" in capsys.readouterr().err
     assert not any(empty.iterdir())
 
 

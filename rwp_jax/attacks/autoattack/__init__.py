@@ -1,4 +1,4 @@
-"""AutoAttack for any JAX classifier: `autoattack`, the attacks with their settings, their warning."""
+"""AutoAttack for any JAX classifier: `autoattack`, `minimum_norm`, the attacks and their settings."""
 
 from rwp_jax.attacks.autoattack.doubts import AutoAttackWarning
 from rwp_jax.attacks.autoattack.ensemble import AutoAttackResult, autoattack

@@ -14,29 +14,30 @@ from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image
 from rwp_jax.attacks.threat_model import l_2_norms
 from rwp_jax.errors import InputError
 
-_EPS = 1e-12  # of the official code
+_EPS = 1e-12  # as in the official code
 
 
 class ApgdState(NamedTuple):
-    """State of the search; images [B, H, W, C], all else [B]."""
+    """State of the search. Images and gradients are [B, H, W, C], all other arrays [B]."""
 
-    iteration: jnp.ndarray  # points evaluated so far
+    iteration: jnp.ndarray  # number of points evaluated so far
     x: jnp.ndarray  # the point to evaluate next
-    x_previous: jnp.ndarray  # where the move to it began
+    x_previous: jnp.ndarray  # the point from which the step to x began
     step_size: jnp.ndarray
     loss: jnp.ndarray
-    rises: jnp.ndarray  # iterations since the last checkpoint in which the loss rose
+    rises: jnp.ndarray  # number of iterations since the last checkpoint in which the loss rose
     loss_best_checked: jnp.ndarray  # best loss at the last checkpoint
-    halved: jnp.ndarray  # whether the step was halved there
+    halved: jnp.ndarray  # whether the step size was halved at the last checkpoint
     gradient_best: jnp.ndarray
     zero_gradient: jnp.ndarray  # whether the first gradient was zero
     result: ApgdResult
 
 
 def checkpoints(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which iterations are followed by a checkpoint, bool [steps], and the gap that ends there [steps].
+    """Returns whether a checkpoint follows each iteration, bool [steps], and the current gap [steps].
 
-    The first gap is 22% of the iterations; gaps shrink by 3% down to 6%.
+    The first gap between checkpoints is 22% of all iterations. Each gap is shorter than the one before by
+    3% of all iterations, down to 6%.
     """
     gap, shrink, least = (
         max(int(0.22 * steps), 1),
@@ -57,7 +58,7 @@ def _normalized(x):
 
 
 def _geometry(norm: str, epsilon) -> tuple[Callable, Callable, Callable]:
-    """Start (keys [B], x), direction of steepest ascent (gradient), projection (point, x) of a norm."""
+    """Returns start (keys [B], x), steepest-ascent direction (gradient) and projection (point, x)."""
 
     def clip(point, x):
         return jnp.clip(jnp.clip(point, x - epsilon, x + epsilon), 0, 1)
@@ -84,9 +85,9 @@ def _geometry(norm: str, epsilon) -> tuple[Callable, Callable, Callable]:
 
 
 def random_start(keys, x, norm: str, epsilon):
-    """A point on the surface of the ball around each image, clipped to [0, 1]; keys [B].
+    """A random point on the surface of the ball around each image, clipped to [0, 1]; keys [B].
 
-    In L1 a Gaussian perturbation, projected.
+    In L1, the projection of a Gaussian perturbation.
     """
     if norm == "l_1":
         return random_start_l1(keys, x, epsilon)
@@ -123,13 +124,13 @@ def make_apgd(
     """APGD from a random start, as a search.
 
     Args:
-      loss: (logits, job) -> [B], maximised.
+      loss: (logits, job) -> losses [B] to maximise.
       norm: `l_inf`, `l_2` or `l_1`.
       epsilon: radius of the ball.
-      steps: iterations.
-      eot: evaluations of a randomised network that a gradient is averaged over.
-      rho: share of iterations in which the loss must rise for a step size to be kept; not for L1.
-      large_radii: for L1, see `make_apgd_l1`.
+      steps: number of iterations.
+      eot: number of evaluations of a randomised network over which each gradient is averaged.
+      rho: share of iterations; the step size is halved unless the loss rises in more of them; not for L1.
+      large_radii: for L1 only, see `make_apgd_l1`.
     """
     if norm == "l_1":
         return make_apgd_l1(loss, epsilon, steps=steps, eot=eot, large_radii=large_radii)
@@ -148,8 +149,8 @@ def make_apgd(
             state.result, state.gradient_best, state.x, losses, gradient, correct
         )
 
-        # At a checkpoint: halve the step size where the loss rose too seldom, or where the last one
-        # brought no better loss though it halved nothing, and go back to the best point there.
+        # At a checkpoint, halve the step size and return to the best point if the loss rose too rarely,
+        # or if the best loss did not improve since the last checkpoint, which did not halve.
         check, gap = ends[state.iteration], gaps[state.iteration]
         rises = jnp.where(first, 0, state.rises + (losses > state.loss))
         loss_best_checked = jnp.where(first, losses, state.loss_best_checked)
@@ -159,7 +160,7 @@ def make_apgd(
         ascent = jnp.where(per_image(halve), gradient_best, gradient)
         step_size = jnp.where(halve, state.step_size / 2, state.step_size)
 
-        # A step of the gradient, then momentum towards the last move; none at first.
+        # A gradient step, then momentum along the last step, except in the first iteration.
         inertia = per_image(jnp.where(first, 0.0, 0.25).astype(origin.dtype))
         move = project(origin + per_image(step_size) * direction(ascent), job.x) - origin
         moved = origin + (1 - inertia) * move + inertia * (origin - state.x_previous)
@@ -188,17 +189,17 @@ def make_apgd(
 def apgd(
     logits_fn: Callable, loss: Callable, x, y, x_init, *, norm: str, epsilon, steps: int = 100
 ) -> ApgdResult:
-    """One restart of APGD on a batch, every iteration of it.
+    """Runs all iterations of one restart of APGD on a batch.
 
     Args:
       logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes]; examples must not interact.
-      loss: logits -> [B], maximised.
+      loss: logits -> losses [B] to maximise.
       x: clean images.
       y: labels [B].
       x_init: starting points, see `random_start`.
       norm: `l_inf`, `l_2` or `l_1`.
       epsilon: radius of the ball.
-      steps: iterations.
+      steps: number of iterations.
 
     Raises:
       InputError: for another norm.

@@ -1,6 +1,6 @@
 """Auto-PGD in L1 (Croce and Hein, 2021, arXiv:2103.01208, Algorithm 1), as the official code runs it.
 
-Steps move few entries, those of the largest gradient; how many follows from the best point so far.
+A step changes only the entries with the largest gradients; their number follows from the best point so far.
 """
 
 import math
@@ -16,23 +16,23 @@ from rwp_jax.attacks.autoattack.l1_projection import l1_correction
 from rwp_jax.attacks.autoattack.search import Job, Outcome, Search, per_image, pick
 from rwp_jax.attacks.autoattack.thresholds import ranked
 
-LARGE_RADII = (3, 2, 1)  # of the phases, in epsilons
-_SHARE = 0.2  # of entries that step from a start of our own
-_SPARSER = 1.5  # the best point has so many times the entries that step
-_SMALLER = 1.5  # by which a step size is divided
-_LEAST = 10  # no step size is below epsilon / _LEAST
-_EPS = 1e-10  # of the official code
+LARGE_RADII = (3, 2, 1)  # radii of the phases, in units of epsilon
+_SHARE = 0.2  # share of entries that a step changes after a start drawn by the search itself
+_SPARSER = 1.5  # ratio of the entries changed in the best point to the entries that a step changes
+_SMALLER = 1.5  # divisor of the step size at a check
+_LEAST = 10  # step sizes are at least the radius / _LEAST
+_EPS = 1e-10  # as in the official code
 
 
 class Schedule(NamedTuple):
-    """What follows each evaluation of a point, [evaluations].
+    """Schedule of the evaluations of points; arrays are [evaluations].
 
     Attributes:
-      radius: of the ball in which the point lies, in epsilons.
-      begins: bool, whether it is the start of a phase.
-      checked: bool, whether step size and sparsity are set anew.
-      ends: bool, whether the next phase follows, from the best point of this one.
-      final: evaluations before the last phase, whose points alone lie in the ball.
+      radius: radius of the ball in which the point lies, in units of epsilon.
+      begins: bool, whether the point is the start of a phase.
+      checked: bool, whether step size and sparsity are updated after the evaluation.
+      ends: bool, whether the phase ends and the next one starts from its best point.
+      final: number of evaluations before the last phase, the only one in the ball of radius epsilon.
     """
 
     radius: np.ndarray
@@ -43,7 +43,7 @@ class Schedule(NamedTuple):
 
 
 def schedule(steps: int, large_radii: bool) -> Schedule:
-    """One phase of all steps, or three of 30%, 30% and 40% at 3, 2 and 1 epsilon."""
+    """Returns one phase of all steps, or three of 30%, 30% and 40% of them at 3, 2 and 1 epsilon."""
     phases, left = [], steps
     for radius in LARGE_RADII[:-1] if large_radii else ():
         phases.append((radius, min(math.ceil(0.3 * steps), left)))
@@ -60,23 +60,21 @@ def schedule(steps: int, large_radii: bool) -> Schedule:
 
 
 def _rank(share, entries: int):
-    """Entries with less gradient than any of the `share` that steps; rounded in the dtype of the images."""
+    """Number of entries outside the `share` that a step changes, computed in the dtype of the images."""
     return np.clip((1 - share) * entries, 0, entries - 1).astype(np.int32)
 
 
 class ApgdL1State(NamedTuple):
-    """State of the search; images [B, H, W, C], all else [B]."""
+    """State of the search. Images and gradients are [B, H, W, C], all other arrays [B]."""
 
-    iteration: jnp.ndarray  # points evaluated so far, over all phases
+    iteration: jnp.ndarray  # number of points evaluated so far, over all phases
     x: jnp.ndarray  # the point to evaluate next
     step_size: jnp.ndarray
-    changed: (
-        jnp.ndarray
-    )  # entries of the start, or of the best point at the last check, that differ from x
-    rank: jnp.ndarray  # of the smallest gradient entry that steps, ascending
+    changed: jnp.ndarray  # entries changed in the start or in the last check's best point
+    rank: jnp.ndarray  # ascending rank of the smallest gradient entry that a step changes
     gradient_best: jnp.ndarray
     zero_gradient: jnp.ndarray  # whether the first gradient of a phase was zero
-    result: ApgdResult  # of the phase
+    result: ApgdResult  # of the current phase
 
 
 def _changed(point, x):
@@ -84,23 +82,23 @@ def _changed(point, x):
 
 
 def _rank_of(changed, image_shape, dtype):
-    """`rank` of a state in which a point has so many `changed` entries."""
-    # From a table, as compilers divide by constants otherwise than the official code rounds.
+    """Returns `rank` for a point in which `changed` entries differ from the clean image."""
+    # Taken from a table, because compiled divisions by constants may round differently.
     entries = math.prod(image_shape)
     shares = np.arange(entries + 1, dtype=dtype) / np.asarray(entries, dtype)
     return jnp.asarray(_rank(shares / np.asarray(_SPARSER, dtype), entries))[changed]
 
 
 def begin_l1(start, x, epsilon, *, given: bool = True, factor: int = 1) -> ApgdL1State:
-    """The state before the first evaluation.
+    """Returns the state before the first evaluation.
 
     Args:
-      start: [B, H, W, C] where the search begins.
+      start: starting points [B, H, W, C].
       x: clean images.
       epsilon: radius of the ball.
-      given: whether the share of entries that step follows from the start, as in the official code for
-        starts that it did not draw.
-      factor: of epsilon, in the first phase.
+      given: whether the share of entries that a step changes follows from the start, as in the official
+        code for starts that are passed to it.
+      factor: radius of the first phase, in units of epsilon.
     """
     per_example = lambda value, dtype=start.dtype: jnp.full(len(start), value, dtype)
     entries = math.prod(x.shape[1:])
@@ -123,14 +121,14 @@ def begin_l1(start, x, epsilon, *, given: bool = True, factor: int = 1) -> ApgdL
 
 
 def perturbed(noise, x, epsilon, *, twice: bool = False):
-    """Images with noise [B, H, W, C], projected onto ball and box.
+    """Adds noise to images and projects them into ball and box.
 
     Args:
-      noise: what is added.
+      noise: noise [B, H, W, C].
       x: clean images.
       epsilon: radius of the ball.
-      twice: whether to round as the official code does before three radii, where it projects the sum of
-        image and noise, and once more before the first phase: which entries are changed depends on it.
+      twice: whether to round as the official code does with three radii: it projects the sum of image and
+        noise, and projects again before the first phase. The set of changed entries depends on rounding.
     """
     if not twice:
         return jnp.clip(x + noise + l1_correction(x, noise, epsilon), 0, 1)
@@ -141,7 +139,7 @@ def perturbed(noise, x, epsilon, *, twice: bool = False):
 
 
 def random_start_l1(keys, x, epsilon, *, twice: bool = False):
-    """A Gaussian perturbation of each image, see `perturbed`; keys [B]."""
+    """A random start from Gaussian noise for each image, see `perturbed`; keys [B]."""
     draw = lambda key: jax.random.normal(key, x.shape[1:], x.dtype)
     return perturbed(jax.vmap(draw)(keys), x, epsilon, twice=twice)
 
@@ -152,12 +150,12 @@ def make_apgd_l1(
     """APGD in L1 from a random start, as a search.
 
     Args:
-      loss: (logits, job) -> [B], maximised.
+      loss: (logits, job) -> losses [B] to maximise.
       epsilon: radius of the ball.
-      steps: iterations, over all phases.
-      eot: evaluations of a randomised network that a gradient is averaged over.
-      large_radii: whether to search in the balls of radius 3 epsilon and 2 epsilon first, each of the
-        following phases from the best point of the last, projected.
+      steps: number of iterations, over all phases.
+      eot: number of evaluations of a randomised network over which each gradient is averaged.
+      large_radii: whether to search first in the balls of radius 3 epsilon and 2 epsilon; each later phase
+        starts from the projected best point of the one before.
     """
     plan = schedule(steps, large_radii)
     factor = int(plan.radius[0])
@@ -176,8 +174,8 @@ def make_apgd_l1(
             result, state.gradient_best, state.x, losses, gradient, correct
         )
 
-        # At a check: where the best point became sparser by more than a twentieth, go back to it
-        # with the full step size; elsewhere the step size shrinks.
+        # At a check, if the best point has become sparser by more than a twentieth, return to it with
+        # the full step size; otherwise reduce the step size.
         radius = (radii[now] * epsilon).astype(state.x.dtype)
         changed = _changed(result.x_best, job.x)
         sparser = checked[now] & (20 * changed < 19 * state.changed)
@@ -188,15 +186,15 @@ def make_apgd_l1(
         origin = jnp.where(per_image(sparser), result.x_best, state.x)
         ascent = jnp.where(per_image(sparser), gradient_best, gradient)
 
-        # A step of the entries with the largest gradient, all by the same amount; and of those without
-        # a number for a gradient, for the caller to find.
+        # Change the entries with the largest gradients, all by the same amount, and those with NaN
+        # gradients, so that the caller detects them.
         size = jnp.abs(ascent)
         least = ranked(size.reshape(len(size), -1), rank)
         direction = jnp.where(size < per_image(least), 0, jnp.sign(ascent))
         moving = jnp.sum(jnp.abs(direction), (1, 2, 3))
         moved = origin + per_image(step_size) * direction / per_image(moving + _EPS)
 
-        # Or the next phase, from the best point.
+        # At the end of a phase, start the next one from the best point instead.
         over = ends[now]
         following = (radii[jnp.minimum(now + 1, evaluations - 1)] * epsilon).astype(radius.dtype)
         radius = jnp.where(over, following, radius)

@@ -1,4 +1,4 @@
-"""What APGD has in every norm: a loss with its gradient, and what is kept of the points it evaluates."""
+"""Parts of APGD common to all norms: loss and gradient of points, and the record of the best points."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from rwp_jax.attacks.autoattack.search import Job, per_image, tamed
 
 
 class ApgdResult(NamedTuple):
-    """What one restart found.
+    """Result of one restart.
 
     Attributes:
       robust: [B] bool, whether no iterate was misclassified.
-      x_adv: the last misclassified iterate; where there was none, the start.
-      x_best: the iterate of the largest loss, misclassified or not.
-      loss_best: [B] its loss.
+      x_adv: the last misclassified iterate, or the start if there was none.
+      x_best: the iterate with the largest loss, misclassified or not.
+      loss_best: [B] loss of x_best.
     """
 
     robust: jnp.ndarray
@@ -28,21 +28,21 @@ class ApgdResult(NamedTuple):
 
 
 def nothing_yet(start) -> ApgdResult:
-    """Before the start [B, H, W, C] is evaluated."""
+    """The result before the start [B, H, W, C] is evaluated."""
     per_example = lambda value, dtype: jnp.full(len(start), value, dtype)
     return ApgdResult(per_example(True, bool), start, start, per_example(-jnp.inf, start.dtype))
 
 
 def evaluate(loss: Callable, eot: int, logits_fn: Callable, job: Job, point, key):
-    """Losses [B], their gradients, and whether each point is classified as y.
+    """Returns losses [B], their gradients, and whether each point is classified as y.
 
     Args:
       loss: (logits, job) -> [B].
-      eot: evaluations of a randomised network that a gradient is averaged over.
+      eot: number of evaluations of a randomised network over which each gradient is averaged.
       logits_fn: (images, key) -> logits.
-      job: whom the points are for.
-      point: [B, H, W, C].
-      key: of a randomised network.
+      job: images, labels and targets of the searches.
+      point: points [B, H, W, C].
+      key: random key of a randomised network.
     """
 
     def once(key):
@@ -52,7 +52,7 @@ def evaluate(loss: Callable, eot: int, logits_fn: Callable, job: Job, point, key
             return losses.sum(), (losses, ~misclassified(logits, job.y))
 
         gradient, aux = jax.grad(total, has_aux=True)(point)
-        return gradient * per_image(tamed(gradient)), aux  # its direction counts
+        return gradient * per_image(tamed(gradient)), aux  # only its direction matters
 
     if eot == 1:
         gradient, (losses, correct) = once(key)
@@ -62,14 +62,14 @@ def evaluate(loss: Callable, eot: int, logits_fn: Callable, job: Job, point, key
         gradient, aux = once(key)
         return total + gradient, aux
 
-    # As the official code: of losses and verdicts, the last evaluation's count.
+    # As in the official code, losses and verdicts are those of the last evaluation.
     gradient, aux = lax.scan(add, jnp.zeros_like(point), jax.random.split(key, eot))
     losses, correct = (values[-1] for values in aux)
     return losses, gradient / eot, correct
 
 
 def keep(result: ApgdResult, gradient_best, point, losses, gradient, correct):
-    """Result, and gradient at its best point, with one more point that was evaluated."""
+    """Updates the result, and the gradient at its best point, with a newly evaluated point."""
     better = losses > result.loss_best
     gradient_best = jnp.where(per_image(better), gradient, gradient_best)
     result = ApgdResult(

@@ -1,4 +1,4 @@
-"""One attack on many images: its searches, and the verdicts on what they hand in."""
+"""One attack on many images: its searches, and the verdicts on the images that they return."""
 
 import time
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from rwp_jax.attacks.autoattack.suite import NUMBERS
 
 
 class Setting(NamedTuple):
-    """What all attacks of an evaluation share."""
+    """Network, images and settings that all attacks of an evaluation share."""
 
     model: Model
     forward: Forward
@@ -38,7 +38,7 @@ class Setting(NamedTuple):
 def _searches(
     attack: Attack, logits: np.ndarray, targets: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Target classes [N, searches], the caller's or by clean logits, and each search's restart."""
+    """Returns target classes [N, searches], the caller's or by clean logits, and restarts [searches]."""
     ranked = np.argsort(-logits, -1, kind="stable").astype(np.int32)
     if not attack.targets:
         targets = ranked[:, :1]
@@ -49,15 +49,16 @@ def _searches(
 
 
 def _judge(setting: Setting, attack: Attack, record: Record, ended: packing.Ended) -> np.ndarray:
-    """Records what searches found; the verdict is a fresh forward's, on the image handed in.
+    """Decides by a fresh forward pass whether images found by searches are misclassified, and records it.
 
     Returns:
-      [n] bool, which of the searches handed in an image that is classified correctly.
+      [n] bool, whether a search claimed success with an image that is classified correctly.
     """
     refuted = np.zeros(len(ended.image), bool)
     image = ended.image[ended.fooled]
     if len(image):
-        numbers = np.isfinite(ended.x_adv).all((1, 2, 3))  # no gradient, no image
+        # Non-finite gradients make images non-finite.
+        numbers = np.isfinite(ended.x_adv).all((1, 2, 3))
         x_adv = np.where(numbers[:, None, None, None], ended.x_adv, setting.x[image])
         x_adv = into_ball(x_adv, setting.x[image], setting.norm, setting.epsilon)
         logits = setting.forward(x_adv)
@@ -72,13 +73,13 @@ def _judge(setting: Setting, attack: Attack, record: Record, ended: packing.Ende
 
 
 def run_attack(setting: Setting, attack: Attack, record: Record, place: int) -> None:
-    """Runs one attack, the `place`-th from 0, on the images that are not broken."""
+    """Runs one attack, number `place` from 0, on the images that are not broken."""
     began, before = time.monotonic(), record.seconds.get(attack.name, 0.0)
     targets, restarts = _searches(attack, record.logits, setting.targets)
     if record.done is None:
         record.done = np.zeros(targets.shape, bool)
     record.zero_gradients.setdefault(attack.name, 0)
-    # In order: the first search of every image before the second of any.
+    # The first search of every image comes before the second search of any.
     number, image = np.nonzero(~record.done.T & ~record.broken)
     if len(image):
         programs = compile_attack(

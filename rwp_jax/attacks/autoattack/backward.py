@@ -1,4 +1,4 @@
-"""Another function's derivative for the backward pass: BPDA (Athalye et al., 2018, arXiv:1802.00420)."""
+"""BPDA: a backward pass through a substitute function (Athalye et al., 2018, arXiv:1802.00420)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +12,16 @@ from rwp_jax.errors import InputError, shown
 def with_backward(
     logits_fn: Callable, gradient_fn: Any, image_shape: tuple[int, ...], randomized: bool
 ) -> Callable:
-    """logits_fn, whose gradients with respect to images are those of gradient_fn.
+    """Returns logits_fn with the gradients of gradient_fn with respect to images.
 
     Args:
-      logits_fn: (images) or, where `randomized`, (images, key) -> logits.
-      gradient_fn: the same, differentiable; None leaves logits_fn as it is.
+      logits_fn: (images) or, if `randomized`, (images, key) -> logits.
+      gradient_fn: differentiable function of the same arguments; None leaves logits_fn unchanged.
       image_shape: (H, W, C).
       randomized: whether both take a key.
 
     Raises:
-      InputError: where gradient_fn is no function, fails or returns no logits.
+      InputError: if gradient_fn is not a function, fails or does not return logits of the same classes.
     """
     if gradient_fn is None:
         return logits_fn
@@ -36,8 +36,8 @@ def with_backward(
         classes[name] = check_logits(logits, images.shape, name)
     if classes["gradient_fn"] != classes["logits_fn"]:
         raise InputError(
-            f"gradient_fn= has {classes['gradient_fn']} classes, must have those of logits_fn, "
-            f"{classes['logits_fn']}"
+            f"gradient_fn= returns logits of {classes['gradient_fn']} classes, must return "
+            f"{classes['logits_fn']} classes as logits_fn does"
         )
 
     @jax.custom_vjp

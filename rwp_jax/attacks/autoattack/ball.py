@@ -1,4 +1,4 @@
-"""The ball around an image and the box [0, 1], held exactly."""
+"""Exact projection of images into the ball around the clean image and the box [0, 1]."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def sizes(delta: np.ndarray, norm: str) -> np.ndarray:
 
 
 def into_ball(x_adv: np.ndarray, x: np.ndarray, norm: str, epsilon: float) -> np.ndarray:
-    """Takes back what rounding to float32 put outside; images [N, H, W, C], `l_inf`, `l_2` or `l_1`."""
+    """Projects images [N, H, W, C] into box and ball (`l_inf`, `l_2`, `l_1`), exactly despite rounding."""
     x64 = x.astype(np.float64)
     delta = np.clip(x_adv, 0, 1).astype(np.float64) - x64
     if norm == "l_inf":

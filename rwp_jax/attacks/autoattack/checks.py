@@ -1,4 +1,4 @@
-"""What AutoAttack refuses."""
+"""Checks of AutoAttack's arguments."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from rwp_jax.errors import InputError, check_path, first_line
 
 
 def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images float32 and labels int32 as NumPy arrays; raises InputError for bad ones."""
+    """Returns images float32 and labels int32 as NumPy arrays; raises InputError if they are invalid."""
     if not (arguments.is_known(x) and arguments.is_known(y)):
         raise InputError(
             "x= and y= are traced within jax.jit or jax.vmap: AutoAttack runs outside of them"
@@ -25,13 +25,13 @@ def check_images(x, y) -> tuple[np.ndarray, np.ndarray]:
     except (TypeError, ValueError) as error:  # nested lists of unequal lengths, random keys
         raise InputError(f"x= and y= must be arrays: {first_line(error)}") from None
     arguments.check_images(x, y)
-    if y.min() < 0 or y.max() >= 2**31:  # which int32 would wrap round to others
-        raise InputError(f"y= has labels in [{y.min()}, {y.max()}], must have classes from 0 on")
+    if y.min() < 0 or y.max() >= 2**31:  # larger labels would overflow int32
+        raise InputError(f"y= has labels in [{y.min()}, {y.max()}], must be in [0, 2^31)")
     return np.clip(x, 0, 1).astype(np.float32), y.astype(np.int32)
 
 
 def check_file(name: str, path: Any) -> pathlib.Path | None:
-    """The path of a file to write, None for None; raises InputError where it cannot be written."""
+    """Returns the path of a file to write, None for None; raises InputError if it cannot be written."""
     if path is None:
         return None
     path = check_path(name, path)
@@ -48,7 +48,7 @@ def check_file(name: str, path: Any) -> pathlib.Path | None:
 def check_targets(
     targets: Any, y: np.ndarray, num_classes: int, attacks: Sequence[Attack]
 ) -> np.ndarray | None:
-    """The caller's target classes as int32 [N, T]; raises InputError for classes that are none."""
+    """Returns the caller's target classes as int32 [N, T]; raises InputError if they are invalid."""
     if targets is None:
         return None
     if not any(attack.targets for attack in attacks):
@@ -82,28 +82,28 @@ def check_targets(
 
 
 def check_gradient(model: Model, attacks: Sequence[Attack]) -> None:
-    """Raises InputError where attacks need a gradient that the network does not have."""
+    """Raises InputError if attacks need a gradient and the network has none."""
     needing = [attack.name for attack in attacks if not isinstance(attack, Square)]
     if needing and model.no_gradient:
         raise InputError(
-            f"logits_fn has no gradient with respect to images ({model.no_gradient}), which "
-            f"{', '.join(needing)} needs: give gradient_fn=, or attack by square alone"
+            f"logits_fn has no gradient with respect to images ({model.no_gradient}), required by "
+            f"{', '.join(needing)}: give gradient_fn=, or attack with square only"
         )
 
 
 def check_matmul_precision(precision: str) -> None:
-    """Raises InputError for what jax.default_matmul_precision does not know."""
+    """Raises InputError unless jax.default_matmul_precision accepts the precision."""
     try:
         with jax.default_matmul_precision(str(precision)):
             pass
     except Exception:
         raise InputError(
-            f"precision={precision!r} must be known to jax.default_matmul_precision, as highest is"
+            f"precision={precision!r} must be a value of jax.default_matmul_precision, such as highest"
         ) from None
 
 
 def check_clean_logits(logits: np.ndarray) -> None:
-    """Raises InputError for clean logits [N, classes] that are all NaN."""
+    """Raises InputError if the clean logits [N, classes] of every image are non-finite."""
     if not np.isfinite(logits).all(-1).any():
         raise InputError(
             f"logits_fn returns NaN or infinite logits for each of the {len(logits)} clean images"

@@ -1,4 +1,4 @@
-"""AutoAttack (Croce and Hein, 2020, arXiv:2003.01690): attacks in turn, each on what the others left."""
+"""AutoAttack (Croce and Hein, 2020, arXiv:2003.01690): attacks in turn on the images still robust."""
 
 import hashlib
 import pathlib
@@ -24,23 +24,23 @@ from rwp_jax.errors import check_bool, check_integer
 from rwp_jax.files import raw_bytes
 from rwp_jax.names import OFFICIAL_NORMS, norm_name
 
-# Stream of the draws in verdicts, beside those of the attacks, which are numbered from 0.
+# Random stream of the verdicts; the attacks' streams are numbered from 0.
 _VERDICTS = 2**31 - 1
 
 
 class AutoAttackResult(NamedTuple):
-    """What AutoAttack found.
+    """Result of AutoAttack.
 
     Attributes:
-      x_adv: float32, of the shape of x; misclassified where an attack broke a correctly classified image,
-        clean elsewhere.
-      robust: [N] bool, classified correctly whatever was tried.
-      robust_after: the same after each attack in turn, `clean` first; with individual=True, of each attack
-        alone.
-      seconds: that each attack took, compilation included.
-      warnings: what makes the result doubtful.
-      y_adv: [N] int32, the classes of x_adv by one more forward.
-      x_adv_alone: with individual=True what each attack found alone, as x_adv; empty otherwise.
+      x_adv: float32, of the shape of x; adversarial images where an attack succeeded, clean images
+        elsewhere.
+      robust: [N] bool, whether an image is classified correctly under all attacks.
+      robust_after: [N] bool after each attack in turn, by name, `clean` first; with individual=True, under
+        each attack alone.
+      seconds: duration of each attack, including compilation.
+      warnings: messages of the warnings that were issued.
+      y_adv: [N] int32, classes of x_adv in a further forward pass.
+      x_adv_alone: with individual=True, x_adv of each attack alone, by name; empty otherwise.
     """
 
     x_adv: np.ndarray
@@ -78,43 +78,43 @@ def autoattack(
 
     Args:
       logits_fn: images float32 [B, H, W, C] in [0, 1] -> logits [B, classes], not probabilities; pure
-        and differentiable, examples must not interact. Best not compiled: then its weights are arguments
-        of the compiled programs, and another checkpoint needs no new ones.
+        and differentiable, without interaction between examples. Preferably not wrapped in `jax.jit`: then
+        its weights become arguments of the compiled programs, which other checkpoints reuse.
       x: images [N, H, W, C], floating point in [0, 1].
       y: labels [N], integers.
       norm: `l_inf`, `l_2` or `l_1`, also in other spellings such as `Linf`.
-      epsilon: radius of the ball, in pixels in [0, 1]; from 0 to less than the largest distance of two
-        images, which is 1 for l_inf, sqrt(H W C) for l_2 and H W C for l_1.
-      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square; in l_1 with restarts, targets and
-        radii of its own), `plus`, `rand` for randomised defences, or `custom`.
-      key: seed or random key. Draws depend on it, the image's place in x and the attack alone.
-      batch_size: images at once, over all devices of this host; default 16 a CPU, 256 an accelerator.
-      attacks: for `custom`, names (`apgd-ce`, `apgd-dlr`, `apgd-t`, `fab`, `fab-t`, `square`) or, with
-        other settings, such as `Square(queries=10_000)`; see `suite`.
-      targets: classes [N] or [N, T] that `apgd-t` and `fab-t` steer each image to, in place of those with
+      epsilon: radius of the ball, in pixels in [0, 1]; from 0 to less than the largest distance between
+        two images, which is 1 for l_inf, sqrt(H W C) for l_2 and H W C for l_1.
+      version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square; in l_1 with different restarts,
+        targets and radii), `plus`, `rand` for randomised defences, or `custom`.
+      key: seed or random key. Draws for an image depend only on the key, its index in x and the attack.
+      batch_size: images per batch, over all devices of this host; default 16 per CPU, 256 per accelerator.
+      attacks: for `custom`, names (`apgd-ce`, `apgd-dlr`, `apgd-t`, `fab`, `fab-t`, `square`) or attacks
+        with other settings, such as `Square(queries=10_000)`; see `suite`.
+      targets: target classes [N] or [N, T] of `apgd-t` and `fab-t` for each image, in place of those with
         the largest clean logits. Any wrong class counts as a success.
       individual: whether each attack runs alone, on all correctly classified images.
-      gradient_fn: a function like logits_fn whose derivative takes the place of its own (BPDA), for
-        networks whose gradients are masked; logits and verdicts stay those of logits_fn.
+      gradient_fn: function like logits_fn whose derivative replaces that of logits_fn (BPDA), for networks
+        that mask gradients; logits and verdicts still come from logits_fn.
       randomized: whether logits_fn takes a random key as its second argument.
-      precision: of matrix products within the attacks, see `jax.default_matmul_precision`; by default the
-        fast mode of the device. Verdicts always have the highest.
-      reuse: whether compiled programs are to serve other checkpoints of the network. On accelerators they
-        always do; on CPUs, where constant weights are faster, only so. Other radii never need new ones.
-      layout: of x, of what logits_fn takes and of the result, `NHWC` or `NCHW`.
-      state_path: file in which progress is kept, every minute; given again, the evaluation continues. With
-        individual=True there is one for each attack, with its name behind.
-      log_path: file to which a line is added for every attack and warning.
-      progress: called with how far it is, a `Progress`, about every hundred iterations; True draws a bar on
-        standard error.
+      precision: precision of matrix products in the attacks, see `jax.default_matmul_precision`; by default
+        the fast mode of the device. Verdicts always use the highest.
+      reuse: whether compiled programs also serve other checkpoints of the network. On accelerators they
+        always do; on CPUs, where constant weights are faster, only if True. Programs serve all radii.
+      layout: layout of x, of the images passed to logits_fn and of the result, `NHWC` or `NCHW`.
+      state_path: file to which progress is saved every minute and after each attack; if it exists, the
+        evaluation resumes from it. With individual=True, one file per attack, with its name appended.
+      log_path: file to which a line is appended for every attack and warning.
+      progress: function called with a `Progress` about every hundred iterations; True draws a progress bar
+        on standard error.
 
     Returns:
-      AutoAttackResult. Warns with AutoAttackWarning of what makes it doubtful, such as images for which the
-        network has NaN, which count as not robust.
+      AutoAttackResult. AutoAttackWarning is issued for whatever makes it doubtful, such as images with
+        non-finite logits, which count as not robust.
 
     Raises:
-      InputError: for arguments that do not fit, before anything is attacked; for NaN logits of all clean
-        images; for a state of another evaluation.
+      InputError: if arguments are invalid, before any attack; if the logits of all clean images are
+        non-finite; if the state belongs to another evaluation.
     """
     norm = norm_name("norm", norm)
     wanted = attacks_of(version, attacks, norm)
@@ -145,7 +145,7 @@ def autoattack(
 
     def identity_of(attacks: Sequence[Attack]) -> str:
         facts: dict[str, Any] = {
-            "norm": OFFICIAL_NORMS[norm],  # as older versions wrote it
+            "norm": OFFICIAL_NORMS[norm],  # the spelling in the state files of older versions
             "epsilon": epsilon,
             "attacks": repr(list(attacks)),
             "key": jax.random.key_data(key).tolist(),
@@ -226,7 +226,7 @@ def autoattack(
 def _combined(
     attacks: Sequence[Attack], records: Sequence[Record], x: np.ndarray
 ) -> AutoAttackResult:
-    """Of one record that all attacks share, or of one for each."""
+    """Combines records, one per attack or one shared by all, into a result without y_adv and warnings."""
     robust_after = {"clean": records[0].robust_after["clean"]}
     x_adv, robust, seconds = x.copy(), robust_after["clean"], {}
     for attack, record in zip(attacks, records, strict=True):

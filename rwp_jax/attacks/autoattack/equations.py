@@ -1,4 +1,4 @@
-"""What a traced function does, by its equations: draw random numbers, take gradients, call Python."""
+"""Properties of a traced function read from its equations: random draws, gradients, callbacks, rounding."""
 
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
@@ -9,23 +9,23 @@ _DRAWS = ("random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform", "ra
 
 
 def draws(program: ClosedJaxpr) -> bool:
-    """Whether it draws random numbers."""
+    """Returns whether a program draws random numbers."""
     return any(equation.primitive.name in _DRAWS for equation in equations(program.jaxpr))
 
 
 def differentiates(program: ClosedJaxpr) -> bool:
-    """Whether it takes derivatives, whose equations JAX marks in their name stack."""
+    """Returns whether a program takes derivatives, whose equations JAX marks in their name stacks."""
     stacks = {str(equation.source_info.name_stack) for equation in equations(program.jaxpr)}
     return any("jvp(" in stack or "transpose(" in stack for stack in stacks)
 
 
 def calls_back(program: ClosedJaxpr) -> bool:
-    """Whether it calls functions of Python, of which its text has the name alone."""
+    """Returns whether a program calls Python functions; its text contains only their names."""
     return any("callback" in equation.primitive.name for equation in equations(program.jaxpr))
 
 
 def coarsest(program: ClosedJaxpr) -> float:
-    """The largest rounding error, relative to 1, of the floating-point dtypes it computes in."""
+    """The largest machine epsilon of the floating-point dtypes in which a program computes."""
     dtypes = {getattr(v.aval, "dtype", None) for e in equations(program.jaxpr) for v in e.outvars}
     return max(
         (

@@ -1,4 +1,7 @@
-"""FAB, the fast adaptive boundary attack (Croce and Hein, 2020, arXiv:1907.02044), as the official code."""
+"""FAB, the fast adaptive boundary attack (Croce and Hein, 2020, arXiv:1907.02044).
+
+It follows the official code.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,11 +24,11 @@ from rwp_jax.attacks.autoattack.search import (
 
 
 class FabResult(NamedTuple):
-    """What one restart found.
+    """Result of one restart.
 
     Attributes:
-      x_adv: the closest misclassified image found; the clean one where there was none.
-      distance: [B] its distance from the clean image, inf where there was none.
+      x_adv: the closest misclassified image found, or the clean image if there is none.
+      distance: [B] distance of x_adv from the clean image, inf if no misclassified image was found.
     """
 
     x_adv: jnp.ndarray
@@ -33,12 +36,12 @@ class FabResult(NamedTuple):
 
 
 class FabSettings(NamedTuple):
-    """Official settings.
+    """Settings of FAB; the defaults are the official ones.
 
     Attributes:
-      alpha_max: largest share of the clean image's projection in a step.
-      eta: overshoot over the linearised boundary.
-      beta: how far back towards the clean image a misclassified point is drawn.
+      alpha_max: largest weight of the clean image's projection in a step.
+      eta: factor by which a step overshoots the linearised boundary.
+      beta: fraction of its distance from the clean image to which a misclassified point is moved back.
     """
 
     alpha_max: float = 0.1
@@ -63,7 +66,7 @@ def _flat_length(flat, norm: str):
 
 
 def targeted_boundary(logits_fn: Callable, y, targets) -> Callable:
-    """x -> (z_t - z_y [B], its gradient): the boundary to one class."""
+    """Returns x -> (z_t - z_y [B], its gradient), for the boundary to target class t."""
 
     def boundary(x):
         def total(x):
@@ -78,7 +81,7 @@ def targeted_boundary(logits_fn: Callable, y, targets) -> Callable:
 
 
 def nearest_boundary(logits_fn: Callable, y, norm: str) -> Callable:
-    """x -> (z_c - z_y [B], its gradient) of the class c whose linearised boundary is nearest."""
+    """Returns x -> (z_c - z_y [B], its gradient), for the class c whose linearised boundary is nearest."""
 
     def boundary(x):
         logits, pullback = jax.vjp(logits_fn, x)
@@ -87,7 +90,7 @@ def nearest_boundary(logits_fn: Callable, y, norm: str) -> Callable:
         cotangent = lambda c: jax.nn.one_hot(c, classes, dtype=logits.dtype) - one_hot
         gradients = lax.map(lambda c: pullback(cotangent(c))[0], jnp.arange(classes))
         differences = logits - jnp.sum(logits * one_hot, -1, keepdims=True)
-        scale = tamed(jnp.moveaxis(gradients, 0, 1))  # no distance changes
+        scale = tamed(jnp.moveaxis(gradients, 0, 1))  # leaves distances unchanged
         gradients, differences = gradients * per_image(scale), differences * scale[:, None]
         flat = gradients.reshape(classes, len(x), -1)
         dual = _flat_length(flat, {"l_inf": "l_1", "l_1": "l_inf"}.get(norm, norm))
@@ -100,7 +103,7 @@ def nearest_boundary(logits_fn: Callable, y, norm: str) -> Callable:
 
 
 class FabState(NamedTuple):
-    """State of the search: iterations done [B], the current point [B, H, W, C], what was found."""
+    """State of the search: iterations done [B], the current point [B, H, W, C], the result so far."""
 
     iteration: jnp.ndarray
     x: jnp.ndarray
@@ -117,22 +120,22 @@ def _step(
 ) -> FabState:
     """One iteration; see `fab`."""
     difference, gradient = boundary(state.x)
-    scale = tamed(gradient)  # of both sides of the plane's equation
+    scale = tamed(gradient)  # scales both sides of the plane's equation
     difference, w = scale * difference, scale[:, None] * _flat(gradient)
     offset = jnp.sum(w * _flat(state.x), -1) - difference
-    # Both in one loop, whose end only the device knows.
+    # Both projections share one loop, whose number of iterations depends on the data.
     starts = jnp.stack([_flat(state.x), _flat(x)])
     d_point, d_clean = project_onto_plane(starts, w, offset, norm).reshape(2, *x.shape)
     a_point, a_clean = (jnp.maximum(_length(d, norm), 1e-8) for d in (d_point, d_clean))
     alpha = per_image(jnp.minimum(a_point / (a_point + a_clean), settings.alpha_max))
     mixed = (state.x + settings.eta * d_point) * (1 - alpha) + (x + settings.eta * d_clean) * alpha
-    # Projections may swallow a NaN, which must not pass for a search that found nothing.
+    # Projections may drop a NaN; the image must not then count as one for which nothing was found.
     broken = per_image(~jnp.isfinite(w).all(-1))
     point = jnp.where(broken, jnp.nan, jnp.clip(mixed, 0, 1))
 
     fooled = misclassified(logits_fn(point), y)
     distance = _length(point - x, norm)
-    closer = fooled & ~(distance >= state.result.distance)  # or NaN, for the caller to find
+    closer = fooled & ~(distance >= state.result.distance)  # includes NaN, which the caller detects
     result = FabResult(
         jnp.where(per_image(closer), point, state.result.x_adv),
         jnp.where(closer, distance, state.result.distance),
@@ -142,10 +145,10 @@ def _step(
 
 
 def _random_start(keys, x, norm: str, radius):
-    """A point around each image at a distance of `radius`, clipped to [0, 1]; keys [B]."""
+    """A random point at distance `radius` from each image, clipped to [0, 1]; keys [B]."""
     if norm != "l_1":
         return random_start(keys, x, norm, radius)
-    # Unlike APGD's in L1, which the official code projects.
+    # In L1, the official code scales FAB's start but projects APGD's.
     draw = lambda key: jax.random.normal(key, x.shape[1:], x.dtype)
     delta = jax.vmap(draw)(keys)
     return jnp.clip(x + radius * delta / per_image(_length(delta, norm)), 0, 1)
@@ -160,15 +163,15 @@ def make_fab(
     eot: int = 1,
     settings: FabSettings | None = None,
 ) -> Search:
-    """FAB as a search: from the clean image first, from a random point at epsilon / 2 in restarts.
+    """FAB as a search; it starts at the clean image, in restarts at a random point at distance epsilon / 2.
 
     Args:
       norm: `l_inf`, `l_2` or `l_1`.
-      epsilon: distance within which an image counts as found.
-      targeted: whether to search at the boundary to the job's target class, not at the nearest.
-      steps: iterations.
-      eot: evaluations of a randomised network that its logits are averaged over.
-      settings: default the official ones.
+      epsilon: largest distance at which a misclassified image counts as a success.
+      targeted: whether to search at the boundary to the job's target class instead of the nearest one.
+      steps: number of iterations.
+      eot: number of evaluations of a randomised network over which logits are averaged.
+      settings: settings of FAB; default the official ones.
     """
     settings = settings or FabSettings()
 
@@ -201,16 +204,16 @@ def fab(
     steps: int = 100,
     settings: FabSettings | None = None,
 ) -> FabResult:
-    """One restart of FAB from the clean images, every iteration of it.
+    """Runs all iterations of one restart of FAB from the clean images.
 
     Args:
       logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes]; examples must not interact.
-      boundary: see `targeted_boundary` and `nearest_boundary`.
+      boundary: boundary from `targeted_boundary` or `nearest_boundary`.
       x: clean images, classified as y.
       y: labels [B].
-      norm: `l_inf`, `l_2` or `l_1`, of the distance that is minimised.
-      steps: iterations.
-      settings: default the official ones.
+      norm: norm of the distance to minimise, `l_inf`, `l_2` or `l_1`.
+      steps: number of iterations.
+      settings: settings of FAB; default the official ones.
     """
     settings = settings or FabSettings()
     step = lambda _, state: _step(logits_fn, boundary, x, y, state, norm, settings)

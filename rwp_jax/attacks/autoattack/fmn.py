@@ -17,12 +17,12 @@ _DUAL = {"l_inf": "l_1", "l_2": "l_2", "l_1": "l_inf"}
 
 
 class FmnSettings(NamedTuple):
-    """Of the paper; both fall along half a cosine.
+    """Settings of FMN, by default the paper's. Step size and gamma decay along half a cosine.
 
     Attributes:
-      step_size: first length of a step in L_2, the last is a hundredth of it.
-      gamma: first share by which the radius changes.
-      last_gamma: last such share.
+      step_size: initial length of a step in L_2; the final length is a hundredth of it.
+      gamma: initial relative change of the radius.
+      last_gamma: final relative change of the radius.
     """
 
     step_size: float = 1.0
@@ -39,7 +39,7 @@ def norms(delta, norm: str):
 
 
 def project(delta, x, norm: str, radius):
-    """Perturbations inside balls of radius [B] around x."""
+    """Projects perturbations into balls of radius [B] around x."""
     if norm == "l_1":
         return delta + l1_correction(x, delta, radius)
     radius = per_image(radius)
@@ -56,17 +56,17 @@ def fmn(
     steps: int = 100,
     settings: FmnSettings | None = None,
 ) -> FabResult:
-    """The closest misclassified image that steps of gradient descent in a ball of changing radius find.
+    """Finds the closest misclassified image by gradient descent in a ball of changing radius.
 
-    While nothing is found the ball reaches to the linearised boundary; a misclassified point shrinks it, a
-    correctly classified one lets it grow.
+    Until a misclassified point is found, the ball extends to the linearised boundary. A misclassified point
+    shrinks the ball; a correctly classified one enlarges it.
 
     Args:
       loss_and_gradient: points [B, H, W, C] -> (margin [B], its gradient, whether misclassified [B]).
       x: clean images in [0, 1].
-      norm: `l_inf`, `l_2` or `l_1`, of the distance that is minimised.
-      steps: iterations.
-      settings: default the paper's.
+      norm: norm of the distance to minimise, `l_inf`, `l_2` or `l_1`.
+      steps: number of iterations.
+      settings: settings of FMN; default the paper's.
     """
     settings = settings or FmnSettings()
     furthest = norms(jnp.maximum(x, 1 - x), norm)
@@ -78,7 +78,7 @@ def fmn(
         scale = tamed(gradient)
         gradient, margins = gradient * per_image(scale), margins * scale
         size = norms(point - x, norm)
-        closer = fooled & ~(size >= best.distance)  # or NaN, for the caller to find
+        closer = fooled & ~(size >= best.distance)  # includes NaN, which the caller detects
         best = FabResult(
             jnp.where(per_image(closer), point, best.x_adv), jnp.where(closer, size, best.distance)
         )
@@ -88,7 +88,7 @@ def fmn(
         length = settings.step_size * (0.01 + 0.99 * falling)
         to_boundary = jnp.abs(margins) / (norms(gradient, _DUAL[norm]) + _EPS)
         found = jnp.isfinite(best.distance)
-        # Beyond the boundary by gamma, unlike the paper: on it a linear network never errs.
+        # Unlike in the paper, the ball exceeds the boundary by gamma: on it, a linear network never errs.
         reach = jnp.where(found, radius, size + to_boundary) * (1 + gamma)
         radius = jnp.where(
             fooled, jnp.minimum(radius * (1 - gamma), best.distance * (1 - gamma)), reach
@@ -104,5 +104,5 @@ def fmn(
 
 
 def margins_of(logits, y):
-    """Margin [B], positive where correct, and whether each is misclassified."""
+    """Returns margins [B], positive for correct examples, and whether each example is misclassified."""
     return margin(logits, y), misclassified(logits, y)

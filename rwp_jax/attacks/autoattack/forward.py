@@ -1,4 +1,4 @@
-"""Fresh forward passes, by which AutoAttack decides; the attacks' own are in `slots`."""
+"""Forward passes for AutoAttack's verdicts; those of the searches are in `slots`."""
 
 from typing import Any
 
@@ -12,13 +12,14 @@ from rwp_jax.distributed import devices
 
 
 class Forward:
-    """images float32 [N, H, W, C] -> logits [N, classes], at full precision, on all devices of this host.
+    """images float32 [N, H, W, C] -> logits [N, classes], at the highest precision, on all devices.
 
-    A randomised network draws anew in every call, for every part of the images and on every device.
+    A randomised network draws anew for every batch and on every device.
 
     Attributes:
-      size: images at once; the last ones are filled up with copies of the first among them.
-      calls: parts computed so far, which number the draws.
+      size: batch size, over all devices of this host; the last batch is padded with copies of its first
+        image.
+      calls: number of batches computed so far; it selects the random draws.
     """
 
     def __init__(self, model: Model, key: Any, size: int):
@@ -34,7 +35,7 @@ class Forward:
         self._mapped = kept_for(model, ("forward", model.randomized), make)
 
     def __call__(self, images: np.ndarray, size: int | None = None) -> np.ndarray:
-        """Computes logits, `size` images at once where another number than usual is wanted."""
+        """Computes logits in batches of `size`, by default `self.size`."""
         logits, size = [], size or self.size
         for i in range(0, len(images), size):
             part = images[i : i + size]

@@ -1,4 +1,4 @@
-"""Compiled functions that are kept from one evaluation to the next, and by what they are told apart."""
+"""Cache of compiled functions that evaluations share, and the keys that identify them."""
 
 import collections
 import hashlib
@@ -14,14 +14,14 @@ from rwp_jax.attacks.autoattack.equations import calls_back
 from rwp_jax.errors import first_line
 from rwp_jax.models.traced import operations_digest, program_digest
 
-_MOST = 32  # functions; each holds its compiled programs and the network that they were made from
+_MOST = 32  # functions; each holds its compiled programs and the network they were made from
 _kept: collections.OrderedDict = collections.OrderedDict()
 
 
 def kept(key: Hashable | None, make: Callable[[], Any]) -> Any:
-    """What `make` returned for an equal key before, on the same devices, or what it returns now.
+    """Returns the cached result of `make` for an equal key on the same devices, or calls `make`.
 
-    With the key None nothing is kept.
+    With key None, nothing is cached.
     """
     if key is None:
         return make()
@@ -35,12 +35,12 @@ def kept(key: Hashable | None, make: Callable[[], Any]) -> Any:
 
 
 def forget() -> None:
-    """Frees what is kept."""
+    """Empties the cache."""
     _kept.clear()
 
 
 class Latest:
-    """The network of the latest evaluation, by which kept functions trace new shapes."""
+    """The network of the latest evaluation, from which cached functions trace new shapes."""
 
     def __init__(self, model: Any):
         self.model, self.randomized = model, model.randomized
@@ -50,7 +50,7 @@ class Latest:
 
 
 def kept_for(model: Any, key: Hashable, make: Callable[[Latest], Any]) -> Any:
-    """`kept` for a network and whatever else `key` tells apart; `make` is given the network to trace."""
+    """Returns `kept` for a network and a further key; `make` takes the network to trace."""
 
     def remember():
         latest = Latest(model)
@@ -62,11 +62,11 @@ def kept_for(model: Any, key: Hashable, make: Callable[[Latest], Any]) -> Any:
 
 
 class Derivative(NamedTuple):
-    """Of a network with respect to images.
+    """Derivative of a network with respect to images.
 
     Attributes:
-      program: as traced; None where there is none.
-      error: why there is none.
+      program: traced derivative; None if the network has none.
+      error: reason why it has none.
     """
 
     program: ClosedJaxpr | None
@@ -74,10 +74,11 @@ class Derivative(NamedTuple):
 
 
 def differentiated(program: ClosedJaxpr, weights_are_arguments: bool) -> Derivative:
-    """The traced derivative of (images, key) -> logits, whose custom derivatives a text does not show.
+    """Traces the derivative of (images, key) -> logits.
 
-    Where weights are arguments, arrays that it still closes over are those of custom derivatives: they stay
-    constants of compiled programs.
+    It identifies custom derivatives, which the text of the traced network does not show. If weights are
+    arguments, the derivative closes over only the arrays of custom derivatives, which stay constants of
+    compiled programs.
     """
     images, logits = program.in_avals[0], program.out_avals[0]
     shape = lambda aval: jax.ShapeDtypeStruct(aval.shape, aval.dtype)
@@ -94,22 +95,23 @@ def differentiated(program: ClosedJaxpr, weights_are_arguments: bool) -> Derivat
             return Derivative(jax.make_jaxpr(gradient)(weights, *arguments))
         constant = lambda *arguments: gradient(program.consts, *arguments)
         return Derivative(jax.make_jaxpr(constant)(*arguments))
-    except Exception as error:  # of the user's function
+    except Exception as error:  # raised by the user's function
         return Derivative(None, f"{type(error).__name__}: {first_line(error)}")
 
 
 def program_key(
     programs: Sequence[ClosedJaxpr], derivative: Derivative, as_arguments: bool
 ) -> str | None:
-    """What is equal for networks that the same compiled programs serve.
+    """Returns a key that is equal for networks that can share compiled programs.
 
     Args:
       programs: the network as traced for several numbers of images.
-      derivative: see `differentiated`.
+      derivative: derivative of the network, see `differentiated`.
       as_arguments: whether the arrays that it closes over are arguments of the compiled programs.
 
     Returns:
-      None for networks that cannot be told apart so: with callbacks to Python, or without a gradient.
+      A digest, or None for networks that cannot be identified: those with Python callbacks or without a
+      gradient.
     """
     if derivative.program is None or any(map(calls_back, (*programs, derivative.program))):
         return None

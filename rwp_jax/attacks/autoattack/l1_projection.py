@@ -1,4 +1,4 @@
-"""The exact projection onto an L1 ball inside the box (Croce and Hein, 2021, arXiv:2103.01208)."""
+"""Exact projection onto the intersection of L1 ball and box (Croce and Hein, 2021, arXiv:2103.01208)."""
 
 import jax.numpy as jnp
 
@@ -7,23 +7,23 @@ from rwp_jax.attacks.autoattack.thresholds import smallest
 
 
 def l1_correction(x, delta, epsilon):
-    """What takes x + delta to the closest point, in L2, of the L1 ball around x inside the box [0, 1].
+    """Returns the correction that projects x + delta, in L2, into the L1 ball around x and the box [0, 1].
 
-    That point lies within |delta| of x, on the same side: |delta| - t, or the room up to the box where that
-    is less, but not below 0. The threshold t is the smallest number that leaves no more than epsilon; the
-    paper finds it by sorting the |delta| and the rooms together.
+    Each entry of the projection lies on the same side of x as delta, at distance |delta| - t, at most the
+    room up to the box and at least 0. The threshold t is the smallest number for which the L1 norm is at
+    most epsilon; the paper finds it by sorting the |delta| and the rooms together.
 
-    The sum counts: x + delta + correction, from left to right, is x again where an entry goes back to 0,
-    up to the rounding of x + delta. APGD counts entries that differ from x, and as the official code those
-    that differ by this rounding too.
+    Callers must add from left to right: x + delta + correction equals x where an entry returns to 0, up to
+    the rounding of x + delta. APGD counts the entries that differ from x and, as in the official code,
+    includes those that differ only by this rounding.
 
     Args:
       x: centres [B, H, W, C] in [0, 1].
       delta: perturbations [B, H, W, C].
-      epsilon: radius of the ball, at least 0, for all or [B].
+      epsilon: radius of the ball, at least 0, a scalar or [B].
 
     Returns:
-      [B, H, W, C]. Where delta is NaN, so is x + delta + correction.
+      Correction [B, H, W, C]. Where delta is NaN, so is x + delta + correction.
     """
     size = jnp.abs(delta)
     outside = -jnp.minimum(0, jnp.minimum(1 - x - delta, x + delta))

@@ -1,4 +1,4 @@
-"""Images as PyTorch's users have them, [N, C, H, W]."""
+"""Conversion between the layouts [N, H, W, C] and [N, C, H, W], which PyTorch uses."""
 
 from collections.abc import Callable
 
@@ -12,30 +12,30 @@ LAYOUTS = ("NHWC", "NCHW")
 
 
 class Layout:
-    """Between the caller's layout and [N, H, W, C]."""
+    """Converts between the caller's layout and [N, H, W, C]."""
 
     def __init__(self, layout: str):
-        """Raises InputError unless it is one of LAYOUTS."""
+        """Raises InputError unless the layout is one of LAYOUTS."""
         self._turns = check_choice("layout", layout, LAYOUTS) == "NCHW"
 
     def shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """(H, W, C) as the caller's functions have it."""
+        """Returns (H, W, C) in the order of the caller's layout."""
         height, width, channels = image_shape
         return (channels, height, width) if self._turns else (height, width, channels)
 
     def images(self, x):
-        """The caller's images as [N, H, W, C]; what has not four axes as it is, for others to refuse."""
+        """Returns the caller's images as [N, H, W, C]; unchanged without four axes, for later checks."""
         if not self._turns or not is_known(x):
             return x
         x = np.asarray(x)
         return x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
 
     def back(self, x: np.ndarray) -> np.ndarray:
-        """Images [N, H, W, C] in the caller's layout."""
+        """Returns images [N, H, W, C] in the caller's layout."""
         return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if self._turns else x
 
     def network(self, logits_fn: Callable) -> Callable:
-        """The caller's network as a function of [B, H, W, C], whose errors show the caller's shapes."""
+        """Returns the network as a function of [B, H, W, C]; its errors show the caller's shapes."""
         if not self._turns:
             return logits_fn
 

@@ -1,4 +1,4 @@
-"""What an evaluation says of itself, a line at a time, in a file that grows."""
+"""The log of an evaluation, appended to a file line by line."""
 
 import pathlib
 from collections.abc import Callable
@@ -10,10 +10,10 @@ from rwp_jax.attacks.autoattack.checks import check_file
 
 
 class Log:
-    """Adds lines to a file, where there is one, and hands them to a function."""
+    """Appends lines to a file and passes them to a function, if given."""
 
     def __init__(self, path: Any, echo: Callable[[str], None] | None = None):
-        """Raises InputError where the file cannot be written; `path` may be None."""
+        """Raises InputError if the file cannot be written; `path` may be None."""
         self.path: pathlib.Path | None = check_file("log_path", path)
         self._echo = echo
 
@@ -25,6 +25,6 @@ class Log:
             self._echo(line)
 
     def accuracy(self, what: str, correct: np.ndarray, seconds: float | None = None) -> None:
-        """Says which share of the images [N] bool is correct, and how long that took."""
+        """Logs the share of correct images, given as bool [N], and the duration."""
         took = "" if seconds is None else f", {seconds:.1f} s"
         self(f"{what}: {correct.mean():.2%} ({correct.sum()} of {len(correct)} images{took})")

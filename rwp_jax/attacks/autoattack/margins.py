@@ -1,36 +1,36 @@
-"""What AutoAttack maximises, or minimises. Logits are [B, classes], labels [B] integers, the result [B]."""
+"""Objectives of AutoAttack. Logits are [B, classes], labels are integers [B], and results are [B]."""
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-_EPS = 1e-12  # of the official code
+_EPS = 1e-12  # as in the official code
 
 
 def logits_of(logits, classes):
-    """[B], of each example the logit of its class."""
+    """The logit [B] of one class per example; classes [B]."""
     return jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
 
 
 def misclassified(logits, labels):
-    """Bool [B]; logits that are no numbers count as misclassified, so that whoever looks finds them."""
+    """Bool [B]; non-finite logits count as misclassified, so that verdicts detect them."""
     return (jnp.argmax(logits, -1) != labels) | ~jnp.isfinite(logits).all(-1)
 
 
 def below_largest(logits):
-    """Logits less the largest of each example: the same to a softmax, and never above 0.
+    """Logits minus the largest logit of each example, never above 0; their softmax is the same.
 
-    A compiled program may compute the logits twice, once to find the largest, and round differently. From
-    logits of about 1e9 on, whose rounding exceeds 88, an exponential of the difference would overflow.
+    A compiled program may compute the logits twice, once to find the largest, and round differently. For
+    logits above about 1e9, whose rounding exceeds 88, the exponential of the difference would overflow.
     """
     below = logits - lax.stop_gradient(logits.max(-1, keepdims=True))
     return jnp.where(below > 0, 0, below)
 
 
 def dlr(logits, labels):
-    """Difference of logits ratio (Croce and Hein, 2020, Eq. 6), for 3 classes or more.
+    """Difference of logits ratio (Croce and Hein, 2020, Eq. 6), for at least 3 classes.
 
-    -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), z_(k) being the k-th largest logit.
+    -(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), where z_(k) is the k-th largest logit.
     """
     ranked = jnp.sort(logits, -1)
     correct = jnp.argmax(logits, -1) == labels
@@ -39,7 +39,7 @@ def dlr(logits, labels):
 
 
 def targeted_dlr(logits, labels, targets):
-    """Targeted DLR (Croce and Hein, 2020, Eq. 7), for 4 classes or more.
+    """Targeted DLR (Croce and Hein, 2020, Eq. 7), for at least 4 classes.
 
     -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2).
     """

@@ -1,4 +1,4 @@
-"""How far each image is from its nearest misclassified one, as attacks find it."""
+"""Minimum-norm attacks: the distance of each image from the nearest misclassified one found."""
 
 import functools
 import warnings
@@ -26,14 +26,14 @@ ATTACKS = ("fmn", "fab", "fab-t")
 
 
 class MinimumNormResult(NamedTuple):
-    """What was found.
+    """Result of `minimum_norm`.
 
     Attributes:
-      x_adv: float32, of the shape of x; the closest misclassified image found, the clean one where it is
+      x_adv: float32, of the shape of x; the closest misclassified image found, or the clean image if it is
         misclassified itself or none was found.
-      distance: [N] float64, of x_adv from x; 0 where the clean image is misclassified or its logits or
-        gradients are NaN, infinity where nothing was found.
-      warnings: what makes distances doubtful, as of `autoattack`.
+      distance: [N] float64, distance of x_adv from x; 0 if the clean image is misclassified or logits or
+        gradients are non-finite, infinity if no misclassified image was found.
+      warnings: messages of the warnings that were issued, as in `autoattack`.
     """
 
     x_adv: np.ndarray
@@ -41,7 +41,7 @@ class MinimumNormResult(NamedTuple):
     warnings: list[str]
 
     def robust_accuracy(self, radii) -> np.ndarray:
-        """The share of images that are robust, as far as was found, at each radius [R]."""
+        """Returns the share of images [R] for which no misclassified image was found within each radius."""
         return (self.distance > np.atleast_1d(np.asarray(radii, float))[:, None]).mean(-1)
 
 
@@ -60,28 +60,29 @@ def minimum_norm(
     layout: str = "NHWC",
     gradient_fn: Callable | None = None,
 ) -> MinimumNormResult:
-    """Minimises the distance at which each image is misclassified, whatever a threat model allows.
+    """Minimises the distance at which each image is misclassified, without a given radius.
 
     Unlike `autoattack`, which stops at the first misclassified image inside a ball, each attack uses all
-    its iterations. Distances are upper bounds.
+    its iterations. The distances found are upper bounds.
 
     Args:
       logits_fn: images float32 [B, H, W, C] in [0, 1] -> logits [B, classes], see `autoattack`.
       x: images [N, H, W, C], floating point in [0, 1].
       y: labels [N], integers.
       norm: `l_inf`, `l_2` or `l_1`.
-      attacks: of `fmn` (Pintor et al., 2021), `fab` at the nearest boundary and `fab-t` at those of target
-        classes (Croce and Hein, 2020); the closest image of all counts.
-      steps: of each attack, at least 1.
-      targets: of `fab-t`, the classes of the 2nd, 3rd, ... largest clean logit.
-      batch_size: images at once, over all devices of this host; default as `autoattack`.
-      precision: of matrix products within the attacks; verdicts have the highest.
-      reuse: whether compiled programs are to serve other checkpoints of the network, see `autoattack`.
-      layout: of images, `NHWC` or `NCHW`.
-      gradient_fn: see `autoattack`.
+      attacks: some of `fmn` (Pintor et al., 2021), `fab` at the nearest boundary and `fab-t` at the
+        boundaries to target classes (Croce and Hein, 2020); the closest image of all attacks counts.
+      steps: number of iterations of each attack, at least 1.
+      targets: number of target classes of `fab-t`, those with the 2nd, 3rd, ... largest clean logit.
+      batch_size: images per batch, over all devices of this host; default as for `autoattack`.
+      precision: precision of matrix products in the attacks; verdicts use the highest.
+      reuse: whether compiled programs also serve other checkpoints of the network, see `autoattack`.
+      layout: layout of images, `NHWC` or `NCHW`.
+      gradient_fn: function whose derivative replaces that of logits_fn, see `autoattack`.
 
     Raises:
-      InputError: for arguments that are not so, before anything is attacked.
+      InputError: if arguments are invalid or the logits of all clean images are non-finite, before any
+        attack.
     """
     norm = norm_name("norm", norm)
     if not isinstance(attacks, str | list | tuple):
@@ -135,7 +136,7 @@ def minimum_norm(
 
 
 def _search_on_devices(name: str, model: Model, norm: str, steps: int) -> devices.Mapped:
-    """`_search` over all devices of this host, kept from one call to the next."""
+    """Returns `_search` sharded over all devices of this host, cached between calls."""
 
     def make(latest: Latest):
         search = functools.partial(_search, name, latest.apply, norm, steps)
@@ -145,7 +146,7 @@ def _search_on_devices(name: str, model: Model, norm: str, steps: int) -> device
 
 
 def _search(name: str, apply: Callable, norm: str, steps: int, weights, x, y, target):
-    """The closest images that an attack finds, on one device."""
+    """Returns the closest images that an attack finds, on one device."""
     logits_fn = lambda points: apply(weights, points, jax.random.key(0))
     if name != "fmn":
         boundary = (
@@ -167,7 +168,7 @@ def _search(name: str, apply: Callable, norm: str, steps: int, weights, x, y, ta
 
 
 def _in_batches(mapped, model, x, y, target, size: int, precision: str) -> np.ndarray:
-    """Runs `_search` on batches of `size`, the last one filled up with copies."""
+    """Runs `_search` on batches of `size`, the last one padded with copies."""
     found = [x[:0]]
     for i in range(0, len(x), size):
         part = np.arange(i, min(i + size, len(x)))
@@ -179,10 +180,10 @@ def _in_batches(mapped, model, x, y, target, size: int, precision: str) -> np.nd
 
 
 def _keep_closer(forward, x, y, norm, image, found, best, distance) -> set[int]:
-    """Updates best images and distances where a fresh forward confirms that one is misclassified.
+    """Updates best images and distances where a fresh forward pass confirms the misclassification.
 
     Returns:
-      Images for which the search met NaN.
+      Indices of images for which the search or the forward pass was non-finite.
     """
     if not len(image):
         return set()

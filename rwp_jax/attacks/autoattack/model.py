@@ -1,4 +1,4 @@
-"""A network as AutoAttack sees it: a pure function, and the arrays that it closes over."""
+"""The network as AutoAttack uses it: a pure function and the arrays that it closes over."""
 
 import hashlib
 from collections.abc import Callable
@@ -18,19 +18,19 @@ from rwp_jax.models.traced import program_digest, same_arrays
 class Model(NamedTuple):
     """A network whose weights are arguments of the compiled programs, not constants inside them.
 
-    So programs stay small, and another checkpoint of the same network needs no new ones. On the CPU, whose
-    compiler arranges constant weights beforehand, only on demand: with wrn-10-2 a forward pass took 0.6 ms
-    an image, as an argument 1.1 ms (jaxlib 0.10.2, 2 cores).
+    Programs thus stay small and serve other checkpoints of the same network. On CPUs, whose compiler
+    rearranges constant weights in advance, weights are arguments only on demand: with wrn-10-2, a forward
+    pass took 0.6 ms per image with constants and 1.1 ms with arguments (jaxlib 0.10.2, 2 cores).
 
     Attributes:
-      weights: arrays that the user's function closes over, on all devices; none where they are constants.
+      weights: arrays that the user's function closes over, on all devices; empty if they are constants.
       apply: (weights, images [B, H, W, C], key) -> logits [B, classes], in the dtype of the images.
-      num_classes: width of the logits.
+      num_classes: number of classes.
       randomized: whether the user's function takes a key.
-      program: as traced for two images.
-      digest: of its operations, those of its derivative and the arrays that they close over.
-      program_key: see `kept.program_key`.
-      no_gradient: why it has no derivative with respect to images; empty where it has one.
+      program: the network as traced for two images.
+      digest: digest of its operations, those of its derivative and the arrays that they close over.
+      program_key: key of its compiled programs, see `kept.program_key`.
+      no_gradient: reason why it has no derivative with respect to images; empty if it has one.
     """
 
     weights: Any
@@ -50,18 +50,18 @@ def make_model(
     platform: str | None = None,
     reuse: bool = False,
 ) -> Model:
-    """Wraps logits_fn, of (images) or, where `randomized`, of (images, key).
+    """Wraps logits_fn, a function of (images) or, if `randomized`, of (images, key).
 
     Args:
       logits_fn: the network.
       image_shape: (H, W, C).
-      randomized: whether it takes a key.
-      platform: of the programs, by default JAX's default backend.
+      randomized: whether logits_fn takes a key.
+      platform: platform of the programs, by default JAX's default backend.
       reuse: whether weights are arguments on the CPU too.
 
     Raises:
-      InputError: where it cannot be traced, or does not return floating-point logits [B, classes] with two
-        classes at least.
+      InputError: if logits_fn cannot be traced or does not return floating-point logits [B, classes] of at
+        least two classes.
     """
 
     def takes_key(images, key):
@@ -78,7 +78,7 @@ def make_model(
     def apply(weights, images, key):
         if not weights:
             return takes_key(images, key).astype(images.dtype)
-        # Traced anew for each batch size; what is closed over comes in the same order every time.
+        # Traced anew for each batch size; the order of the closed-over arrays is always the same.
         program = ClosedJaxpr(trace(images, key).jaxpr, weights)
         (logits,) = jaxpr_as_fun(program)(images, key)
         return logits.astype(images.dtype)
@@ -87,7 +87,7 @@ def make_model(
     with logits_fn_named((2, *image_shape), "(images, key)" if randomized else "(images)"):
         probe, other = (trace(images_of(count), None) for count in (2, 3))
     num_classes = check_logits(probe.out_avals[0], (2, *image_shape))
-    # Constants that depend on the number of images are no weights.
+    # Constants that depend on the number of images are not weights.
     platform = platform or jax.default_backend()
     hoist = (reuse or platform != "cpu") and same_arrays(probe.consts, other.consts)
     weights = replicate_on_this_host(probe.consts) if hoist else ()

@@ -1,4 +1,4 @@
-"""AutoAttack by the interface of the official package, so that a script for it changes one import."""
+"""AutoAttack with the interface of the official package, so that a script changes only one import."""
 
 import contextlib
 import dataclasses
@@ -30,14 +30,14 @@ from rwp_jax.errors import InputError, check_choice, check_integer
 from rwp_jax.names import norm_name
 
 _CHANNELS = (1, 3)
-# What the official class calls arguments of `autoattack`.
+# Names in the official class for arguments of `autoattack`.
 _NAMES = {"x": "x_orig", "y": "y_orig", "epsilon": "eps", "batch_size": "bs", "key": "seed"}
 _NAME = re.compile(rf"\b({'|'.join(_NAMES)})=")
 
 
 @contextlib.contextmanager
 def _official_names() -> Iterator[None]:
-    """Within it, errors name arguments as the official class does."""
+    """Makes errors raised in the `with` block name arguments as the official class does."""
     try:
         yield
     except InputError as error:
@@ -47,7 +47,7 @@ def _official_names() -> Iterator[None]:
 
 @dataclasses.dataclass(slots=True)
 class ApgdSettings:
-    """Of `apgd-ce` and `apgd-dlr`; `use_largereps` is for L1."""
+    """Settings of `apgd-ce` and `apgd-dlr`; `use_largereps` is for L1."""
 
     n_restarts: int = 5
     n_iter: int = 100
@@ -57,7 +57,7 @@ class ApgdSettings:
 
 @dataclasses.dataclass(slots=True)
 class ApgdTargetedSettings:
-    """Of `apgd-t`; `use_largereps` is for L1."""
+    """Settings of `apgd-t`; `use_largereps` is for L1."""
 
     n_restarts: int = 1
     n_target_classes: int = 9
@@ -68,7 +68,7 @@ class ApgdTargetedSettings:
 
 @dataclasses.dataclass(slots=True)
 class FabSettings:
-    """Of `fab` and `fab-t`."""
+    """Settings of `fab` and `fab-t`."""
 
     n_restarts: int = 5
     n_target_classes: int = 9
@@ -77,7 +77,7 @@ class FabSettings:
 
 @dataclasses.dataclass(slots=True)
 class SquareSettings:
-    """Of `square`."""
+    """Settings of `square`."""
 
     n_restarts: int = 1
     n_queries: int = 5000
@@ -85,16 +85,18 @@ class SquareSettings:
 
 
 class AutoAttack:
-    """The official class (fra31/auto-attack): the same arguments, methods and settings, NumPy arrays out.
+    """Counterpart of the official class (fra31/auto-attack) with its arguments, methods and settings.
+
+    Results are NumPy arrays.
 
     Attributes:
-      model, norm, epsilon, seed, version, layout, randomized: as given.
+      model, norm, epsilon, seed, version, layout, randomized: values of the arguments.
       attacks_to_run: names of the attacks, in order.
-      apgd, apgd_targeted, fab, square: settings, to be changed before a run.
+      apgd, apgd_targeted, fab, square: settings, which may be changed before a run.
       result: AutoAttackResult of the last run.
     """
 
-    # Without others, so that a misspelled setting is an error.
+    # Slots, so that assigning to a misspelled attribute raises an error.
     __slots__ = (
         "model",
         "norm",
@@ -128,27 +130,27 @@ class AutoAttack:
         layout: str | None = None,
         randomized: bool = False,
     ):
-        """Takes what the official class takes.
+        """Takes the arguments of the official class, and `layout` and `randomized`.
 
         Args:
-          model: images [B, ...] in [0, 1] -> logits [B, classes], a function of JAX.
-          norm: `Linf`, `L2` or `L1`, or in another spelling.
+          model: images [B, ...] in [0, 1] -> logits [B, classes], a JAX function.
+          norm: `Linf`, `L2` or `L1`, also in other spellings.
           eps: radius of the ball.
-          seed: of the draws; None is 0, so that a run can be repeated.
+          seed: seed of the random draws; None means 0, so that runs are repeatable.
           verbose: whether accuracies are printed.
-          attacks_to_run: names, for version `custom`.
+          attacks_to_run: names of the attacks, for version `custom`.
           version: `standard`, `plus`, `rand` or `custom`.
           is_tf_model: must be False.
-          device: ignored, JAX has one already.
-          log_path: file to which is added what is printed.
-          layout: of images, `NCHW` or `NHWC`; by default told from the axis with 1 or 3 entries.
+          device: ignored; attacks run on JAX's devices.
+          log_path: file to which these lines are appended, also if verbose is False.
+          layout: layout of images, `NCHW` or `NHWC`; by default the channel axis is the one of size 1 or 3.
           randomized: whether model takes a random key as its second argument.
 
         Raises:
-          InputError: for arguments that are not so.
+          InputError: if an argument is invalid.
         """
         if is_tf_model:
-            raise InputError("is_tf_model=True: model must be a function of JAX")
+            raise InputError("is_tf_model=True: model must be a JAX function")
         norm_name("norm", norm)
         check_choice("version", version, (*VERSIONS, "custom"))
         if isinstance(attacks_to_run, str):
@@ -171,7 +173,7 @@ class AutoAttack:
             self.set_version(version)
 
     def set_version(self, version: str) -> None:
-        """Sets attacks and settings as a version has them."""
+        """Sets attacks and settings to those of a version."""
         attacks = attacks_of(version, None, norm_name("norm", self.norm))
         self.version, self.attacks_to_run = version, [attack.name for attack in attacks]
         for attack in attacks:
@@ -186,7 +188,7 @@ class AutoAttack:
                 self.fab.n_target_classes = attack.targets
             elif isinstance(attack, Square):
                 self.square.n_queries = attack.queries
-        if version != "rand":  # whose FAB stays as it is
+        if version != "rand":  # `rand` leaves FAB's settings unchanged
             self.fab.n_restarts = max(
                 [a.restarts for a in attacks if isinstance(a, Fab)], default=1
             )
@@ -210,7 +212,7 @@ class AutoAttack:
                 large_radii=targeted.use_largereps,
             ),
             "fab": lambda: Fab(restarts=fab.n_restarts, steps=fab.n_iter),
-            # With one restart, whatever n_restarts says, as officially.
+            # One restart whatever n_restarts is, as in the official code.
             "fab-t": lambda: FabT(targets=fab.n_target_classes, steps=fab.n_iter),
             "square": lambda: Square(
                 restarts=square.n_restarts, queries=square.n_queries, p=square.p_init
@@ -227,7 +229,7 @@ class AutoAttack:
         first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
         if first == last:
             raise InputError(
-                f"x_orig= is {list(x.shape)}: its channels are not told from its sides, give "
+                f"x_orig= is {list(x.shape)}: which axis holds the channels is ambiguous, give "
                 "layout='NCHW' or layout='NHWC'"
             )
         return "NCHW" if first else "NHWC"
@@ -268,14 +270,14 @@ class AutoAttack:
     def run_standard_evaluation_individual(
         self, x_orig, y_orig, bs: int = 250, return_labels: bool = False
     ) -> dict:
-        """Runs each attack alone on all correct images; returns the same for each name."""
+        """Runs each attack alone on all correctly classified images; returns the same, by attack."""
         result = self._run(x_orig, y_orig, bs, True)
         if not return_labels:
             return result.x_adv_alone
         return {name: (x, self._classes(x, bs)) for name, x in result.x_adv_alone.items()}
 
     def _classes(self, x: np.ndarray, bs: int) -> np.ndarray:
-        """Of images in the caller's layout, by the forward that decides."""
+        """Predicted classes of images in the caller's layout, by the same forward pass as verdicts."""
         arrange = layouts.Layout(self._layout_of(x))
         images = arrange.images(x)
         model = make_model(arrange.network(self.model), images.shape[1:], self.randomized)
@@ -283,7 +285,7 @@ class AutoAttack:
         return Forward(model, jax.random.key(self.seed), size)(images).argmax(-1)
 
     def clean_accuracy(self, x_orig, y_orig, bs: int = 250) -> float:
-        """The share of images classified as y_orig; raises InputError as a run does."""
+        """Returns the share of images classified as y_orig; raises InputError for invalid arguments."""
         bs = check_integer("bs", bs, 1)
         x = np.asarray(x_orig)
         arrange = layouts.Layout(self._layout_of(x))

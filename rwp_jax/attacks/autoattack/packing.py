@@ -1,8 +1,8 @@
-"""Searches of many images, packed into batches that stay full.
+"""Packing of the searches for many images into batches that stay full.
 
-A batch has slots. Whenever some searches have ended, fooled or spent, the host fills their slots with
-the next ones; between two such moments everything runs on the devices. So a fooled image costs nothing
-any more, and the searches of a batch need not have begun together.
+A batch has slots. When enough searches have ended, by success or after all iterations, the host refills
+their slots with the next searches; between refills everything runs on the devices. So an image costs
+nothing once it is broken, and the searches of a batch may have begun at different times.
 """
 
 from collections.abc import Iterator
@@ -14,24 +14,24 @@ import numpy as np
 from rwp_jax.attacks.autoattack.settings import Attack
 from rwp_jax.attacks.autoattack.slots import Programs, Slots
 
-SLOTS_PER_DEVICE = 8  # a batch is never halved below
-LONG = 1000  # iterations that make the end of an attack worth a smaller batch, compiled anew
+SLOTS_PER_DEVICE = 8  # a batch is never halved below this size
+LONG = 1000  # fewest iterations for which smaller batches at the end, compiled anew, pay off
 
 EMPTY = -1
-# Stream of a randomised network's draws, beside those of the images' searches, whose numbers are smaller.
+# Random stream of a randomised network; the searches' streams are numbered by image, from 0.
 NOISE = 2**31 - 1
 
 
 class Ended(NamedTuple):
-    """Searches that came to an end.
+    """Searches that have ended.
 
     Attributes:
-      slot: [n] where each was.
-      image: [n] which image each was for.
-      number: [n] which of the attack's searches it was.
-      fooled: [n] bool, whether the network was fooled.
-      x_adv: [m, H, W, C] what fooled it, in order.
-      zero_gradient: [n] bool, which began without a gradient.
+      slot: [n] slot of each search.
+      image: [n] index of its image.
+      number: [n] index of the search among the attack's searches for the image.
+      fooled: [n] bool, whether the search fooled the network.
+      x_adv: [m, H, W, C] adversarial images of the m searches that fooled it, in order.
+      zero_gradient: [n] bool, whether the search began with a zero gradient.
     """
 
     slot: np.ndarray
@@ -43,12 +43,15 @@ class Ended(NamedTuple):
 
 
 def default_batch_size(platform: str, devices: int) -> int:
-    """Searches at once over all devices of a platform."""
+    """Default number of slots over all devices of a platform."""
     return (16 if platform == "cpu" else 256) * devices
 
 
 def batch_size_for(wanted: int, batch_size: int) -> int:
-    """The smallest of batch_size, its half, its quarter, ... that holds `wanted` searches."""
+    """The smallest of batch_size, its half, its quarter, ... that holds `wanted` searches.
+
+    The result is a multiple of the number of devices, with at least SLOTS_PER_DEVICE each after halving.
+    """
     devices = jax.local_device_count()
     size, least = -(-batch_size // devices), -(-min(wanted, batch_size) // devices)
     while size % 2 == 0 and size // 2 >= max(least, SLOTS_PER_DEVICE):
@@ -57,18 +60,18 @@ def batch_size_for(wanted: int, batch_size: int) -> int:
 
 
 def _across_devices(size: int) -> np.ndarray:
-    """All slots in an order that gives every device its share of however many come first."""
+    """All slots in an order in which any number of first slots is spread evenly over the devices."""
     return np.arange(size).reshape(jax.local_device_count(), -1).T.ravel()
 
 
 class Images(NamedTuple):
-    """What is attacked.
+    """Images to attack, and the searches for each.
 
     Attributes:
       x: clean images [N, H, W, C], float32.
       y: labels [N].
-      target: [N, searches] target classes.
-      restart: [searches] which restart each search is.
+      target: [N, searches] target class of each search.
+      restart: [searches] index of the restart of each search.
     """
 
     x: np.ndarray
@@ -78,7 +81,7 @@ class Images(NamedTuple):
 
 
 def _lasting(slots: Slots) -> tuple:
-    """What a snapshot holds of slots: all but the job, which `begin` makes again."""
+    """The parts of slots that a snapshot holds: all but the job, which `begin` recreates."""
     return slots.active, slots.to_the_end, slots.state
 
 
@@ -88,7 +91,7 @@ def _reorder(slots: Slots, order) -> Slots:
 
 
 class PackedBatch:
-    """The slots, seen from the host, and the searches that wait for one."""
+    """The slots as the host sees them, and the queue of searches that wait for a slot."""
 
     def __init__(
         self, programs: Programs, attack: Attack, images: Images, jobs, key, batch_size, total=0
@@ -96,13 +99,13 @@ class PackedBatch:
         """Makes empty slots.
 
         Args:
-          programs: of the attack.
-          attack: its settings.
-          images: what is attacked.
-          jobs: [n, 2], n > 0: (image, number) of the searches to run, in order.
-          key: of the attack.
-          batch_size: the most slots, over all devices.
-          total: searches of the whole attack, for `fraction`; default n.
+          programs: compiled functions of the attack.
+          attack: attack with its settings.
+          images: images to attack.
+          jobs: [n, 2], n > 0, (image, number) of the searches to run, in order.
+          key: random key of the attack.
+          batch_size: maximum number of slots, over all devices.
+          total: number of searches of the whole attack, for `fraction`; default n.
         """
         self.programs, self.attack, self.images, self.key = programs, attack, images, key
         self.jobs, self.total, self.most = jobs, total or len(jobs), batch_size
@@ -127,7 +130,7 @@ class PackedBatch:
         return len(self.held)
 
     def refill(self, broken: np.ndarray) -> None:
-        """Gives up searches for broken images and hands their slots, and the empty ones, on."""
+        """Drops searches for broken images and gives their slots, and empty ones, to waiting searches."""
         self.jobs = self.jobs[~broken[self.jobs[:, 0]]]
         gone = self.occupied & broken[self.held[:, 0]]
         self.held[gone] = EMPTY
@@ -141,7 +144,7 @@ class PackedBatch:
             self.slots = self.programs.merge(self.slots, fresh, new, self.occupied)
 
     def shrink(self) -> None:
-        """At the end of a long attack: moves what still runs into a batch it fills better."""
+        """At the end of a long attack, moves the searches still running into a smaller batch."""
         count = self.occupied.sum()
         size = batch_size_for(count, self.size)
         if len(self.jobs) or self.attack.iterations < LONG or size == self.size:
@@ -153,7 +156,7 @@ class PackedBatch:
         self.iteration = self.iteration[order]
 
     def advance(self) -> Ended:
-        """Moves all searches on and empties the slots of those that ended."""
+        """Advances all searches, then empties the slots of those that ended and returns them."""
         if len(self.jobs):
             least = self.size - max(1, self.size // 8)
         else:
@@ -171,7 +174,7 @@ class PackedBatch:
         over = self.occupied & ~active
         image, number = self.held[over].T
         success = over & fooled
-        # Images are large: they are fetched only when there is one to keep.
+        # Images are large: they are fetched only if there is one to keep.
         x_adv = np.asarray(outcome.x_adv)[success] if success.any() else self.images.x[:0]
         slot = np.flatnonzero(over)
         result = Ended(slot, image, number, fooled[over], x_adv, zero_gradient[over])
@@ -179,14 +182,14 @@ class PackedBatch:
         return result
 
     def take_back(self, ended: Ended, refuted: np.ndarray) -> np.ndarray:
-        """Puts searches back whose success did not hold, to use the iterations that are left.
+        """Puts back searches whose success was not confirmed, to use their remaining iterations.
 
         Args:
-          ended: what the last `advance` returned.
-          refuted: [n] bool, which of them.
+          ended: result of the last `advance`.
+          refuted: [n] bool, whether the success of a search was not confirmed.
 
         Returns:
-          [n] bool, those that had iterations left; each is put back once.
+          [n] bool, whether a search is put back: if it has iterations left and was not put back before.
         """
         again = refuted & ~self.ended[ended.slot] & ~np.asarray(self.slots.to_the_end)[ended.slot]
         if again.any():
@@ -198,20 +201,20 @@ class PackedBatch:
         return again
 
     def fraction(self) -> float:
-        """The share of iterations that are done or not needed any more."""
+        """The share of iterations that are done or no longer needed."""
         left = self.attack.iterations - self.iteration[self.occupied]
         waiting = len(self.jobs) * self.attack.iterations
         spare = waiting + np.maximum(left, 0).sum()
         return float(1 - spare / (self.total * self.attack.iterations))
 
     def snapshot(self) -> dict[str, np.ndarray]:
-        """All that `restore` needs beside the list of searches that are done."""
+        """Arrays from which `restore` resumes, together with the list of searches that are done."""
         leaves = jax.device_get(jax.tree.leaves(_lasting(self.slots)))
         arrays = {f"slots_{i}": leaf for i, leaf in enumerate(leaves)}
         return arrays | {"held": self.held, "rounds": np.array(self.rounds)}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Goes on with the searches of a snapshot, or begins them anew where it does not fit."""
+        """Resumes the searches of a snapshot; if it does not fit, changes nothing, and they start anew."""
         size = len(arrays["held"])
         if size % jax.local_device_count() or size > batch_size_for(self.most, self.most):
             return
@@ -235,14 +238,14 @@ class PackedBatch:
 
 
 def run(batch: PackedBatch, broken: np.ndarray) -> Iterator[Ended]:
-    """Runs all searches of a batch and those that wait.
+    """Runs the searches of a batch and those that wait for a slot.
 
     Args:
-      batch: may be in the middle of its work.
-      broken: [N] bool, images that need no search any more. The caller updates it between two results.
+      batch: a new batch, or one in the middle of its searches.
+      broken: [N] bool, images that need no further search. The caller updates it between two results.
 
     Yields:
-      What ended, each time that some did or TICKS iterations are over.
+      Searches that ended, possibly none, after each advance of at most TICKS iterations.
     """
     while True:
         batch.refill(broken)

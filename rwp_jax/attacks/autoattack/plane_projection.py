@@ -1,4 +1,4 @@
-"""The exact projection onto a hyperplane inside the box, in L_inf, L_2 and L1: the step of FAB."""
+"""Exact projection onto a hyperplane within the box, in L_inf, L_2 and L1: the step of FAB."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -7,20 +7,21 @@ from rwp_jax.attacks.autoattack.thresholds import smallest
 
 
 def project_onto_plane(x, w, b, norm: str):
-    """Exact projection onto a hyperplane inside the box [0, 1]^n.
-
-    The shortest d with w . (x + d) = b and x + d in [0, 1]; as close to the plane as the box lets.
-    Every coordinate that moves does so against the sign of the gap.
+    """Projects points exactly onto hyperplanes within the box [0, 1]^n.
 
     Args:
       x: points [..., B, n] in [0, 1].
       w: normals of the planes [B, n].
-      b: their offsets [B].
-      norm: `l_inf`, `l_2` or `l_1`, in which d is measured.
+      b: offsets of the planes [B].
+      norm: norm of d, `l_inf`, `l_2` or `l_1`.
+
+    Returns:
+      The shortest d [..., B, n] with w . (x + d) = b and x + d in [0, 1]; if the box does not meet the
+      plane, one that reaches as close to the plane as the box allows.
     """
     gap = b - jnp.sum(w * x, -1)
-    upwards = (w > 0) == (gap[..., None] > 0)  # the way in which a coordinate closes the gap
-    # As the official code, which leaves out coordinates that hardly matter.
+    upwards = (w > 0) == (gap[..., None] > 0)  # the direction in which a coordinate closes the gap
+    # As in the official code, which ignores coordinates with negligible weights.
     matters = w != 0 if norm == "l_inf" else jnp.abs(w) > 1e-8
     size = jnp.where(matters, jnp.abs(w), 0)
     room = jnp.where(matters, jnp.where(upwards, 1 - x, x), 0)
@@ -34,22 +35,22 @@ def project_onto_plane(x, w, b, norm: str):
 
 
 def _evenly(size, room, needed, slope):
-    """How far each coordinate moves in L_inf and L_2: min(lambda slope_i, room_i).
+    """Returns the distance that each coordinate moves in L_inf and L_2: min(lambda slope_i, room_i).
 
-    slope_i = 1 gives the smallest L_inf norm, slope_i = |w_i| the smallest L_2 norm. What that closes of
-    the gap is concave and piecewise linear in lambda, with a bend where a coordinate meets the box. So
-    Newton's method from lambda = 0 rises to the solution and is there after finitely many steps, exactly:
-    a handful, much cheaper than sorting the bends as the paper does.
+    slope_i = 1 gives the smallest L_inf norm, slope_i = |w_i| the smallest L_2 norm. The part of the gap
+    that is closed is concave and piecewise linear in lambda, with a bend where a coordinate meets the box.
+    Newton's method from lambda = 0 therefore increases lambda to the exact solution in finitely many steps,
+    in practice a few, much cheaper than sorting the bends as the paper does.
 
     Args:
       size: |w_i| [B, n].
-      room: up to the box [..., B, n].
-      needed: the gap [..., B, 1].
-      slope: [B, n].
+      room: distance up to the box [..., B, n].
+      needed: size of the gap [..., B, 1].
+      slope: slopes [B, n].
     """
 
     def newton(scale):
-        met = room <= scale * slope  # coordinates that met the box
+        met = room <= scale * slope  # coordinates that have met the box
         spent = jnp.sum(jnp.where(met, size * room, 0), -1, keepdims=True)
         rate = jnp.sum(jnp.where(met, 0, size * slope), -1, keepdims=True)
         new = jnp.where(rate > 0, (needed - spent) / jnp.where(rate > 0, rate, 1), jnp.inf)
@@ -67,15 +68,16 @@ def _evenly(size, room, needed, slope):
 
 
 def _fewest(size, room, needed):
-    """How far each coordinate moves in L1: those of the largest |w_i| up to the box, the next as needed.
+    """Returns the distance that each coordinate moves in L1.
 
-    Where several are the next, with equal |w_i|, they share what is needed: any split has the same length,
-    and the official code takes them in the order in which its sort leaves them.
+    Coordinates with the largest |w_i| move up to the box, and the next one moves as far as needed. Several
+    next ones with equal |w_i| share the distance: every split has the same length, and the official code
+    takes them in the order of its sort.
 
     Args:
       size: |w_i| [B, n].
-      room: up to the box [..., B, n].
-      needed: the gap [..., B, 1].
+      room: distance up to the box [..., B, n].
+      needed: size of the gap [..., B, 1].
     """
     spent = size * room
 

@@ -1,4 +1,4 @@
-"""How far an evaluation is: for a function of the caller's, or as a line on standard error."""
+"""Progress of an evaluation, passed to a user-defined function or drawn on standard error."""
 
 import dataclasses
 import sys
@@ -12,15 +12,15 @@ _WIDTH = 20  # of the bar, in characters
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """A moment of the evaluation.
+    """Progress of an evaluation at one moment.
 
     Attributes:
-      attack: its name.
-      index: its place among the attacks, from 0.
-      attacks: how many they are.
-      fraction: the share of this attack that is done, or not needed any more.
-      robust: images not broken so far.
-      total: images.
+      attack: name of the current attack.
+      index: its index among the attacks, from 0.
+      attacks: number of attacks.
+      fraction: share of this attack's iterations that are done or no longer needed.
+      robust: number of images not broken so far.
+      total: number of images.
     """
 
     attack: str
@@ -32,7 +32,7 @@ class Progress:
 
 
 def draw(moment: Progress) -> None:
-    """Draws a bar on standard error, over the last one of the same attack."""
+    """Draws a progress bar on standard error, replacing the previous one of the same attack."""
     done = "#" * round(moment.fraction * _WIDTH)
     line = (
         f"{moment.attack} ({moment.index + 1} of {moment.attacks}) [{done:{_WIDTH}}] "
@@ -42,10 +42,10 @@ def draw(moment: Progress) -> None:
 
 
 def listener(progress: Any) -> Callable[[Progress], None] | None:
-    """The function that hears of every moment: `draw` for True, none for None and False.
+    """Returns the function to call with every Progress: `draw` for True, None for None and False.
 
     Raises:
-      InputError: for anything else that cannot be called.
+      InputError: for anything else that is not callable.
     """
     if progress is None or progress is False:
         return None

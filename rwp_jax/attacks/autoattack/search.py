@@ -1,7 +1,7 @@
-"""What APGD, FAB and Square have in common: searches that move every example on its own, step by step.
+"""The common interface of APGD, FAB and Square: searches that advance each example independently.
 
 Because examples do not interact and each counts its own iterations, a batch may hold searches that began
-at different times; `packing` relies on it.
+at different times; `packing` relies on this.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,9 @@ class Job(NamedTuple):
     Attributes:
       x: clean images [B, H, W, C] in [0, 1].
       y: labels [B].
-      target: [B] class that a targeted attack steers to; others ignore it.
-      restart: [B] int32, 0 for the first search.
-      key: [B] random keys, each for its example alone.
+      target: [B] target class of a targeted attack; other attacks ignore it.
+      restart: [B] int32, index of the restart, 0 for the first search.
+      key: [B] random keys, one per example.
     """
 
     x: Any
@@ -33,13 +33,13 @@ class Job(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How far a search came.
+    """Outcome of a search so far.
 
     Attributes:
-      x_adv: [B, H, W, C] the image to hand in where `fooled`.
-      fooled: [B] bool, whether it is misclassified and inside the ball.
-      ended: [B] bool, whether all iterations are spent.
-      iteration: [B] int32, iterations done.
+      x_adv: [B, H, W, C] adversarial image where `fooled`.
+      fooled: [B] bool, whether x_adv is misclassified and inside the ball.
+      ended: [B] bool, whether all iterations are done.
+      iteration: [B] int32, number of iterations done.
       zero_gradient: [B] bool, whether the loss had no gradient at the start.
     """
 
@@ -51,11 +51,11 @@ class Outcome(NamedTuple):
 
 
 class Search(NamedTuple):
-    """An attack of a given norm and epsilon. States are trees of arrays [B, ...].
+    """An attack for a given norm and epsilon. States are trees of arrays [B, ...].
 
     Attributes:
       init: (job) -> state.
-      step: (logits_fn, job, state, key) -> state one iteration on; logits_fn takes (images, key).
+      step: (logits_fn, job, state, key) -> state after one more iteration; logits_fn takes (images, key).
       outcome: (job, state) -> Outcome.
     """
 
@@ -65,18 +65,18 @@ class Search(NamedTuple):
 
 
 def per_image(values):
-    """[B] against [B, H, W, C]."""
+    """Reshapes [B] to [B, 1, 1, 1], which broadcasts against images."""
     return values[:, None, None, None]
 
 
 def averaged(logits_fn: Callable, eot: int, key) -> Callable:
-    """images -> logits, the mean over `eot` draws of a randomised network (images, key) -> logits."""
+    """Returns images -> logits, averaged over `eot` draws of a network (images, key) -> logits."""
     if eot == 1:
         return lambda images: logits_fn(images, key)
     keys = jax.random.split(key, eot)
 
     def mean(images):
-        # Of each draw no more than the images is kept for the backward pass.
+        # The backward pass recomputes each draw, so that memory does not grow with `eot`.
         once = jax.checkpoint(lambda key: logits_fn(images, key))
         return lax.map(once, keys).mean(0)
 
@@ -84,15 +84,15 @@ def averaged(logits_fn: Callable, eot: int, key) -> Callable:
 
 
 def tamed(gradient):
-    """[B]: what to multiply each gradient [B, ...] by, so that squares of its entries do not overflow.
+    """Factors [B] that scale gradients [B, ...] so that the squares of their entries do not overflow.
 
-    It is 1, which changes nothing, but for networks whose logits are huge.
+    A factor is 1, which changes nothing, except for networks with huge logits.
     """
     largest = jnp.abs(gradient).max(tuple(range(1, gradient.ndim)))
     return jnp.where(largest > _HUGE, 1 / largest, 1).astype(gradient.dtype)
 
 
 def pick(mask, these, those):
-    """Of two trees of arrays [B, ...]: examples of the first where mask [B], else of the second."""
+    """Selects examples from two trees of arrays [B, ...]: the first where mask [B], else the second."""
     choose = lambda a, b: jnp.where(mask.reshape(-1, *[1] * (a.ndim - 1)), a, b)
     return jax.tree.map(choose, these, those)

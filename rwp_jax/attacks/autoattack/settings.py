@@ -1,7 +1,7 @@
-"""The attacks of AutoAttack with their settings.
+"""The attacks of AutoAttack and their settings.
 
 An attack runs `restarts` searches for each of its `targets` (the classes of the 2nd, 3rd, ... largest
-clean logit; 0: untargeted), until one of them fools the network.
+clean logit; 0 means untargeted) until one of them fools the network.
 """
 
 import dataclasses
@@ -29,20 +29,21 @@ from rwp_jax.models.traced import program_digest
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Attack:
-    """What all attacks have.
+    """Settings common to all attacks.
 
     Attributes:
-      name: as in AutoAttack.
-      least_classes: that the loss is defined for.
-      newer: settings whose defaults are not shown, because files of states hold reprs older than them.
+      name: name of the attack in AutoAttack.
+      least_classes: smallest number of classes for which the loss is defined.
+      newer: settings that the repr omits at their defaults, because the reprs in older state files lack
+        them.
       targets: number of target classes, 0 for an untargeted attack.
-      restarts: searches for each target, from different starts.
+      restarts: number of searches for each target, from different starts.
     """
 
     name: ClassVar[str]
     least_classes: ClassVar[int] = 2
     newer: ClassVar[tuple[str, ...]] = ()
-    # Targeted attacks make a setting of it, the first in their repr, which files of states hold.
+    # Targeted attacks redefine it as a setting. It must stay first in the repr, which state files contain.
     targets: int = dataclasses.field(default=0, init=False, repr=False)
     restarts: int = 1
 
@@ -50,7 +51,7 @@ class Attack:
         for field in dataclasses.fields(self):
             if field.init and field.type is int:
                 value = check_integer(field.name, getattr(self, field.name), 1)
-                object.__setattr__(self, field.name, value)  # of NumPy's integers, a plain one
+                object.__setattr__(self, field.name, value)  # converts NumPy integers to int
 
     def __repr__(self) -> str:
         shown_always = lambda field: field.name not in self.newer
@@ -63,11 +64,11 @@ class Attack:
         return f"{type(self).__qualname__}({settings})"
 
     def check(self, num_classes: int) -> None:
-        """Raises InputError where the settings do not fit networks of so many classes."""
+        """Raises InputError if the settings do not fit networks of the given number of classes."""
 
     @property
     def iterations(self) -> int:
-        """Of one search."""
+        """Number of iterations of one search."""
         raise NotImplementedError
 
     def search(self, norm: str, epsilon, image_shape: tuple[int, ...]) -> Search:
@@ -111,11 +112,11 @@ class ApgdCE(_Apgd):
     """APGD on the cross-entropy (Croce and Hein, 2020).
 
     Args:
-      restarts: searches of each image from different starts, at least 1.
-      steps: of a search, at least 1.
-      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
-      large_radii: for L1 alone, whether the steps are spent in balls of 3, 2 and 1 epsilon in turn
-        (Croce and Hein, 2021, arXiv:2103.01208), as `standard` has it.
+      restarts: number of searches for each image, from different starts, at least 1.
+      steps: number of iterations of a search, at least 1.
+      eot: number of evaluations of a randomised defence over which each gradient is averaged, at least 1.
+      large_radii: for L1 only, whether to divide the steps among balls of 3, 2 and 1 epsilon in turn
+        (Croce and Hein, 2021, arXiv:2103.01208), as `standard` does.
     """
 
     name = "apgd-ce"
@@ -126,14 +127,14 @@ class ApgdCE(_Apgd):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class ApgdDLR(_Apgd):
-    """APGD on the difference of logits ratio (Croce and Hein, 2020); it needs 3 classes.
+    """APGD on the difference of logits ratio (Croce and Hein, 2020), for at least 3 classes.
 
     Args:
-      restarts: searches of each image from different starts, at least 1.
-      steps: of a search, at least 1.
-      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
-      large_radii: for L1 alone, whether the steps are spent in balls of 3, 2 and 1 epsilon in turn
-        (Croce and Hein, 2021, arXiv:2103.01208), as `standard` has it.
+      restarts: number of searches for each image, from different starts, at least 1.
+      steps: number of iterations of a search, at least 1.
+      eot: number of evaluations of a randomised defence over which each gradient is averaged, at least 1.
+      large_radii: for L1 only, whether to divide the steps among balls of 3, 2 and 1 epsilon in turn
+        (Croce and Hein, 2021, arXiv:2103.01208).
     """
 
     name = "apgd-dlr"
@@ -145,15 +146,15 @@ class ApgdDLR(_Apgd):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class ApgdT(_Apgd):
-    """APGD on the targeted difference of logits ratio (Croce and Hein, 2020); it needs 4 classes.
+    """APGD on the targeted difference of logits ratio (Croce and Hein, 2020), for at least 4 classes.
 
     Args:
-      targets: number of target classes, those of the 2nd, 3rd, ... largest clean logit, at least 1.
-      restarts: searches for each target from different starts, at least 1.
-      steps: of a search, at least 1.
-      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
-      large_radii: for L1 alone, whether the steps are spent in balls of 3, 2 and 1 epsilon in turn
-        (Croce and Hein, 2021, arXiv:2103.01208), as `standard` has it.
+      targets: number of target classes (those with the 2nd, 3rd, ... largest clean logit), at least 1.
+      restarts: number of searches for each target, from different starts, at least 1.
+      steps: number of iterations of a search, at least 1.
+      eot: number of evaluations of a randomised defence over which each gradient is averaged, at least 1.
+      large_radii: for L1 only, whether to divide the steps among balls of 3, 2 and 1 epsilon in turn
+        (Croce and Hein, 2021, arXiv:2103.01208), as `standard` does.
     """
 
     name = "apgd-t"
@@ -166,14 +167,14 @@ class ApgdT(_Apgd):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class ApgdLoss(_Apgd):
-    """APGD on a loss of the caller's, for `custom`.
+    """APGD on a user-defined loss, for version `custom`.
 
     Args:
-      function: (logits [B, classes], y [B]) -> [B], what is maximised, of each example by itself.
-      restarts: searches of each image from different starts, at least 1.
-      steps: of a search, at least 1.
-      eot: evaluations of a randomised defence that each gradient is the mean of, at least 1.
-      large_radii: for L1 alone, see `ApgdCE`.
+      function: (logits [B, classes], y [B]) -> losses [B] to maximise, each from its own example only.
+      restarts: number of searches for each image, from different starts, at least 1.
+      steps: number of iterations of a search, at least 1.
+      eot: number of evaluations of a randomised defence over which each gradient is averaged, at least 1.
+      large_radii: for L1 only, see `ApgdCE`.
     """
 
     name = "apgd-loss"
@@ -182,11 +183,11 @@ class ApgdLoss(_Apgd):
     def __post_init__(self):
         super().__post_init__()
         if not callable(self.function) or not isinstance(self.function, Hashable):
-            raise InputError(f"function={shown(self.function)} must be a function, hashable")
+            raise InputError(f"function={shown(self.function)} must be a function, and hashable")
         object.__setattr__(self, "_digest", "")
 
     def __repr__(self):
-        """With the function as it was traced by `check`: a state of another is not continued."""
+        """Includes a digest of the function as traced by `check`, so that states tell functions apart."""
         name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
         return f"{super().__repr__()[:-1]}, function={name} {self._digest})"
 
@@ -205,7 +206,7 @@ class ApgdLoss(_Apgd):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class _Fab(Attack):
-    """FAB, targeted where there are targets; logits are averaged over `eot` evaluations."""
+    """FAB, targeted if `targets` > 0; logits are averaged over `eot` evaluations."""
 
     newer = ("eot",)
     steps: int = 100
@@ -224,9 +225,9 @@ class Fab(_Fab):
     """FAB at the nearest boundary (Croce and Hein, 2020, arXiv:1907.02044); it differentiates all logits.
 
     Args:
-      restarts: searches of each image from different starts, at least 1.
-      steps: of a search, at least 1.
-      eot: evaluations of a randomised defence that its logits are the mean of, at least 1.
+      restarts: number of searches for each image, from different starts, at least 1.
+      steps: number of iterations of a search, at least 1.
+      eot: number of evaluations of a randomised defence over which logits are averaged, at least 1.
     """
 
     name = "fab"
@@ -237,10 +238,10 @@ class FabT(_Fab):
     """FAB at the boundaries to target classes (Croce and Hein, 2020, arXiv:1907.02044).
 
     Args:
-      targets: number of target classes, those of the 2nd, 3rd, ... largest clean logit, at least 1.
-      restarts: searches for each target from different starts, at least 1.
-      steps: of a search, at least 1.
-      eot: evaluations of a randomised defence that its logits are the mean of, at least 1.
+      targets: number of target classes (those with the 2nd, 3rd, ... largest clean logit), at least 1.
+      restarts: number of searches for each target, from different starts, at least 1.
+      steps: number of iterations of a search, at least 1.
+      eot: number of evaluations of a randomised defence over which logits are averaged, at least 1.
     """
 
     name = "fab-t"
@@ -249,13 +250,13 @@ class FabT(_Fab):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Square(Attack):
-    """Square (Andriushchenko et al., 2020, arXiv:1912.00049), which needs no gradients.
+    """Square Attack (Andriushchenko et al., 2020, arXiv:1912.00049), which needs no gradients.
 
     Args:
-      restarts: searches of each image from different starts, at least 1.
-      queries: forwards of a search, at least 1.
+      restarts: number of searches for each image, from different starts, at least 1.
+      queries: number of iterations of a search, one query of the network each, at least 1.
       p: share of the image that the first windows cover, in (0, 1].
-      eot: evaluations of a randomised defence that its logits are the mean of, at least 1.
+      eot: number of evaluations of a randomised defence over which logits are averaged, at least 1.
     """
 
     name = "square"

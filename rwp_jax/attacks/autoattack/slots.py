@@ -1,4 +1,4 @@
-"""A batch of searches on the devices, and the compiled functions that move it on."""
+"""A batch of searches on the devices, and the compiled functions that advance it."""
 
 import functools
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from rwp_jax.attacks.autoattack.settings import Attack
 from rwp_jax.distributed import devices
 from rwp_jax.models.precision import matmul_precision
 
-TICKS = 100  # iterations on the devices before the host is heard of again
+TICKS = 100  # most iterations on the devices before control returns to the host
 
 
 class Slots(NamedTuple):
     """A batch of searches.
 
     Attributes:
-      active: [B] bool, which are running.
-      to_the_end: [B] bool, which go on when they have fooled the network: the last point counts.
-      job: what they are for.
-      state: how far they are.
+      active: [B] bool, whether a search is running.
+      to_the_end: [B] bool, whether a search continues after fooling the network; its last success counts.
+      job: images, labels, targets and keys of the searches.
+      state: states of the searches, trees of arrays [B, ...].
     """
 
     active: Any
@@ -48,45 +48,44 @@ class Programs(NamedTuple):
 def map_programs(
     attack: Attack, model: Model | Latest, norm: str, image_shape, mesh: Mesh | None = None
 ) -> Programs:
-    """Makes the functions that work on slots, split over the devices of this host or those of `mesh`.
+    """Makes the functions that work on slots, sharded over the devices of this host or those of `mesh`.
 
     Args:
-      attack: what searches do.
-      model: whom they attack.
+      attack: attack with its settings.
+      model: attacked network.
       norm: `l_inf`, `l_2` or `l_1`.
       image_shape: (H, W, C).
-      mesh: other devices, to compile for.
+      mesh: devices to compile for; default those of this host.
 
     Returns:
-      Programs whose functions take what they depend on first: begin and outcome epsilon, advance the
-      model's weights and epsilon.
+      Programs whose functions have additional first arguments: epsilon for begin and outcome, the model's
+      weights and epsilon for advance.
     """
 
     def begin(epsilon, key, x, y, target, restart, image, number):
-        """Fresh slots. A key depends on image and search alone, not on the place in a batch."""
+        """Returns fresh slots. A key depends only on image and search, not on the place in the batch."""
         keys = jax.vmap(lambda i, n: jax.random.fold_in(jax.random.fold_in(key, i), n))(
             image, number
         )
         job = Job(x, y, target, restart, keys)
         state = attack.search(norm, epsilon, image_shape).init(job)
-        # A random network may take back any single verdict.
+        # A randomised network may contradict any single success.
         to_the_end = jnp.full(len(image), model.randomized)
         return Slots(image >= 0, to_the_end, job, state)
 
     def merge(slots, fresh, new, keep):
-        """The fresh slots where `new`; of the others those where `keep` go on."""
+        """Returns the fresh slots where `new`; of the others, only those in `keep` remain active."""
         slots = slots._replace(active=slots.active & keep)
         return pick(new, fresh, slots)
 
     def advance(weights, epsilon, key, least, slots):
-        """Moves all searches on, until no more than `least` of all devices run or TICKS are over.
+        """Advances all searches until at most `least`, over all devices, run or TICKS iterations are over.
 
-        All stop at once: one alone would wait, with ended searches, for those that are slower.
+        All devices stop together: a device that stopped earlier would only wait for the slower ones.
         """
         search = attack.search(norm, epsilon, image_shape)
-        key = jax.random.fold_in(
-            key, lax.axis_index(devices.AXIS)
-        )  # noise of its own on every device
+        # Different noise on every device.
+        key = jax.random.fold_in(key, lax.axis_index(devices.AXIS))
         logits_fn = lambda images, key: model.apply(weights, images, key)
 
         count = lambda slots: lax.psum(jnp.sum(slots.active, dtype=jnp.int32), devices.AXIS)
@@ -118,18 +117,18 @@ def map_programs(
 def compile_attack(
     attack: Attack, model: Model, norm: str, epsilon: float, image_shape, precision: str
 ) -> Programs:
-    """Makes the functions of `map_programs` for one network and radius; those of before, where they fit.
+    """Makes the functions of `map_programs` for a network and radius, or reuses compiled ones.
 
     Args:
-      attack: what searches do.
-      model: whom they attack.
+      attack: attack with its settings.
+      model: attacked network.
       norm: `l_inf`, `l_2` or `l_1`.
-      epsilon: radius of the ball; an argument of the programs, so that other radii need no new ones.
+      epsilon: radius of the ball; an argument of the programs, so that they serve all radii.
       image_shape: (H, W, C).
-      precision: of matrix products.
+      precision: precision of matrix products.
     """
     radius = np.float32(epsilon)
-    # The repr too: two functions may be equal that compute something else by now.
+    # The repr too: an equal loss function may compute something else than it did when it was compiled.
     key = (attack, repr(attack), model.randomized, norm, tuple(image_shape), precision)
     make = lambda latest: map_programs(attack, latest, norm, image_shape)
     begin, merge, advance, outcome = kept_for(model, key, make)

@@ -1,7 +1,7 @@
 """Square Attack (Andriushchenko et al., 2020, arXiv:1912.00049), with the official schedule.
 
-Unlike the official code, which draws one window (and, in L_inf, one sign) for the whole batch in each
-iteration, every image has draws of its own: what is found for it does not depend on its batch.
+The official code draws one window (and, in L_inf, one sign) per iteration for the whole batch. Here each
+image has its own draws, so that its result does not depend on its batch.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,13 @@ from rwp_jax.errors import InputError
 
 
 class SquareState(NamedTuple):
-    """State of the search; images [B, H, W, C].
+    """State of the search; images are [B, H, W, C].
 
     Attributes:
-      iteration: [B] points evaluated so far; the first is the start.
+      iteration: [B] number of points evaluated so far; the first is the start.
       x: the point to evaluate next.
-      x_best: the point of the smallest margin.
-      margin: [B] its margin.
+      x_best: the point with the smallest margin so far.
+      margin: [B] margin of x_best.
     """
 
     iteration: jnp.ndarray
@@ -54,7 +54,7 @@ def _l_inf(epsilon, sides) -> tuple[Callable, Callable]:
         return jnp.clip(x + epsilon * signs(key, (1, *x.shape[1:]), x.dtype), 0, 1)
 
     def propose(key, stage, x, x_best):
-        """A window in which every channel is pushed to one side of the ball."""
+        """Pushes each channel of a window to one side of the ball."""
         where, which = jax.random.split(key)
         side = jnp.asarray(sides)[stage]
         inside = window(x.shape, corner_of(where, x.shape, side), side)
@@ -77,7 +77,7 @@ def _l_2(epsilon, sides) -> tuple[Callable, Callable]:
         return onto_the_sphere(x, tiled(key, x.shape, "l_2", x.dtype))
 
     def propose(key, stage, x, x_best):
-        """Moves the norm in one window, and what the ball has left, into pyramids in another."""
+        """Moves the norm in one window, and what is left of epsilon, into pyramids in another."""
         turns = all_pyramids(x.shape, sides, "l_2")
         delta = x_best - x
         move = draw_move(key, stage, delta, sides, turns, per_channel)
@@ -100,8 +100,9 @@ def make_square(
       norm: `l_inf`, `l_2` or `l_1`.
       epsilon: radius of the ball.
       image_shape: (H, W, C).
-      queries: iterations, one forward pass each, after the one of the start.
+      queries: number of iterations after the evaluation of the start, one query of the network each.
       p: share of the image that the first windows cover.
+      eot: number of evaluations of a randomised network over which logits are averaged.
 
     Raises:
       InputError: for another norm.
@@ -120,7 +121,7 @@ def make_square(
     def step(logits_fn, job: Job, state: SquareState, key) -> SquareState:
         logits = averaged(logits_fn, eot, key)(state.x)
         margins = margin(logits, job.y).astype(state.x.dtype)
-        better = (margins < state.margin) | ~(margins > 0)  # NaN too, for the caller to find
+        better = (margins < state.margin) | ~(margins > 0)  # includes NaN, which the caller detects
         x_best = jnp.where(per_image(better), state.x, state.x_best)
         stage = jnp.sum(state.iteration[:, None] > jnp.array(HALVINGS), -1)
         keys = keys_of(job.key, state.iteration + 1)
@@ -141,7 +142,7 @@ def make_square(
 def square(
     logits_fn: Callable, x, y, keys, *, norm: str, epsilon, queries: int = 5000, p: float = 0.8
 ) -> SquareState:
-    """One restart of Square on a batch, until every image is misclassified or the queries are spent.
+    """Runs one restart of Square on a batch until all images are misclassified or all queries are used.
 
     Args:
       logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes]; examples must not interact.
@@ -151,7 +152,7 @@ def square(
       norm, epsilon, queries, p: see `make_square`.
 
     Returns:
-      The last state: `x_best`, and `margin`, negative (or 0) where it is misclassified.
+      The final state; `margin` is negative or 0 where `x_best` is misclassified.
     """
     search = make_square(norm, epsilon, x.shape[1:], queries=queries, p=p)
     job = Job(x, y, None, None, keys)

@@ -1,4 +1,4 @@
-"""What an evaluation has decided so far, and the file by which it goes on."""
+"""The state of an evaluation, and the file from which the evaluation resumes."""
 
 import hashlib
 import json
@@ -11,39 +11,40 @@ import numpy as np
 from rwp_jax.errors import InputError
 from rwp_jax.files import raw_bytes, write_npz
 
-SAVE_SECONDS = 60  # between two saves in the middle of an attack
+SAVE_SECONDS = 60  # shortest time between two saves during an attack
 SNAPSHOT = "snapshot_"
-# Other hardware rounds the clean logits otherwise, by much less; another network is further off.
+# Relative tolerance for clean logits: rounding on other hardware is well below, another network above.
 SAME_LOGITS = 1e-3
 
 
 def identity(x: np.ndarray, y: np.ndarray, settings: dict) -> str:
-    """What must be equal for a state to be continued, as JSON: images, labels and settings."""
+    """JSON of images, labels and settings, which must be equal for a state to be resumed."""
     digest = lambda values: hashlib.sha256(raw_bytes(values)).hexdigest()
     content = {"images": digest(x), "labels": digest(y), "shape": list(x.shape), **settings}
     return json.dumps(content, sort_keys=True)
 
 
 class Record:
-    """Verdicts and adversarial images; with a path, kept in a file and read from it.
+    """Verdicts and adversarial images, saved to a file and loaded from it if a path is given.
 
     Attributes:
-      x_adv: [N, H, W, C] what fooled the network, clean images elsewhere.
-      broken: [N] bool, images that are misclassified, clean or attacked, or given up.
-      robust_after: the images left after each finished attack, `clean` first.
-      seconds: of each attack, finished or not.
-      zero_gradients: of each attack, searches that began without a gradient.
-      not_finite: of each attack, the images given up under it: numbers of them are NaN or infinite.
-      verdict_calls: of the forward that decides, so that draws go on where they were.
+      x_adv: [N, H, W, C] adversarial images where an attack succeeded, clean images elsewhere.
+      broken: [N] bool, whether an image is misclassified, clean or attacked, or given up.
+      robust_after: [N] bool, whether an image is not broken after each finished attack, `clean` first.
+      seconds: duration of each attack, finished or not.
+      zero_gradients: for each attack, number of searches that began with a zero gradient.
+      not_finite: for each attack, images given up because logits, losses or gradients were non-finite.
+      verdict_calls: number of calls of the verdicts' forward pass; a resumed evaluation counts from it, so
+        that random draws do not repeat.
       done: [N, searches] bool, which searches of the current attack are over; None between attacks.
-      snapshot: of the searches that were in the middle when the file was written.
+      snapshot: state of the searches that were running when the file was written.
     """
 
     def __init__(self, path: pathlib.Path | None, identity: str, x, y, logits: np.ndarray):
-        """Begins with the clean logits [N, classes], or where the file ends.
+        """Starts from the clean logits [N, classes], or resumes from the file if it exists.
 
         Raises:
-          InputError: where the file is no state, or of other images, settings or another network.
+          InputError: if the file is not a state, or its images, settings or network differ.
         """
         self.path, self.identity, self.logits = path, identity, logits
         self.x_adv = x.copy()
@@ -60,20 +61,20 @@ class Record:
             self._load(path)
 
     def give_up(self, attack: str, images: np.ndarray) -> None:
-        """Counts images as not robust whose numbers under an attack are not finite."""
+        """Counts images as not robust that have non-finite logits, losses or gradients under an attack."""
         self.broken[images] = True
         if len(images):
             known = self.not_finite.get(attack, [])
             self.not_finite[attack] = sorted({*known, *images.tolist()})
 
     def finish(self, attack: str) -> None:
-        """Closes an attack."""
+        """Records the result of a finished attack and saves."""
         self.robust_after[attack] = ~self.broken
         self.done, self.snapshot = None, {}
         self.save(dict)
 
     def save_sometimes(self, snapshot: Callable[[], dict]) -> None:
-        """Saves where the last time is long ago; `snapshot` gives what `snapshot` shall hold."""
+        """Saves if the last save is over SAVE_SECONDS ago; the function returns the snapshot to save."""
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self.save(snapshot)
 
@@ -108,13 +109,15 @@ class Record:
             raise _damaged(path, "shapes")
         same = np.array_equal(np.isfinite(logits), finite)
         if not same or not np.abs(logits[finite] - self.logits[finite]).max() <= tolerance:
-            raise InputError(f"{path} is of another network: its logits of the clean images differ")
+            raise InputError(
+                f"{path} belongs to another network: its logits of the clean images differ"
+            )
         self.logits, self.broken = logits, broken
         self.x_adv[arrays["changed"]] = arrays["x_adv"]
         attacks = arrays["attacks"].tolist()
         self.robust_after = dict(zip(attacks, arrays["robust_after"], strict=True))
         self.seconds, self.zero_gradients = figures["seconds"], figures["zero_gradients"]
-        self.not_finite = figures.get("not_finite", {})  # files of earlier versions have none
+        self.not_finite = figures.get("not_finite", {})  # files of older versions lack it
         self.verdict_calls = figures.get("verdict_calls", 0)
         self.done = arrays.get("done")
         names = [name for name in arrays if name.startswith(SNAPSHOT)]
@@ -122,7 +125,7 @@ class Record:
 
 
 def check_state(path: pathlib.Path | None, identity: str) -> None:
-    """Raises InputError for a file that is no state, or of other images, settings or another network."""
+    """Raises InputError if an existing file is not a state or its images, settings or network differ."""
     if path and path.exists():
         _check_same(path, read_state(path)[1], identity)
 
@@ -134,15 +137,17 @@ def _check_same(path: pathlib.Path, held: dict, identity: str) -> None:
         if held.get(name) != value:
             short = len(str(value)) < 64
             values = f" ({held.get(name)} there, {value} here)" if short else ""
-            raise InputError(f"{path} is of another evaluation: other {name}{values}; move it away")
+            raise InputError(
+                f"{path} belongs to another evaluation: different {name}{values}; move it away"
+            )
 
 
 def _damaged(path: pathlib.Path, why: str) -> InputError:
-    return InputError(f"state_path={path} is no state of AutoAttack ({why}): give another file")
+    return InputError(f"state_path={path} is not a state of AutoAttack ({why}): give another file")
 
 
 def read_state(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict, dict]:
-    """The arrays of a state, its identity and its figures; raises InputError for a damaged file."""
+    """Returns a state's arrays, its identity and its figures; raises InputError for a damaged file."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)

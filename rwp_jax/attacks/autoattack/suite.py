@@ -1,4 +1,4 @@
-"""The versions of AutoAttack, and the attacks by name."""
+"""The versions of AutoAttack and the attacks by name."""
 
 from rwp_jax.attacks.autoattack.settings import (
     ApgdCE,
@@ -13,14 +13,14 @@ from rwp_jax.attacks.autoattack.settings import (
 from rwp_jax.errors import InputError, check_choice, shown
 
 ATTACKS = {attack.name: attack for attack in (ApgdCE, ApgdDLR, ApgdT, Fab, FabT, Square)}
-# By which random numbers are told apart.
+# Numbers of the attacks' random streams.
 NUMBERS = {name: number for number, name in enumerate([*ATTACKS, ApgdLoss.name])}
 VERSIONS = {
     "standard": (ApgdCE(), ApgdT(), FabT(), Square()),
     "plus": (ApgdCE(restarts=5), ApgdDLR(restarts=5), Fab(restarts=5), Square(), ApgdT(), FabT()),
     "rand": (ApgdCE(eot=20), ApgdDLR(eot=20)),
 }
-# As the official code, which leaves the others as they are for all norms.
+# As in the official code, whose other versions are the same for all norms.
 _STANDARD_L1 = (
     ApgdCE(restarts=5, large_radii=True),
     ApgdT(targets=5, large_radii=True),
@@ -30,11 +30,11 @@ _STANDARD_L1 = (
 
 
 def attacks_of(version: str, attacks, norm: str) -> tuple[Attack, ...]:
-    """The attacks of a version for a norm; of `custom`, those given as names or with settings.
+    """Returns the attacks of a version for a norm; for `custom`, those given by name or with settings.
 
     Raises:
-      InputError: for an unknown version or attack, attacks missing or not wanted, or settings that the norm
-        does not have.
+      InputError: for an unknown version or attack, attacks missing for `custom` or given for another
+        version, or a setting that is not available for the norm.
     """
     if isinstance(version, str) and version in VERSIONS:
         if attacks is not None:
@@ -44,7 +44,9 @@ def attacks_of(version: str, attacks, norm: str) -> tuple[Attack, ...]:
     if not isinstance(attacks, list | tuple | None):
         attacks = (attacks,)
     if not attacks:
-        raise InputError(f"attacks= is missing for version='custom': some of {', '.join(ATTACKS)}")
+        raise InputError(
+            f"attacks= is missing for version='custom': give some of {', '.join(ATTACKS)}"
+        )
     chosen = []
     for attack in attacks:
         if not isinstance(attack, Attack):
@@ -53,10 +55,12 @@ def attacks_of(version: str, attacks, norm: str) -> tuple[Attack, ...]:
             attack = ATTACKS[attack]()
         if norm != "l_1" and getattr(attack, "large_radii", False):
             raise InputError(
-                f"attacks: {attack.name} has large_radii for l_1 alone, not for {norm}"
+                f"attacks: {attack.name} has large_radii, which is for l_1 only, not for {norm}"
             )
         chosen.append(attack)
     names = [attack.name for attack in chosen]
     if len(set(names)) < len(names):
-        raise InputError(f"attacks={', '.join(names)} names one twice; give it restarts instead")
+        raise InputError(
+            f"attacks={', '.join(names)} names an attack twice; set its restarts instead"
+        )
     return tuple(chosen)

@@ -1,4 +1,4 @@
-"""The windows of Square (Andriushchenko et al., 2020, arXiv:1912.00049) and the patterns that fill them."""
+"""Windows of Square (Andriushchenko et al., 2020, arXiv:1912.00049) and the patterns that fill them."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,11 +9,14 @@ import numpy as np
 
 # Iterations after which the window's share of the image is halved.
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-EPS = 1e-12  # of the official code
+EPS = 1e-12  # as in the official code
 
 
 def window_sizes(height: int, width: int, share: float, norm: str) -> np.ndarray:
-    """Side of the square window at each stage of the schedule, int [10]; odd, at least 3, but in L_inf."""
+    """Side of the square window at each stage of the schedule, int [10].
+
+    In L_2 and L1, sides are odd and at least 3 unless the image's height or width limits them.
+    """
     sides = []
     for stage in range(len(HALVINGS) + 1):
         side = round(math.sqrt(share / 2**stage * height * width))
@@ -27,19 +30,19 @@ def _unit(values: np.ndarray, norm: str) -> np.ndarray:
 
 
 def _pyramid(height: int, width: int, norm: str) -> np.ndarray:
-    """[height, width] of unit norm, falling off from the middle by Chebyshev distance."""
+    """A pattern [height, width] of unit norm that falls off with the Chebyshev distance from the middle."""
     rows, columns = np.arange(height)[:, None], np.arange(width)
     distance = np.maximum(abs(rows - height // 2), abs(columns - width // 2))
-    # As the official code, steeper in L1.
+    # As in the official code, steeper in L1.
     terms = 1 / np.arange(1, max(height, width) // 2 + 2) ** (4 if norm == "l_1" else 2)
-    heights = terms[::-1].cumsum()[::-1]  # at each distance, the terms from there on
+    heights = terms[::-1].cumsum()[::-1]  # at each distance, the sum of the terms from there on
     return _unit(heights[distance], norm)
 
 
 def pyramids(side: int, norm: str = "l_2") -> np.ndarray:
-    """A square of two pyramids of opposite sign, [side, side] of unit norm in `l_2` or `l_1`.
+    """A square [side, side] of two pyramids of opposite sign, of unit norm in `l_2` or `l_1`.
 
-    It is eta in the paper, which has it for L_2.
+    It is eta in the paper, which defines it for L_2.
     """
     halves = [-_pyramid(side - side // 2, side, norm)]
     if side > 1:
@@ -52,7 +55,7 @@ def signs(key, shape, dtype):
 
 
 def corner_of(key, image_shape, side):
-    """Upper left corner of a random window; as in the official code it never touches the last edges."""
+    """Upper left corner of a random window, which as in the official code never touches the last edges."""
     room = jnp.maximum(jnp.array(image_shape[:2]) - side, 1)
     return jax.random.randint(key, (2,), 0, room)
 
@@ -65,8 +68,8 @@ def window(image_shape, corner, side):
 
 
 def _tiles(height: int, width: int, norm: str) -> tuple[np.ndarray, np.ndarray, int]:
-    """Pyramids in tiles, turned both ways [2, height, width]; each pixel's tile; how many."""
-    side = max(min(height // 5, width), 1)  # the official code makes no tile of a narrower image
+    """Tiles of pyramids in both orientations [2, height, width], each pixel's tile, and their number."""
+    side = max(min(height // 5, width), 1)  # the official code has no tiles in narrower images
     offset = (height - side * 5) // 2 if height >= 5 else 0
     patch = pyramids(side, norm)
     patterns, tile_of = np.zeros((2, height, width)), np.zeros((height, width), int)
@@ -77,7 +80,7 @@ def _tiles(height: int, width: int, norm: str) -> tuple[np.ndarray, np.ndarray, 
     ]
     for tile, (top, left) in enumerate(corners):
         area = np.s_[top : top + side, left : left + side]
-        shape = patterns[0][area].shape  # tiles that stand out at the last edges are cut off
+        shape = patterns[0][area].shape  # tiles that extend past the last edges are cut off
         patterns[0][area] = patch[: shape[0], : shape[1]]
         patterns[1][area] = patch.T[: shape[0], : shape[1]]
         tile_of[area] = tile
@@ -85,7 +88,7 @@ def _tiles(height: int, width: int, norm: str) -> tuple[np.ndarray, np.ndarray, 
 
 
 def tiled(key, image_shape, norm: str, dtype):
-    """Where the search starts in L_2 and L1: tiles of pyramids, each turned and signed at random."""
+    """Start of the search in L_2 and L1: tiles of pyramids, each with random orientation and signs."""
     height, width, channels = image_shape
     patterns, tile_of, count = _tiles(height, width, norm)
     turn, sign = jax.random.split(key)
@@ -95,7 +98,7 @@ def tiled(key, image_shape, norm: str, dtype):
 
 
 def all_pyramids(image_shape, sides: np.ndarray, norm: str) -> np.ndarray:
-    """Pyramids of every stage, turned both ways, in the upper left corner: [stages, 2, H, W]."""
+    """Pyramids of every stage in both orientations, in the upper left corner: [stages, 2, H, W]."""
     turns = np.zeros((len(sides), 2, *image_shape[:2]))
     for both, side in zip(turns, sides, strict=True):
         both[:, :side, :side] = pyramids(side, norm), pyramids(side, norm).T
@@ -103,13 +106,13 @@ def all_pyramids(image_shape, sides: np.ndarray, norm: str) -> np.ndarray:
 
 
 class Move(NamedTuple):
-    """Of norm within a perturbation [H, W, C].
+    """A move of norm between two windows of a perturbation [H, W, C].
 
     Attributes:
-      here: mask of the window that pyramids are added to.
-      there: of the window that loses its norm.
-      freed: norms of both windows together, by channel.
-      shape: perturbation in `here` of unit norm in each channel, what was there with pyramids added.
+      here: mask of the window to which pyramids are added.
+      there: mask of the window that loses its norm.
+      freed: norm of both windows together, by channel.
+      shape: new pattern in `here` (old pattern plus pyramids), of unit norm in each channel.
     """
 
     here: Any
@@ -119,14 +122,14 @@ class Move(NamedTuple):
 
 
 def draw_move(key, stage, delta, sides: np.ndarray, turns: np.ndarray, per_channel) -> Move:
-    """Draws windows and pyramids of a stage.
+    """Draws the windows and the pyramids of a stage.
 
     Args:
       key: random key.
-      stage: of the schedule.
+      stage: index of the stage in the schedule.
       delta: perturbation [H, W, C].
-      sides: of the window in each stage.
-      turns: see `all_pyramids`.
+      sides: side of the window in each stage.
+      turns: pyramids from `all_pyramids`.
       per_channel: [H, W, C] -> norms that broadcast against it.
     """
     where, other, turn, sign = jax.random.split(key, 4)

@@ -1,1 +1,1 @@
-"""The authors' code, from the user's checkout, and ours side by side on the same numbers."""
+"""Runs the authors' code, from the user's checkout, and ours side by side on the same numbers."""

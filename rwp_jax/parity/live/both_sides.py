@@ -1,4 +1,4 @@
-"""Both sides of a setting, compared quantity by quantity."""
+"""Compares both sides of a setting, quantity by quantity."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -18,13 +18,13 @@ class QuantityRow(NamedTuple):
     """One quantity of a setting, over all its steps.
 
     Attributes:
-      quantity: of QUANTITIES.
-      theirs, ours: a figure of the last step in float64, "" where there is none: the loss, the gate
+      quantity: a key of QUANTITIES.
+      theirs, ours: value in the last training step in float64, "" if there is none: the loss, the gate
         counts, or the L_2 norm (of delta and v after their last step).
-      error: float64, largest relative error of any array in any step, NaN where nothing was compared.
-      worst: which array in which step has it.
-      drift: float32, |ours - theirs| / |theirs| in L_2 after each step.
-      rounding: the same of the authors' code in float32 and itself in float64.
+      error: largest relative error of any array in any step, in float64; NaN if nothing was compared.
+      worst: array and step that have this error.
+      drift: |ours - theirs| / |theirs| in L_2 after each step, in float32.
+      rounding: the same between the authors' code in float32 and in float64.
     """
 
     quantity: str
@@ -37,15 +37,15 @@ class QuantityRow(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What came out for a setting.
+    """Result of comparing both sides of a setting.
 
     Attributes:
-      setting: what was run.
-      lines: one for each quantity that it has.
-      growth: float32 drift inside the first training step, by quantity: of delta after 0, 1, ... steps of
-        the attack, of v after 1, 2, ... of the ascent.
-      stopped: what stopped the authors' code, "" where nothing did.
-      tolerance: of the float64 errors.
+      setting: the setting.
+      lines: one row per quantity that the setting has.
+      growth: float32 drift inside the first training step, by quantity: of delta after 0, 1, ... attack
+        steps, of v after 1, 2, ... ascent steps.
+      stopped: the exception that stopped the authors' code, "" if none did.
+      tolerance: tolerance of the float64 errors.
     """
 
     setting: Setting
@@ -62,7 +62,7 @@ class Compared(NamedTuple):
 
 
 def outside(line: QuantityRow, tolerance: float) -> bool:
-    """Whether a compared line fails; NaN on either side is no equality."""
+    """Whether a compared line is outside the tolerance; NaN always is."""
     return not line.error <= tolerance
 
 
@@ -78,7 +78,7 @@ def _figure(quantity: str, arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _error(ours: Mapping, theirs: Mapping) -> tuple[float, str]:
-    """The largest relative error of any array and its name; inf for one that only one side has."""
+    """Returns the largest relative error of any array and its name; inf if only one side has the array."""
     both = ours.keys() & theirs.keys()
     errors = dict.fromkeys(ours.keys() | theirs.keys(), float("inf"))
     errors |= {name: relative_error(ours[name], theirs[name]) for name in both}
@@ -94,9 +94,9 @@ def _distance(a: Mapping, b: Mapping) -> float:
 def _line(
     quantity: str, ours: dict[str, list[Step]], theirs: dict[str, list[Step]]
 ) -> QuantityRow | None:
-    """Compares a quantity; steps by dtype, `theirs` empty where the authors' code stopped.
+    """Compares a quantity; `ours` and `theirs` map dtypes to steps.
 
-    None for a quantity that the setting does not have.
+    `theirs` is empty if the authors' code stopped. Returns None if the setting does not have the quantity.
     """
     of = lambda steps: [step.get(quantity, {}) for step in steps]
     mine = of(ours["float64"])
@@ -122,7 +122,7 @@ def _line(
 
 
 def _growth(ours: Step, theirs: Step) -> dict[str, list[float]]:
-    """Distances after each step of attack and ascent, by quantity; arrays' names begin with its number."""
+    """Returns distances after each attack and ascent step, by quantity; array names start with the step."""
 
     def distances(a, b):
         numbers = dict.fromkeys(name.split(" ")[0] for name in b if name != NORM)
@@ -139,9 +139,9 @@ def compare_setting(
 
     Args:
       checkout: see `checkout.read_checkout`.
-      setting: what is run.
-      device: of the authors' side, `cpu` or `cuda`; ours runs on JAX's default.
-      tolerance: of the float64 errors.
+      setting: the setting to run.
+      device: device of the authors' side, `cpu` or `cuda`; ours runs on JAX's default device.
+      tolerance: tolerance of the float64 errors.
     """
     theirs, stopped = {}, ""
     try:

@@ -1,7 +1,8 @@
-"""The authors' own classes and functions, taken from the user's checkout of their repository.
+"""Loads the authors' own classes and functions from the user's checkout of their repository.
 
-Their scripts cannot be imported: at import they parse arguments, download data and ask for CUDA and
-torchvision. So single definitions are taken out of them, and modules without such needs loaded whole.
+Their scripts cannot be imported: at import they parse arguments, download data and require CUDA and
+torchvision. Single definitions are therefore extracted from them; modules without such requirements are
+loaded whole.
 """
 
 import ast
@@ -32,7 +33,7 @@ MODULES = (
 AT_SCRIPT = f"{AT}/train_cifar10.py"
 TRADES_SCRIPT = f"{TRADES}/train_trades_cifar.py"
 RST_SCRIPT = f"{RST}/robust_self_training.py"
-DEFINITIONS = {  # file: the functions and constants that are taken out of it
+DEFINITIONS = {  # file: functions and constants extracted from it
     f"{AT}/utils.py": ("cifar10_mean", "cifar10_std"),
     AT_SCRIPT: ("mu", "std", "normalize", "upper_limit", "lower_limit", "clamp", "attack_pgd"),
     TRADES_SCRIPT: ("perturb_input", "train"),
@@ -41,19 +42,19 @@ DEFINITIONS = {  # file: the functions and constants that are taken out of it
 
 
 class Checkout(NamedTuple):
-    """modules: path -> the module; definitions: path -> code that defines what is taken out of it."""
+    """`modules` maps paths to loaded modules, `definitions` paths to the code of extracted definitions."""
 
     modules: dict[str, types.ModuleType]
     definitions: dict[str, types.CodeType]
 
     def defined(self, path: str, **given: Any) -> dict[str, Any]:
-        """What the definitions of `path` define; `given` are the other names that they use."""
+        """Executes the definitions of `path`; `given` holds the other names that they use."""
         exec(self.definitions[path], given)
         return given
 
 
 def _module(path: pathlib.Path, name: str) -> types.ModuleType:
-    """Loads one file under a name of its own: the folders' files share theirs."""
+    """Loads one file under a unique name, since files of different folders share names."""
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -61,7 +62,7 @@ def _module(path: pathlib.Path, name: str) -> types.ModuleType:
 
 
 def _defines(node: ast.stmt) -> set[str]:
-    """Names that a statement of a file defines, if it is a function or an assignment."""
+    """Returns the names that a statement defines, if it is a function or an assignment."""
     if isinstance(node, ast.FunctionDef):
         return {node.name}
     targets = node.targets if isinstance(node, ast.Assign) else []
@@ -69,7 +70,7 @@ def _defines(node: ast.stmt) -> set[str]:
 
 
 def _definitions(path: pathlib.Path, wanted: tuple[str, ...]) -> types.CodeType:
-    """Compiles some definitions of a file, not what stands around them."""
+    """Compiles the wanted definitions of a file without the code around them."""
     body = [n for n in ast.parse(path.read_text(), str(path)).body if _defines(n) & set(wanted)]
     missing = set(wanted).difference(*map(_defines, body))
     if missing:
@@ -78,22 +79,22 @@ def _definitions(path: pathlib.Path, wanted: tuple[str, ...]) -> types.CodeType:
 
 
 def read_checkout(directory: pathlib.Path) -> Checkout:
-    """Reads what is compared with; the modules' code runs.
+    """Loads the modules and definitions of a checkout; this executes the modules' code.
 
     Raises:
-      InputError: where files or definitions are missing or cannot be loaded.
+      InputError: if files or definitions are missing or cannot be loaded.
     """
     if not directory.is_dir():
         raise InputError(
-            f"--reference={directory} is no directory, must be a checkout of {REPOSITORY}"
+            f"--reference={directory} is not a directory, must be a checkout of {REPOSITORY}"
         )
     missing = [name for name in (*DEFINITIONS, *MODULES) if not (directory / name).is_file()]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
-            f"--reference={directory} is no checkout of {REPOSITORY}: it lacks {missing[0]}{more}"
+            f"--reference={directory} is not a checkout of {REPOSITORY}: it lacks {missing[0]}{more}"
         )
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the checkout is the user's
+    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # keep the checkout clean
     try:
         modules = {
             name: _module(
@@ -104,7 +105,7 @@ def read_checkout(directory: pathlib.Path) -> Checkout:
         definitions = {name: _definitions(directory / name, d) for name, d in DEFINITIONS.items()}
     except InputError:
         raise
-    except Exception as error:  # whatever a changed file may raise
+    except Exception as error:  # a modified file may raise anything
         raise InputError(
             f"--reference={directory} cannot be loaded: {type(error).__name__} {first_line(error)}"
         ) from None

@@ -1,4 +1,4 @@
-"""Our side: the library's training step, watched while it runs."""
+"""Our side: the library's training step, with intermediate values recorded."""
 
 import dataclasses
 import functools
@@ -23,10 +23,10 @@ class Program(NamedTuple):
     """A compiled training step.
 
     Attributes:
-      state: before the first step.
+      state: the state before the first step.
       step: (state, x, y, start, index of the norm, index of the perturbation) -> (state, loss [B]).
       logits: (state, images) -> logits in eval mode.
-      noted: what a step computed on its way, by name, to be cleared before each.
+      noted: intermediate values of a step, by name; cleared before each step.
     """
 
     state: TrainState
@@ -36,7 +36,7 @@ class Program(NamedTuple):
 
 
 def _either(index, choices: list, *fields: str):
-    """choices[0] with each of its functions `fields` replaced by that of choices[index], index traced."""
+    """Returns choices[0] with its functions `fields` taken from choices[index]; index is traced."""
 
     def choose(field):
         functions = [getattr(choice, field) for choice in choices]
@@ -52,7 +52,7 @@ def _either(index, choices: list, *fields: str):
 
 
 def _choose(recipes: dict[tuple[str, str], Recipe], norm, perturbation) -> Recipe:
-    """One recipe out of those by norm and perturbation; `norm` and `perturbation` are traced indices."""
+    """Builds the recipe of a norm and perturbation; both are traced indices."""
     by_norm = list({name: recipe for (name, _), recipe in recipes.items()}.values())
     by_name = list({name: recipe for (_, name), recipe in recipes.items()}.values())
     alphas = jnp.asarray([recipe.attack.step_size for recipe in by_norm])
@@ -74,8 +74,10 @@ def _choose(recipes: dict[tuple[str, str], Recipe], norm, perturbation) -> Recip
 
 
 def _watched(recipe: Recipe, note: Callable) -> Recipe:
-    """The recipe, with note(name, value) called on the host whenever a piece of it has computed a value:
-    `delta` of the attack, `v` and `gates` of the weight perturbation."""
+    """Returns the recipe with note(name, value) called on the host for every intermediate value.
+
+    These are the attack's `delta` and the weight perturbation's `v` and `gates`.
+    """
 
     def watch(function, name):
         def watched(*args):
@@ -98,7 +100,7 @@ def _watched(recipe: Recipe, note: Callable) -> Recipe:
 
 @functools.cache
 def _program(objective: str, model: str, dtype: str) -> Program:
-    """Compiled once for all norms and perturbations: compiling takes longer than the steps themselves."""
+    """Compiles one program for all norms and perturbations: compiling takes longer than the steps."""
     settings = {
         (norm, name): Setting(objective, name, model, norm, 1)
         for norm in NORMS[objective]
@@ -114,7 +116,7 @@ def _program(objective: str, model: str, dtype: str) -> Program:
     noted = {"delta": [], "v": [], "gates": []}
 
     def note(name, value):
-        if name == "v":  # thinned at once
+        if name == "v":  # thinned right away to save memory
             entries = to_state_dict(model, value)
             value = thin({n: entry for n, entry in entries.items() if is_perturbed(entry)})
         noted[name].append(value)
@@ -140,10 +142,10 @@ def _program(objective: str, model: str, dtype: str) -> Program:
 
 
 def our_steps(setting: Setting, dtype: str) -> list[Step]:
-    """Runs the training steps of a setting in `dtype`, float64 or float32; what they computed.
+    """Runs the training steps of a setting in `dtype`, float64 or float32; returns what they computed.
 
-    The first item has nothing but the logits before the first step. The flag jax_enable_x64 must be on:
-    what is noted would be rounded to float32 otherwise. It is off within for float32, so that nothing is
+    The first item holds only the logits before the first step. The flag jax_enable_x64 must be on, or the
+    recorded values would be rounded to float32. For float32 it is switched off inside, so that nothing is
     computed more precisely than in a training run.
     """
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
@@ -166,8 +168,8 @@ def _steps(setting: Setting, dtype: str) -> Iterator[Step]:
         state, loss = program.step(state, x, draws.y, start, norm, perturbation)
         jax.effects_barrier()
         v, gates = program.noted["v"], [int(gate.sum()) for gate in program.noted["gates"]]
-        v = v[:-1]  # after the loop it is scaled once more
-        # v at loop 0 is zero. Once no gate is open the loop ends, and v stays for the steps left over.
+        v = v[:-1]  # v is scaled once more after the loop
+        # v is zero at step 0. The loop ends when no gate is open; v then stays for the remaining steps.
         ascents = {"none": 0, "awp": 1, "rwp": setting.constants()["rwp_steps"]}
         left = ascents[setting.perturbation] + 1 - len(v)
         v, gates = v + v[-1:] * left, gates + gates[-1:] * left

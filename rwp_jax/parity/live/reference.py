@@ -1,4 +1,4 @@
-"""`python -m rwp_jax.parity --reference CHECKOUT`: what is checked first, then run and printed."""
+"""`python -m rwp_jax.parity --reference CHECKOUT`: checks the input, runs the settings, prints tables."""
 
 import importlib.util
 import pathlib
@@ -24,10 +24,10 @@ def _check_output(output: pathlib.Path | None) -> None:
 
 
 def _check_torch(device: str) -> None:
-    """Raises InputError where PyTorch or its device is missing."""
+    """Raises InputError if PyTorch or its device is missing."""
     if importlib.util.find_spec("torch") is None:
         raise InputError(
-            "--reference runs PyTorch code and needs the package torch, whose build for CPUs is enough: "
+            "--reference runs PyTorch code and needs the package torch (its CPU build is enough): "
             "pip install torch"
         )
     import torch
@@ -48,17 +48,17 @@ def run(
 
     Args:
       reference: the user's checkout of the authors' repository.
-      device: where it runs, `cpu` or `cuda`.
-      steps: training steps of every setting; by default those of `setting.STEPS`.
-      output: a .md or .html file for the same tables, or None.
-      select: names of settings -> those to run.
-      tolerance: of the errors in float64.
+      device: device that it runs on, `cpu` or `cuda`.
+      steps: training steps of every setting; None for `setting.STEPS`.
+      output: .md or .html file for the same tables, or None.
+      select: maps the names of all settings to those to run.
+      tolerance: tolerance of the errors in float64.
 
     Returns:
-      How many settings failed.
+      The number of settings that failed.
 
     Raises:
-      InputError: before anything is compiled.
+      InputError: for bad input, before anything is compiled.
     """
     if steps is not None and steps < 1:
         raise InputError(f"--steps={steps} must be at least 1")

@@ -1,4 +1,4 @@
-"""The comparison as text, Markdown and HTML, all from the same cells."""
+"""Renders the comparison as text, Markdown and HTML from the same cells."""
 
 from collections.abc import Iterable
 
@@ -9,13 +9,13 @@ from rwp_jax.report.page import Section
 from rwp_jax.report.table import Table
 
 COLUMNS = ("quantity", "upstream", "ours", "float64", "float32 by step", "upstream's own", "result")
-FIGURES = range(1, 6)  # columns of figures, to the right
-WIDTHS = (18, 19, 19, 7)  # of the first columns in text; counts of a gate need 19
+FIGURES = range(1, 6)  # columns of figures, aligned to the right
+WIDTHS = (18, 19, 19, 7)  # of the first columns in text; gate counts need 19
 LEGEND = (
     "upstream, ours: float64, in the last step: the loss, the examples below c_min, or the L_2 norm.",
-    "float64: largest relative error of any array, after any step of attack, ascent and training.",
+    "float64: largest relative error of any array after any step of attack, ascent and training.",
     "float32 by step: |ours - upstream| / |upstream| after each training step, both in float32.",
-    "upstream's own: the same of upstream in float32 and upstream in float64, which is its own rounding.",
+    "upstream's own: the same between upstream in float32 and in float64, which is its own rounding.",
     "Where float64 agrees, float32 shows rounding: small until a sign, ReLU or gate falls the other way.",
     "Below each table: float32 inside the first training step, after each step of attack and ascent.",
 )
@@ -36,7 +36,7 @@ def _result(line: QuantityRow, compared: Compared) -> str:
 
 
 def cells(compared: Compared) -> list[tuple[str, ...]]:
-    """One tuple a line of the setting, in the order of COLUMNS."""
+    """Returns one tuple per line of the setting, in the order of COLUMNS."""
     return [
         (
             QUANTITIES[line.quantity],
@@ -57,12 +57,12 @@ def heading(compared: Compared) -> str:
 
 
 def stopped(compared: Compared) -> str:
-    """What is said of a setting that the authors' code cannot run, "" of others."""
+    """Returns a note for a setting that the authors' code cannot run, "" for others."""
     return f"upstream stops: {compared.stopped}" if compared.stopped else ""
 
 
 def growth(compared: Compared) -> list[str]:
-    """How float32 drifts apart inside the first training step, a line for each of delta and v."""
+    """Describes the float32 drift inside the first training step, with one line each for delta and v."""
     return [
         f"float32 in step 1, {QUANTITIES[quantity]} by step: {_numbers(values)}"
         for quantity, values in compared.growth.items()
@@ -79,19 +79,19 @@ def _text_line(line: tuple[str, ...], steps: int) -> str:
 
 
 def text_header(steps: int) -> str:
-    """The columns' names; `steps`: the most training steps of any setting."""
+    """Returns the column names; `steps` is the largest number of training steps of any setting."""
     return _text_line(COLUMNS, steps)
 
 
 def text(compared: Compared, steps: int) -> str:
-    """A setting's block under `text_header(steps)`."""
+    """Returns a setting's block under `text_header(steps)`."""
     lines = [heading(compared), *filter(None, [stopped(compared)])]
     lines += [_text_line(line, steps) for line in cells(compared)]
     return "\n".join(lines + growth(compared))
 
 
 def markdown(results: Iterable[Compared], about: str) -> str:
-    """A document with a table for each setting."""
+    """Returns a document with a table for each setting."""
     row = lambda line: "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
     rule = row([("---:" if i in FIGURES else "---") for i in range(len(COLUMNS))])
     parts = [f"# Parity with upstream\n\n{about}\n\n" + "\n".join(f"- {line}" for line in LEGEND)]
@@ -105,7 +105,7 @@ def markdown(results: Iterable[Compared], about: str) -> str:
 
 
 def sections(results: Iterable[Compared]) -> list[Section]:
-    """A section of a page for each setting."""
+    """Returns a section of a page for each setting."""
     return [
         Section(
             heading(compared),

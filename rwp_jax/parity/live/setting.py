@@ -1,4 +1,4 @@
-"""The training steps that are compared: what is trained how, on which images."""
+"""Settings of the compared training steps: objective, perturbation, network, norm and images."""
 
 from typing import Any, NamedTuple
 
@@ -9,19 +9,25 @@ from rwp_jax.parity import inputs
 CLASSES = 10
 AT_EPSILON = {"l_inf": (8 / 255, 2 / 255), "l_2": (128 / 255, 15 / 255)}  # epsilon, step size
 PERTURBATIONS = ("none", "awp", "rwp")
-NORMS = {  # RST has no attack in L_2: it adds noise there
+NORMS = {  # in L_2, RST adds noise instead of attacking
     "at": ("l_inf", "l_2"),
     "trades": ("l_inf", "l_2"),
     "rst": ("l_inf",),
 }
 STEPS = {"wrn-10-1": 3, "preactresnet18": 1}
-C_MIN = {"wrn-10-1": 3.6, "preactresnet18": 5.0}  # AT's: between the losses under random labels
+C_MIN = {"wrn-10-1": 3.6, "preactresnet18": 5.0}  # of AT: between the losses at random labels
 IMAGES = 8
 
 
 class Draws(NamedTuple):
-    """Clean images x and the attack's first perturbation, [n, H, W, C], labels y [n], and the random
-    numbers of which the authors' code makes that perturbation, in its order, images [n, C, H, W]."""
+    """Images and random numbers of one training step.
+
+    Attributes:
+      x: clean images [n, H, W, C].
+      y: labels [n].
+      start: the attack's first perturbation [n, H, W, C].
+      random: random numbers from which the authors' code makes `start`, in its order, [n, C, H, W].
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -30,14 +36,14 @@ class Draws(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """A setting of the authors' scripts, with their constants, on a network of this family.
+    """A setting of the authors' scripts, with their constants.
 
     Attributes:
-      objective: `at`, `trades` or `rst`, whose folder the code comes from.
+      objective: `at`, `trades` or `rst`; also selects the folder of the authors' code.
       perturbation: `none`, `awp` or `rwp`.
       model: `wrn-10-1` or `preactresnet18`.
       norm: `l_inf` or `l_2`.
-      steps: training steps in a row.
+      steps: number of consecutive training steps.
     """
 
     objective: str
@@ -52,11 +58,11 @@ class Setting(NamedTuple):
 
     @property
     def cannot_run(self) -> bool:
-        """Whether the authors' published code stops: it adds losses [B] and [B, classes]."""
+        """Whether the authors' published code fails, because it adds losses [B] and [B, classes]."""
         return self.objective != "at" and self.perturbation == "rwp"
 
     def constants(self) -> dict[str, Any]:
-        """In the form of a recorded case's settings, see `parity.setting`."""
+        """Returns the constants in the form of a recorded case's settings, see `parity.recipe`."""
         epsilon, alpha = (0.031, 0.007) if self.objective == "rst" else AT_EPSILON[self.norm]
         at = self.objective == "at"
         return {
@@ -72,7 +78,7 @@ class Setting(NamedTuple):
             "rwp_steps": 10,
             "c_min": C_MIN[self.model]
             if at
-            else 1.7,  # which TRADES's and RST's classes have inside
+            else 1.7,  # hard-coded in the classes of TRADES and RST
             "lr": 0.1,
             "momentum": 0.9,
             "weight_decay": 5e-4,
@@ -80,7 +86,7 @@ class Setting(NamedTuple):
         }
 
     def draws(self, step: int) -> Draws:
-        """Images, labels and random numbers of training step `step`, float64."""
+        """Draws images, labels and random numbers of training step `step`, in float64."""
         x = inputs.images(IMAGES, 100 * step)
         y = np.random.default_rng([step, 32]).integers(0, CLASSES, IMAGES)
         seed = 50 + step
@@ -101,9 +107,9 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
 
 
 def all_settings(steps: int | None = None) -> list[Setting]:
-    """All that is compared, over `steps` training steps, by default STEPS; see NORMS for RST's one norm.
+    """Lists all settings to compare, over `steps` training steps (None for STEPS).
 
-    What the authors' code cannot run is there once, on the small network.
+    Settings that the authors' code cannot run are included only on the small network.
     """
     settings = [
         Setting(objective, perturbation, model, norm, steps or STEPS[model])
@@ -113,6 +119,6 @@ def all_settings(steps: int | None = None) -> list[Setting]:
         for perturbation in PERTURBATIONS
     ]
     small = next(iter(STEPS))
-    # RST's folder is for WideResNets; that of TRADES takes any network.
+    # RST's folder supports only WideResNets; TRADES's code takes any network.
     wanted = lambda s: s.model == small or (not s.cannot_run and s.objective != "rst")
     return [setting for setting in settings if wanted(setting)]

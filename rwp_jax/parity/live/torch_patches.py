@@ -1,4 +1,4 @@
-"""Runs the authors' code on any device in any dtype with given random numbers, and notes what passes."""
+"""Runs the authors' code on any device and dtype with given random numbers, recording its values."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,13 +10,13 @@ import torch
 
 
 class Noted(NamedTuple):
-    """What is noted of one training step.
+    """Values recorded during one training step.
 
     Attributes:
-      images: the attack's images after 0, 1, ... steps, and what else passed by their hook.
-      gates: examples below c_min at each ascent step.
+      images: the attack's images after 0, 1, ... steps, and other inputs that passed the same hook.
+      gates: number of examples below c_min at each ascent step.
       v: the weight perturbation after each ascent step, by parameter name.
-      losses: every scalar that was differentiated; the last is the update's loss.
+      losses: every scalar that was differentiated; the last is the loss of the update.
     """
 
     images: list[torch.Tensor]
@@ -29,11 +29,11 @@ class Noted(NamedTuple):
 def on_device(
     device: torch.device, dtype: torch.dtype, draws: list[np.ndarray], noted: Noted
 ) -> Iterator[None]:
-    """The authors' code runs on `device` in `dtype` with given draws.
+    """Makes the authors' code run on `device` in `dtype` with given random draws.
 
-    Within, `.cuda()` moves to the device, new tensors are of dtype, and `uniform_`, `normal_` and `randn`
-    take `draws` one after the other. `.type(torch.cuda.FloatTensor)`, which the authors apply to the
-    indicator of the Loss Stationary Condition alone, casts to dtype and notes how many are set.
+    Inside the context, `.cuda()` moves tensors to the device, new tensors have the dtype, and `uniform_`,
+    `normal_` and `randn` consume `draws` in order. `.type(torch.cuda.FloatTensor)`, which the authors apply
+    only to the indicator of the Loss Stationary Condition, casts to dtype and records how many are set.
     """
     left = list(draws)
     to_type, backward = torch.Tensor.type, torch.Tensor.backward
@@ -80,9 +80,9 @@ def on_device(
 
 @contextlib.contextmanager
 def noting_v(module, perturbed: tuple, noted: Noted) -> Iterator[None]:
-    """Notes v whenever the module's `add_into_weights` adds it to one of the networks `perturbed`.
+    """Records v whenever the module's `add_into_weights` adds it to one of the networks `perturbed`.
 
-    RWP adds it to its proxy before each further ascent step and to the model after the last.
+    RWP adds v to its proxy before each further ascent step, and to the model after the last one.
     """
     add = module.add_into_weights
 

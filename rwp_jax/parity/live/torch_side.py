@@ -1,4 +1,4 @@
-"""The authors' side: their classes and functions, called in the order of their scripts."""
+"""The authors' side: calls their classes and functions in the order of their scripts."""
 
 import contextlib
 import re
@@ -18,17 +18,17 @@ from rwp_jax.parity.live.setting import CLASSES, Setting
 from rwp_jax.parity.live.torch_patches import Noted, noting_v, on_device
 from rwp_jax.parity.live.trace import Step, ascent, by_step, thin
 
-PROXY_RATE = {"at": 0.01}  # of their proxy's SGD; the other scripts take the model's
-UNUSED = "sub_block1."  # a block of RST's WideResNet that no image passes
+PROXY_RATE = {"at": 0.01}  # learning rate of the proxy's SGD; the other scripts use the model's
+UNUSED = "sub_block1."  # a block of RST's WideResNet that the forward pass never uses
 
 
 class Rig(NamedTuple):
-    """What one of their scripts sets up.
+    """Objects that one of their scripts creates.
 
     Attributes:
-      model, optimizer: of the training.
-      proxy: of the weight perturbation, the one whose loss is ascended.
-      adversary: their weight perturbation, None without one.
+      model, optimizer: the trained network and its optimizer.
+      proxy: the weight perturbation's copy of the network, on which it ascends the loss.
+      adversary: their weight perturbation, None if there is none.
     """
 
     model: torch.nn.Module
@@ -38,7 +38,7 @@ class Rig(NamedTuple):
 
 
 def _network(checkout: Checkout, setting: Setting, device, dtype) -> torch.nn.Module:
-    """Their network with weights drawn from their names."""
+    """Builds their network with weights drawn from the parameters' names."""
     if setting.model == "preactresnet18":
         make = checkout.modules[f"{files.AT}/preactresnet.py"].PreActResNet18
         network = make(num_classes=CLASSES)
@@ -79,7 +79,7 @@ def _rig(checkout: Checkout, setting: Setting, device, dtype) -> Rig:
 
 
 def _at_step(checkout: Checkout, setting: Setting, rig: Rig, noted: Noted, device) -> Callable:
-    """(x, y) -> None: a step as AT's script has it inside its loop over batches."""
+    """Returns (x, y) -> None: one step of AT's script, the body of its loop over batches."""
     constants = setting.constants()
     code = checkout.defined(files.AT_SCRIPT, torch=torch, F=F, nn=torch.nn, **_means(checkout))
     normalize = code["normalize"]
@@ -88,7 +88,7 @@ def _at_step(checkout: Checkout, setting: Setting, rig: Rig, noted: Noted, devic
         noted.images.append(images.detach())
         return normalize(images)
 
-    code["normalize"] = noting  # attack_pgd calls it on the attacked images
+    code["normalize"] = noting  # attack_pgd normalises the attacked images with it
     lsc = {"LSC_loss": constants["c_min"]} if setting.perturbation == "rwp" else {}
 
     def step(x, y):
@@ -123,7 +123,7 @@ def _means(checkout: Checkout) -> dict[str, Any]:
 
 
 def _train_arguments(setting: Setting) -> tuple[types.SimpleNamespace, int]:
-    """The scripts' `args` as TRADES's and RST's `train` reads it, and the epoch."""
+    """Returns the scripts' `args`, as read by `train` of TRADES and RST, and the epoch."""
     constants = setting.constants()
     perturbs = setting.perturbation != "none"
     args = types.SimpleNamespace(
@@ -146,7 +146,7 @@ def _train_arguments(setting: Setting) -> tuple[types.SimpleNamespace, int]:
 
 
 def _trades_step(checkout: Checkout, setting: Setting, rig: Rig, noted: Noted, device) -> Callable:
-    """(x, y) -> None: TRADES's `train` on one batch."""
+    """Returns (x, y) -> None: TRADES's `train` on one batch."""
     args, epoch = _train_arguments(setting)
     code = checkout.defined(
         files.TRADES_SCRIPT,
@@ -167,7 +167,7 @@ def _trades_step(checkout: Checkout, setting: Setting, rig: Rig, noted: Noted, d
 
 
 def _rst_step(checkout: Checkout, setting: Setting, rig: Rig, noted: Noted, device) -> Callable:
-    """(x, y) -> None: RST's `train` on one batch."""
+    """Returns (x, y) -> None: RST's `train` on one batch."""
     args, epoch = _train_arguments(setting)
     code = checkout.defined(
         files.RST_SCRIPT,
@@ -190,13 +190,12 @@ def _array(tensor: torch.Tensor) -> np.ndarray:
 
 
 def their_steps(checkout: Checkout, setting: Setting, device: str, dtype: str) -> list[Step]:
-    """Runs the training steps of a setting in `dtype`, float64 or float32; what they computed.
+    """Runs the training steps of a setting in `dtype`, float64 or float32; returns what they computed.
 
-    The first item has nothing but the logits before the first step. What stops the authors' code passes
-    through.
+    The first item holds only the logits before the first step. Exceptions of the authors' code propagate.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a newer PyTorch, at calls that it deprecates
+        warnings.simplefilter("ignore")  # deprecation warnings of newer PyTorch versions
         return list(_steps(checkout, setting, torch.device(device), getattr(torch, dtype)))
 
 
@@ -235,7 +234,7 @@ def _steps(checkout: Checkout, setting: Setting, device, dtype) -> Iterator[Step
 
 
 def _deltas(images: list[torch.Tensor], x: torch.Tensor) -> list[np.ndarray]:
-    """Of what passed the attack's hook, the attacked images' differences from x, [n, H, W, C]."""
+    """Returns the differences from x [n, H, W, C] of all recorded images that are not x itself."""
     return [_array((i - x).permute(0, 2, 3, 1)) for i in images if not torch.equal(i, x)]
 
 
@@ -244,7 +243,7 @@ def _used(entries) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _state(rig: Rig) -> Step:
-    """Weights, momentum and running statistics."""
+    """Returns weights, momentum and running statistics."""
     momentum = lambda parameter: rig.optimizer.state[parameter]["momentum_buffer"]
     parameters = dict(_used(rig.model.named_parameters()))
     buffers = _used(rig.model.named_buffers())
@@ -260,14 +259,14 @@ def _images(x: np.ndarray, device, dtype) -> torch.Tensor:
 
 
 def _normalization(checkout: Checkout, setting: Setting) -> Callable:
-    """What stands in front of the network in their script: AT's normalisation, nothing elsewhere."""
+    """Returns the normalisation that their script applies before the network: AT's, or none."""
     if setting.objective != "at":
         return lambda images: images
     return checkout.defined(files.AT_SCRIPT, torch=torch, **_means(checkout))["normalize"]
 
 
 def _logits(rig: Rig, images: torch.Tensor) -> np.ndarray:
-    """In eval mode; leaves the model in training mode, as it is when a batch begins."""
+    """Computes logits in eval mode; leaves the model in training mode, as at the start of a batch."""
     rig.model.eval()
     with torch.no_grad():
         logits = _array(rig.model(images))
