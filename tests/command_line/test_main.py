@@ -88,7 +88,7 @@ def test_fractions(argument, expected):
         (["--mode=pseudo_label", "--output=a.npz"], "holds no run"),
         (
             [DIGITS, "--config.nothing=1"],
-            "--config.nothing: no such key; rwp_jax.configs.default has",
+            "--config.nothing: no such key; rwp_jax.configs.default lists all keys",
         ),
         ([DIGITS, "--config.epochs=many"], "--config.epochs=many"),
         ([DIGITS, "--config.epochs", "2.5"], "--config.epochs=2.5"),

@@ -91,7 +91,7 @@ def test_published_curves(runs, tmp_path, capsys):
     header = "source,dataset,norm,model,method,epoch,test_acc,test_robust_acc\n"
     curves.write_text(header + "x,cifar10,linf,net,at,0,0.5,0.3\n")
     compare(runs, tmp_path / "report", curves)
-    assert "No curve of" in capsys.readouterr().out
+    assert "No curve in" in capsys.readouterr().out
     without = (tmp_path / "report/learning_curves.png").read_bytes()
     compare(runs, tmp_path / "report", curves, "x-*")
     assert (tmp_path / "report/learning_curves.png").read_bytes() != without

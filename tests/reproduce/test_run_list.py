@@ -39,7 +39,7 @@ def test_seeds_come_one_after_the_other(tmp_path):
         ("=3", "must be KEY=VALUE"),
         (
             "epoch=3",
-            "override=: epoch: no such key; did you mean epochs. rwp_jax.configs.default has",
+            "override=: epoch: no such key; did you mean epochs. rwp_jax.configs.default lists all keys",
         ),
         ("model=3", "override=: model: no such key; it is a section, with keys such as model."),
         ("weight_perturbation.name=awp", "weight_perturbation.name is set by the experiment"),

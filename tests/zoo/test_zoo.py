@@ -116,7 +116,7 @@ def test_a_card_alone_says_how_to_train_the_network(run, empty):
     [
         (["--checkpoint", "best_ema"], "--checkpoint=best_ema"),
         (["--checkpoint", "best"], "best was not evaluated under natural, fgsm"),
-        (["--seeds", "zero"], "--seeds=zero must be numbers"),
+        (["--seeds", "zero"], "--seeds=zero must be comma-separated integers"),
         (["--name", "../x"], "--name=../x must consist of lower-case letters"),
     ],
 )
