@@ -1,12 +1,13 @@
 """Times AutoAttack, ours against the official PyTorch code, attack by attack.
 
-    python -m benchmarks.autoattack --reference PATH (--workdir RUN | --cases DIR) [--norm l_inf|l_2]
-        [--epsilon 0.031] [--examples 128] [--attacks apgd-ce,apgd-t,fab-t,square] [--json FILE]
+    python -m benchmarks.autoattack --reference PATH (--workdir RUN | --cases DIR) [--norm l_inf|l_2|l_1]
+        [--version standard|plus|rand] [--attacks apgd-ce,square] [--epsilon 0.031] [--examples 128]
+        [--json FILE]
 
 PATH is a checkout of https://github.com/fra31/auto-attack. Both codes attack the same images on the same
 network in float32, in one process on the same cores. On each side, an attack gets the images that its
-predecessors left robust. RUN is a run of main.py; DIR holds recorded runs, see `rwp_jax.parity.autoattack`.
-Our times include compilation. Needs torch.
+predecessors left robust. RUN is a run of main.py or zoo:NAME; DIR holds recorded runs, see
+`rwp_jax.parity.autoattack`. Our times include compilation. Needs torch.
 """
 
 import contextlib
@@ -27,14 +28,15 @@ from torch import nn
 
 from benchmarks.torch_networks import Network
 from rwp_jax.attacks.autoattack import autoattack
+from rwp_jax.attacks.autoattack.suite import VERSIONS, attacks_of
 from rwp_jax.distributed import devices
 from rwp_jax.errors import Parser
-from rwp_jax.evaluation.subject import load_subjects
 from rwp_jax.files import write_json
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.names import OFFICIAL_NORMS, spelled
 from rwp_jax.parity.autoattack import EPSILON, MEAN, STD, load_network, read_arrays
 from rwp_jax.pytorch.export import own_entries
+from rwp_jax.runs.loaded import load_run
 
 
 class Victim(NamedTuple):
@@ -58,17 +60,16 @@ def victim_of_cases(directory: pathlib.Path) -> Victim:
     return Victim(name, entries, MEAN, STD, logits_fn, x, clean["y"])
 
 
-def victim_of_run(directory: pathlib.Path) -> Victim:
-    (subject,) = load_subjects(directory, "best", 0)
-    run = subject.run
+def victim_of_run(workdir: str) -> Victim:
+    run = load_run(workdir)
     params, batch_stats = jax.device_get((run.params, run.batch_stats))
     model = run.config.model
     logits_fn = functools.partial(run.classifier.eval, params, batch_stats)
-    x = subject.images.astype(np.float32) / 255
-    norm, epsilon = subject.norm, subject.epsilon
-    moments = model.mean, model.std
+    x = run.test_images.astype(np.float32) / 255
+    threat, moments = run.config.threat, (model.mean, model.std)
     return Victim(
-        model.name, own_entries(run), *moments, logits_fn, x, subject.labels, norm, epsilon
+        *(model.name, own_entries(run), *moments, logits_fn, x, run.test_labels),
+        *(threat.norm, threat.epsilon),
     )
 
 
@@ -111,7 +112,7 @@ def compile_clock():
 
 def run_ours(victim: Victim, x, y, norm, epsilon, attacks, batch_size):
     """Returns the result and the compilation seconds of each attack."""
-    compiling, seen = dict.fromkeys(attacks, 0.0), [0.0]
+    compiling, seen = {attack.name: 0.0 for attack in attacks}, [0.0]
     with compile_clock() as clock:
 
         def progress(moment):
@@ -132,7 +133,7 @@ def run_ours(victim: Victim, x, y, norm, epsilon, attacks, batch_size):
     return result, compiling
 
 
-def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
+def run_official(model, x, y, norm, epsilon, version, attacks, batch_size, device):
     """Yields the name, seconds and robust images of each attack of the official code, as it ends."""
     from autoattack import AutoAttack
 
@@ -144,7 +145,7 @@ def run_official(model, x, y, norm, epsilon, attacks, batch_size, device):
         model,
         norm=OFFICIAL_NORMS[norm],
         eps=epsilon,
-        version="standard",
+        version=version,
         seed=0,
         verbose=False,
         device=device,
@@ -169,18 +170,19 @@ def main():
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--reference", type=pathlib.Path, required=True)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--workdir", type=pathlib.Path)
+    source.add_argument("--workdir", help="a run's directory, or zoo:NAME")
     source.add_argument("--cases", type=pathlib.Path)
     parser.add_argument(
-        "--norm", type=spelled, choices=["l_inf", "l_2"], help="default: the run's, or l_inf"
+        "--norm", type=spelled, choices=["l_inf", "l_2", "l_1"], help="default: the run's, or l_inf"
     )
+    parser.add_argument("--version", choices=list(VERSIONS), default="standard")
     parser.add_argument(
-        "--epsilon", type=float, help="default: the run's, or 8/255 (l_inf), 0.5 (l_2)"
+        "--epsilon", type=float, help="default: the run's, or 8/255 (l_inf), 0.5 (l_2), 12 (l_1)"
     )
     parser.add_argument(
         "--examples", type=int, help="number of images, the first ones; default: all"
     )
-    parser.add_argument("--attacks", default="apgd-ce,apgd-t,fab-t,square")
+    parser.add_argument("--attacks", help="some of the version's, comma-separated; default: all")
     parser.add_argument("--batch_size", type=int, help="of our side; the official code uses 250")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures here")
     args = parser.parse_args()
@@ -201,17 +203,22 @@ def main():
         theirs = twin(torch.from_numpy(x[:8].transpose(0, 3, 1, 2).copy())).numpy()
     np.testing.assert_allclose(victim.logits_fn(x[:8]), theirs, rtol=1e-3, atol=1e-3)
 
-    attacks = args.attacks.split(",")
+    chosen = attacks_of(args.version, None, norm)
+    if args.attacks:
+        chosen = [attack for attack in chosen if attack.name in args.attacks.split(",")]
+    attacks = [attack.name for attack in chosen]
+    if not attacks:
+        parser.error(f"--attacks={args.attacks} are not attacks of --version={args.version}")
     device = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, {jax.devices()[0].device_kind}; jax "
         f"{jax.__version__}, torch {torch.__version__}; {victim.name}, {len(x)} images, {norm} "
-        f"{epsilon:.4g}",
+        f"{epsilon:.4g}, {args.version}",
         flush=True,
     )
     warnings.simplefilter("ignore")
     begin = time.perf_counter()
-    ours, compiling = run_ours(victim, x, y, norm, epsilon, attacks, args.batch_size)
+    ours, compiling = run_ours(victim, x, y, norm, epsilon, chosen, args.batch_size)
     wall = time.perf_counter() - begin  # includes checks, as the official times do
     print("attack     robust ours/official   seconds ours (compiling)  official  ours/official")
     rows = {}
@@ -224,7 +231,8 @@ def main():
         if args.json:  # after each attack, so that an interrupted run keeps its results
             write_json(args.json, rows)
 
-    for attack, theirs, left in run_official(twin, x, y, norm, epsilon, attacks, 250, device):
+    official = (twin, x, y, norm, epsilon, args.version, attacks, 250, device)
+    for attack, theirs, left in run_official(*official):
         robust = int(ours.robust_after[attack].sum())
         add(attack, robust, left, ours.seconds[attack], compiling[attack], theirs)
     compiled, theirs = (sum(row[i] for row in rows.values()) for i in (3, 4))
