@@ -5,7 +5,7 @@
     python main.py --config configs/digits_at_awp.py:full  # trains on four fifths of the digits, L_inf
 
 Expected (our own runs; no paper reports results): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
-62.2 / 25.9 best, 64.5 / 25.2 last: two of the five runs stay at chance. `full`, seed 0: 97.8 / 74.2 best,
+61.4 / 26.9 best, 61.6 / 26.4 last: two of the five runs learn little. `full`, seed 0: 97.8 / 74.2 best,
 97.8 / 69.7 last. `l2`: not measured. A run takes four minutes of CPU time.
 """
 
