@@ -4,7 +4,6 @@ import collections
 import contextlib
 import itertools
 import json
-import math
 import pathlib
 import sys
 import time
@@ -29,6 +28,7 @@ from rwp_jax.runs.network_record import keep_network_record
 from rwp_jax.runs.resume_point import WHICH, Position, within_epoch
 from rwp_jax.training import experiment, training_data
 from rwp_jax.training.divergence import check_finite
+from rwp_jax.training.epoch_lines import epoch_line, gate_remark
 from rwp_jax.training.profiling import Profile, check_directory
 from rwp_jax.training.train_step import fetched, init_state
 from rwp_jax.version import versions
@@ -201,8 +201,11 @@ def _train(
         if processes.is_first():
             checkpoints.save(state, record)
         accuracy = parts.recipe.objective.accuracy
-        line = _line(epoch, config, accuracy, train_figures, test_figures, seconds)
+        line = epoch_line(epoch, config, accuracy, train_figures, test_figures, seconds)
         processes.say(line)
+        remark = gate_remark(config, writer.records)
+        if remark:
+            processes.say(remark)
         if epoch + 1 < config.epochs and stop.asked_anywhere():
             _stop(stop, checkpoints, record)
 
@@ -273,23 +276,6 @@ def _stop(stop: StopRequest, checkpoints: Checkpoints, record: dict) -> None:
     raise Interrupted(
         f"{stop.signal or 'signal to another process'}: saved {checkpoints.path(record['step'])}, after "
         f"step {record['step']} in epoch {record['epoch'] + 1}; the same command continues the run"
-    )
-
-
-def _line(epoch: int, config, accuracy: str, train: dict, test: dict, seconds: float) -> str:
-    """Returns the line printed after an epoch; `accuracy` is a key of `train`, `test` may be empty."""
-    minutes, rest = divmod(math.floor(seconds), 60)
-    tested = ""
-    if test:
-        tested = f"test natural {test['natural_accuracy']:6.2%}  "
-        tested += f"PGD-{config.evaluation.steps} {test['pgd_accuracy']:6.2%}  |  "
-    return (
-        f"epoch {epoch + 1:{len(str(config.epochs))}}/{config.epochs}  "
-        f"loss {train['loss']:.3f}  {accuracy.removesuffix('_accuracy')} {train[accuracy]:6.2%}  |  "
-        f"{tested}gate {train['gate_open']:.1f}/{config.batch_size}  "
-        f"k {train['perturbation_steps']:.1f}  "
-        f"|v|/|w| {train['perturbation_norm']:.4f}  lr {train['learning_rate']:.4g}  "
-        f"{minutes}:{rest:02}"
     )
 
 
