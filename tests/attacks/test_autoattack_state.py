@@ -62,11 +62,11 @@ def test_the_state_of_something_else_is_refused(tmp_path):
     run = functools.partial(autoattack, version="custom", attacks=attacks, state_path=path)
     run(logits_fn, x, y)
     for arguments, about in (
-        ((network(1), x, labels(network(1), x)), "other labels"),
-        ((network(1), x, y), "other network"),
-        ((logits_fn, 1 - x, y), "other images"),
-        ((logits_fn, x, y, "l_2"), "other norm"),
-        ((logits_fn, x, y, "l_inf", 0.2), "other epsilon"),
+        ((network(1), x, labels(network(1), x)), "different labels"),
+        ((network(1), x, y), "different network"),
+        ((logits_fn, 1 - x, y), "different images"),
+        ((logits_fn, x, y, "l_2"), "different norm"),
+        ((logits_fn, x, y, "l_inf", 0.2), "different epsilon"),
     ):
         with pytest.raises(ValueError, match=about):
             run(*arguments)

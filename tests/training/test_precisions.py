@@ -22,13 +22,15 @@ def test_the_network_learns(tmp_path, without_x64):
         **{
             "data.path": write_two_classes(tmp_path / "data.npz", 64, 40),
             "dtype": "bfloat16",
-            "epochs": 8,
-            "evaluation.every": 8,
+            "epochs": 4,
+            "evaluation.every": 4,
+            "attack.steps": 1,
+            "weight_perturbation.steps": 1,
             "threat.epsilon": 0.1,
         },
     )
     last = trainer.train(config, tmp_path / "run")["last"]
-    assert last["natural_accuracy"] > 0.95 and last["pgd_accuracy"] > 0.9
+    assert last["natural_accuracy"] > 0.95 and last["pgd_accuracy"] > 0.7
     run = load_run(tmp_path / "run", "last")
     assert {leaf.dtype.name for leaf in jax.tree.leaves(run.params)} == {"float32"}
     accuracy = (run.predict(run.test_images).argmax(-1) == run.test_labels).mean()
