@@ -133,7 +133,7 @@ class FinishedRun:
         try:
             data = sources.load(**self.config.data.to_dict())
         except InputError as error:
-            if not str(error).startswith(("config.data.path=", "config.data.data_dir=")):
+            if "is not a file" not in str(error) and "reading it from" not in str(error):
                 raise
             raise InputError(
                 f"{error}; if the data have moved, give config.data.path or config.data.data_dir"
