@@ -97,8 +97,8 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
 def record_paths(directory: pathlib.Path, config: dict) -> None:
     """Writes the paths of the data, which may have moved, into the config of a run that continues."""
     held = json.loads((directory / CONFIG).read_text())
-    wanted = flatten(config)
-    paths = {key: wanted[key] for key in PATHS if flatten(held).get(key) not in (None, wanted[key])}
+    before, wanted = flatten(held), flatten(config)
+    paths = {key: wanted[key] for key in PATHS if before.get(key) not in (None, wanted[key])}
     if paths:
         write_json(directory / CONFIG, with_paths(held, paths))
 

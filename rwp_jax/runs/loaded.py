@@ -15,7 +15,7 @@ from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.models.precision import require_x64
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
-from rwp_jax.runs.config import completed
+from rwp_jax.runs.config import PATHS, completed
 from rwp_jax.runs.finished_run import FinishedRun
 from rwp_jax.runs.network_record import (
     NetworkRecord,
@@ -123,9 +123,10 @@ def load_run(
     checkpoint = checkpoint or "best"
     directory = check_path("workdir", workdir)
     config = read_config(directory)
-    for key, path in (paths or {}).items():
-        section, name = key.split(".")
-        config[section][name] = path
+    strange = sorted((paths or {}).keys() - PATHS)
+    if strange:
+        raise InputError(f"paths= has {strange[0]!r}, must have some of {', '.join(PATHS)}")
+    config.update_from_flattened_dict(dict(paths or {}))
     if not (directory / DIRECTORY).is_dir():
         raise InputError(f"workdir={directory} holds a run without checkpoints")
     if config.dtype == "float64":

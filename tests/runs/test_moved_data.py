@@ -140,7 +140,7 @@ def parsed(monkeypatch):
     forget_flags()
 
 
-def test_the_flag_is_that_of_the_config(parsed):
+def test_the_flag_is_that_of_the_config(parsed, original):
     evaluate = "--mode=evaluate", "--workdir=run"
     assert parsed(*evaluate, "--config.data.path=new.npz") == {"data.path": "new.npz"}
     assert parsed(*evaluate, "--config.data.data_dir", "new") == {"data.data_dir": "new"}
@@ -151,5 +151,7 @@ def test_the_flag_is_that_of_the_config(parsed):
         parsed(*evaluate, "--config.epochs=3")
     with pytest.raises(InputError, match="--config.data.path is not for --mode=export_torch"):
         parsed("--mode=export_torch", "--workdir=run", "--config.data.path=x")
+    with pytest.raises(InputError, match="paths= has 'epochs', must have some of data.path"):
+        load_run(original[0] / "whole", "last", {"epochs": "3"})
     with pytest.raises(InputError, match="--moved_data=epochs=3 must be KEY=PATH"):
         parsed(*evaluate, "--moved_data=epochs=3")
