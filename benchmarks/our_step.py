@@ -37,21 +37,24 @@ class Compiled:
         self._name = name
 
     @functools.cached_property
-    def _parts(self) -> list[counts.Part]:
+    def parts(self) -> list[counts.Part]:
         """Counts of the program; [] if the device has no data sheet or the program cannot be parsed."""
         chip = chip_of(jax.devices()[0].device_kind)
         if chip is None:
             return []
         try:
-            text = self._program.as_text()
-            return counts.count_program(text, chip, jax.device_count(), self._name)
+            return counts.count_program(self.text(), chip, jax.device_count(), self._name)
         except Exception as error:  # do not lose a measurement on rented hardware
             print(f"no floors: {type(error).__name__}: {error}")
             return []
 
     def floor(self, trips: dict[str, int]) -> float | None:
         """Returns the minimum seconds by the program's counts, None if unknown."""
-        return counts.seconds(self._parts, trips) if self._parts else None
+        return counts.seconds(self.parts, trips) if self.parts else None
+
+    def text(self) -> str:
+        """Returns the text of the optimised module."""
+        return self._program.as_text()
 
 
 class OurStep:
@@ -97,6 +100,11 @@ class OurStep:
         if taken != k:
             raise SystemExit(f"{taken} steps of weight ascent were taken instead of {k}")
         return (time.perf_counter() - begin) / repeats
+
+    @property
+    def compiled(self) -> Compiled:
+        """The step's program."""
+        return self._compiled
 
     def floor(self, k: int) -> float | None:
         """Returns the minimum seconds of a step, see `Compiled.floor`."""
