@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 
-from rwp_jax.hardware.hlo import Array, Instruction
+from rwp_jax.hardware.hlo import Array, Instruction, Module
 
 # cuDNN's calls in terms of the forward convolution whose window and labels they carry: which of (operand 0,
 # operand 1, result) is its input, its kernel and its output.
@@ -20,6 +20,15 @@ _CUDNN = {
     "__cudnn$convBackwardFilter": (0, 2, 1),
 }
 _LABELS = re.compile(r"(\w+)_(\w+)->(\w+)")
+
+
+def module_operations(module: Module) -> int:
+    """Returns the operations of a module whose computations are each called at most once."""
+    return sum(
+        matrix_operations(instruction, [a for o in instruction.operands for a in body[o].arrays])
+        for body in module.computations.values()
+        for instruction in body.values()
+    )
 
 
 def matrix_operations(instruction: Instruction, operands: list[Array]) -> int:

@@ -8,16 +8,7 @@ import pytest
 from jax import lax
 
 from rwp_jax.hardware.hlo import parse
-from rwp_jax.hardware.operations import matrix_operations
-
-
-def operations(module) -> int:
-    """Counts the operations of all dots and convolutions in a module."""
-    return sum(
-        matrix_operations(instruction, [a for o in instruction.operands for a in body[o].arrays])
-        for body in module.computations.values()
-        for instruction in body.values()
-    )
+from rwp_jax.hardware.operations import matrix_operations, module_operations
 
 
 def unoptimised(function, *shapes) -> tuple[int, float]:
@@ -25,7 +16,7 @@ def unoptimised(function, *shapes) -> tuple[int, float]:
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     lowered = jax.jit(function).lower(*arrays)
     text = lowered.compiler_ir("hlo").as_hlo_module().to_string()
-    return operations(parse(text)), lowered.cost_analysis()["flops"]
+    return module_operations(parse(text)), lowered.cost_analysis()["flops"]
 
 
 @pytest.mark.parametrize(
