@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Runs all measurements that need a large NVIDIA GPU, in parts with a time limit that keep partial results:
 #
-#     benchmarks/gpu.sh check RESULTS     1 minute: the GPU, a recorded case in float64, a step in bfloat16
-#     benchmarks/gpu.sh speed RESULTS     3 minutes: steps, compared with PyTorch's and their floors
+#     benchmarks/gpu.sh check RESULTS     2 minutes: the GPU, a recorded case in float64, a step in bfloat16
+#     benchmarks/gpu.sh speed RESULTS     3 minutes: steps, compared with their floors, then `rivals`
+#     benchmarks/gpu.sh profile RESULTS   1 minute: the kernels of a step, compared with their floors
+#     benchmarks/gpu.sh rivals RESULTS    6 minutes: steps, compared with PyTorch's
 #     benchmarks/gpu.sh train RESULTS     5 minutes: AT-RWP, AT and AT-AWP at the scale `short`, one figure
 #     benchmarks/gpu.sh attacks RESULTS   3 minutes: AutoAttack, compared with the official code
 #     benchmarks/gpu.sh options RESULTS   5 minutes: the effect of XLA's options
@@ -15,13 +17,13 @@
 # AT-RWP network that `train` left in RESULTS, or else CASES, a directory of recorded runs. PYTHON selects
 # the interpreter, LIMIT the time limit of a part in seconds, and SMALL=1 a size for CPUs.
 set -euo pipefail
-declare -A minutes=([check]=1 [speed]=3 [train]=5 [attacks]=3 [options]=5)
+declare -A minutes=([check]=2 [speed]=3 [profile]=1 [rivals]=6 [train]=5 [attacks]=3 [options]=5)
 part=${1:-} results=${2:-}
 refuse() {
   echo "benchmarks/gpu.sh: $*" >&2
   exit 2
 }
-[ -n "${minutes[${part:-none}]:-}" ] || refuse "PART=$part must be one of check, speed, train, attacks, options"
+[ -n "${minutes[${part:-none}]:-}" ] || refuse "PART=$part must be one of check, speed, profile, rivals, train, attacks, options"
 [ -n "$results" ] || refuse "RESULTS, a directory, is missing after $part"
 here=$(cd "$(dirname "$0")/.." && pwd)
 absolute() { case $1 in "" | /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac; }
@@ -88,10 +90,17 @@ check)
   $python -c 'import jax; print(jax.__version__, jax.default_backend(), [d.device_kind for d in jax.devices()])'
   try $python -m rwp_jax.parity --cases tests/fixtures/parity --only step_at_rwp_wrn-10-1_l_inf
   ks=0,2 step_time wrn-10-1 $batch "" check ;;
-speed) # most important first: ours, then the rivals
-  step_time $model $batch "" "speed_${model}_$batch" --evaluation
-  step_time $model $large "" "speed_${model}_$large"
-  step_time $wide $batch "" "speed_${wide}_$batch"
+profile)
+  # Without command buffers, a profile names the instruction of each kernel; they do not change its time.
+  [ -z "${SMALL:-}" ] && export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_enable_command_buffer="
+  try $python -m benchmarks.kernel_times --config configs/cifar10_at_rwp.py --model $model --batch_size $batch \
+    --dtype $dtype --json "$results/profile_${model}_$batch.json" --hlo "$results/profile_${model}_$batch.hlo" ;;
+speed | rivals)
+  if [ "$part" = speed ]; then
+    step_time $model $batch "" "speed_${model}_$batch" --evaluation
+    step_time $model $large "" "speed_${model}_$large"
+    step_time $wide $batch "" "speed_${wide}_$batch"
+  fi
   step_time $model $batch $rivals "rivals_${model}_$batch"
   step_time $model $large $rivals "rivals_${model}_$large"
   step_time $wide $batch $rivals "rivals_${wide}_$batch" ;;

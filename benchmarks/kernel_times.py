@@ -13,7 +13,7 @@ data sheet, such as a CPU, floors are missing.
 import collections
 import pathlib
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -39,13 +39,26 @@ class Launch(NamedTuple):
 
 
 class Total(NamedTuple):
-    """All launches of one instruction: its loop, kind, name, launches and seconds, all per step."""
+    """All launches of one instruction.
+
+    Attributes:
+      loop: name of the loop whose body has it, or of the rest.
+      kind: see `kind`.
+      name: XLA's name, or the kernel's if the program does not have it.
+      kernels: names of the kernels that it launched.
+      launches: kernels per training step; an instruction may launch several.
+      seconds: their time per training step.
+      floor: minimum time per training step, 0 if unknown.
+      kernel: the instruction's counts, None if unknown.
+    """
 
     loop: str
     kind: str
     name: str
+    kernels: tuple[str, ...]
     launches: float
     seconds: float
+    floor: float
     kernel: Kernel | None
 
 
@@ -60,7 +73,7 @@ def launches(directory: str) -> list[Launch]:
             if on_device and not line.name.startswith("Stream"):
                 continue  # summaries of the same kernels
             for event in line.events:
-                instruction = dict(event.stats).get("hlo_op")
+                instruction = next((value for name, value in event.stats if name == "hlo_op"), None)
                 if on_device or instruction:
                     found.append(Launch(event.name, instruction, event.start_ns, event.duration_ns))
     return found
@@ -89,32 +102,40 @@ def kind(kernel: Kernel | None) -> str:
     return "reduction" if kernel.reduces else "elementwise"
 
 
-def totals(kernels: Sequence[Launch], parts: Sequence[Part], steps: int) -> list[Total]:
-    """Adds up launches by instruction, the costliest first."""
+def totals(
+    kernels: Sequence[Launch], parts: Sequence[Part], trips: Mapping[str, int], steps: int
+) -> list[Total]:
+    """Adds up launches of several training steps by instruction, the costliest first.
+
+    Args:
+      kernels: what ran.
+      parts: counts of the program; see `counts.count_program`.
+      trips: iterations per training step of loops, by name; 1 for missing names.
+      steps: number of training steps.
+    """
     known = {}
     for part in parts:
         for kernel in part.kernels:
             # The name of a fusion's kernel on the device is the instruction's with another punctuation.
             known[kernel.name] = known[_plain(kernel.name)] = part.name, kernel
-    times = collections.defaultdict(list)
+    times, launched = collections.defaultdict(list), collections.defaultdict(set)
     for launch in kernels:
         name = launch.instruction if launch.instruction in known else _plain(launch.name)
-        times[name if name in known else launch.instruction or launch.name].append(launch.duration)
+        name = name if name in known else launch.instruction or launch.name
+        times[name].append(launch.duration)
+        launched[name].add(launch.name)
     rows = []
     for name, durations in times.items():
         loop, kernel = known.get(name, (UNKNOWN, None))
         seconds = sum(durations) / 1e9 / steps
-        rows.append(Total(loop, kind(kernel), name, len(durations) / steps, seconds, kernel))
+        floor = trips.get(loop, 1) * kernel.floor if kernel else 0.0
+        names, count = tuple(sorted(launched[name])), len(durations) / steps
+        rows.append(Total(loop, kind(kernel), name, names, count, seconds, floor, kernel))
     return sorted(rows, key=lambda row: -row.seconds)
 
 
 def _plain(name: str) -> str:
     return name.replace(".", "_").replace("-", "_")
-
-
-def floor(row: Total) -> float:
-    """Returns the minimum seconds of a row's launches, 0 if unknown."""
-    return row.launches * row.kernel.floor if row.kernel else 0.0
 
 
 def table(rows: Sequence[Total], show: int) -> str:
@@ -127,14 +148,14 @@ def table(rows: Sequence[Total], show: int) -> str:
         for name, group in sorted(groups.items()):
             text.append(
                 f"{title} {name:27} {sum(r.launches for r in group):8.0f}  "
-                f"{1e3 * sum(r.seconds for r in group):8.3f}  {1e3 * sum(map(floor, group)):8.3f}"
+                f"{1e3 * sum(r.seconds for r in group):8.3f}  {1e3 * sum(r.floor for r in group):8.3f}"
             )
-    text.append("us a launch   floor us  launches   ms a step  kernel")
+    text.append("ms a step  floor ms  launches  kernel")
     for row in rows[:show]:
         origin = row.kernel.op_name[-70:] if row.kernel else ""
         text.append(
-            f"{1e6 * row.seconds / row.launches:11.1f}  {1e6 * floor(row) / row.launches:9.1f}  "
-            f"{row.launches:8.0f}  {1e3 * row.seconds:10.3f}  {row.loop} {row.name[:60]} {origin}"
+            f"{1e3 * row.seconds:9.3f}  {1e3 * row.floor:8.3f}  {row.launches:8.0f}  "
+            f"{row.loop} {row.name[:60]} {origin}"
         )
     return "\n".join(text)
 
@@ -166,7 +187,8 @@ def main():
         with jax.profiler.trace(directory):
             step(args.k, args.steps)
         ran = launches(directory)
-    rows = totals(ran, step.compiled.parts, args.steps)
+    trips = {"attack": config.attack.steps, "perturb": args.k + 1}
+    rows = totals(ran, step.compiled.parts, trips, args.steps)
     busy_seconds = busy(ran) / args.steps
     content = heading(("jax", "jaxlib"))
     print(
@@ -183,10 +205,11 @@ def main():
                 "loop": row.loop,
                 "kind": row.kind,
                 "name": row.name,
+                "kernels": row.kernels,
                 "op_name": row.kernel.op_name if row.kernel else None,
                 "launches": row.launches,
                 "seconds": row.seconds,
-                "floor_seconds": floor(row),
+                "floor_seconds": row.floor,
                 "bytes": row.kernel.bytes if row.kernel else None,
                 "flops": row.kernel.flops if row.kernel else None,
             }

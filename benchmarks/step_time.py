@@ -4,9 +4,9 @@
         [--dtype bfloat16] [--model wrn-10-1] [--k 0,3,10] [--rivals float32,fast] [--evaluation]
         [--seconds 2] [--json FILE]
 
-Ours is the trainer's step on random images, with the gate always open, so that it takes exactly k weight-
-ascent steps. PyTorch runs the same AT or TRADES step as the authors' code does, which always takes K2
-steps: `float32` with PyTorch's defaults (TF32 in convolutions), `fast` with bfloat16 autocast, channels
+Ours is the trainer's step on random images, with the gate always open, so that it takes exactly k
+weight-ascent steps. PyTorch runs the same AT or TRADES step as the authors' code does, which always takes
+K2 steps: `float32` with PyTorch's defaults (TF32 in convolutions), `fast` with bfloat16 autocast, channels
 last and torch.compile. Both run in turn in this process; the output shows medians, and ratios of their time
 to ours. Operations are those of a forward pass's matrix products times the passes of a step (see
 benchmarks/flops.py); utilisation is their rate relative to that of a large matrix product of the same

@@ -97,10 +97,10 @@ def sums_in_parts(one, two, stacked: bool = False):
     enough = -(-_SUMS_AT_ONCE // channels)
     parts = next((n for n in range(enough, examples) if examples % n == 0), 1)
     one, two = (array.reshape(parts, -1, channels) for array in (one, two))
-    sums = _reduce_both(one, two, (1,))
-    if stacked:  # before the last reduction, since it would take a kernel of its own after it
-        return jnp.concatenate(sums, axis=1).sum(0).reshape(2, channels)
-    return _reduce_both(*sums, (0,))
+    first, second = _reduce_both(one, two, (1,))
+    if stacked:  # before the last reduction: stacking after it would take another kernel
+        return jnp.concatenate([first, second], axis=1).sum(0).reshape(2, channels)
+    return _reduce_both(first, second, (0,))
 
 
 def _sums(one, two, stacked: bool = False):
