@@ -61,7 +61,7 @@ def test_compiled_says_in_a_line_what_is_wrong(arguments, message, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "settings", "message"),
     [
-        ((), {}, "PART= must be one of check, speed, train, attacks, options"),
+        ((), {}, "PART= must be one of check, speed, profile, rivals, train, attacks, options"),
         (("fast", "results"), {}, "PART=fast must be one of check"),
         (("check",), {}, "RESULTS, a directory, is missing"),
         (("check", "results"), {"LIMIT": "1m"}, "LIMIT=1m must be an integer number of seconds"),
