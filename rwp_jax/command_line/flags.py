@@ -105,7 +105,13 @@ OUTPUT = flags.DEFINE_string(
 TORCH_CHECKPOINT = flags.DEFINE_string(
     "torch_checkpoint",
     "",
-    "import_torch: state dict to read, a file of torch.save or .safetensors.",
+    "import_torch: state dict to read, a file of torch.save, .safetensors or .npz.",
+)
+TORCH_KEY = flags.DEFINE_string(
+    "torch_key",
+    "",
+    "import_torch: key of the state dict in the file, such as model or models.net, or the beginning of "
+    "the names to take, if the file holds several.",
 )
 TORCH_OPTIMIZER = flags.DEFINE_string(
     "torch_optimizer",

@@ -148,6 +148,7 @@ def import_torch() -> None:
         _path(flags.TORCH_CHECKPOINT),
         _path(flags.TORCH_OPTIMIZER),
         flags.EPOCH.value,
+        flags.TORCH_KEY.value,
     )
 
 
@@ -245,7 +246,7 @@ MODES = {
     ),
     "import_torch": Mode(
         import_torch,
-        takes={"config", "torch_checkpoint", "torch_optimizer", "epoch"},
+        takes={"config", "torch_checkpoint", "torch_key", "torch_optimizer", "epoch"},
         needs=("torch_checkpoint", "workdir"),
     ),
     "export_torch": Mode(

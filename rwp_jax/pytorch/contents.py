@@ -20,7 +20,7 @@ _FORM = "_form"
 _SUB_BLOCK = (
     "sub_block1."  # a copy of block1 that networks of RST and the original TRADES never use
 )
-_NORMALIZATION = {"mean": ("mean", "mu"), "std": ("std", "sigma")}
+_NORMALIZATION = {"mean": ("mean", "mu", "new_mean"), "std": ("std", "sigma", "new_std")}
 _LISTED = 5  # differences listed in a message
 
 
@@ -35,6 +35,7 @@ class CheckpointParts(NamedTuple):
       order: all full names, in the file's order.
       prefix: prefix of the network's entries in the file, such as `module.`.
       nested: key of the state dict in the file, or "".
+      copies: prefixes of further copies of the network's entries, as in files of MadryLab's robustness.
     """
 
     network: dict[str, np.ndarray]
@@ -44,19 +45,26 @@ class CheckpointParts(NamedTuple):
     order: list[str]
     prefix: str
     nested: str
+    copies: tuple[str, ...] = ()
 
 
 def split(entries: dict[str, np.ndarray], nested: str = "") -> CheckpointParts:
-    """Splits a state dict into its parts; `entries` have PyTorch's names and layouts."""
+    """Splits a state dict into its parts; `entries` have PyTorch's names and layouts.
+
+    Raises:
+      InputError: if it holds several networks that differ.
+    """
     # Wrappers prefix the network's entries with their name; blocks have a conv1 too.
     stems = [re.fullmatch(r"((?!.*(?:layer|block)\d).*?)conv1\.weight", name) for name in entries]
     shared = os.path.commonprefix(list(entries)).rpartition(".")
-    prefix = min((stem[1] for stem in stems if stem), key=len, default=shared[0] + shared[1])
+    prefixes = sorted((stem[1] for stem in stems if stem), key=len)
+    prefix, *copies = prefixes or [shared[0] + shared[1]]
     stem = entries.get(f"{prefix}conv1.weight")
     channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 0
     network, aside, normalization = {}, {}, {"mean": (), "std": ()}
     for name, value in entries.items():
-        own = name.removeprefix(prefix)
+        copy = next((copy for copy in copies if name.startswith(copy)), prefix)
+        own = name.removeprefix(copy)
         leaf = name.rpartition(".")[2]
         kind = next((kind for kind, names in _NORMALIZATION.items() if leaf in names), None)
         if kind and value.size == channels:
@@ -64,10 +72,20 @@ def split(entries: dict[str, np.ndarray], nested: str = "") -> CheckpointParts:
             aside[name] = value
         elif leaf == "num_batches_tracked" or own.startswith(_SUB_BLOCK):
             aside[name] = value
-        else:
+        elif own not in network:
             network[own] = value
+        elif not np.array_equal(network[own], value, equal_nan=True):
+            raise InputError(
+                f"holds networks that differ, choose one by torch_key=: {', '.join(prefixes)}"
+            )
     return CheckpointParts(
-        network, **normalization, aside=aside, order=list(entries), prefix=prefix, nested=nested
+        network,
+        **normalization,
+        aside=aside,
+        order=list(entries),
+        prefix=prefix,
+        nested=nested,
+        copies=tuple(copies),
     )
 
 
@@ -137,15 +155,22 @@ def num_classes_of(parts: CheckpointParts) -> int:
     return len(biases[0]) if biases and biases[0].ndim == 1 else 10
 
 
-def parameter_names(names: list[str]) -> list[str]:
-    """Returns the parameters among a state dict's names, in order, as PyTorch's optimisers number them."""
-    buffers = {"running_mean", "running_var", "num_batches_tracked", "mean", "std", "mu", "sigma"}
-    return [name for name in names if name.rpartition(".")[2] not in buffers]
+def parameter_names(names: list[str], copies: tuple[str, ...] = ()) -> list[str]:
+    """Returns the parameters among a state dict's names, in order, as PyTorch's optimisers number them.
+
+    Args:
+      names: names of a state dict's entries.
+      copies: prefixes of copies, which share the parameters of the network.
+    """
+    buffers = {"running_mean", "running_var", "num_batches_tracked"}
+    buffers |= {name for names in _NORMALIZATION.values() for name in names}
+    own = (name for name in names if not name.startswith(tuple(copies)))
+    return [name for name in own if name.rpartition(".")[2] not in buffers]
 
 
 def save_aside(directory: pathlib.Path, parts: CheckpointParts) -> None:
     """Saves what an export needs to write the same entries again."""
-    form = {"order": parts.order, "prefix": parts.prefix, "nested": parts.nested}
+    form = {key: getattr(parts, key) for key in ("order", "prefix", "nested", "copies")}
     write_npz(directory / ASIDE, parts.aside | {_FORM: np.array(json.dumps(form))})
 
 

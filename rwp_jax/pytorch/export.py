@@ -51,7 +51,8 @@ def _state_dict(
     entries, prefix = own_entries(run), ""
     if form:  # in the form of the checkpoint that the run was imported from
         prefix = form.prefix
-        named = {prefix + name: value for name, value in entries.items()} | form.aside
+        prefixes = prefix, *form.copies
+        named = {p + name: value for p in prefixes for name, value in entries.items()} | form.aside
         entries = {name: named[name] for name in form.order}
     return _with_sub_block(entries, prefix) if sub_block1 else entries
 
@@ -133,10 +134,13 @@ def export_torch(
     check_has_names(run.config.model.name)
     entries = _state_dict(run, form, sub_block1)
     nested = form.nested if form and output.suffix != torch_files.SAFETENSORS else ""
-    torch_files.write(output, {nested: entries} if nested else entries)
+    content: dict[str, Any] = entries
+    for key in reversed(nested.split(".") if nested else []):
+        content = {key: content}
+    torch_files.write(output, content)
     if optimizer:
         prefix = form.prefix if form else ""
-        names = contents.parameter_names(list(entries))
+        names = contents.parameter_names(list(entries), form.copies if form else ())
         torch_files.write(optimizer, _optimizer(run, names, prefix))
     print(
         f"exported {directory} after epoch {run.epoch + 1}: {len(entries)} entries of "

@@ -9,9 +9,10 @@ import ml_collections
 import numpy as np
 import optax
 
+from rwp_jax.data import sources
 from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, prefixed
+from rwp_jax.errors import InputError, check_path, prefixed
 from rwp_jax.files import write_json
 from rwp_jax.pytorch import contents, torch_files
 from rwp_jax.pytorch.contents import CheckpointParts
@@ -56,8 +57,8 @@ def _momentum(
     with prefixed("torch_optimizer="):
         buffers = torch_files.momenta(path, torch_files.read_optimizer(path))
     own = lambda name: name.removeprefix(parts.prefix)
-    names = contents.parameter_names(parts.order)
-    if checkpoint.suffix == torch_files.SAFETENSORS:  # its entries are in alphabetical order
+    names = contents.parameter_names(parts.order, parts.copies)
+    if torch_files.is_safetensors(checkpoint):  # its entries are in alphabetical order
         names = sorted(names, key=lambda name: contents.registration_order(own(name)))
     if len(buffers) != len(names):
         raise InputError(
@@ -85,12 +86,31 @@ def _data(config, checkpoint: pathlib.Path, channels: int, num_classes: int) -> 
     experiment.check_config(config)
     data = training_data.load_data(config)
     experiment.check_sizes(config, data)
-    if (channels, num_classes) != (data.x_train.shape[-1], data.num_classes):
-        raise InputError(
-            f"{checkpoint} is for images of {channels} channels and {num_classes} classes, the data "
-            f"have {data.x_train.shape[-1]} and {data.num_classes}"
-        )
+    _check_data(config, checkpoint, (channels, num_classes), data)
     return data
+
+
+def _check_data(
+    config, checkpoint: pathlib.Path, sizes: tuple[int, int], data: Dataset | None = None
+) -> None:
+    """Raises InputError unless the network's channels and classes fit the config's data.
+
+    Without `data`, those of a named data set are known; a file is read only if it is there.
+    """
+    named = config.data.name in sources.NAMED
+    if data is None and not named:
+        path = config.data.path and check_path("config.data.path", config.data.path)
+        if not path or not path.is_file():
+            return
+        data = sources.load(**config.data.to_dict())
+    size = sources.NAMED[config.data.name] if data is None else None
+    channels = size.image_shape[-1] if size else data.x_train.shape[-1]
+    classes = size.num_classes if size else data.num_classes
+    if sizes != (channels, classes):
+        raise InputError(
+            f"{checkpoint} is for images of {sizes[0]} channels and {sizes[1]} classes, the data "
+            f"have {channels} and {classes} (config.data.name={config.data.name!r})"
+        )
 
 
 def import_torch(
@@ -99,6 +119,7 @@ def import_torch(
     checkpoint: pathlib.Path,
     optimizer: pathlib.Path | None = None,
     epoch: int = 0,
+    key: str = "",
 ) -> None:
     """Creates a run from a PyTorch checkpoint.
 
@@ -108,13 +129,15 @@ def import_torch(
       checkpoint: state dict, see `torch_files.read_state_dict`.
       optimizer: state dict of its torch.optim.SGD; None for zero momentum.
       epoch: number of epochs that the network was trained for; 0 for all of the config's epochs.
+      key: key of the state dict in the file, see `torch_files.read_state_dict`.
 
     Raises:
       InputError: for bad input, before anything is written.
     """
     with prefixed("torch_checkpoint="):
-        entries, nested = torch_files.read_state_dict(checkpoint)
-    parts = contents.split(entries, nested)
+        entries, nested = torch_files.read_state_dict(checkpoint, key)
+        with prefixed(f"{checkpoint} "):
+            parts = contents.split(entries, nested)
     config = _with_normalization(config, parts, checkpoint)
     experiment.check_values(config)
     check_has_names(config.model.name)
@@ -136,6 +159,8 @@ def import_torch(
     like = _template(config, num_classes, channels, steps)
     collections = {"params": like.params, "batch_stats": like.batch_stats}
     contents.check_fit(checkpoint, parts, name, collections)
+    if data is None:
+        _check_data(config, checkpoint, (channels, num_classes))
 
     params, batch_stats = (
         from_state_dict(name, tree, lambda entry, _: parts.network[entry], collection)

@@ -1,19 +1,19 @@
-"""Reads and writes PyTorch's files of state dicts, as NumPy arrays."""
+"""Reads and writes files of PyTorch's state dicts, as NumPy arrays."""
 
+import codecs
 import pathlib
+import re
 import warnings
+import zipfile
 from typing import Any
 
 import numpy as np
 
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, first_line, prefixed
 from rwp_jax.files import partial_of
+from rwp_jax.pytorch import file_kinds, selection
 
-NESTED = (
-    "state_dict",
-    "model_state_dict",
-)  # keys under which training scripts save the network's state dict
-SAFETENSORS = ".safetensors"
+SAFETENSORS, NPZ = ".safetensors", ".npz"
 
 
 def _torch(purpose: str):
@@ -29,70 +29,116 @@ def _check_file(path: pathlib.Path) -> None:
         raise InputError(f"{path} is {'a directory' if path.is_dir() else 'not a file'}")
 
 
-def _to_numpy(path: pathlib.Path, name: str, tensor) -> np.ndarray:
-    layout, kind = (str(a).removeprefix("torch.") for a in (tensor.layout, tensor.dtype))
+def is_safetensors(path: pathlib.Path) -> bool:
+    """Returns whether a file is named or begins like one of safetensors: a length, then JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    begins = len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**32
+    return path.suffix == SAFETENSORS or begins
+
+
+def _to_numpy(path: pathlib.Path, name: str, value) -> np.ndarray:
+    """Converts a tensor or an array of NumPy."""
+    layout, kind = str(getattr(value, "layout", "strided")), str(value.dtype)
+    layout, kind = layout.removeprefix("torch."), kind.removeprefix("torch.")
     real = kind in {"bool", "bfloat16", "float16", "float32", "float64"}
     if layout != "strided" or not (real or kind.startswith(("int", "uint"))):
         raise InputError(
             f"{path}: {name} is {layout} {kind}, must be a dense tensor of real numbers"
         )
-    tensor = tensor.detach().cpu()
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
+    tensor = value.detach().cpu()
     return (tensor.float() if kind == "bfloat16" else tensor).numpy()
+
+
+def _harmless() -> list:
+    """Returns what files may hold besides tensors: NumPy's numbers and arrays, by old and new names."""
+    multiarray = np._core.multiarray
+    functions = [multiarray.scalar, multiarray._reconstruct]
+    old = [(function, f"numpy.core.multiarray.{function.__name__}") for function in functions]
+    dtypes = {type(np.dtype(t)) for t in "?bhilqBHILQefd"}
+    return [np.dtype, np.ndarray, codecs.encode, *functions, *old, *dtypes]
+
+
+def _refused(path: pathlib.Path, error: Exception) -> InputError:
+    """Returns the error for a file with an object that unpickling could run code for."""
+    named = re.search(r"GLOBAL ([\w.]+)|but got <class '([\w.]+)'>", str(error))
+    what = (named[1] or named[2]) if named else "more than tensors"
+    if what == "argparse.Namespace":
+        how = (
+            "strip it, which runs no code: with torch.serialization.safe_globals([argparse.Namespace]), "
+            "load the file with weights_only=True and save its state dict alone"
+        )
+    else:
+        how = "where the file was made, save the state dict alone: torch.save(model.state_dict(), FILE)"
+    return InputError(
+        f"{path} is refused: it holds {what}, and unpickling it could run code; {how}"
+    )
 
 
 def _load(path: pathlib.Path) -> Any:
     """Loads a file of torch.save that holds tensors, containers and numbers; else raises InputError."""
     torch = _torch(f"{path}: reading it")
     try:
-        # Scripts often save accuracies along with the weights, as NumPy numbers.
-        numbers = [
-            np.dtype,
-            np._core.multiarray.scalar,
-            *{type(np.dtype(t)) for t in "?bhilqBHILQefd"},
-        ]
-        with torch.serialization.safe_globals(numbers), warnings.catch_warnings(action="ignore"):
+        with (
+            torch.serialization.safe_globals(_harmless()),
+            warnings.catch_warnings(action="ignore"),
+        ):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         why = error.strerror or first_line(error)
         raise InputError(f"{path} cannot be read, or is cut short ({why})") from None
     except Exception as error:  # pickle, zip and torch raise many types
-        if "GLOBAL" in str(error):  # torch names the Python object that it refuses to build
+        if what := file_kinds.describe(path):
+            raise InputError(f"{path} is no file of torch.save: it is {what}") from None
+        if "GLOBAL" in str(error) or "allowlisted" in str(error):
+            raise _refused(path, error) from None
+        if "Unsupported operand" in str(error):
             raise InputError(
-                f"{path} is refused: it holds more than tensors, and unpickling it could run code; "
-                "save the state dict alone"
+                f"{path} was written with another pickle_protocol than torch.save's default, which cannot "
+                "be read without running code in it: save it with the default"
             ) from None
         raise InputError(
             f"{path} is not a file of torch.save, or is damaged ({type(error).__name__})"
         ) from None
 
 
-def read_state_dict(path: pathlib.Path) -> tuple[dict[str, np.ndarray], str]:
-    """Reads a network's state dict from a file of torch.save or safetensors without running code in it.
+def read_state_dict(path: pathlib.Path, key: str = "") -> tuple[dict[str, np.ndarray], str]:
+    """Reads a network's state dict from a file without running code in it.
 
     Args:
-      path: file of a state dict, or of a dict that holds one as `state_dict` or `model_state_dict`.
+      path: file of torch.save, safetensors or NumPy (npz), which is or holds a dict of names and arrays.
+      key: key of the state dict in the file, or the beginning of the names to take; "" for the only one.
 
     Returns:
       The entries in the file's order, in PyTorch's layout, and the key that held them, or "".
 
     Raises:
-      InputError: if the file cannot be read, holds other objects, or holds no state dict.
+      InputError: if the file cannot be read, holds other objects, no state dict, or several.
     """
     _check_file(path)
-    if path.suffix == SAFETENSORS:
-        return _read_safetensors(path), ""
-    content = _load(path)
-    nested = next((key for key in NESTED if isinstance(content, dict) and key in content), "")
-    entries = content[nested] if nested else content
-    tensors = isinstance(entries, dict) and all(hasattr(v, "detach") for v in entries.values())
-    if not tensors or not entries:
-        keys = (
-            ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content)
-        )
-        raise InputError(
-            f"{path} holds no state dict ({keys}): it must be one, or hold one as {' or '.join(NESTED)}"
-        )
-    return {str(name): _to_numpy(path, name, tensor) for name, tensor in entries.items()}, nested
+    content: Any
+    if is_safetensors(path):
+        content = _read_safetensors(path)
+    elif path.suffix == NPZ:
+        content = _read_npz(path)
+    else:
+        content = _load(path)
+    with prefixed(f"{path} "):
+        entries, nested = selection.choose(content, key)
+    return {name: _to_numpy(path, name, value) for name, value in entries.items()}, nested
+
+
+def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        what = file_kinds.describe(path)
+        known = what and not what.startswith("an npz")
+        why = f"it is {what}" if known else first_line(error)
+        raise InputError(f"{path} is no npz of arrays, or is damaged ({why})") from None
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -108,7 +154,9 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path} has tensors that NumPy cannot hold ({first_line(error)}): save them as float32"
         ) from None
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a safetensors file ({first_line(error)})") from None
+        what = file_kinds.describe(path)
+        why = f"it is {what}" if what else first_line(error)
+        raise InputError(f"{path} is not a safetensors file ({why})") from None
     # JAX adds bfloat16 to NumPy, but NumPy cannot save it.
     return {
         n: a.astype(np.float32) if a.dtype.name == "bfloat16" else a for n, a in entries.items()

@@ -19,9 +19,9 @@ class Harmful:
 def bad_files(directory):
     """Yields (content of the file, or its bytes; changes of the config; part of the message)."""
     state = make_network()[0].state_dict()
-    yield Harmful(), {}, "is refused: it holds more than tensors"
-    yield b"no file of torch", {}, "is not a file of torch.save"
-    yield {"epoch": 3}, {}, "holds no state dict (epoch): it must be one, or hold one as state_dict"
+    yield Harmful(), {}, "is refused: it holds print, and unpickling it could run code; where the"
+    yield b"no file of torch", {}, "is no file of torch.save: it is a text ('no file of torch')"
+    yield {"epoch": 3}, {}, "holds no state dict (epoch): it must be one, or hold one under a key"
     yield [1, 2], {}, "holds no state dict"
     yield {}, {}, "holds no state dict"
     fewer = {n: v for n, v in state.items() if not n.startswith("block2.")}
@@ -30,7 +30,7 @@ def bad_files(directory):
     yield state, {"model.name": "preactresnet18"}, "most similar network: wrn-10-1"
     yield state | {"conv1.weight": state["conv1.weight"][:8]}, {}, "must be [16, 3, 3, 3]"
     yield state | {"more": torch.zeros(2)}, {}, "more is unknown"
-    yield {"a": torch.zeros(2)}, {}, "no known network is similar"
+    yield {"a": torch.zeros(2, 2)}, {}, "no known network is similar"
     yield state, {"model.name": "resnet50"}, "is not a known model"
     yield state | {"mean": torch.zeros(3)}, {}, "must have both or none"
     stemless = {n: v for n, v in state.items() if n != "conv1.weight"} | {"more": torch.zeros(2)}
@@ -82,9 +82,11 @@ def test_other_refusals(tmp_path):
     )
     refused("momentum_buffer that is not a tensor", path, tmp_path / "one.pth")
     refused("config.optimizer.momentum=0", path, sgd, **{"optimizer.momentum": 0.0})
-    refused("3 channels and 10 classes, the data have 1 and 10", path, None, 1)
+    digits = {"data.name": "digits"}
+    refused("3 channels and 10 classes, the data have 1 and 10", path, None, 1, **digits)
+    refused("3 channels and 10 classes, the data have 1 and 10", path, **digits)
     rst = {"objective.name": "rst", "attack.bn": "eval"}
-    refused("needs extra data", path, None, 1, **rst)
+    refused("needs extra data", path, None, 1, **rst | digits)
     adam = torch.optim.Adam(network.parameters())
     network(torch.zeros(1, 3, 8, 8).double()).sum().backward()
     adam.step()

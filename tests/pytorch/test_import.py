@@ -36,7 +36,7 @@ def make_network(name=MODEL, seed=0, **changes):
 
 def config_of(name=MODEL, **changes):
     return shrink(
-        digits_at_rwp.get_config(), **{"model.name": name, "data.name": "digits"} | changes
+        digits_at_rwp.get_config(), **{"model.name": name, "data.name": "cifar10"} | changes
     )
 
 
