@@ -35,15 +35,20 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
     """Reads a CSV file with one row per epoch.
 
     Args:
-      path: file with the columns source, dataset, norm (in any spelling), model and method, which identify
-        the run, epoch (from 0), test_acc and test_robust_acc (in [0, 1]); other columns are ignored.
+      path: file, separated by commas or semicolons, with the columns source, dataset, norm (in any
+        spelling), model and method, which identify the run, epoch (from 0), test_acc and test_robust_acc
+        (in [0, 1]); other columns are ignored.
 
     Raises:
       InputError: if the file cannot be read, lacks columns or rows, or has invalid epochs or accuracies.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            first = file.readline()
+            file.seek(0)
+            # Spreadsheets of some languages write semicolons between numbers with a decimal comma.
+            semicolons = first.count(";") > first.count(",")
+            reader = csv.DictReader(file, delimiter=";" if semicolons else ",")
             header, rows = reader.fieldnames or [], list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a CSV file"
@@ -63,12 +68,15 @@ def read_published(path: pathlib.Path) -> list[PublishedCurve]:
         curve = curves.setdefault(name, empty)
         try:
             epoch = int(row["epoch"])
-            natural, robust = float(row["test_acc"]), float(row["test_robust_acc"])
+            natural, robust = (
+                float(row[name].replace(",", ".") if semicolons else row[name])
+                for name in ("test_acc", "test_robust_acc")
+            )
             if epoch < 0 or not 0 <= natural <= 1 or not 0 <= robust <= 1:
                 raise ValueError
             if epoch + 1 in curve.epochs[-1:]:
                 raise ValueError
-        except (TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError):
             raise InputError(
                 f"curves={path}, line {number}: epoch must be an integer from 0, once in a run, and "
                 "test_acc and test_robust_acc must be in [0, 1]"

@@ -13,6 +13,7 @@ from rwp_jax.report.gate import draw_gate, perturbs
 from rwp_jax.report.page import PAGE, Picture, Section, write_page
 from rwp_jax.report.published import choose_published, read_published
 from rwp_jax.report.results import Result, read_result
+from rwp_jax.report.settings import incomparable, settings_table
 from rwp_jax.report.table import as_text, write_csv
 from rwp_jax.runs.config import FREE
 
@@ -93,6 +94,7 @@ def compare(
     if any(all(map(perturbs, members)) for members in groups.values()):
         caption = draw_gate(groups, "The gate in training", output / GATE)
         pictures.append(Picture(output / GATE, caption))
+    remarks += incomparable(results)
     tables = [summary.summary_table(groups)]
     evaluations = summary.evaluation_table(groups)
     tables += [evaluations] if evaluations else []
@@ -100,9 +102,10 @@ def compare(
     if unfinished:
         remarks.append(f"Not finished: {', '.join(unfinished)}.")
     runs = f"Runs: {', '.join(map(str, distinct.values()))}."
-    sections = [Section("Runs", pictures, tables), *explained(results)]
+    sections = [Section("Runs", pictures, [*tables, settings_table(groups)]), *explained(results)]
     write_page(output / PAGE, "Runs compared", [runs, *remarks], sections)
     for name, table in zip(("accuracies", "attacks"), tables, strict=False):
         write_csv(table, output / f"{name}.csv")
         print(as_text(table))
+    write_csv(settings_table(groups), output / "settings.csv")
     print(*remarks, f"wrote {output / PAGE}", sep="\n")

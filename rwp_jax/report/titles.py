@@ -27,7 +27,8 @@ def _threat(threat) -> str:
     return f"{NORMS.get(threat.norm, threat.norm)} {radius(threat.epsilon)}"
 
 
-def _images(config) -> str:
+def images(config) -> str:
+    """Names the data set of a run, with the number of images or labels if it does not use all."""
     data = config.data
     name = DATASETS.get(data.name, data.name)
     held_out = data.get("validation_examples", 0)
@@ -38,10 +39,15 @@ def _images(config) -> str:
     return f"{name} ({', '.join(words)})" if words else name
 
 
+def network(config) -> str:
+    """Names the network of a run."""
+    name = config.model.name
+    return _NETWORKS.get(name, name.upper())
+
+
 def words(config, epochs: int) -> list[str]:
     """Describes data, network, threat model and, if not 0, epochs of a run, one string each."""
-    name = config.model.name
-    told = [_images(config), _NETWORKS.get(name, name.upper()), _threat(config.threat)]
+    told = [images(config), network(config), _threat(config.threat)]
     return [*told, f"{epochs} epochs"] if epochs else told
 
 

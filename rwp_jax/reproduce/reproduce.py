@@ -84,7 +84,7 @@ def reproduce(
     chosen = run_list.select(runs, only or "*")
     attacks = tuple(COLUMNS) if wanted.layout == "table2" else ()
     enable_x64_for(*(run.config.dtype for run in chosen))
-    _check(chosen, runs)
+    _check_configs(chosen)
     if show_plan:
         hardware = None if target is None else find_hardware(target, devices)
         if hardware:
@@ -94,6 +94,7 @@ def reproduce(
         print(as_text(table))
         print(table.note)
         return
+    _check_directories(runs)
     _load_data(chosen)
     if all(run.config.dtype != "float64" for run in chosen):
         prefer_eigen()
@@ -125,15 +126,22 @@ def reproduce(
         )
 
 
-def _check(chosen: Sequence[Run], runs: Sequence[Run]) -> None:
-    """Checks the chosen runs' configs and all runs' directories; raises InputError."""
-    for run in chosen:
+def _check_configs(runs: Sequence[Run]) -> None:
+    """Raises InputError for a run with an invalid config."""
+    for run in runs:
         try:
             experiment.check_config(run.config)
         except InputError as error:
             hint = "override=PATTERN:KEY=VALUE sets keys, only= chooses runs"
             raise InputError(f"run {run.name}: {error} ({hint})") from None
-    for run in runs:  # the report shows every finished run, so all must have these settings
+
+
+def _check_directories(runs: Sequence[Run]) -> None:
+    """Raises InputError if a run's directory belongs to something else.
+
+    All runs of an experiment are checked, as its report shows every finished one.
+    """
+    for run in runs:
         try:
             run_list.check_directory(run)
         except InputError as error:
@@ -166,6 +174,15 @@ def _unevaluated(run: Run, attacks: Sequence[str]) -> list[str]:
     return [w for w in _to_evaluate(run, attacks) if not there.get(w, {}).keys() >= set(attacks)]
 
 
+def _clash(run: Run) -> str:
+    """Describes what a run's directory holds instead of the run; "" if it may train there."""
+    try:
+        run_list.check_directory(run)
+    except InputError as error:
+        return str(error).removeprefix(f"workdir={run.directory} ").rpartition(": ")[0]
+    return ""
+
+
 def _state(run: Run, attacks: Sequence[str]) -> str:
     if run.finished:
         return "trained, to evaluate" if _unevaluated(run, attacks) else FINISHED
@@ -180,17 +197,20 @@ def _plan_table(runs: Sequence[Run], attacks: tuple[str, ...], hardware: Hardwar
     known once a run of the same network is finished, from that run's operations per second. The minimum
     excludes Table 2's attacks.
     """
-    hours = device_hours(runs, hardware) if hardware else [(0.0, 0.0)] * len(runs)
-    rates = _rates(runs)
+    clashes = {run.name: clash for run in runs if (clash := _clash(run))}
+    ours = [run for run in runs if run.name not in clashes]
+    hours = device_hours(ours, hardware) if hardware else [(0.0, 0.0)] * len(ours)
+    rates = _rates(ours)
     rows, total, known = [], 0.0, True
     least = [0.0, 0.0]
-    for run, floors in zip(runs, hours, strict=True):
+    for run, floors in zip(ours, hours, strict=True):
         left, state = _flops_left(run, attacks), _state(run, attacks)
         least = [a + b for a, b in zip(least, floors, strict=True)]
         rate = rates.get(run.config.model.name)
         seconds = left / rate if rate else (None if left else 0.0)
         total, known = total + (seconds or 0.0), known and seconds is not None
         rows.append([run.name, state, *map(short, floors), _duration(seconds)])
+    rows += [[name, clash, MISSING, MISSING, MISSING] for name, clash in clashes.items()]
     rows.append(["together", "", *map(short, least), _duration(total if known else None)])
     header = ["run", "state", "device-hours at least, k = 0", "k = K2", "time left at most"]
     if not hardware:

@@ -62,6 +62,12 @@ def test_any_order_and_a_byte_order_mark(path):
     assert sorted(read_published(path)) == sorted(curves)
 
 
+def test_semicolons_and_decimal_commas(path):
+    plain = read_published(path)
+    path.write_text(path.read_text().replace(",", ";").replace(".", ","))
+    assert read_published(path) == plain
+
+
 def test_binary_and_missing_files(tmp_path):
     with pytest.raises(InputError, match="curves=.*missing.csv cannot be read: No such file"):
         read_published(tmp_path / "missing.csv")

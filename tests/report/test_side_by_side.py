@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from rwp_jax.configs import digits_at, digits_at_awp
+from rwp_jax.configs import digits_at, digits_at_awp, digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.report.side_by_side import compare
 from tests.small import write_evaluation, write_run
@@ -109,3 +109,32 @@ def test_bad_input_leaves_nothing(runs, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="workdir=.*file is a file"):
         compare(runs, tmp_path / "file")
+
+
+def test_settings_are_shown_and_incomparable_runs_named(tmp_path, capsys):
+    rwp, other_seed, wider = (
+        module.get_config("full") for module in (digits_at_rwp, digits_at_rwp, digits_at)
+    )
+    other_seed.seed, wider.threat.epsilon, wider.seed = 1, 0.05, 7
+    runs = [
+        write_run(tmp_path / "rwp", rwp, [0.2]),
+        write_run(tmp_path / "rwp1", other_seed, [0.3]),
+        write_run(tmp_path / "wider", wider, [0.1]),
+    ]
+    compare(runs[:2], tmp_path / "same")
+    assert "not comparable" not in capsys.readouterr().out
+    compare(runs, tmp_path / "report")
+    radii = f"radii (0.05, {rwp.threat.epsilon:g})"
+    remark = f"These runs have different {radii}: their accuracies are not comparable."
+    assert remark in capsys.readouterr().out
+    assert remark in (tmp_path / "report/report.html").read_text()
+    with (tmp_path / "report/settings.csv").open(newline="") as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    ours = rows["rwp"]
+    assert (ours["data"], ours["norm"], ours["ε"], ours["seeds"]) == (
+        *("digits", "L∞", f"{rwp.threat.epsilon:g}"),
+        "0, 1",
+    )
+    assert (ours["weight perturbation"], ours["γ"], ours["K2"]) == ("RWP", "0.01", "10")
+    assert ours["c_min"] == f"{rwp.weight_perturbation.c_min:g}"
+    assert (rows["wider"]["γ"], rows["wider"]["seeds"]) == ("", "7")

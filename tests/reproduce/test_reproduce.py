@@ -105,6 +105,17 @@ def test_finished_runs_of_other_settings_are_refused(tmp_path):
         reproduce("fig2c", "digits", tmp_path, load_config, only="*rwp*")
 
 
+def test_the_list_goes_on_past_runs_of_other_settings(tmp_path, capsys):
+    write_runs("fig2c", tmp_path, seeds=1)  # runs of three epochs
+    longer = ["digits_at_rwp_*:epochs=4"]
+    reproduce(
+        "fig2c", "digits", tmp_path, load_config, overrides=["epochs=3", *longer], show_plan=True
+    )
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert "holds a run of another config (epochs=3 there, 4 here)" in rows["digits_at_rwp_seed0"]
+    assert "finished" in rows["digits_at_seed0"] and "finished" in rows["digits_at_awp_seed0"]
+
+
 def test_table_2_evaluates_what_is_missing(tmp_path, monkeypatch):
     write_runs("table2", tmp_path, seeds=1)
     missing = tmp_path / "runs/digits_trades_awp_seed0/evaluation/best_by_validation"
