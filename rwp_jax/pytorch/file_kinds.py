@@ -19,6 +19,7 @@ _MAGIC = (  # (first bytes, what such a file is)
     (b"\x08\x03\x12", "an ONNX model"),
     (b"GGUF", "a GGUF file"),
 )
+_OLD_TORCH = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # begins torch.save's files before 1.6
 _READ = 4096  # bytes
 _LISTED = 3  # names listed of an archive
 
@@ -42,7 +43,9 @@ def describe(path: pathlib.Path) -> str:
     for magic, words in _MAGIC:
         if start.startswith(magic):
             return words
-    return _text(start) or ("a file of pickle.dump" if start[:1] == b"\x80" else "")
+    if start[:1] == b"\x80" and _OLD_TORCH not in start[:32]:
+        return "a file of pickle.dump"
+    return _text(start)
 
 
 def _listed(names: list[str]) -> str:

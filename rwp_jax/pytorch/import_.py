@@ -97,15 +97,16 @@ def _check_data(
 
     Without `data`, those of a named data set are known; a file is read only if it is there.
     """
-    named = config.data.name in sources.NAMED
-    if data is None and not named:
-        path = config.data.path and check_path("config.data.path", config.data.path)
-        if not path or not path.is_file():
-            return
-        data = sources.load(**config.data.to_dict())
-    size = sources.NAMED[config.data.name] if data is None else None
-    channels = size.image_shape[-1] if size else data.x_train.shape[-1]
-    classes = size.num_classes if size else data.num_classes
+    if data is None and config.data.name in sources.NAMED:
+        named = sources.NAMED[config.data.name]
+        channels, classes = named.image_shape[-1], named.num_classes
+    else:
+        if data is None:
+            path = config.data.path and check_path("config.data.path", config.data.path)
+            if not path or not path.is_file():
+                return
+            data = sources.load(**config.data.to_dict())
+        channels, classes = data.x_train.shape[-1], data.num_classes
     if sizes != (channels, classes):
         raise InputError(
             f"{checkpoint} is for images of {sizes[0]} channels and {sizes[1]} classes, the data "

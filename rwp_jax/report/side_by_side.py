@@ -102,10 +102,11 @@ def compare(
     if unfinished:
         remarks.append(f"Not finished: {', '.join(unfinished)}.")
     runs = f"Runs: {', '.join(map(str, distinct.values()))}."
-    sections = [Section("Runs", pictures, [*tables, settings_table(groups)]), *explained(results)]
+    settings = settings_table(groups)
+    sections = [Section("Runs", pictures, [*tables, settings]), *explained(results)]
     write_page(output / PAGE, "Runs compared", [runs, *remarks], sections)
     for name, table in zip(("accuracies", "attacks"), tables, strict=False):
         write_csv(table, output / f"{name}.csv")
         print(as_text(table))
-    write_csv(settings_table(groups), output / "settings.csv")
+    write_csv(settings, output / "settings.csv")
     print(*remarks, f"wrote {output / PAGE}", sep="\n")

@@ -212,6 +212,12 @@ REFUSED = {
         "holds argparse.Namespace",
         "safe_globals([argparse.Namespace])",
     ),
+    "old_namespace.pth": (
+        lambda s, p: torch.save(
+            {"state_dict": s, "args": argparse.Namespace()}, p, _use_new_zipfile_serialization=False
+        ),
+        "holds argparse.Namespace",
+    ),
     "object.pth": (
         save(lambda s: {"state_dict": s, "settings": Settings()}),
         "Settings, and unpick",
