@@ -5,6 +5,7 @@ The command line prints the message on one line and exits with status 2.
 
 import argparse
 import contextlib
+import errno
 import importlib.util
 import math
 import operator
@@ -42,6 +43,34 @@ class InputError(ValueError):
     Functions name their arguments, as in `epsilon=8 must be ...`; `named_in` turns that name into the
     config's key and `as_flags` into the command line's flag.
     """
+
+
+class TemporaryError(InputError):
+    """Something outside the program fails that may work at another time, such as a disk that is full."""
+
+
+# What a start at another time or on another host may not meet.
+_TEMPORARY = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EREMOTEIO,
+    errno.ESTALE,
+    errno.ENFILE,
+    errno.ENOTCONN,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+}
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Returns whether an error, such as a full disk or a network that is down, may pass by itself."""
+    if isinstance(error, OSError):
+        return isinstance(error, ConnectionError | TimeoutError) or error.errno in _TEMPORARY
+    return isinstance(error, TemporaryError)
 
 
 class RunWarning(UserWarning):

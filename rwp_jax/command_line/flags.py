@@ -7,6 +7,7 @@ from rwp_jax.distributed import rendezvous
 from rwp_jax.hardware.topology import ACCEPTED
 from rwp_jax.reproduce.experiments import EXPERIMENTS
 from rwp_jax.runs.layout import COLUMNS
+from rwp_jax.runs.restarts import MOST
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment: a file, or a name in configs/."
@@ -24,6 +25,12 @@ MODE = flags.DEFINE_string(
     "explain or plan.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
+MAX_RESTARTS = flags.DEFINE_integer(
+    "max_restarts",
+    MOST,
+    "train: starts in a row that may end without a new checkpoint before training gives up; 0 for any "
+    "number.",
+)
 PROFILE = flags.DEFINE_string(
     "profile", "", "train: directory for a trace of ten steps, for TensorBoard and Perfetto."
 )

@@ -10,7 +10,7 @@ from ml_collections import config_flags
 from rwp_jax.command_line import flags
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.command_line.parsing import Mode, numbers
-from rwp_jax.distributed import devices, rendezvous
+from rwp_jax.distributed import devices, failures, rendezvous
 from rwp_jax.distributed.preemption import ending_at_once
 from rwp_jax.errors import InputError, check_path, renamed
 from rwp_jax.evaluation import pseudo_label, table2
@@ -64,9 +64,16 @@ def train() -> None:
         flags.PROCESS_ID.value,
         flags.CONNECT_SECONDS.value,
     )
+    failures.watch()
     _prepare(flags.CONFIG.value.dtype)
     directory = _path(flags.WORKDIR) or default_workdir()
-    self_training.train(flags.CONFIG.value, directory, flags.RESUME.value, _path(flags.PROFILE))
+    self_training.train(
+        flags.CONFIG.value,
+        directory,
+        flags.RESUME.value,
+        _path(flags.PROFILE),
+        flags.MAX_RESTARTS.value,
+    )
 
 
 def _moved_data() -> dict[str, str]:
@@ -216,6 +223,7 @@ MODES = {
             "config",
             "resume",
             "profile",
+            "max_restarts",
             "coordinator",
             "processes",
             "process_id",

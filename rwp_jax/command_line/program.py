@@ -3,7 +3,9 @@
 import os
 import pathlib
 import sys
+import traceback
 import warnings
+from typing import NoReturn
 
 import jax
 from absl import app, logging
@@ -13,9 +15,9 @@ from rwp_jax.command_line import flags
 from rwp_jax.command_line.help import help_text
 from rwp_jax.command_line.modes import MODES
 from rwp_jax.command_line.parsing import check_flags, parse_flags
-from rwp_jax.distributed import processes
+from rwp_jax.distributed import failures
 from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
-from rwp_jax.errors import InputError, RunWarning, as_flags, first_line
+from rwp_jax.errors import InputError, RunWarning, as_flags, first_line, is_temporary
 from rwp_jax.training.divergence import NonFiniteLoss
 
 _FORMAT = warnings.formatwarning
@@ -34,9 +36,9 @@ Trains a classifier by adversarial training with weight perturbation.
     {name} --mode plan --config FILE --target h100 [--devices 8]
 
 configs/default.py explains every key. An interrupted run continues when the same command is given
-again. Exit codes: 0 finished; 1 the loss became non-finite; 2 bad input; 75 stopped by SIGTERM, or by
-Ctrl-C during training, with everything saved (a second signal stops at once), or because another process
-of the run ended; 130 stopped by Ctrl-C outside training.
+again. Exit codes: 0 finished; 1 the loss became non-finite; 2 bad input; 75 to be started again: stopped
+by SIGTERM, or by Ctrl-C during training, with everything saved (a second signal stops at once), another
+process of the run ended, or a disk is full; 130 stopped by Ctrl-C outside training.
 """
 
 
@@ -65,6 +67,31 @@ def _name() -> str:
     return path.parent.name if path.name == "__main__.py" else path.name
 
 
+def _known(error: Exception) -> tuple[int, str] | None:
+    """Returns the exit code and the line of an error that needs no traceback; None for others."""
+    if isinstance(error, NonFiniteLoss):
+        return 1, str(error)
+    if isinstance(error, InputError | OSError):  # OSError: for example a read-only directory
+        line = as_flags(error, absl_flags.FLAGS.flag_values_dict())
+        return EXIT_CODE if is_temporary(error) else 2, line
+    return None
+
+
+def _end_all(name: str, error: Exception, known: tuple[int, str] | None) -> NoReturn:
+    """Ends this process because of an error and makes the others end."""
+    if known:
+        code, line = failures.fail(*known)
+    else:
+        # JAX raises either of the two if another process is gone, depending on when it shows.
+        unsure = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
+        code, line = failures.fail(None if unsure else failures.FAILED, first_line(error))
+    if code == failures.FAILED and not known:
+        traceback.print_exc()
+    if code == EXIT_CODE:
+        line += "; the same command on all hosts continues from the newest checkpoint"
+    failures.leave(code, f"{name}: {line}")
+
+
 def main() -> None:
     """Runs the command line of sys.argv and exits."""
     use_compilation_cache()
@@ -81,29 +108,21 @@ def main() -> None:
     end_on_sigterm(f"{name}: ended by SIGTERM")
     warnings.formatwarning = _one_line
     sys.stdout.reconfigure(errors="replace")  # terminals may lack ± and ∞
-    code = 2
     try:
         app.run(_run, flags_parser=lambda argv: parse_flags(argv, MODES))
+        return
+    except Interrupted as error:  # in all processes
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
-        code, why = 130, "interrupted; the same command continues"
-    except (
-        InputError,
-        OSError,
-    ) as error:  # OSError: for example a read-only directory or a full disk
-        why = as_flags(error, absl_flags.FLAGS.flag_values_dict())
-    except NonFiniteLoss as error:
-        code, why = 1, error
-    except Interrupted as error:
-        code, why = EXIT_CODE, error
-    except (jax.errors.JaxRuntimeError, ValueError) as error:  # which one depends on when it shows
-        if not processes.lost_another(error):
+        print(f"{name}: interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        known = _known(error)
+        if jax.process_count() > 1:
+            _end_all(name, error, known)
+        if known is None:
             raise
-        print(
-            f"{name}: another process ended or cannot be reached ({first_line(error)}); the same command "
-            "on all hosts continues from the newest checkpoint",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(EXIT_CODE)  # an orderly exit would wait for that process
-    print(f"{name}: {why}", file=sys.stderr)
-    sys.exit(code)
+        code, line = known
+        print(f"{name}: {line}", file=sys.stderr)
+        sys.exit(code)

@@ -4,23 +4,16 @@ Only the first process writes files and prints. With a single process, nothing h
 """
 
 import json
-import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, TemporaryError, is_temporary
 
 T = TypeVar("T")
-_LOST = re.compile(r"UNAVAILABLE|ABORTED|CANCELLED|DEADLINE_EXCEEDED|Gloo|NCCL|[Cc]onnection")
-
-
-def lost_another(error: Exception) -> bool:
-    """Returns whether JAX raised the error because another process ended or cannot be reached."""
-    return jax.process_count() > 1 and bool(_LOST.search(first_line(error)))
 
 
 def is_first() -> bool:
@@ -63,12 +56,16 @@ def broadcast(tree):
     return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
 
 
-def _outcome(function: Callable[[], T]) -> tuple[T | None, str | None]:
-    """Returns the result of the function, or None, and the message if it raises InputError."""
+def _outcome(function: Callable[[], T]) -> tuple[T | None, str | None, bool]:
+    """Returns the function's result or None, the message of an InputError, and whether it is temporary."""
     try:
-        return function(), None
+        return function(), None, False
     except InputError as error:
-        return None, str(error)
+        return None, str(error), is_temporary(error)
+
+
+def _raise(message: str, temporary: bool) -> NoReturn:
+    raise (TemporaryError if temporary else InputError)(message)
 
 
 def together(function: Callable[[], T]) -> T:
@@ -79,10 +76,10 @@ def together(function: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return function()
-    result, wrong = _outcome(function)
-    for process, message in enumerate(gather(wrong)):
+    result, *wrong = _outcome(function)
+    for process, (message, temporary) in enumerate(gather(wrong)):
         if message:
-            raise InputError(message if process == 0 else f"{message} (in process {process})")
+            _raise(message if process == 0 else f"{message} (in process {process})", temporary)
     return result
 
 
@@ -94,9 +91,9 @@ def by_first(function: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return function()
-    result, wrong = _from_first(_outcome(function) if is_first() else None)
+    result, wrong, temporary = _from_first(_outcome(function) if is_first() else None)
     if wrong:
-        raise InputError(wrong)
+        _raise(wrong, temporary)
     return result
 
 

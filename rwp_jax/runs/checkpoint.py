@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import v1
 
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, TemporaryError, first_line, is_temporary
 from rwp_jax.files import array_digests, file_digests, seal, unseal, write_text
 from rwp_jax.runs.network_record import check_same_shapes
 from rwp_jax.runs.resume_point import choose
@@ -128,7 +128,8 @@ class Checkpoints:
             why = full if full in str(error) else first_line(error)
             before = "earlier ones are intact" if self.records() else "there is no earlier one"
             self._remove_unfinished()
-            raise InputError(f"checkpoint {path} cannot be written ({why}); {before}") from None
+            kind = TemporaryError if why == full or is_temporary(error) else InputError
+            raise kind(f"checkpoint {path} cannot be written ({why}); {before}") from None
         self._prune()
 
     def _remove_unfinished(self) -> None:

@@ -8,7 +8,7 @@ import pathlib
 import socket
 from collections.abc import Iterator
 
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, TemporaryError, is_temporary
 from rwp_jax.files import PARTIAL, write_json
 from rwp_jax.runs import zoo
 from rwp_jax.runs.config import PATHS, differences, flatten, with_paths
@@ -114,7 +114,8 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         claim = (workdir / LOCK).open("a+")
     except OSError as error:
-        raise InputError(f"workdir={workdir} cannot be written to: {error.strerror}") from None
+        kind = TemporaryError if is_temporary(error) else InputError
+        raise kind(f"workdir={workdir} cannot be written to: {error.strerror}") from None
     with claim as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,12 +9,13 @@ import numpy as np
 
 from rwp_jax.data import readers
 from rwp_jax.distributed import processes
-from rwp_jax.errors import InputError, check_path
+from rwp_jax.errors import InputError, check_integer, check_path
 from rwp_jax.evaluation import pseudo_label
 from rwp_jax.files import write_json
 from rwp_jax.runs import layout
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.loaded import load_run
+from rwp_jax.runs.restarts import MOST
 from rwp_jax.training import experiment, trainer, training_data
 from rwp_jax.training.config_checks import check_keys, with_norm_name
 from rwp_jax.training.profiling import check_directory
@@ -56,6 +57,7 @@ def train(
     workdir: pathlib.Path | str = "runs/run",
     resume: bool = True,
     profile: pathlib.Path | str | None = None,
+    max_restarts: int = MOST,
 ) -> dict:
     """Trains as the config specifies, or continues the run in the directory if there is one.
 
@@ -69,6 +71,8 @@ def train(
         summary.json and learning_curve.png.
       resume: whether an existing run of the same config may be continued.
       profile: directory for a trace of some steps, see `profiling`; None for no trace.
+      max_restarts: starts in a row that may end without a new checkpoint before training gives up; 0 for
+        any number.
 
     Returns:
       Content of summary.json: accuracies of the best and the last epoch, and more.
@@ -82,10 +86,11 @@ def train(
         check_path("workdir", workdir),
         check_path("profile", profile) if profile else None,
     )
+    max_restarts = check_integer("max_restarts", max_restarts, 0)
     check_keys(config)
     config = with_norm_name(config)
     if not config.self_training.epochs:
-        return trainer.train(config, directory, resume, profile=profile)
+        return trainer.train(config, directory, resume, None, profile, max_restarts)
 
     # Check both stages before the first begins.
     teacher = teacher_config(config)
@@ -113,7 +118,7 @@ def train(
         processes.by_first(lambda: held.enter_context(layout.lock(directory)))
         if not processes.by_first(path.exists):
             processes.say(f"first stage: plain training on {len(data.y_train)} labelled images")
-            trainer.train(teacher, directory / TEACHER, data=data)
+            trainer.train(teacher, directory / TEACHER, data=data, max_restarts=max_restarts)
             processes.by_first(lambda: _label(directory / TEACHER, images, path))
     labels = processes.by_first(lambda: readers.read_extra(str(path))[1].tolist())
     if len(labels) != len(images):
@@ -122,7 +127,7 @@ def train(
         )
     data = data._replace(y_extra=np.array(labels, np.int32))
     processes.say(f"second stage: {config.objective.name} with {len(images)} extra images")
-    return trainer.train(config, directory, data=data, profile=profile)
+    return trainer.train(config, directory, True, data, profile, max_restarts)
 
 
 def _label(teacher: pathlib.Path, images: np.ndarray, path: pathlib.Path) -> None:

@@ -20,7 +20,7 @@ from rwp_jax.distributed.preemption import Interrupted, StopRequest
 from rwp_jax.evaluation.accuracy import start_key
 from rwp_jax.files import write_json
 from rwp_jax.report.learning_curve import draw_learning_curve
-from rwp_jax.runs import identity, layout
+from rwp_jax.runs import identity, layout, restarts
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.config import flatten
 from rwp_jax.runs.metrics import MetricsWriter
@@ -44,6 +44,7 @@ def train(
     resume: bool = True,
     data: Dataset | None = None,
     profile: pathlib.Path | None = None,
+    max_restarts: int = restarts.MOST,
 ) -> dict:
     """Trains as the config specifies, or continues the run in the directory if there is one.
 
@@ -54,6 +55,7 @@ def train(
       resume: whether an existing run of the same config may be continued.
       data: data set to train on; by default, the one that the config names.
       profile: directory for a trace of some steps, see `profiling`; None for no trace.
+      max_restarts: starts in a row that may end without a new checkpoint, see `restarts`; 0 for any number.
 
     Returns:
       Content of summary.json.
@@ -87,6 +89,9 @@ def train(
             write_json(directory / layout.CONFIG, plain_config)  # first: this file makes it a run
         elif processes.is_first():
             layout.record_paths(directory, plain_config)
+        done = max((record["step"] for record in checkpoints.records()), default=0)
+        count = restarts.counted(directory, done, max_restarts)
+        processes.by_first(lambda: held.enter_context(count))
         return _train(config, directory, data, marks, checkpoints, stop, trace)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import socket
+import subprocess
 import sys
 import time
 
@@ -42,8 +44,60 @@ def test_one_that_dies_takes_the_others_along(tmp_path):
     # Our message, or JAX's if its coordination service notices first.
     code = processes[0].wait()
     said = elastic.log_of(directory, 0).read_text()
-    ended = {EXIT_CODE: "another process ended", -signal.SIGABRT: "another task died"}
+    ended = {EXIT_CODE: "process 1 ended", -signal.SIGABRT: "another task died"}
     assert ended[code] in said
     assert time.monotonic() - killed < 60
     records = [json.loads(line) for line in (directory / "metrics.jsonl").open()]
     assert [r["epoch"] for r in records if r["split"] == "test"] == list(range(len(records) // 2))
+
+
+# A process of two: connects, then ends as its scenario says while the other waits in a collective.
+ENDING = """
+import sys
+from rwp_jax.command_line import program
+from rwp_jax.distributed import failures, processes, rendezvous
+from rwp_jax.errors import InputError, TemporaryError
+import jax
+
+process, failing, address, does = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+rendezvous.connect(address, 2, process)
+failures.watch()
+processes.gather(process)
+program._run = lambda _: (exec(does) if process == failing else processes.gather("waiting"))
+program.parse_flags = lambda argv, modes: program.absl_flags.FLAGS(argv)
+sys.argv = ["rwp-jax"]
+program.main()
+"""
+JAX_ERROR = "raise jax.errors.JaxRuntimeError('{}')"
+
+
+@pytest.mark.parametrize(
+    ("failing", "does", "code", "said"),
+    [
+        (1, "raise PermissionError(13, 'denied', 'metrics.jsonl')", 2, "denied: 'metrics.jsonl'"),
+        (0, "raise TemporaryError('the disk is full')", EXIT_CODE, "the disk is full"),
+        (1, "raise InputError('labels differ')", 2, "labels differ"),
+        (0, "raise TypeError('a mistake')", 1, "a mistake"),
+        (1, JAX_ERROR.format("INTERNAL: NCCL: invalid connection"), 1, "NCCL: invalid connection"),
+        (1, JAX_ERROR.format("UNAVAILABLE: connection reset"), EXIT_CODE, "connection reset"),
+    ],
+)
+def test_a_failure_ends_both_with_one_code(tmp_path, failing, does, code, said):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    command = [sys.executable, "-c", ENDING]
+    both = [
+        subprocess.Popen(
+            [*command, str(i), str(failing), address, does],
+            cwd=elastic.ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    ended = [process.communicate(timeout=120)[1] for process in both]
+    codes = [process.returncode for process in both]
+    assert codes == [code] * 2, (codes, ended)
+    assert said in ended[failing] and f"process {failing} failed: " in ended[1 - failing]
+    assert said in ended[1 - failing], ended
