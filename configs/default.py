@@ -88,11 +88,18 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optimizer = ml_collections.ConfigDict()  # SGD
     config.optimizer.learning_rate = 0.1  # before the schedule lowers it
-    # piecewise: divided by 10 after 1/2 and again after 3/4 of training; others in optimizer.py
+    # piecewise: divided by 10 after 1/2 and again after 3/4 of training; others in schedules.py
     config.optimizer.schedule = "piecewise"
+    # share of training in which one_cycle, cosine_warmup and cyclic raise the rate
+    config.optimizer.warmup = 0.0
     config.optimizer.momentum = 0.9  # as in PyTorch: velocity = momentum * velocity + gradient
+    # one_cycle: lowest and highest momentum, such as PyTorch's (0.85, 0.95); (): constant
+    config.optimizer.cycle_momentum = ()
     config.optimizer.nesterov = False  # Nesterov momentum, as in PyTorch
-    config.optimizer.weight_decay = 5e-4  # on every parameter
+    config.optimizer.weight_decay = 5e-4  # on every parameter that no_decay leaves
+    # regular expression: no weight decay on parameters in whose path it is found; "": on all
+    config.optimizer.no_decay = ""
+    config.optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0: any
 
     config.ema_decay = 0.0  # decay per step of an average of the weights that is also kept; 0: none
 

@@ -14,7 +14,7 @@ from rwp_jax.pytorch.state_dict import check_has_names, to_state_dict
 from rwp_jax.runs import zoo
 from rwp_jax.runs.finished_run import FinishedRun
 from rwp_jax.runs.loaded import load_run
-from rwp_jax.training.optimizer import make_schedule
+from rwp_jax.training.schedules import make_schedule
 
 
 def own_entries(run: FinishedRun) -> dict[str, np.ndarray]:

@@ -108,7 +108,7 @@ def check_numbers(config) -> None:
     largest = 1 if config.threat.norm == "l_inf" else 1000
     for key in ("attack.step_size", "evaluation.step_size"):
         _require(config, key, f"in [0, {largest})", lambda size: 0 <= size < largest)
-    for key in ("optimizer.weight_decay", "extra_data.weight"):
+    for key in ("optimizer.weight_decay", "optimizer.clip_norm", "extra_data.weight"):
         _require(config, key, "in [0, inf)", lambda value: 0 <= value < math.inf)
     _require(
         config,
@@ -121,9 +121,10 @@ def check_numbers(config) -> None:
         _require(config, key, "in [0, 1)", lambda value: 0 <= value < 1)
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise InputError("config.optimizer.nesterov=True needs config.optimizer.momentum > 0")
-    for key in ("mean", "std"):
-        if not all(isinstance(value, int | float) for value in config.model[key]):
-            raise InputError(f"config.model.{key}={config.model[key]!r} must be a tuple of numbers")
+    for section, key in (("model", "mean"), ("model", "std"), ("optimizer", "cycle_momentum")):
+        given = config[section][key]
+        if not all(isinstance(value, int | float) for value in given):
+            raise InputError(f"config.{section}.{key}={given!r} must be a tuple of numbers")
     check_choice("config.attack.bn", config.attack.bn, BN_MODES)
 
 

@@ -1,14 +1,16 @@
 """Builds the recipe of a config's training step, and the numbers in it that a sweep varies."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import optax
 
 from rwp_jax.attacks.threat_model import ball, make_threat_model
-from rwp_jax.errors import named_in
+from rwp_jax.errors import InputError, named_in
 from rwp_jax.models.classifier import Classifier
-from rwp_jax.training.optimizer import make_schedule, make_sgd
+from rwp_jax.training.optimizer import check_pattern, make_sgd
+from rwp_jax.training.schedules import make_schedule, momentum_schedule
 from rwp_jax.training.train_step import PGDSettings, Recipe
 from rwp_jax.training.training_data import objective_of
 from rwp_jax.training.weight_perturbation import (
@@ -70,12 +72,39 @@ def check_recipe(config) -> None:
         make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant)
     weight_perturbation_of(config)
     _schedule(config, 1, config.optimizer.learning_rate)
+    _momentum(config, 1)
+    check_pattern(config.optimizer.no_decay)
     objective_of(config)
 
 
 def _schedule(config, steps_per_epoch: int, learning_rate) -> optax.Schedule:
-    name, epochs = config.optimizer.schedule, config.epochs
-    return make_schedule(name, learning_rate, epochs, steps_per_epoch, param_dtype(config))
+    return make_schedule(
+        config.optimizer.schedule,
+        learning_rate,
+        config.epochs,
+        steps_per_epoch,
+        param_dtype(config),
+        config.optimizer.warmup,
+    )
+
+
+def _momentum(config, steps_per_epoch: int) -> float | Callable:
+    """Returns the momentum, or a function of the step; raises InputError if the cycle is invalid."""
+    optimizer = config.optimizer
+    cycle = tuple(optimizer.cycle_momentum)
+    if not cycle:
+        return optimizer.momentum
+    key = f"config.optimizer.cycle_momentum={cycle}"
+    if len(cycle) != 2 or not 0 <= cycle[0] <= cycle[1] < 1:
+        raise InputError(f"{key} must be (), or the lowest and the highest momentum in [0, 1)")
+    if optimizer.schedule not in ("one_cycle", "one_cycle_epoch"):
+        raise InputError(
+            f"{key} needs config.optimizer.schedule='one_cycle' or 'one_cycle_epoch', not "
+            f"{optimizer.schedule!r}"
+        )
+    return momentum_schedule(
+        optimizer.schedule, cycle, config.epochs, steps_per_epoch, optimizer.warmup
+    )
 
 
 def make_recipe(
@@ -99,7 +128,14 @@ def make_recipe(
         PGDSettings(config.attack.steps, numbers.step_size, config.attack.bn),
         perturbing(**_perturbation_settings(config) | traced),
         min(config.weight_perturbation.start_epoch, config.epochs) * steps_per_epoch,
-        make_sgd(schedule, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov),
+        make_sgd(
+            schedule,
+            _momentum(config, steps_per_epoch),
+            optimizer.weight_decay,
+            optimizer.nesterov,
+            optimizer.clip_norm,
+            optimizer.no_decay,
+        ),
         config.ema_decay,
         config.gradient_dtype,
         config.model.per_device_batch_norm,

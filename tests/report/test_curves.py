@@ -8,7 +8,7 @@ from rwp_jax.report.curves import draw_learning_curves, mean_curve
 from rwp_jax.report.drops import drops
 from rwp_jax.report.published import PublishedCurve
 from rwp_jax.report.results import read_result
-from rwp_jax.training.optimizer import make_schedule
+from rwp_jax.training.schedules import make_schedule
 from tests.small import write_run
 
 

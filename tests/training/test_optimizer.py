@@ -3,7 +3,7 @@ import optax
 import pytest
 
 from rwp_jax.errors import InputError
-from rwp_jax.training.optimizer import make_schedule, make_sgd
+from rwp_jax.training.optimizer import check_pattern, make_sgd
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -24,36 +24,31 @@ def test_sgd_is_pytorchs(nesterov):
     np.testing.assert_allclose(ours, w, rtol=1e-12)
 
 
-@pytest.mark.parametrize("steps_per_epoch", [1, 3, 7])
-@pytest.mark.parametrize("epochs", [1, 5, 200])
-def test_schedules_are_the_authors(epochs, steps_per_epoch):
-    """The rate of step i is that at t = epoch + (i + 1) / n, as in the authors' scripts."""
-    piecewise = make_schedule("piecewise", 0.1, epochs, steps_per_epoch)
-    cosine = make_schedule("cosine", 0.1, epochs, steps_per_epoch)
-    for step in range(epochs * steps_per_epoch):
-        done = step + 1
-        total = epochs * steps_per_epoch
-        drop = 1 if 2 * done < total else 0.1 if 4 * done < 3 * total else 0.01
-        np.testing.assert_allclose(piecewise(step), 0.1 * drop, rtol=1e-6)
-        expected = 0.05 * (1 + np.cos(np.pi * done / total))
-        np.testing.assert_allclose(cosine(step), expected, rtol=1e-6, atol=1e-12)
+def test_gradients_are_clipped_before_decay():
+    """As torch.nn.utils.clip_grad_norm_, whose norm is over all tensors and has 1e-6 beside it."""
+    params = {"a": np.array([3.0, 0.0]), "b": np.array([4.0])}
+    gradient = {"a": np.array([6.0, 0.0]), "b": np.array([8.0])}
+    optimizer = make_sgd(1.0, 0.0, 0.1, clip_norm=5.0)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    share = 5 / (10 + 1e-6)
+    np.testing.assert_allclose(updates["a"], [-(6 * share + 0.3), 0.0], rtol=1e-12)
+    np.testing.assert_allclose(updates["b"], [-(8 * share + 0.4)], rtol=1e-12)
+    small = {name: g / 100 for name, g in gradient.items()}
+    updates, _ = optimizer.update(small, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["b"], [-(0.08 + 0.4)], rtol=1e-12)
 
 
-@pytest.mark.parametrize("epochs", [1, 5, 30, 200])
-def test_schedules_by_epoch_are_the_authors(epochs):
-    """TRADES's and RST's scripts count epochs from 1; TRADES's rate drops at 100 and 150 of 200."""
-    trades = make_schedule("piecewise_epoch", 0.1, epochs, 3)
-    rst = make_schedule("cosine_epoch", 0.1, epochs, 3)
-    for step in range(3 * epochs):
-        epoch = step // 3 + 1
-        drop = 1 if epoch < epochs / 2 else 0.1 if epoch < 3 * epochs / 4 else 0.01
-        np.testing.assert_allclose(trades(step), 0.1 * drop, rtol=1e-6)
-        expected = 0.05 * (1 + np.cos(np.pi * (epoch - 1) / epochs))
-        np.testing.assert_allclose(rst(step), expected, rtol=1e-6)
+def test_some_parameters_do_not_decay():
+    params = {"bn1": {"scale": np.ones(2)}, "conv1": {"kernel": np.ones(2)}}
+    optimizer = make_sgd(1.0, 0.9, 0.1, no_decay="(^|/)bn")
+    zero = {"bn1": {"scale": np.zeros(2)}, "conv1": {"kernel": np.zeros(2)}}
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    assert not updates["bn1"]["scale"].any()
+    np.testing.assert_allclose(updates["conv1"]["kernel"], -0.1)
 
 
-def test_unknown_schedule():
-    with pytest.raises(
-        InputError, match="schedule='step' must be one of piecewise, piecewise_epoch"
-    ):
-        make_schedule("step", 0.1, 1, 1)
+def test_patterns_are_checked():
+    with pytest.raises(InputError, match="no_decay='\\(' must be a regular expression"):
+        check_pattern("(")
+    with pytest.raises(InputError, match="no_decay='bias' is found in no path .* such as scale"):
+        make_sgd(1.0, no_decay="bias").init({"scale": np.ones(2)})
