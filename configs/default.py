@@ -88,7 +88,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optimizer = ml_collections.ConfigDict()  # SGD
     config.optimizer.learning_rate = 0.1  # before the schedule lowers it
-    # piecewise: divided by 10 after 1/2 and again after 3/4 of training; others in schedules.py
+    # piecewise: divided by 10 after 1/2 and again after 3/4 of training; others in docs/training.md
     config.optimizer.schedule = "piecewise"
     # share of training in which one_cycle, cosine_warmup and cyclic raise the rate
     config.optimizer.warmup = 0.0
