@@ -73,6 +73,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.objective.beta = 6.0  # weight of the KL in trades, rst and mart
     # weight of the entropy of unlabelled examples in trades and rst
     config.objective.entropy_weight = 0.0
+    # share of a target that is spread over all classes, as in PyTorch's CrossEntropyLoss
+    config.objective.label_smoothing = 0.0
 
     config.weight_perturbation = ml_collections.ConfigDict()
     config.weight_perturbation.name = "rwp"  # none, awp or rwp

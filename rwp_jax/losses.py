@@ -5,9 +5,15 @@ import jax.numpy as jnp
 import optax
 
 
-def cross_entropy(logits, labels):
-    """Cross-entropy, 0 for label -1 ("no label"). Never negative, as the gate's lower end requires."""
+def cross_entropy(logits, labels, smoothing: float = 0.0):
+    """Cross-entropy, 0 for label -1 ("no label"). Never negative, as the gate's lower end requires.
+
+    With `smoothing` s in [0, 1), a target is 1 - s on its label plus s spread evenly over all classes, as
+    in torch.nn.CrossEntropyLoss(label_smoothing=s).
+    """
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
+    if smoothing:
+        losses = (1 - smoothing) * losses - smoothing * jnp.mean(jax.nn.log_softmax(logits), -1)
     return jnp.where(labels >= 0, losses, 0)
 
 

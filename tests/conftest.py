@@ -1,4 +1,8 @@
-"""Runs tests in float64 on eight virtual CPU devices and caches compiled programs between runs."""
+"""Runs tests in float64 on eight virtual CPU devices and caches compiled programs between runs.
+
+The tests of slow_tests.txt are marked `slow`: the default run leaves them out, so that it takes minutes on
+two cores from an empty cache. `.ci/run` runs them.
+"""
 
 import os
 import pathlib
@@ -10,6 +14,18 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
 if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/rwp-jax/xla-tests"))
+
+
+SLOW_TESTS = pathlib.Path(__file__).with_name("slow_tests.txt")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items):
+    slow = set(SLOW_TESTS.read_text().split())
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        if slow & {name, name.partition("[")[0]}:
+            item.add_marker("slow")
 
 
 @pytest.fixture

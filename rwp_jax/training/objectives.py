@@ -85,10 +85,10 @@ def _mean_over(share, values):
     return values / jnp.where(share > 0, share, 1)
 
 
-def _classify(train, params, batch, images):
+def _classify(train, params, batch, images, smoothing):
     """Returns the cross-entropy on `images`, the loss of adversarial and of plain training, and its Aux."""
     logits, moments = train(params, images)
-    loss = cross_entropy(logits, batch.y)
+    loss = cross_entropy(logits, batch.y, smoothing)
     aux = Aux(loss, (moments,), jnp.argmax(logits, -1) == batch.y, {})
     return batch.weight * _mean_over(batch.labelled_share, loss), aux
 
@@ -103,7 +103,9 @@ def _attack_kl(forward, x, y):
     return lambda logits: kl_divergence(logits_clean, logits)
 
 
-def _trades_per_example(beta: float, entropy_weight: float, clean_folds: int) -> Callable:
+def _trades_per_example(
+    beta: float, entropy_weight: float, label_smoothing: float, clean_folds: int
+) -> Callable:
     """CE(f(x), y) + beta KL(f(x) || f(x')), plus an entropy of f(x) for unlabelled examples.
 
     Cross-entropy is averaged over the labelled examples of the batch, entropy over the others, KL over
@@ -114,7 +116,7 @@ def _trades_per_example(beta: float, entropy_weight: float, clean_folds: int) ->
     def per_example(train, params, batch):
         logits_adv, moments_adv = train(params, batch.x_adv)
         logits, moments = train(params, batch.x)
-        natural = cross_entropy(logits, batch.y)
+        natural = cross_entropy(logits, batch.y, label_smoothing)
         robust = kl_divergence(logits, logits_adv)
         gate_loss = natural + beta * robust
         terms = {"natural_loss": _mean_over(batch.labelled_share, natural), "robust_loss": robust}
@@ -131,17 +133,23 @@ def _trades_per_example(beta: float, entropy_weight: float, clean_folds: int) ->
     return per_example
 
 
-def natural(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
+def natural(
+    beta: float = 0.0, entropy_weight: float = 0.0, label_smoothing: float = 0.0
+) -> Objective:
     """Plain training on the clean images: CE(f(x), y)."""
     del beta, entropy_weight
-    per_example = lambda train, params, batch: _classify(train, params, batch, batch.x)
+    per_example = lambda train, params, batch: _classify(
+        train, params, batch, batch.x, label_smoothing
+    )
     return Objective(per_example, attack_loss=None, accuracy="clean_accuracy")
 
 
-def at(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
-    """Adversarial training (Madry et al., 2018): CE(f(x'), y), which the attack maximises."""
+def at(beta: float = 0.0, entropy_weight: float = 0.0, label_smoothing: float = 0.0) -> Objective:
+    """Adversarial training (Madry et al., 2018): CE(f(x'), y), which the attack maximises unsmoothed."""
     del beta, entropy_weight
-    per_example = lambda train, params, batch: _classify(train, params, batch, batch.x_adv)
+    per_example = lambda train, params, batch: _classify(
+        train, params, batch, batch.x_adv, label_smoothing
+    )
     return Objective(per_example, _attack_cross_entropy)
 
 
@@ -149,29 +157,32 @@ def at(beta: float = 0.0, entropy_weight: float = 0.0) -> Objective:
 _NOT_UPDATING = ("eval", "batch")
 
 
-def trades(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
+def trades(
+    beta: float = 6.0, entropy_weight: float = 0.0, label_smoothing: float = 0.0
+) -> Objective:
     """TRADES (Zhang et al., 2019); the attack maximises the KL.
 
     The authors' script passes x through the network twice in training mode, which updates the running
     statistics twice with equal moments. Folding the moments of one pass in twice has the same effect.
     """
-    per_example = _trades_per_example(beta, entropy_weight, clean_folds=2)
+    per_example = _trades_per_example(beta, entropy_weight, label_smoothing, clean_folds=2)
     return Objective(per_example, _attack_kl, uses_unlabelled=True, attack_modes=_NOT_UPDATING)
 
 
-def rst(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
+def rst(beta: float = 6.0, entropy_weight: float = 0.0, label_smoothing: float = 0.0) -> Objective:
     """Robust self-training (Carmon et al., 2019): TRADES on labelled and pseudo-labelled data."""
-    objective = trades(beta, entropy_weight)
-    per_example = _trades_per_example(beta, entropy_weight, clean_folds=1)
+    objective = trades(beta, entropy_weight, label_smoothing)
+    per_example = _trades_per_example(beta, entropy_weight, label_smoothing, clean_folds=1)
     return objective._replace(per_example=per_example, needs_extra_data=True)
 
 
-def mart(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
+def mart(beta: float = 6.0, entropy_weight: float = 0.0, label_smoothing: float = 0.0) -> Objective:
     """MART (Wang et al., 2020); the attack maximises the cross-entropy.
 
     BCE(f(x'), y) + beta KL(f(x) || f(x')) (1 - f_y(x)), where BCE is the cross-entropy and
     -log(1 - max_{c != y} f_c(x')). The small constants are those of the authors' code, which passes x
-    first and x' second; the moments are folded into the running statistics in that order.
+    first and x' second; the moments are folded into the running statistics in that order. Label smoothing
+    applies to the cross-entropy within BCE.
     """
     del entropy_weight
 
@@ -181,7 +192,9 @@ def mart(beta: float = 6.0, entropy_weight: float = 0.0) -> Objective:
         p, q = jax.nn.softmax(logits), jax.nn.softmax(logits_adv)
         is_true = jax.nn.one_hot(batch.y, logits.shape[-1], dtype=logits.dtype)
         wrong = jnp.max(jnp.where(is_true > 0, 0, q), -1)
-        boosted = cross_entropy(logits_adv, batch.y) - jnp.log(1.0001 - wrong + 1e-12)
+        boosted = cross_entropy(logits_adv, batch.y, label_smoothing) - jnp.log(
+            1.0001 - wrong + 1e-12
+        )
         doubt = 1.0000001 - jnp.sum(p * is_true, -1)
         divergence = jnp.sum(p * (jax.nn.log_softmax(logits) - jnp.log(q + 1e-12)), -1)
         # An example without a label has no loss.
@@ -208,7 +221,8 @@ def register_objective(name: str, builder: Callable[..., Objective]) -> None:
     Args:
       name: name of the objective; the package's own names are taken.
       builder: called with all of config.objective except `name` as keyword arguments, including `beta`
-        and `entropy_weight`; returns an `Objective`. It checks ranges itself and raises InputError.
+        and `entropy_weight`, and `label_smoothing` if it takes that or the value is not 0; returns an
+        `Objective`. It checks ranges itself and raises InputError.
 
     Raises:
       InputError: if the name is taken or the builder cannot be called.
@@ -222,19 +236,25 @@ def make_objective(name: str, **settings: float) -> Objective:
     Args:
       name: `natural`, `at`, `trades`, `rst`, `mart`, or a name registered with `register_objective`.
       settings: `beta`, the weight of the KL (1/lambda in the TRADES paper); `entropy_weight`, the weight of
-        the entropy of unlabelled examples in TRADES and RST; and the settings of a registered objective.
-        The package's objectives all take the first two, which every config has.
+        the entropy of unlabelled examples in TRADES and RST; `label_smoothing` of the cross-entropy with
+        labels; and the settings of a registered objective. The package's objectives take the first three,
+        which every config has.
 
     Raises:
       InputError: if the name is unknown, the objective does not take a setting, a setting of the package's
-        objectives is outside [0, inf), or the builder fails.
+        objectives is outside [0, inf), or [0, 1) for `label_smoothing`, or the builder fails.
     """
     check_choice("name", name, OBJECTIVES)
     own = OBJECTIVES.origin(name) is None
     for key, value in settings.items() if own else ():
-        check_number(key, value, "in [0, inf)", lambda number: 0 <= number < float("inf"))
+        end = 1 if key == "label_smoothing" else float("inf")
+        check_number(key, value, f"in [0, {end})", lambda number, end=end: 0 <= number < end)
+    signature = inspect.signature(OBJECTIVES[name])
     try:
-        inspect.signature(OBJECTIVES[name]).bind(**settings)
+        # Builders of before the key was there do not take it.
+        if not settings.get("label_smoothing", True):
+            settings = _taken(signature, settings)
+        signature.bind(**settings)
     except TypeError as error:
         raise InputError(f"name={name!r} does not fit its settings: {error}") from None
     try:
@@ -250,6 +270,16 @@ def make_objective(name: str, **settings: float) -> Objective:
     with prefixed(f"name={name!r}: "):
         _check_fields(objective)
     return objective
+
+
+def _taken(signature: inspect.Signature, settings: dict[str, float]) -> dict[str, float]:
+    """Returns the settings without `label_smoothing` if a function of this signature does not take it."""
+    parameters = signature.parameters
+    if "label_smoothing" in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    ):
+        return settings
+    return {key: value for key, value in settings.items() if key != "label_smoothing"}
 
 
 def _check_fields(objective: Objective) -> None:

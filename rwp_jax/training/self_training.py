@@ -31,7 +31,8 @@ def teacher_config(config) -> ml_collections.ConfigDict:
     teacher.self_training.epochs = 0
     teacher.extra_data.unlabeled_fraction = 0.0
     # `natural` does not take the additional settings of a registered objective.
-    common = {key: config.objective.get(key, 0.0) for key in ("beta", "entropy_weight")}
+    keys = "beta", "entropy_weight", "label_smoothing"
+    common = {key: config.objective.get(key, 0.0) for key in keys}
     teacher.objective = ml_collections.ConfigDict({"name": "natural"} | common)
     teacher.weight_perturbation.name = "none"
     return teacher

@@ -144,8 +144,47 @@ def test_mart_leaves_out_what_has_no_label():
             "name='trades' does not fit its settings: got an unexpected",
         ),
         ({"name": "rst", "entropy_weight": float("nan")}, "entropy_weight=nan must be in"),
+        ({"name": "at", "label_smoothing": 1.0}, r"label_smoothing=1.0 must be in \[0, 1\)"),
+        ({"name": "at", "label_smoothing": -0.1}, r"label_smoothing=-0.1 must be in \[0, 1\)"),
     ],
 )
 def test_refusals(settings, message):
     with pytest.raises(InputError, match=message):
         make_objective(**settings)
+
+
+def smoothed(images, labels, share):
+    """Returns the cross-entropies with targets of 1 - share on the label plus share / 4 on each class."""
+    log_p = log_softmax(images @ PARAMS, -1)
+    targets = (1 - share) * np.eye(4)[labels] + share / 4
+    return np.where(labels >= 0, -(targets * log_p).sum(-1), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "robust"),
+    [("natural", X, 0), ("at", X_ADV, 0), ("trades", X, 6 * KL), ("rst", X, 6 * KL)],
+)
+def test_labels_are_smoothed(name, images, robust):
+    settings = {} if name in ("natural", "at") else {"beta": 6.0}
+    loss, aux = compute(name, Batch(X, X_ADV, Y), label_smoothing=0.1, **settings)
+    np.testing.assert_allclose(loss, smoothed(images, Y, 0.1) + robust, rtol=1e-12)
+    np.testing.assert_allclose(aux.gate_loss, loss, rtol=1e-12)
+
+
+def test_labels_that_are_missing_are_not_smoothed():
+    _, aux = compute("at", Batch(X, X_ADV, MISSING, 1.0, 0.7), label_smoothing=0.1)
+    assert not aux.gate_loss[:3].any()
+    np.testing.assert_allclose(aux.gate_loss[3:], smoothed(X_ADV, Y, 0.1)[3:], rtol=1e-12)
+
+
+def test_mart_smooths_its_cross_entropy():
+    batch = Batch(X, X_ADV, Y)
+    plain, _ = compute("mart", batch, beta=6.0)
+    loss, _ = compute("mart", batch, beta=6.0, label_smoothing=0.1)
+    difference = smoothed(X_ADV, Y, 0.1) - cross_entropies(X_ADV, Y)
+    np.testing.assert_allclose(loss - plain, difference, rtol=1e-9)
+
+
+def test_attacks_maximise_the_loss_without_smoothing():
+    attack = make_objective("at", label_smoothing=0.1).attack_loss(None, X, Y)
+    np.testing.assert_allclose(attack(X_ADV @ PARAMS), cross_entropies(X_ADV, Y), rtol=1e-12)

@@ -125,7 +125,12 @@ def test_its_settings_are_not_the_first_stages(config, tmp_path):
     register_objective("own", lambda shift, **_: objective())
     config.self_training.epochs, config.data.labeled_examples = 1, 24
     teacher = self_training.teacher_config(config)
-    assert teacher.objective.to_dict() == {"name": "natural", "beta": 6.0, "entropy_weight": 0.0}
+    assert teacher.objective.to_dict() == {
+        "name": "natural",
+        "beta": 6.0,
+        "entropy_weight": 0.0,
+        "label_smoothing": 0.0,
+    }
     assert self_training.train(config, tmp_path / "run")["last"]["epoch"] == 2
 
 
@@ -151,3 +156,19 @@ def test_settings_are_the_builders_own(config, key, value):
     config.objective[key] = value
     make_objective(**config.objective.to_dict())
     assert given == [value]
+
+
+def test_builders_need_not_know_of_label_smoothing(config):
+    settings = {"beta": 0.0, "entropy_weight": 0.0, "shift": 0.25}
+    register_objective("unaware", lambda beta, entropy_weight, shift: objective())
+    assert make_objective("unaware", label_smoothing=0.0, **settings)
+    with pytest.raises(InputError, match="unexpected keyword argument 'label_smoothing'"):
+        make_objective("unaware", label_smoothing=0.1, **settings)
+    given = []
+    register_objective(
+        "aware", lambda label_smoothing=0.5, **_: given.append(label_smoothing) or objective()
+    )
+    make_objective("aware", label_smoothing=0.0, **settings)
+    register_objective("open", lambda **kw: given.append(kw["label_smoothing"]) or objective())
+    make_objective("open", label_smoothing=0.0, **settings)
+    assert given == [0.0, 0.0]
