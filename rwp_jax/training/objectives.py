@@ -247,8 +247,10 @@ def make_objective(name: str, **settings: float) -> Objective:
     check_choice("name", name, OBJECTIVES)
     own = OBJECTIVES.origin(name) is None
     for key, value in settings.items() if own else ():
-        end = 1 if key == "label_smoothing" else float("inf")
-        check_number(key, value, f"in [0, {end})", lambda number, end=end: 0 <= number < end)
+        if key == "label_smoothing":
+            check_number(key, value, "in [0, 1)", lambda number: 0 <= number < 1)
+        else:
+            check_number(key, value, "in [0, inf)", lambda number: 0 <= number < float("inf"))
     signature = inspect.signature(OBJECTIVES[name])
     try:
         # Builders of before the key was there do not take it.
