@@ -20,22 +20,20 @@ from rwp_jax.errors import (
     shown,
 )
 from rwp_jax.models.layers import (
+    RUNNING_MOMENTUM,
     BatchNorm,
     Conv,
     fold_moments,
     kaiming_normal_fan_out,
     torch_default_init,
 )
+from rwp_jax.models.normalization import ACTIVATIONS
 from rwp_jax.models.preact_resnet import preact_resnet18
 from rwp_jax.models.precision import require_x64
+from rwp_jax.models.sizes import ACCEPTED, WIDE_RESNET, check_image_size, wide_resnet_size
 from rwp_jax.models.wide_resnet import wide_resnet
 from rwp_jax.registry import Registry
 
-DEEPEST, WIDEST = 1000, 100  # larger sizes are likely typos, and take hours to build
-ACCEPTED = (
-    "preactresnet18 or wrn-DEPTH-WIDTH with DEPTH = 6 n + 4, such as wrn-28-10 "
-    f"(at most {DEEPEST} deep and {WIDEST} wide)"
-)
 DTYPES = ("float32", "bfloat16", "float64")
 
 
@@ -61,26 +59,34 @@ class Classifier(NamedTuple):
     prepare: Callable = lambda params: params
 
 
-def _wide_resnet_size(name: str) -> tuple[int, int] | None:
-    """Returns depth and width of `wrn-DEPTH-WIDTH`; None for other names and impossible sizes."""
-    match = re.fullmatch(r"wrn-(\d+)-(\d+)", name)
-    depth, width = map(int, match.groups()) if match else (0, 0)
-    possible = 10 <= depth <= DEEPEST and (depth - 4) % 6 == 0 and 1 <= width <= WIDEST
-    return (depth, width) if possible else None
-
-
 def _build(
-    make_module: Callable, kernel_init, num_classes: int, *, dtype: str, axis_name
+    make_module: Callable,
+    kernel_init,
+    num_classes: int,
+    *,
+    dtype: str,
+    axis_name: str | None,
+    activation: str,
+    bn_momentum: float,
+    dm: bool = False,
 ) -> Classifier:
-    """Builds a network of this package; `make_module` takes num_classes, conv, norm and param_dtype."""
+    """Builds a network of this package; `make_module` takes num_classes, conv, norm and param_dtype.
+
+    `dm` is for networks of Gowal et al. (2020) as RobustBench ported them to PyTorch: their own activation
+    is SiLU, and convolutions of stride 2 pad zeros behind rows and columns only.
+    """
     param_dtype = _param_dtype(dtype)
     dtypes = {"dtype": jnp.dtype(dtype), "param_dtype": param_dtype}
-    conv = functools.partial(Conv, kernel_init=kernel_init, **dtypes)
+    conv = functools.partial(Conv, kernel_init=kernel_init, same=dm, **dtypes)
+    norm_of = functools.partial(
+        BatchNorm,
+        activation=ACTIVATIONS[activation or ("silu" if dm else "relu")],
+        axis_name=axis_name,
+        **dtypes,
+    )
 
     def network(use_running_average):
-        norm = functools.partial(
-            BatchNorm, use_running_average=use_running_average, axis_name=axis_name, **dtypes
-        )
+        norm = functools.partial(norm_of, use_running_average=use_running_average)
         return make_module(num_classes=num_classes, conv=conv, norm=norm, param_dtype=param_dtype)
 
     def init(key, image_shape):
@@ -97,11 +103,17 @@ def _build(
     def prepare(params):
         return jax.tree.map(lambda p: p.astype(dtype) if p.ndim == 4 else p, params)
 
-    return Classifier(init, train, evaluate, prepare=prepare)
+    fold = functools.partial(fold_moments, momentum=bn_momentum)
+    return Classifier(init, train, evaluate, fold, prepare)
 
 
+_DM_PREACT = functools.partial(preact_resnet18, raw_shortcut=True)
 MODELS = Registry(
-    "model", {"preactresnet18": functools.partial(_build, preact_resnet18, torch_default_init)}
+    "model",
+    {
+        "preactresnet18": functools.partial(_build, preact_resnet18, torch_default_init),
+        "dm-preactresnet18": functools.partial(_build, _DM_PREACT, torch_default_init, dm=True),
+    },
 )
 
 
@@ -119,7 +131,7 @@ def register_model(name: str, builder: Callable[..., Classifier]) -> None:
     Raises:
       InputError: if the name is taken or the builder cannot be called.
     """
-    if re.fullmatch(r"wrn-\d+-\d+", str(name)):
+    if re.fullmatch(WIDE_RESNET, str(name)):
         raise InputError(f"name={name!r} is taken: names like it are the package's WideResNets")
     MODELS.register(name, builder, sys._getframe(1).f_globals)
 
@@ -128,19 +140,31 @@ def _builder(name: str) -> Callable[..., Classifier]:
     """Returns the builder of a network; raises InputError if the name is unknown."""
     if isinstance(name, str) and name in MODELS:
         return MODELS[name]
-    size = _wide_resnet_size(name) if isinstance(name, str) else None
+    size = wide_resnet_size(name) if isinstance(name, str) else None
     if size is None:
         registered = [f"{other} (registered)" for other in MODELS if MODELS.origin(other)]
         raise InputError(
             f"name={name!r} is not a known model: it must be {', '.join([ACCEPTED, *registered])}"
         )
-    return functools.partial(_build, functools.partial(wide_resnet, *size), kaiming_normal_fan_out)
+    module = functools.partial(wide_resnet, *size)
+    return functools.partial(_build, module, kaiming_normal_fan_out, dm=name.startswith("dm-"))
 
 
-def _built(name: str, builder: Callable, *arguments, **keywords) -> Classifier:
+def _built(
+    name: str, builder: Callable, *arguments, activation: str, bn_momentum: float, **keywords
+) -> Classifier:
     """Calls a builder; raises InputError if a user-defined one does not return a Classifier."""
     if not MODELS.origin(name):
-        return builder(*arguments, **keywords)
+        return builder(*arguments, activation=activation, bn_momentum=bn_momentum, **keywords)
+    for key, value, usual in (
+        ("activation", activation, ""),
+        ("bn_momentum", bn_momentum, RUNNING_MOMENTUM),
+    ):
+        if value != usual:
+            raise InputError(
+                f"{key}={value!r} is for the package's own networks: {name!r} is registered, and sets its "
+                f"own (leave {key}={usual!r})"
+            )
     try:
         network = builder(*arguments, **keywords)
     except InputError:
@@ -183,21 +207,26 @@ def make_classifier(
     std: Sequence[float] = (),
     dtype: str = "float32",
     axis_name: str | None = None,
+    activation: str = "",
+    bn_momentum: float = RUNNING_MOMENTUM,
 ) -> Classifier:
     """Builds the network `name`.
 
     Args:
-      name: `preactresnet18`, `wrn-DEPTH-WIDTH`, or a name registered with `register_model`.
+      name: `preactresnet18` or `wrn-DEPTH-WIDTH`; `dm-preactresnet18` or `dm-wrn-DEPTH-WIDTH`, the networks
+        of Gowal et al. (2020) as RobustBench ported them; or a name registered with `register_model`.
       num_classes: width of the logits.
       mean: per-channel mean, in pixel units, for normalising the input; empty for no normalisation.
       std: per-channel standard deviation, likewise.
       dtype: of the activations: float32, bfloat16 or float64 (which needs jax_enable_x64). Parameters,
         statistics and logits are float64 with float64, float32 otherwise.
       axis_name: mapped axis over which batch moments are shared, None on a single device.
+      activation: `relu` or `silu`; "" for the network's own, SiLU in `dm-` networks and ReLU in others.
+      bn_momentum: weight of the batch in an update of running statistics, in (0, 1], as PyTorch's momentum.
 
     Raises:
-      InputError: if the name or dtype is unknown, a number is out of range, or float64 is used without
-        jax_enable_x64.
+      InputError: if the name, dtype or activation is unknown, a number is out of range, an activation or
+        momentum is given for a registered network, or float64 is used without jax_enable_x64.
     """
     builder = _builder(name)
     check_integer("num_classes", num_classes, 1)
@@ -207,10 +236,21 @@ def make_classifier(
     if not isinstance(axis_name, str | None):
         raise InputError(f"axis_name={shown(axis_name)} must be the name of a mapped axis, or None")
     _check_moments(mean, std)
-    network = _built(name, builder, num_classes, dtype=dtype, axis_name=axis_name)
+    if not isinstance(activation, str) or activation not in ("", *ACTIVATIONS):
+        accepted = " or ".join(ACTIVATIONS)
+        raise InputError(
+            f"activation={shown(activation)} must be {accepted}, or '' for the network's own"
+        )
+    in_range = lambda momentum: 0 < momentum <= 1
+    bn_momentum = check_number("bn_momentum", bn_momentum, "in (0, 1]", in_range)
+    common = {"dtype": dtype, "axis_name": axis_name}
+    network = _built(
+        name, builder, num_classes, activation=activation, bn_momentum=bn_momentum, **common
+    )
     param_dtype = _param_dtype(dtype)
 
     def normalize(images):
+        check_image_size(name, images.shape[1:])
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise InputError(f"images= are {images.dtype}, must be floating-point in [0, 1]")
         images = images.astype(param_dtype)
@@ -222,9 +262,14 @@ def make_classifier(
             images = (images - np.asarray(mean, param_dtype)) / np.asarray(std, param_dtype)
         return images
 
-    init = jax.jit(network.init, static_argnums=1)
+    jitted_init = jax.jit(network.init, static_argnums=1)
+
+    def init(key, image_shape):
+        check_image_size(name, image_shape)
+        return jitted_init(key, tuple(image_shape))
+
     return network._replace(
-        init=lambda key, image_shape: init(key, tuple(image_shape)),
+        init=init,
         train=lambda params, images: network.train(params, normalize(images)),
         eval=lambda params, batch_stats, images: network.eval(
             params, batch_stats, normalize(images)

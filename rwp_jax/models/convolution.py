@@ -52,10 +52,18 @@ def _padded_conv(images, kernel, strides, padding, lhs_dilation=(1, 1)):
     return _conv(lax.optimization_barrier(padded), kernel, strides, "VALID")
 
 
+def _pads(padding: int | tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns the zeros (before, behind) of rows and of columns."""
+    return (((padding, padding) if isinstance(padding, int) else padding),) * 2
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv2d(images, kernel, stride: int, padding: int):
-    """Convolves images [N, H, W, C] with a kernel [h, w, C, O], zero-padded by `padding` on each side."""
-    strides, pads = (stride, stride), ((padding, padding),) * 2
+def conv2d(images, kernel, stride: int, padding: int | tuple[int, int]):
+    """Convolves images [N, H, W, C] with a kernel [h, w, C, O], padded with zeros.
+
+    `padding` is the number of zeros on each side, or (before, behind) the rows and the columns.
+    """
+    strides, pads = (stride, stride), _pads(padding)
     # The choice is inside each half of the VJP: if it were differentiated, both branches would run.
     return lax.platform_dependent(
         images,
@@ -83,24 +91,25 @@ conv2d.defvjp(_forward, _backward)
 
 def _xla_gradients(stride, padding, images, kernel, cotangent):
     """Gradients with respect to images and kernel, as derived by autodiff."""
-    conv = lambda images, kernel: _conv(images, kernel, (stride, stride), ((padding, padding),) * 2)
+    conv = lambda images, kernel: _conv(images, kernel, (stride, stride), _pads(padding))
     return jax.vjp(conv, images, kernel)[1](cotangent)
 
 
 def _canonical_gradients(stride, padding, images, kernel, cotangent):
     """The same gradients as convolutions with canonical dimensions."""
     sizes, windows = images.shape[1:3], kernel.shape[:2]
+    before, _ = _pads(padding)[0]
     # Extent of the cotangent with stride - 1 zeros between its entries.
     dilated = [(n - 1) * stride + 1 for n in cotangent.shape[1:3]]
     # Padding behind the image for which each window position meets one entry of the dilated cotangent.
-    behind = [d + k - 1 - n - padding for d, k, n in zip(dilated, windows, sizes, strict=True)]
+    behind = [d + k - 1 - n - before for d, k, n in zip(dilated, windows, sizes, strict=True)]
 
     # Input gradient: the dilated cotangent convolved with the flipped kernel, I and O swapped.
     images_gradient = _padded_conv(
         cotangent,
         jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
         (1, 1),
-        [(k - 1 - padding, k - 1 - b) for k, b in zip(windows, behind, strict=True)],
+        [(k - 1 - before, k - 1 - b) for k, b in zip(windows, behind, strict=True)],
         lhs_dilation=(stride, stride),
     )
 
@@ -111,7 +120,7 @@ def _canonical_gradients(stride, padding, images, kernel, cotangent):
         images[:, :height, :width].transpose(3, 1, 2, 0),
         cotangent.transpose(1, 2, 0, 3),
         (1, 1),
-        [(padding, max(b, 0)) for b in behind],
+        [(before, max(b, 0)) for b in behind],
         rhs_dilation=(stride, stride),
     ).transpose(1, 2, 0, 3)
     return images_gradient, kernel_gradient

@@ -15,7 +15,7 @@ torch_default_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"
 # torch.nn.init.kaiming_normal_(mode="fan_out").
 kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
-RUNNING_MOMENTUM = 0.1
+RUNNING_MOMENTUM = 0.1  # default of torch.nn.BatchNorm2d: the weight of the batch's moments
 
 
 def torch_bias_init(fan_in: int):
@@ -25,11 +25,16 @@ def torch_bias_init(fan_in: int):
 
 
 class Conv(nn.Module):
-    """[N, H, W, C] -> [N, H', W', features]: square kernel, zero padding of kernel_size // 2, no bias."""
+    """[N, H, W, C] -> [N, H', W', features]: square kernel, no bias.
+
+    It pads kernel_size // 2 zeros on each side or, if `same`, as TensorFlow's SAME does for even sizes:
+    kernel_size - stride zeros in all, the odd one behind.
+    """
 
     features: int
     kernel_size: int = 3
     stride: int = 1
+    same: bool = False
     kernel_init: nn.initializers.Initializer = torch_default_init
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
@@ -38,9 +43,11 @@ class Conv(nn.Module):
     def __call__(self, x):
         kernel_shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, kernel_shape, self.param_dtype)
-        return conv2d(
-            x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.kernel_size // 2
-        )
+        zeros = self.kernel_size // 2 * 2
+        if self.same:
+            zeros = max(self.kernel_size - self.stride, 0)
+        padding = (zeros // 2, zeros - zeros // 2)
+        return conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding)
 
 
 class BatchNorm(nn.Module):
@@ -80,10 +87,8 @@ class BatchNorm(nn.Module):
         return activated
 
 
-def fold_moments(batch_stats, moments):
-    """Returns the running statistics after a training-mode forward: 0.9 running + 0.1 batch, as PyTorch."""
+def fold_moments(batch_stats, moments, momentum: float = RUNNING_MOMENTUM):
+    """Returns the running statistics after a training-mode forward, by PyTorch's rule and momentum."""
     return jax.tree.map(
-        lambda running, batch: (1 - RUNNING_MOMENTUM) * running + RUNNING_MOMENTUM * batch,
-        batch_stats,
-        moments,
+        lambda running, batch: (1 - momentum) * running + momentum * batch, batch_stats, moments
     )

@@ -1,8 +1,8 @@
 """Normalisation and activation as one differentiable function that saves only its input.
 
 Autodiff saves masks and normalised values for the backward pass, and reads activations for each of them.
-Here the backward pass recomputes both from the input: two sums over it and one elementwise pass. In the
-forward pass, the batch's moments take one pass over the input.
+Here the backward pass recomputes both, and SiLU's derivative, from the input: two sums over it and one
+elementwise pass. In the forward pass, the batch's moments take one pass over the input.
 """
 
 import functools
@@ -31,6 +31,14 @@ def _relu_derivative(primals, tangents):
     # Every positive normal number times the largest finite number is at least 1.
     largest = jnp.finfo(value.dtype).max
     return value, tangents[0] * jnp.minimum(lax.stop_gradient(value) * largest, 1)
+
+
+def silu(z):
+    """z sigmoid(z), as torch.nn.SiLU: the Swish of Gowal et al. (2020)."""
+    return z * lax.logistic(z)
+
+
+ACTIVATIONS: dict[str, Callable] = {"relu": relu, "silu": silu}
 
 
 def _affine(x, a, b):

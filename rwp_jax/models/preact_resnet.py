@@ -1,29 +1,34 @@
 """Pre-activation residual networks (He et al., 2016, arXiv:1603.05027) for small images."""
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from rwp_jax.models.layers import torch_bias_init, torch_default_init
-from rwp_jax.models.normalization import relu
 
 
 class PreActBlock(nn.Module):
-    """BN - ReLU - 3x3 - BN - ReLU - 3x3; a 1x1 shortcut of the activated input where shapes change."""
+    """BN - 3x3 - BN - 3x3, with an activation in each BN, and a shortcut where shapes change.
+
+    The shortcut is a 1x1 convolution of the activated input or, if `raw_shortcut`, a 3x3 one of the input.
+    """
 
     features: int
     stride: int
     conv: Callable
     norm: Callable
+    raw_shortcut: bool = False
 
     @nn.compact
     def __call__(self, x):
-        out = self.norm(name="bn1", activation=relu)(x)
+        out = self.norm(name="bn1")(x)
         if self.stride != 1 or x.shape[-1] != self.features:
-            x = self.conv(self.features, 1, self.stride, name="shortcut")(out)
+            size, shortcut_of = (3, x) if self.raw_shortcut else (1, out)
+            x = self.conv(self.features, size, self.stride, name="shortcut")(shortcut_of)
         out = self.conv(self.features, 3, self.stride, name="conv1")(out)
-        out = self.norm(name="bn2", activation=relu)(out)
+        out = self.norm(name="bn2")(out)
         return self.conv(self.features, name="conv2")(out) + x
 
 
@@ -37,8 +42,9 @@ class PreActResNet(nn.Module):
       blocks: blocks per stage.
       stage_name: blocks are named STAGE_NAMEi_j, with stages i counted from 1 and blocks j from 0.
       zero_bias: whether the classifier's bias starts at zero instead of PyTorch's random values.
-      conv: `layers.Conv` with dtypes and initialiser set.
-      norm: `layers.BatchNorm` with mode, axis and dtypes set.
+      conv: `layers.Conv` with padding, dtypes and initialiser set.
+      norm: `layers.BatchNorm` with activation, mode, axis and dtypes set.
+      raw_shortcut: see `PreActBlock`.
       param_dtype: dtype of parameters and logits.
     """
 
@@ -50,16 +56,18 @@ class PreActResNet(nn.Module):
     zero_bias: bool
     conv: Callable
     norm: Callable
+    raw_shortcut: bool = False
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x):
+        block = partial(PreActBlock, conv=self.conv, norm=self.norm, raw_shortcut=self.raw_shortcut)
         x = self.conv(self.stem, name="conv1")(x)
         for i, (features, stride) in enumerate(self.stages, 1):
             for j in range(self.blocks):
                 name = f"{self.stage_name}{i}_{j}"
-                x = PreActBlock(features, 1 if j else stride, self.conv, self.norm, name=name)(x)
-        x = self.norm(name="bn", activation=relu)(x)
+                x = block(features, 1 if j else stride, name=name)(x)
+        x = self.norm(name="bn")(x)
         x = x.astype(self.param_dtype).mean((1, 2))
         return nn.Dense(
             self.num_classes,
@@ -71,7 +79,7 @@ class PreActResNet(nn.Module):
 
 
 def preact_resnet18(**common) -> PreActResNet:
-    """Returns PreActResNet-18; `common` are num_classes, conv, norm and param_dtype."""
+    """Returns PreActResNet-18; `common` are num_classes, conv, norm, param_dtype and raw_shortcut."""
     stages = ((64, 1), (128, 2), (256, 2), (512, 2))
     return PreActResNet(
         stem=64, stages=stages, blocks=2, stage_name="layer", zero_bias=False, **common
