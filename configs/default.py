@@ -50,7 +50,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.rotation = 0.0  # largest random rotation in degrees, either way
 
     config.model = ml_collections.ConfigDict()
-    config.model.name = "preactresnet18"  # preactresnet18, wrn-DEPTH-WIDTH or a registered name
+    # preactresnet18, wrn-DEPTH-WIDTH, dm-preactresnet18, dm-wrn-DEPTH-WIDTH or a registered name
+    config.model.name = "preactresnet18"
+    # relu or silu; "": the network's own, silu in dm- networks and relu in others
+    config.model.activation = ""
+    # weight of the batch in BatchNorm's running statistics, as PyTorch's momentum (1 minus Flax's)
+    config.model.bn_momentum = 0.1
     config.model.mean = ()  # subtracted from pixels in [0, 1] inside the network, per channel; (): 0
     config.model.std = ()  # pixels are divided by it inside the network, per channel; (): 1
     # BatchNorm's moments over each device's part of the batch, not over the whole batch

@@ -68,7 +68,7 @@ def benchmark(
         epsilon,
         name=name,
         dataset=data_name,
-        architecture=network.config.model.name if _is_run(network) else "",
+        architecture=network.architecture() if _is_run(network) else "",
         arguments=arguments,
     )
     if output:

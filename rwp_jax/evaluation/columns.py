@@ -222,6 +222,6 @@ def run_autoattack(
         name=str(state_path.parent),
         dataset=pathlib.Path(subject.data).stem,
         split=subject.split,
-        architecture=run.config.model.name,
+        architecture=run.architecture(),
         arguments={"key": run.config.seed, "precision": run.config.evaluation.precision},
     )

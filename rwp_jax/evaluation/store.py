@@ -32,6 +32,8 @@ def identity(subject: Subject) -> str:
         config.model.name,
     ]
     settings.append(list(config.model.std))
+    if config.model.activation:  # another than the network's own
+        settings.append(config.model.activation)
     if config.evaluation.precision != "highest":  # runs older than the key use "highest"
         settings.append(config.evaluation.precision)
     digest.update(json.dumps(settings, sort_keys=True).encode())

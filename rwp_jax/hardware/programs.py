@@ -21,6 +21,7 @@ from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.hardware.topology import Hardware
 from rwp_jax.models.classifier import make_classifier
+from rwp_jax.runs.config import network_settings
 from rwp_jax.training import experiment
 from rwp_jax.training.train_step import TrainingSet, init_state
 
@@ -161,8 +162,8 @@ def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[
     size = data_size(config)
     if batch_size is None:
         batch_size = default_batch_size(hardware.platform, hardware.devices)
-    mean_std = config.model.mean, config.model.std
-    classifier = make_classifier(config.model.name, size.num_classes, *mean_std)
+    settings = network_settings(config.model)
+    classifier = make_classifier(num_classes=size.num_classes, **settings)
     network = jax.eval_shape(lambda key: classifier.init(key, size.image_shape), jax.random.key(0))
     network = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), network)
     logits_fn = functools.partial(classifier.eval, *network)

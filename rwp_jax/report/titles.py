@@ -11,7 +11,7 @@ DATASETS = {
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
 }
-_NETWORKS = {"preactresnet18": "PreActResNet-18"}
+_NETWORKS = {"preactresnet18": "PreActResNet-18", "dm-preactresnet18": "DM-PreActResNet-18"}
 NORMS = {"l_inf": "L∞", "l_2": "L2", "l_1": "L1"}
 
 

@@ -16,6 +16,7 @@ _LATER = {
     "evaluation.every": 1,
     "evaluation.precision": "highest",
     "data.train_examples": 0,
+    "model.bn_momentum": 0.1,
 }
 LISTED = 8  # most differences in a message
 
@@ -50,6 +51,11 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(there, dict):
             there.setdefault(name, _LATER.get(key, value))
     return filled
+
+
+def network_settings(model) -> dict[str, Any]:
+    """Returns what a config's section `model` sets of the arguments of `make_classifier`."""
+    return {key: model[key] for key in ("name", "mean", "std", "activation", "bn_momentum")}
 
 
 def with_paths(config: dict[str, Any], paths: dict[str, Any]) -> dict[str, Any]:

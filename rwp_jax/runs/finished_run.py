@@ -56,9 +56,14 @@ class FinishedRun:
     def __repr__(self) -> str:
         """Returns one line without the weights."""
         return (
-            f"FinishedRun({self.config.model.name!r}, {self.num_classes} classes, images {self.sizes()}, "
+            f"FinishedRun({self.architecture()!r}, {self.num_classes} classes, images {self.sizes()}, "
             f"epoch {self.epoch})"
         )
+
+    def architecture(self) -> str:
+        """Returns the network's name, with the activation if that is not the network's own."""
+        model = self.config.model
+        return f"{model.name} ({model.activation})" if model.activation else model.name
 
     def predict(self, images) -> np.ndarray:
         """Computes logits with the stored batch statistics, at the highest precision of the device.

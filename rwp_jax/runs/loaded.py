@@ -15,7 +15,7 @@ from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.models.precision import require_x64
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
-from rwp_jax.runs.config import PATHS, completed
+from rwp_jax.runs.config import PATHS, completed, network_settings
 from rwp_jax.runs.finished_run import FinishedRun
 from rwp_jax.runs.network_record import (
     NetworkRecord,
@@ -174,17 +174,16 @@ def _finished_run(
     """Builds the network of a config with the `params` and `batch_stats` of `weights`."""
     if network is None:
         network = record_of_params(weights["params"])
-    model, dtype = config.model, "float64" if config.dtype == "float64" else "float32"
-    with named_in("config.model", "name mean std", dtype="config"):
-        classifier = make_classifier(
-            model.name, network.num_classes, tuple(model.mean), tuple(model.std), dtype=dtype
-        )
+    settings = network_settings(config.model)
+    dtype = "float64" if config.dtype == "float64" else "float32"
+    with named_in("config.model", " ".join(settings), dtype="config"):
+        classifier = make_classifier(num_classes=network.num_classes, dtype=dtype, **settings)
     # Checkpoints of networks without batch statistics have none.
     variables = weights["params"], weights.get("batch_stats", {})
     code = ""
     if network.model:
         check_shapes(classifier, network, variables)
-        code = _code(model.name, classifier, network)
+        code = _code(config.model.name, classifier, network)
     params, batch_stats = devices.replicate_on_this_host(variables)
     return FinishedRun(
         config,

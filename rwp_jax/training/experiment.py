@@ -27,6 +27,8 @@ from rwp_jax.evaluation.accuracy import Sizes, make_count_correct, make_evaluati
 from rwp_jax.models.classifier import MODELS, make_classifier
 from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.models.precision import matmul_precision
+from rwp_jax.models.sizes import check_image_size
+from rwp_jax.runs.config import network_settings
 from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
 from rwp_jax.training.objective_checks import checked, taken_name
@@ -84,11 +86,11 @@ def _try_own(config, dataset: Dataset) -> None:
     """Traces a user-defined network or objective; raises InputError if that fails."""
     recipe = build(config, dataset.num_classes, steps_per_epoch=1).recipe
     # One device: no axis to share moments over.
-    own = config.model.name, dataset.num_classes, config.model.mean, config.model.std
-    recipe = recipe._replace(
-        classifier=make_classifier(*own, dtype=config.dtype), objective=checked(recipe.objective)
+    classifier = make_classifier(
+        num_classes=dataset.num_classes, dtype=config.dtype, **network_settings(config.model)
     )
-    names = f"config.model.name={own[0]!r} with config.objective.name={config.objective.name!r}"
+    recipe = recipe._replace(classifier=classifier, objective=checked(recipe.objective))
+    names = f"config.model.name={config.model.name!r} with config.objective.name={config.objective.name!r}"
 
     def step(key):
         shape = dataset.x_train.shape[1:]
@@ -147,6 +149,8 @@ def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) 
     }
     for key, size in sizes.items():
         check_radius(key, size, config.threat.norm, image_shape)
+    with named_in("config.model", "name"):
+        check_image_size(config.model.name, image_shape)
     height, width, channels = image_shape
     mean = config.model.mean
     if len(mean) not in (0, channels):
@@ -205,9 +209,8 @@ def network_record(config, dataset: Dataset) -> NetworkRecord:
     model, image_shape = config.model, dataset.x_train.shape[1:]
     origin, traced = MODELS.origin(model.name), None
     if origin:
-        dtype = param_dtype(config)
-        moments = tuple(model.mean), tuple(model.std)
-        classifier = make_classifier(model.name, dataset.num_classes, *moments, dtype=dtype)
+        settings = network_settings(model) | {"dtype": param_dtype(config)}
+        classifier = make_classifier(num_classes=dataset.num_classes, **settings)
         traced = fingerprint(classifier, image_shape)
     return NetworkRecord(
         image_shape,
@@ -232,12 +235,11 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
 
     `mesh` holds other devices to compile for; by default, the parts run on all available devices.
     """
-    network = functools.partial(
-        make_classifier, config.model.name, num_classes, config.model.mean, config.model.std
-    )
+    settings = network_settings(config.model)
+    network = functools.partial(make_classifier, num_classes=num_classes, **settings)
     moments_over = None if config.model.per_device_batch_norm else AXIS
     dtype = param_dtype(config)
-    with named_in("config.model", "name mean std", dtype="config"):
+    with named_in("config.model", " ".join(settings), dtype="config"):
         classifier = network(dtype=config.dtype, axis_name=moments_over)
         judge = network(dtype=dtype)
     check_recipe(config)
