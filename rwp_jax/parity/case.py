@@ -10,6 +10,15 @@ import numpy as np
 from rwp_jax.errors import InputError
 from rwp_jax.parity import inputs
 
+# The settings that runners read, and those that only describe the recording.
+_READ = (
+    "model activation normalize classes keys n seed image_seeds noise_seed noise_seeds "
+    "norm eps alpha steps pgd_steps bn bn_attack loss beta gamma c_min rwp_steps lr momentum nesterov "
+    "weight_decay"
+)
+_DESCRIPTIONS = "params perturbed unperturbed proxy_lr train_forwards clean_correct"
+SETTINGS = (*_READ.split(), *_DESCRIPTIONS.split())
+
 
 class Case(NamedTuple):
     """A recorded case: its settings from cases.json and its arrays from NAME.npz."""
@@ -39,7 +48,10 @@ class Case(NamedTuple):
 
 
 def read_case(directory: pathlib.Path, name: str, settings: dict) -> Case:
-    """Reads NAME.npz; raises InputError if it is missing or damaged."""
+    """Reads NAME.npz; raises InputError if it is missing or damaged, or a setting is unknown."""
+    unknown = sorted(settings.keys() - set(SETTINGS))
+    if unknown:
+        raise InputError(f"unknown setting {unknown[0]!r}, must be one of {', '.join(SETTINGS)}")
     path = directory / f"{name}.npz"
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: missing, or cut short, or no .npz file")

@@ -13,7 +13,6 @@ from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.errors import InputError
 from rwp_jax.losses import carlini_wagner, cross_entropy
-from rwp_jax.models.layers import fold_moments
 from rwp_jax.parity.case import Case
 from rwp_jax.parity.recipe import CaseNetwork, make_network, make_recipe
 from rwp_jax.pytorch.state_dict import to_state_dict
@@ -26,6 +25,7 @@ from rwp_jax.training.weight_perturbation import (
     perturbed_norm,
 )
 
+HEADS = ("linear.weight", "fc.weight", "logits.weight")
 WHOLE_IMAGES = 2  # number of perturbations recorded whole; the batch is recorded as a digest
 
 
@@ -49,7 +49,7 @@ def _num_classes(case: Case) -> int:
         if name in case.recorded:
             return case.recorded[name].shape[-1]
     keys = case.settings.get("keys", {})
-    heads = [shape[0] for name, shape in keys.items() if name in ("linear.weight", "fc.weight")]
+    heads = [shape[0] for name, shape in keys.items() if name in HEADS]
     return heads[0] if heads else case.settings.get("classes", 10)  # every recorded case has 10
 
 
@@ -68,14 +68,31 @@ def _perturbed_entries(case: Case, v):
     return {name: value for name, value in entries.items() if is_perturbed(value)}
 
 
+def _check_keys(case: Case, entries) -> None:
+    """Raises InputError unless the recorded state dict has our entries, in name and shape."""
+    theirs = {name: tuple(shape) for name, shape in case.settings["keys"].items()}
+    theirs = {n: shape for n, shape in theirs.items() if not n.endswith(".num_batches_tracked")}
+    ours = {name: value.shape for name, value in entries.items()}
+    for name in theirs | ours:
+        if theirs.get(name) != ours.get(name):
+            raise InputError(
+                f"entry {name} is {theirs.get(name, 'missing')} in the case's keys, "
+                f"{ours.get(name, 'missing')} in {case.settings['model']}"
+            )
+
+
 def run_forward(case: Case) -> dict:
     classifier, params, batch_stats = _network(case)
+    if "keys" in case.settings:
+        _check_keys(
+            case, to_state_dict(case.settings["model"], params) | _running(case, batch_stats)
+        )
     x = jnp.asarray(case.images())
     logits, moments = jax.jit(classifier.train)(params, x)
     return {
         "logits_eval": jax.jit(classifier.eval)(params, batch_stats, x),
         "logits_train": logits,
-        **_digests("after", _running(case, fold_moments(batch_stats, moments))),
+        **_digests("after", _running(case, classifier.fold(batch_stats, moments))),
     }
 
 

@@ -28,7 +28,8 @@ def make_network(
     """Builds the network settings["model"] with weights drawn from settings["seed"]."""
     model, seed = settings["model"], settings.get("seed", 0)
     mean, std = (MEAN, STD) if settings.get("normalize", True) else ((), ())
-    classifier = make_classifier(model, num_classes, mean, std, dtype=dtype)
+    activation = settings.get("activation", "")
+    classifier = make_classifier(model, num_classes, mean, std, dtype, activation=activation)
     templates = jax.eval_shape(lambda key: classifier.init(key, image_shape), jax.random.key(0))
     entry = lambda name, shape: inputs.tensor(name, shape, seed)
     params, batch_stats = (

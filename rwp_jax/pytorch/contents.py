@@ -20,6 +20,8 @@ _FORM = "_form"
 _SUB_BLOCK = (
     "sub_block1."  # a copy of block1 that networks of RST and the original TRADES never use
 )
+_STEMS = ("conv1", "init_conv", "conv_2d")  # names of the first convolution
+_HEADS = ("linear", "fc", "logits")
 _NORMALIZATION = {"mean": ("mean", "mu", "new_mean"), "std": ("std", "sigma", "new_std")}
 _LISTED = 5  # differences listed in a message
 
@@ -55,12 +57,12 @@ def split(entries: dict[str, np.ndarray], nested: str = "") -> CheckpointParts:
       InputError: if it holds several networks that differ.
     """
     # Wrappers prefix the network's entries with their name; blocks have a conv1 too.
-    stems = [re.fullmatch(r"((?!.*(?:layer|block)\d).*?)conv1\.weight", name) for name in entries]
+    stem = rf"((?!.*(?:layer|block)\d).*?)(?:{'|'.join(_STEMS)})\.weight"
+    stems = [re.fullmatch(stem, name) for name in entries]
     shared = os.path.commonprefix(list(entries)).rpartition(".")
     prefixes = sorted((stem[1] for stem in stems if stem), key=len)
     prefix, *copies = prefixes or [shared[0] + shared[1]]
-    stem = entries.get(f"{prefix}conv1.weight")
-    channels = stem.shape[1] if stem is not None and stem.ndim == 4 else 0
+    channels = channels_of(entries, prefix)
     network, aside, normalization = {}, {}, {"mean": (), "std": ()}
     for name, value in entries.items():
         copy = next((copy for copy in copies if name.startswith(copy)), prefix)
@@ -89,14 +91,26 @@ def split(entries: dict[str, np.ndarray], nested: str = "") -> CheckpointParts:
     )
 
 
+def channels_of(entries: dict[str, np.ndarray], prefix: str = "") -> int:
+    """Returns the number of channels of the images of a network; 0 if its first convolution is missing."""
+    names = [f"{prefix}{stem}.weight" for stem in _STEMS]
+    stems = [entries[name] for name in names if name in entries]
+    return stems[0].shape[1] if stems and stems[0].ndim == 4 else 0
+
+
 def recognize(network: dict[str, np.ndarray]) -> str | None:
     """Returns the name of the most similar network of this package, None if none is similar."""
-    blocks = [re.match(r"block1\.layer\.(\d+)\.conv2\.weight", name) for name in network]
-    count = max((int(block[1]) + 1 for block in blocks if block), default=0)
-    if count:
-        width = network["block1.layer.0.conv2.weight"].shape[0]
-        return f"wrn-{6 * count + 4}-{max(width // 16, 1)}"
-    return "preactresnet18" if any(name.startswith("layer1.0.") for name in network) else None
+    kernels = {"wrn": r"block1\.layer\.(\d+)\.conv2", "dm-wrn": r"layer\.0\.block\.(\d+)\.conv_1"}
+    for kind, kernel in kernels.items():
+        matches = [re.fullmatch(rf"{kernel}\.weight", name) for name in network]
+        blocks = {int(match[1]): network[match[0]].shape for match in matches if match}
+        if blocks:
+            features, *_ = next(iter(blocks.values())) or (0,)
+            return f"{kind}-{6 * (max(blocks) + 1) + 4}-{max(features // 16, 1)}"
+    for kind, block in (("preactresnet18", "layer1.0."), ("dm-preactresnet18", "layer_0.0.")):
+        if any(name.startswith(block) for name in network):
+            return kind
+    return None
 
 
 def check_fit(path: pathlib.Path, parts: CheckpointParts, model_name: str, templates: dict) -> None:
@@ -105,7 +119,7 @@ def check_fit(path: pathlib.Path, parts: CheckpointParts, model_name: str, templ
     Args:
       path: path of the checkpoint.
       parts: parts of the checkpoint.
-      model_name: `preactresnet18` or `wrn-D-W`.
+      model_name: name of one of the package's networks.
       templates: the network's `params` and `batch_stats`, arrays or ShapeDtypeStructs.
     """
     wanted = {}
@@ -151,7 +165,8 @@ def check_finite(path: pathlib.Path, name: str, value: np.ndarray, dtype) -> Non
 
 def num_classes_of(parts: CheckpointParts) -> int:
     """Returns the size of the last layer's bias; 10 if it is missing, which `check_fit` then reports."""
-    biases = [parts.network[name] for name in ("linear.bias", "fc.bias") if name in parts.network]
+    names = [f"{head}.bias" for head in _HEADS]
+    biases = [parts.network[name] for name in names if name in parts.network]
     return len(biases[0]) if biases and biases[0].ndim == 1 else 10
 
 
@@ -187,15 +202,18 @@ def load_aside(directory: pathlib.Path) -> CheckpointParts | None:
         raise InputError(f"{path} is damaged: move it away to export a plain state dict") from None
 
 
-_TOP = ("conv1", "block1", "sub_block1", "block2", "block3")
-_TOP += ("layer1", "layer2", "layer3", "layer4", "bn", "bn1", "linear", "fc")
-_MODULES = ("bn1", "conv1", "bn2", "conv2", "shortcut", "convShortcut")
+_TOP = (*_STEMS, "block1", "sub_block1", "block2", "block3", "layer")
+_TOP += (*(f"layer{i}" for i in range(1, 5)), *(f"layer_{i}" for i in range(4)))
+_TOP += ("bn", "bn1", "batchnorm", *_HEADS)
+_MODULES = ("bn1", "batchnorm_0", "conv1", "conv_0", "conv_2d_1")
+_MODULES += ("bn2", "batchnorm_1", "conv2", "conv_1", "conv_2d_2", "shortcut", "convShortcut")
 _LEAVES = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
 def registration_order(name: str) -> tuple[int, ...]:
-    """Sort key of an entry: the order in which the authors' classes register it, that of `parameters()`."""
+    """Sort key of an entry: the order in which PyTorch's classes register it, that of `parameters()`."""
     top, *inner, leaf = name.split(".")
-    block = [int(part) for part in inner if part.isdigit()][:1]
     modules = [_MODULES.index(part) for part in inner if part in _MODULES]
-    return _TOP.index(top), *block, *modules, _LEAVES.index(leaf)
+    before = itertools.takewhile(lambda part: part not in _MODULES, inner)
+    blocks = [int(part) for part in before if part.isdigit()]
+    return _TOP.index(top), *blocks, *modules, _LEAVES.index(leaf)

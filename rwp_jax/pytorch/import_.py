@@ -152,8 +152,7 @@ def import_torch(
         raise InputError(f"workdir={directory} already holds a run: choose an empty directory")
 
     name, num_classes = config.model.name, contents.num_classes_of(parts)
-    stem = parts.network.get("conv1.weight", np.empty((0, 3, 0, 0)))
-    channels = stem.shape[1] if stem.ndim == 4 else 3
+    channels = contents.channels_of(parts.network) or 3
     # The number of steps, which depends on the data, matters only if epochs remain.
     data = _data(config, checkpoint, channels, num_classes) if epoch < config.epochs else None
     steps = training_data.mixture_of(config, data).steps if data else 1

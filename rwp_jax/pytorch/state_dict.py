@@ -1,7 +1,8 @@
 """Names and layouts of the PyTorch networks of this family, without PyTorch."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -27,19 +28,47 @@ def check_has_names(model_name: str) -> None:
         )
 
 
+class _Names(NamedTuple):
+    """How a class of PyTorch names what is named otherwise here.
+
+    Attributes:
+      outside: modules outside of blocks.
+      block: format of a block's name; blocks {j} are counted from 0, stages from 0 ({i}) or 1 ({stage}).
+      inside: modules of a block.
+    """
+
+    outside: dict[str, str]
+    block: str
+    inside: dict[str, str]
+
+
+_PREACT = _Names({}, "layer{stage}.{j}", {"shortcut": "shortcut.0"})
+_WIDE = _Names(
+    {"bn": "bn1", "linear": "fc"}, "block{stage}.layer.{j}", {"shortcut": "convShortcut"}
+)
+_DM_HEAD = {"bn": "batchnorm", "linear": "logits"}
+_DM_NORMS = {"bn1": "batchnorm_0", "bn2": "batchnorm_1"}
+_DM_PREACT = _Names(
+    {"conv1": "conv_2d"} | _DM_HEAD,
+    "layer_{i}.{j}",
+    {"conv1": "conv_2d_1", "conv2": "conv_2d_2"} | _DM_NORMS,
+)
+_DM_WIDE = _Names(
+    {"conv1": "init_conv"} | _DM_HEAD,
+    "layer.{i}.block.{j}",
+    {"conv1": "conv_0", "conv2": "conv_1"} | _DM_NORMS,
+)
+
+
 def _torch_module(model_name: str, modules: tuple[str, ...]) -> str:
     """Returns PyTorch's dotted name of a module of this package, such as ("layer1_0", "shortcut")."""
-    if model_name == "preactresnet18":
-        renamed = {"shortcut": "shortcut.0"}
-        blocks = r"\1.\2"
-    else:
-        renamed = {"shortcut": "convShortcut", "linear": "fc"} | (
-            {"bn": "bn1"} if len(modules) == 1 else {}
-        )
-        blocks = r"\1.layer.\2"
-    return ".".join(
-        re.sub(r"^([a-z]+\d)_(\d+)$", blocks, renamed.get(module, module)) for module in modules
-    )
+    wide, preact = (_DM_WIDE, _DM_PREACT) if model_name.startswith("dm-") else (_WIDE, _PREACT)
+    names = preact if model_name.endswith("preactresnet18") else wide
+    if len(modules) == 1:
+        return names.outside.get(modules[0], modules[0])
+    block, inside = modules
+    stage, j = map(int, re.findall(r"\d+", block))
+    return f"{names.block.format(stage=stage, i=stage - 1, j=j)}.{names.inside.get(inside, inside)}"
 
 
 def torch_names(model_name: str, tree, collection: str) -> Iterator[tuple[str, object]]:
@@ -61,7 +90,7 @@ def from_torch_layout(array) -> np.ndarray:
     return array.transpose({4: (2, 3, 1, 0), 2: (1, 0)}.get(array.ndim, range(array.ndim)))
 
 
-def to_state_dict(model_name: str, tree, collection: str = "params") -> Mapping[str, np.ndarray]:
+def to_state_dict(model_name: str, tree, collection: str = "params") -> dict[str, np.ndarray]:
     """Returns the state-dict entries, in PyTorch's names and layouts, of params or batch_stats."""
     return {name: to_torch_layout(leaf) for name, leaf in torch_names(model_name, tree, collection)}
 
@@ -70,7 +99,7 @@ def from_state_dict(model_name: str, tree, entry: Callable, collection: str = "p
     """Builds a tree with the structure of `tree` (arrays or ShapeDtypeStructs) from a state dict.
 
     Args:
-      model_name: `preactresnet18` or `wrn-D-W`.
+      model_name: name of one of the package's networks.
       tree: template of params or batch_stats.
       entry: (name, shape) -> the state-dict entry of that name, both in PyTorch's layout.
       collection: `params` or `batch_stats`, whichever `tree` is.
