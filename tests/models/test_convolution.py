@@ -21,27 +21,30 @@ SHAPES = [
     ((2, 2), 3, 4, 3, 2),
     ((1, 1), 3, 4, 3, 1),
 ]
+# With zeros on both sides, and behind only.
+PADDED = [(*shape, shape[3] // 2) for shape in SHAPES]
+PADDED += [(*shape, (0, 1)) for shape in SHAPES if min(shape[0]) > 1]
 
 
-def plain(stride, padding):
+def plain(stride, before, behind):
     """Returns XLA's convolution, differentiated by JAX."""
     return lambda images, weights: lax.conv_general_dilated(
         images,
         weights,
         (stride, stride),
-        [(padding, padding)] * 2,
+        [(before, behind)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-@pytest.mark.parametrize(("size", "channels", "features", "kernel", "stride"), SHAPES)
-def test_values_and_gradients_equal_xla(size, channels, features, kernel, stride):
+@pytest.mark.parametrize(("size", "channels", "features", "kernel", "stride", "pad"), PADDED)
+def test_values_and_gradients_equal_xla(size, channels, features, kernel, stride, pad):
     rng = np.random.default_rng(0)
     images = rng.standard_normal((5, *size, channels))
     weights = rng.standard_normal((kernel, kernel, channels, features))
-    pad = kernel // 2
+    pads = (pad, pad) if isinstance(pad, int) else pad
     ours, our_pullback = jax.vjp(lambda x, w: conv2d(x, w, stride, pad), images, weights)
-    theirs, their_pullback = jax.vjp(plain(stride, pad), images, weights)
+    theirs, their_pullback = jax.vjp(plain(stride, *pads), images, weights)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
     cotangent = rng.standard_normal(ours.shape)
     expected = their_pullback(cotangent)
@@ -62,7 +65,7 @@ def convolutions(function, platform):
 
 
 def test_only_cpus_get_the_canonical_gradients():
-    ours, theirs = (lambda images, kernel: conv2d(images, kernel, 2, 1)), plain(2, 1)
+    ours, theirs = (lambda images, kernel: conv2d(images, kernel, 2, 1)), plain(2, 1, 1)
     for platform in ("cuda", "rocm", "tpu"):
         assert convolutions(ours, platform) == convolutions(theirs, platform)
     on_cpus = convolutions(ours, "cpu")

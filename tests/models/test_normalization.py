@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from rwp_jax.models import normalization
-from rwp_jax.models.normalization import normalize, normalize_by_batch, relu
+from rwp_jax.models.normalization import normalize, normalize_by_batch, relu, silu
 
 EPSILON = 1e-5
-ACTIVATIONS = {"relu": relu, "silu": jax.nn.silu, "none": lambda z: z}
+ACTIVATIONS = {"relu": relu, "silu": silu, "none": lambda z: z}
+PLAIN = ACTIVATIONS | {"relu": jax.nn.relu, "silu": lambda z: z / (1 + jnp.exp(-z))}
 
 
 def formula(x, scale, bias, mean, var, activation):
@@ -42,7 +43,7 @@ def gradients(function, arguments):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_running_statistics(name, arguments):
     ours = lambda *a: normalize(*a, ACTIVATIONS[name], EPSILON)
-    theirs = lambda *a: formula(*a, jax.nn.relu if name == "relu" else ACTIVATIONS[name])
+    theirs = lambda *a: formula(*a, PLAIN[name])
     np.testing.assert_allclose(ours(*arguments), theirs(*arguments), rtol=1e-11, atol=1e-13)
     for one, other in zip(gradients(ours, arguments), gradients(theirs, arguments), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-12)
@@ -52,7 +53,7 @@ def test_running_statistics(name, arguments):
 def test_moments_of_the_batch(name, arguments):
     arguments = arguments[:3]
     ours = lambda *a: normalize_by_batch(*a, ACTIVATIONS[name], EPSILON, None)[0]
-    theirs = lambda *a: by_batch(*a, jax.nn.relu if name == "relu" else ACTIVATIONS[name])
+    theirs = lambda *a: by_batch(*a, PLAIN[name])
     np.testing.assert_allclose(ours(*arguments), theirs(*arguments), rtol=1e-11, atol=1e-13)
     for one, other in zip(gradients(ours, arguments), gradients(theirs, arguments), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
@@ -83,7 +84,7 @@ def test_moments_of_all_devices(name, arguments):
         [total[0] for total in sums],
         [moment[0] for moment in moments],
     )
-    theirs = lambda *a: by_batch(*a, jax.nn.relu if name == "relu" else ACTIVATIONS[name])
+    theirs = lambda *a: by_batch(*a, PLAIN[name])
     np.testing.assert_allclose(values, theirs(x, scale, bias), rtol=1e-10, atol=1e-12)
     expected = gradients(theirs, (x, scale, bias))
     for one, other in zip((dx, dscale, dbias), expected, strict=True):
@@ -133,3 +134,21 @@ def test_relu_is_that_of_pytorch_in_its_derivative_too():
     np.testing.assert_array_equal(relu(z), [0, 0, tiny, 3])
     np.testing.assert_array_equal(jax.vmap(jax.grad(relu))(z), [0, 0, 1, 1])
     np.testing.assert_array_equal(jax.vmap(jax.grad(jax.grad(relu)))(z), np.zeros(4))
+
+
+def test_silu_keeps_its_derivative_where_its_exponential_overflows():
+    z = jnp.asarray([-1000.0, -50.0, 0.0, 50.0, 1000.0])
+    sigmoid = jnp.asarray([0, 1 / (1 + jnp.exp(50.0)), 0.5, 1, 1])
+    np.testing.assert_allclose(silu(z), z * sigmoid, rtol=1e-14)
+    slopes = sigmoid * (1 + z * (1 - sigmoid))
+    np.testing.assert_allclose(jax.vmap(jax.grad(silu))(z), slopes, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_only_the_input_is_saved_for_the_gradient(name, arguments):
+    """Masks, derivatives and normalised values are recomputed: no other array of its size is kept."""
+    ours = lambda *a: normalize_by_batch(*a, ACTIVATIONS[name], EPSILON, None)[0]
+    _, pullback = jax.vjp(ours, *arguments[:3])
+    kept = [leaf for leaf in jax.tree.leaves(pullback) if np.size(leaf) == arguments[0].size]
+    assert len(kept) == 1
+    np.testing.assert_array_equal(kept[0], arguments[0])

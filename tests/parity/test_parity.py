@@ -21,6 +21,8 @@ FAST = (
     "awp_wrn-10-1",
     "eval_fgsm",
     "eval_pgd20",
+    "forward_dm-wrn-10-1_relu",
+    "forward_dm-wrn-16-2",
     "forward_preactresnet18",
     "forward_wrn-10-1",
     "forward_wrn-16-2",
@@ -92,6 +94,39 @@ def test_an_array_that_is_not_computed_is_a_failure(one_case, capsys):
     change(delta7=np.zeros((2, 32, 32, 3)))
     code, out, _ = run(directory, capsys)
     assert code == 1 and "nothing computed for delta7" in out
+
+
+def failures(directory, capsys, **changes):
+    """Returns what `forward_dm-wrn-10-1_relu` fails with after changes to its settings."""
+    name = "forward_dm-wrn-10-1_relu"
+    shutil.copyfile(CASES / f"{name}.npz", directory / f"{name}.npz")
+    (directory / "cases.json").write_text(json.dumps({name: SETTINGS[name] | changes}))
+    code, out, _ = run(directory, capsys)
+    assert code == 1 and out.count("FAIL") == 1
+    return out
+
+
+def test_settings_that_are_not_understood_are_failures(tmp_path, capsys):
+    out = failures(tmp_path, capsys, eps_bn=1e-3)
+    assert "FAIL: unknown setting 'eps_bn', must be one of model, activation, " in out
+    out = failures(tmp_path, capsys, activation="gelu")
+    assert "FAIL: activation='gelu' must be relu or silu" in out
+    assert "FAIL: logits_" in failures(tmp_path, capsys, activation="silu")
+
+
+def test_entries_of_another_class_are_a_failure(tmp_path, capsys):
+    keys = SETTINGS["forward_dm-wrn-10-1_relu"]["keys"]
+    out = failures(
+        tmp_path, capsys, keys=keys | {"layer.0.block.0.shortcut.weight": [16, 16, 1, 1]}
+    )
+    expected = (
+        "entry layer.0.block.0.shortcut.weight is (16, 16, 1, 1) in the case's keys, missing in"
+    )
+    assert f"FAIL: {expected} dm-wrn-10-1" in out
+    fewer = {name: shape for name, shape in keys.items() if name != "logits.bias"}
+    assert "entry logits.bias is missing in the case's keys, (10,) in" in failures(
+        tmp_path, capsys, keys=fewer
+    )
 
 
 def test_directories_that_are_none(tmp_path, capsys):

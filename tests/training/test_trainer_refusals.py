@@ -1,5 +1,6 @@
 """Invalid configs are refused before anything is compiled or written."""
 
+import numpy as np
 import pytest
 
 from rwp_jax.errors import InputError
@@ -70,6 +71,12 @@ def npz(tmp_path_factory):
         ({"optimizer.learning_rate": 1e39}, "optimizer.learning_rate=.* must be within 3.4e.38"),
         ({"optimizer.momentum": 1.0}, "config.optimizer.momentum=1.0"),
         ({"optimizer.schedule": "linear"}, "config.optimizer.schedule='linear'"),
+        (
+            {"model.activation": "gelu"},
+            "config.model.activation='gelu' must be relu or silu, or '' for",
+        ),
+        ({"model.bn_momentum": 0.0}, r"config.model.bn_momentum=0.0 must be in \(0, 1\]"),
+        ({"model.bn_momentum": float("nan")}, "config.model.bn_momentum=nan must be in"),
         ({"model.mean": (0.1, 0.2)}, "config.model.mean= has 2 numbers and std= has 0: both need"),
         (
             {"model.mean": (0.1, 0.2), "model.std": (1.0, 1.0)},
@@ -85,3 +92,15 @@ def test_refusals_come_before_anything_is_written(npz, tmp_path, changes, messag
     with pytest.raises(InputError, match=message) as error:
         trainer.train(small_config(**({"data.path": npz} | changes)), directory)
     assert "\n" not in str(error.value) and not directory.exists()
+
+
+def test_images_of_a_size_that_the_network_does_not_take(tmp_path):
+    x, y = np.zeros((70, 10, 8, 1), np.uint8), np.arange(70) % 2
+    np.savez(tmp_path / "x.npz", x_train=x[:50], y_train=y[:50], x_test=x[50:], y_test=y[50:])
+    config = small_config(**{"data.path": str(tmp_path / "x.npz"), "model.name": "dm-wrn-10-1"})
+    message = (
+        "config.model.name='dm-wrn-10-1' needs images whose sides are multiples of 4, not 10x8"
+    )
+    with pytest.raises(InputError, match=message):
+        trainer.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
