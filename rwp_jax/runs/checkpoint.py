@@ -4,13 +4,11 @@ Orbax detects neither a flipped bit in an array (it restored infinities) nor a d
 """
 
 import concurrent.futures
-import contextlib
 import errno
-import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,41 +19,19 @@ from orbax.checkpoint import v1
 from rwp_jax.errors import InputError, TemporaryError, first_line, is_temporary
 from rwp_jax.files import array_digests, file_digests, seal, unseal, write_text
 from rwp_jax.runs.network_record import check_same_shapes
+from rwp_jax.runs.orbax_trees import UNFINISHED, alone, quiet
 from rwp_jax.runs.resume_point import choose
 
 DIRECTORY = "checkpoints"
 NEWEST = 2  # kept in addition to the best, so that one remains if the other is damaged
-_UNFINISHED = ".orbax-checkpoint-tmp"  # orbax's own suffix
 _BEST = ("best", "best_by_validation", "best_ema")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences orbax's log, which prints tracebacks of its errors; messages here are one line."""
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio", "concurrent.futures")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _alone(options):
-    """Restricts orbax's multiprocessing options to this process, so that it waits for no other host."""
-    options.primary_host = jax.process_index()
-    options.active_processes = {jax.process_index()}
-    options.barrier_sync_key_prefix = f"process{jax.process_index()}"
-    return options
 
 
 def _save(path: pathlib.Path, state) -> None:
     # The older interface, because the newer one always synchronises all processes when it saves.
-    options = _alone(ocp.options.MultiprocessingOptions())
+    options = alone(ocp.options.MultiprocessingOptions())
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
-    with _quiet(), ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
+    with quiet(), ocp.Checkpointer(handler, multiprocessing_options=options) as checkpointer:
         checkpointer.save(path, ocp.args.PyTreeSave(state), force=True)
 
 
@@ -69,8 +45,8 @@ def _check_room(directory: pathlib.Path, state) -> None:
 
 def _load(path: pathlib.Path, like):
     context = v1.Context()
-    _alone(context.multiprocessing)
-    with _quiet(), context:
+    alone(context.multiprocessing)
+    with quiet(), context:
         return v1.load(path, like)
 
 
@@ -134,7 +110,7 @@ class Checkpoints:
 
     def _remove_unfinished(self) -> None:
         """Removes checkpoints marked for deletion and the remains of saves that a kill cut short."""
-        for path in self.directory.glob(f"*{_UNFINISHED}*"):
+        for path in self.directory.glob(f"*{UNFINISHED}*"):
             shutil.rmtree(path, ignore_errors=True)
 
     def _prune(self) -> None:
@@ -149,7 +125,7 @@ class Checkpoints:
                 path = self.path(record["step"])
                 self._record_path(record["step"]).unlink()
                 self._parsed.pop(self._record_path(record["step"]), None)
-                path.rename(path.with_name(f"{path.name}{_UNFINISHED}"))
+                path.rename(path.with_name(f"{path.name}{UNFINISHED}"))
         self._remove_unfinished()
 
     def wait(self) -> None:
