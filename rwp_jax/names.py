@@ -49,3 +49,8 @@ def norm_name(argument: str, value: object, accepted: Collection[str] = OFFICIAL
         *others, last = accepted
         raise InputError(f"{argument}={shown(value)} must be {', '.join(others)} or {last}")
     return name
+
+
+def listed(names: Collection[str], most: int = 8) -> str:
+    """Returns the first `most` names, comma-separated, and ... if there are others."""
+    return ", ".join(list(names)[:most]) + (", ..." if len(names) > most else "")

@@ -16,8 +16,9 @@ LAYERS = (
     ("evaluation",),
     ("report",),
     ("training",),
-    ("hardware", "pytorch"),
-    ("explain", "parity", "reproduce", "zoo"),
+    ("hardware", "importing"),
+    ("pytorch",),
+    ("explain", "inspection", "parity", "reproduce", "zoo"),
     ("command_line",),
 )
 HEIGHTS = {name: height for height, names in enumerate(LAYERS) for name in names}

@@ -21,8 +21,8 @@ WORKDIR = flags.DEFINE_string(
 MODE = flags.DEFINE_string(
     "mode",
     "train",
-    "What to do: train, evaluate, pseudo_label, import_torch, export_torch, reproduce, report, "
-    "explain or plan.",
+    "What to do: train, evaluate, pseudo_label, import (import_torch is its old name), export_torch, "
+    "inspect, reproduce, report, explain or plan.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 MAX_RESTARTS = flags.DEFINE_integer(
@@ -109,27 +109,45 @@ OUTPUT = flags.DEFINE_string(
     "",
     "pseudo_label: npz to write. export_torch: .pth or .safetensors file to write.",
 )
+PATH = flags.DEFINE_string(
+    "path",
+    "",
+    "import: checkpoint to read: a file of torch.save, a state dict or a tree of Flax as .safetensors or "
+    ".npz, msgpack of Flax, a pickle of NumPy arrays, or a directory of orbax or of .npy files. inspect: "
+    "run, checkpoint or file of data to describe; --path itself may be left out.",
+)
+KEY = flags.DEFINE_string(
+    "key",
+    "",
+    "import, inspect: key of the network in the file, such as ema or models.net, or for PyTorch the "
+    "beginning of the names to take, if the file holds several.",
+)
+NAME_MAP = flags.DEFINE_string(
+    "name_map",
+    "",
+    "import, import_torch: JSON file that maps the names in the checkpoint to ours; see docs/pytorch.md.",
+)
 TORCH_CHECKPOINT = flags.DEFINE_string(
     "torch_checkpoint",
     "",
-    "import_torch: state dict to read, a file of torch.save, .safetensors or .npz.",
+    "import_torch: as --path of --mode import.",
 )
 TORCH_KEY = flags.DEFINE_string(
     "torch_key",
     "",
-    "import_torch: key of the state dict in the file, such as model or models.net, or the beginning of "
-    "the names to take, if the file holds several.",
+    "import_torch: as --key of --mode import.",
 )
 TORCH_OPTIMIZER = flags.DEFINE_string(
     "torch_optimizer",
     "",
-    "import_torch: state dict of its SGD, from which the momentum is read. export_torch: the same, to "
-    "write.",
+    "import, import_torch: state dict of its SGD, for a checkpoint of PyTorch, from which the momentum "
+    "is read. export_torch: the same, to write.",
 )
 EPOCH = flags.DEFINE_integer(
     "epoch",
     0,
-    "import_torch: number of epochs that the network was trained for, if training continues; 0: all.",
+    "import, import_torch: number of epochs that the network was trained for, if training continues; 0: "
+    "all.",
 )
 SUB_BLOCK1 = flags.DEFINE_bool(
     "sub_block1",

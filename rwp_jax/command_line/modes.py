@@ -8,6 +8,9 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from rwp_jax.command_line import flags
+from rwp_jax.command_line.arguments import path_of as _path
+from rwp_jax.command_line.arguments import prepare as _prepare
+from rwp_jax.command_line.checkpoints import import_network, inspect_path
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.command_line.parsing import Mode, numbers
 from rwp_jax.distributed import devices, failures, rendezvous
@@ -19,9 +22,8 @@ from rwp_jax.evaluation.corruptions import evaluate_corruptions
 from rwp_jax.evaluation.subject import Changes, folder_name
 from rwp_jax.explain.explain import explain
 from rwp_jax.hardware.plan import print_plan
-from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.models.precision import enable_x64_for
-from rwp_jax.pytorch import export, import_
+from rwp_jax.pytorch import export
 from rwp_jax.report import side_by_side
 from rwp_jax.report.radii import draw_radii
 from rwp_jax.reproduce.reproduce import reproduce
@@ -35,17 +37,6 @@ def default_workdir() -> pathlib.Path:
     """runs/NAME for configs/NAME.py, runs/NAME_ARGUMENT for configs/NAME.py:ARGUMENT."""
     path, _, argument = config_flags.get_config_filename(absl_flags.FLAGS["config"]).partition(":")
     return pathlib.Path("runs") / "_".join(filter(None, [pathlib.Path(path).stem, argument]))
-
-
-def _path(flag) -> pathlib.Path | None:
-    return check_path(flag.name, flag.value) if flag.value else None
-
-
-def _prepare(*dtypes: str) -> None:
-    """Configures JAX, before any computation, for these dtypes; library code leaves that to its caller."""
-    enable_x64_for(*dtypes)
-    if "float32" in dtypes and "float64" not in dtypes:
-        prefer_eigen()
 
 
 def _prepare_for(*directories: pathlib.Path) -> None:
@@ -147,18 +138,6 @@ def _evaluate_corruptions(directory: pathlib.Path, which: str) -> None:
     evaluate_corruptions(directory, which, folder, flags.EXAMPLES.value)
 
 
-def import_torch() -> None:
-    _prepare(flags.CONFIG.value.dtype)
-    import_.import_torch(
-        flags.CONFIG.value,
-        _path(flags.WORKDIR),
-        _path(flags.TORCH_CHECKPOINT),
-        _path(flags.TORCH_OPTIMIZER),
-        flags.EPOCH.value,
-        flags.TORCH_KEY.value,
-    )
-
-
 def export_torch() -> None:
     directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value
     _prepare_for(directory)
@@ -252,15 +231,23 @@ MODES = {
         takes={"checkpoint", "unlabeled", "output", "moved_data"},
         needs=("workdir", "output"),
     ),
+    "import": Mode(
+        import_network,
+        takes={"config", "path", "key", "name_map", "torch_optimizer", "epoch"},
+        needs=("path", "workdir"),
+    ),
     "import_torch": Mode(
-        import_torch,
-        takes={"config", "torch_checkpoint", "torch_key", "torch_optimizer", "epoch"},
+        import_network,
+        takes={"config", "torch_checkpoint", "torch_key", "name_map", "torch_optimizer", "epoch"},
         needs=("torch_checkpoint", "workdir"),
     ),
     "export_torch": Mode(
         export_torch,
         takes={"checkpoint", "output", "torch_optimizer", "sub_block1"},
         needs=("workdir", "output"),
+    ),
+    "inspect": Mode(
+        inspect_path, takes={"path", "key", "config"}, needs=("path",), optional={"config"}
     ),
     "reproduce": Mode(
         reproduce_paper,

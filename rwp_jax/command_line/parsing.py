@@ -88,11 +88,13 @@ class Mode(NamedTuple):
       run: function to call after the flags are parsed.
       takes: names of the flags that the mode accepts.
       needs: names of the flags that it requires.
+      optional: `config`, if the mode can do without it; every other mode that takes it requires it.
     """
 
     run: Callable[[], None]
     takes: Collection[str]
     needs: Collection[str] = ()
+    optional: Collection[str] = ()
 
 
 def _check_keys(keys: list[str], known: Mapping) -> None:
@@ -130,6 +132,7 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
     """
     others, keys = split_overrides(argv)
     values = flags.FLAGS
+    values.set_gnu_getopt(True)  # flags may follow a path without a flag
     try:
         # ml_collections takes the names of overrides from sys.argv. The first pass has none: it loads
         # the config, so that their keys can be checked.
@@ -150,7 +153,7 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
         mode, config = values["mode"].value, values["config"].value
         if mode not in modes:
             raise InputError(f"--mode={mode} must be one of {', '.join(modes)}")
-        if "config" in modes[mode].takes and config is None:
+        if "config" in {*modes[mode].takes} - {*modes[mode].optional} and config is None:
             stray = f"{rest[1]!r} is not a flag; " if len(rest) > 1 else ""
             raise InputError(
                 f"{stray}--config is missing: name a file, as in --config configs/digits_at_rwp.py"
@@ -186,6 +189,8 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
         threat = values["config"].value.get("threat")
         if threat and isinstance(threat.get("norm"), str):
             threat.norm = spelled(threat.norm)
+    if len(rest) == 2 and "path" in modes[mode].takes and not values["path"].value:
+        values["path"].value = rest.pop()
     if len(rest) > 1:
         hint = "overrides look like --config.epochs=10"
         if "workdirs" in modes[mode].takes:

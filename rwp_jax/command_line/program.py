@@ -18,6 +18,7 @@ from rwp_jax.command_line.parsing import check_flags, parse_flags
 from rwp_jax.distributed import failures
 from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigterm
 from rwp_jax.errors import InputError, RunWarning, as_flags, first_line, is_temporary
+from rwp_jax.inspection.findings import Unsound
 from rwp_jax.training.divergence import NonFiniteLoss
 
 _FORMAT = warnings.formatwarning
@@ -28,17 +29,19 @@ Trains a classifier by adversarial training with weight perturbation.
     {name} --config configs/digits_at_rwp.py [--workdir DIR] [--config.KEY=VALUE ...]
     {name} --mode evaluate --workdir DIR [--attacks pgd20,autoattack] [--examples N] [--epsilon R,R]
     {name} --mode pseudo_label --workdir DIR [--unlabeled FILE] --output FILE
-    {name} --mode import_torch --torch_checkpoint FILE --config FILE --workdir DIR
+    {name} --mode import --path FILE --config FILE --workdir DIR [--name_map FILE]
     {name} --mode export_torch --workdir DIR --output FILE
+    {name} --mode inspect PATH [--config FILE]
     {name} --mode reproduce --experiment fig2a --scale digits --workdir DIR [--list]
     {name} --mode report --workdirs DIR,DIR [--curves FILE]
     {name} --mode explain --workdir DIR [--workdirs DIR,DIR] [--checkpoint last] [--examples N]
     {name} --mode plan --config FILE --target h100 [--devices 8]
 
 configs/default.py explains every key. An interrupted run continues when the same command is given
-again. Exit codes: 0 finished; 1 the loss became non-finite; 2 bad input; 75 to be started again: stopped
-by SIGTERM, or by Ctrl-C during training, with everything saved (a second signal stops at once), another
-process of the run ended, or a disk is full; 130 stopped by Ctrl-C outside training.
+again. Exit codes: 0 finished; 1 the loss became non-finite, or what was inspected is unsound; 2 bad
+input; 75 to be started again: stopped by SIGTERM, or by Ctrl-C during training, with everything saved (a
+second signal stops at once), another process of the run ended, or a disk is full; 130 stopped by Ctrl-C
+outside training.
 """
 
 
@@ -69,7 +72,7 @@ def _name() -> str:
 
 def _known(error: Exception) -> tuple[int, str] | None:
     """Returns the exit code and the line of an error that needs no traceback; None for others."""
-    if isinstance(error, NonFiniteLoss):
+    if isinstance(error, NonFiniteLoss | Unsound):
         return 1, str(error)
     if isinstance(error, InputError | OSError):  # OSError: for example a read-only directory
         line = as_flags(error, absl_flags.FLAGS.flag_values_dict())

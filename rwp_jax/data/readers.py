@@ -1,7 +1,10 @@
 """Reads user-supplied files: data sets as npz, extra images with pseudo-labels as npz or pickle."""
 
+import contextlib
 import pathlib
 import zipfile
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +84,27 @@ def read_images(path: str) -> np.ndarray:
     return images
 
 
+def read_arrays(file: pathlib.Path, kind: str) -> dict[str, np.ndarray]:
+    """Reads all arrays and lists of integers of a file, by name; none if it holds no dict of names.
+
+    Args:
+      file: path of the file.
+      kind: `npz` or `pickle`.
+
+    Raises:
+      InputError: if it cannot be read, or a pickle holds more than arrays and plain containers.
+    """
+    if kind == "npz":
+        with _opened(file) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    content, found = _unpickled(file), {}
+    for key, value in content.items() if isinstance(content, dict) else ():
+        name = key.decode("latin1") if isinstance(key, bytes) else str(key)
+        with contextlib.suppress(InputError):  # a text, or a container of others
+            found[name] = _as_array(name, value)
+    return found
+
+
 def check_images(what: str, images: np.ndarray) -> None:
     """Raises InputError unless the array holds images uint8 [N, H, W, C] that networks accept."""
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
@@ -113,28 +137,39 @@ def _require(file: pathlib.Path, names, held) -> None:
 
 
 def _npz_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
+    with _opened(file) as arrays:
+        _require(file, names, arrays.files)
+        return [arrays[name] for name in names]
+
+
+@contextlib.contextmanager
+def _opened(file: pathlib.Path) -> Iterator[Any]:
+    """Opens an npz; turns what NumPy raises in the `with` block into an InputError."""
     if not zipfile.is_zipfile(file):  # NumPy would suggest unpickling it
         raise InputError(f"{file}: cannot be read as an .npz file (it is not one, or is truncated)")
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            _require(file, names, arrays.files)
-            return [arrays[name] for name in names]
+            yield arrays
     except InputError:
         raise
     except Exception as error:  # NumPy and zipfile raise many types for damaged files
         raise InputError(f"{file}: cannot be read as an .npz file ({first_line(error)})") from None
 
 
-def _pickle_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
+def _unpickled(file: pathlib.Path) -> Any:
     try:
         with file.open("rb") as stream:
-            content = ArraysOnly(stream, encoding="latin1").load()
+            return ArraysOnly(stream, encoding="latin1").load()
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     except Exception as error:  # damaged pickles raise many types
         raise InputError(
             f"{file}: cannot be read as an .npz file or a pickle ({first_line(error)})"
         ) from None
+
+
+def _pickle_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
+    content = _unpickled(file)
     if not isinstance(content, dict):
         raise InputError(
             f"{file}: the pickle holds a {type(content).__name__}, must be a dict with "

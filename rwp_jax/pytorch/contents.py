@@ -13,6 +13,8 @@ import numpy as np
 
 from rwp_jax.errors import InputError
 from rwp_jax.files import write_npz
+from rwp_jax.importing.networks import check_finite, differences
+from rwp_jax.pytorch.relatives import relative
 from rwp_jax.pytorch.state_dict import to_state_dict
 
 ASIDE = "torch_aside.npz"  # file in the workdir of an imported run
@@ -23,7 +25,6 @@ _SUB_BLOCK = (
 _STEMS = ("conv1", "init_conv", "conv_2d")  # names of the first convolution
 _HEADS = ("linear", "fc", "logits")
 _NORMALIZATION = {"mean": ("mean", "mu", "new_mean"), "std": ("std", "sigma", "new_std")}
-_LISTED = 5  # differences listed in a message
 
 
 class CheckpointParts(NamedTuple):
@@ -128,39 +129,19 @@ def check_fit(path: pathlib.Path, parts: CheckpointParts, model_name: str, templ
         shapes = to_state_dict(model_name, empty, collection)
         wanted |= {name: value.shape for name, value in shapes.items()}
     there = {name: value.shape for name, value in parts.network.items()}
-    kinds = (
-        [f"{name} is missing" for name in wanted if name not in there],
-        [f"{name} is unknown" for name in there if name not in wanted],
-        [
-            f"{name} is {list(there[name])}, must be {list(shape)}"
-            for name, shape in wanted.items()
-            if name in there and there[name] != shape
-        ],
-    )
-    # Interleaved, so that the first few include each kind.
-    differences = [d for turn in itertools.zip_longest(*kinds) for d in turn if d]
-    if differences:
+    found = differences(wanted, there)
+    if found:
         nearest = recognize(parts.network)
-        hint = (
-            f" (most similar network: {nearest})" if nearest else " (no known network is similar)"
-        )
-        hint = "" if nearest == model_name else hint
-        if len(differences) > _LISTED:
-            differences[_LISTED:] = [f"and {len(differences) - _LISTED} more"]
-        raise InputError(f"{path} is not a {model_name}{hint}: {'; '.join(differences)}")
+        why = relative(parts.network)
+        similar = f"most similar network: {nearest}" if nearest else "no known network is similar"
+        hint = f" ({f'it is {why}' if why else similar})"
+        hint = "" if nearest == model_name and not why else hint
+        raise InputError(f"{path} is not a {model_name}{hint}: {'; '.join(found)}")
     dtype = jax.tree.leaves(templates)[0].dtype
     for name, value in parts.network.items():
         check_finite(path, name, value, dtype)
         if name.endswith(".running_var") and (value < 0).any():
             raise InputError(f"{path}: {name} has negative entries")
-
-
-def check_finite(path: pathlib.Path, name: str, value: np.ndarray, dtype) -> None:
-    """Raises InputError unless all entries are finite in the target dtype."""
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(value.astype(dtype)).all()
-    if not finite:
-        raise InputError(f"{path}: {name} has entries that are not finite in {dtype}")
 
 
 def num_classes_of(parts: CheckpointParts) -> int:

@@ -1,35 +1,18 @@
 """Imports a PyTorch checkpoint as a run that can be evaluated, reported on and continued."""
 
-import json
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 
-from rwp_jax.data import sources
-from rwp_jax.data.sources import Dataset
-from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, check_path, prefixed
-from rwp_jax.files import write_json
+from rwp_jax.errors import InputError, prefixed
+from rwp_jax.importing import array_files, name_map, new_run
+from rwp_jax.importing.import_ import import_arrays, import_jax
+from rwp_jax.importing.networks import check_finite
 from rwp_jax.pytorch import contents, torch_files
 from rwp_jax.pytorch.contents import CheckpointParts
 from rwp_jax.pytorch.state_dict import check_has_names, from_state_dict
-from rwp_jax.runs import identity, layout
-from rwp_jax.runs.checkpoint import Checkpoints
-from rwp_jax.runs.network_record import NetworkRecord, write_network_record
-from rwp_jax.training import experiment, training_data
-from rwp_jax.training.train_step import TrainState, init_state
-from rwp_jax.training.weight_averaging import Average
-
-
-def _template(config, num_classes: int, channels: int, steps_per_epoch: int) -> TrainState:
-    """Returns the state of a run with this config, as ShapeDtypeStructs."""
-    recipe = experiment.build(config, num_classes, steps_per_epoch).recipe
-    image_shape = (32, 32, channels)  # any size works: the last pooling is over all positions
-    return jax.eval_shape(lambda key: init_state(recipe, key, image_shape), jax.random.key(0))
 
 
 def _with_normalization(config, parts: CheckpointParts, path: pathlib.Path):
@@ -75,43 +58,10 @@ def _momentum(
                 f"{path}: the momentum of {name} is {list(value.shape)}, must be {list(shape)}"
             )
         dtype = jax.tree.leaves(params)[0].dtype
-        contents.check_finite(path, f"the momentum of {name}", value, dtype)
+        check_finite(path, f"the momentum of {name}", value, dtype)
         return value
 
     return from_state_dict(model_name, params, entry)
-
-
-def _data(config, checkpoint: pathlib.Path, channels: int, num_classes: int) -> Dataset:
-    """Loads the data to continue training with; raises InputError if the network does not fit them."""
-    experiment.check_config(config)
-    data = training_data.load_data(config)
-    experiment.check_sizes(config, data)
-    _check_data(config, checkpoint, (channels, num_classes), data)
-    return data
-
-
-def _check_data(
-    config, checkpoint: pathlib.Path, sizes: tuple[int, int], data: Dataset | None = None
-) -> None:
-    """Raises InputError unless the network's channels and classes fit the config's data.
-
-    Without `data`, those of a named data set are known; a file is read only if it is there.
-    """
-    if data is None and config.data.name in sources.NAMED:
-        named = sources.NAMED[config.data.name]
-        channels, classes = named.image_shape[-1], named.num_classes
-    else:
-        if data is None:
-            path = config.data.path and check_path("config.data.path", config.data.path)
-            if not path or not path.is_file():
-                return
-            data = sources.load(**config.data.to_dict())
-        channels, classes = data.x_train.shape[-1], data.num_classes
-    if sizes != (channels, classes):
-        raise InputError(
-            f"{checkpoint} is for images of {sizes[0]} channels and {sizes[1]} classes, the data "
-            f"have {channels} and {classes} (config.data.name={config.data.name!r})"
-        )
 
 
 def import_torch(
@@ -140,61 +90,85 @@ def import_torch(
         with prefixed(f"{checkpoint} "):
             parts = contents.split(entries, nested)
     config = _with_normalization(config, parts, checkpoint)
-    experiment.check_values(config)
     check_has_names(config.model.name)
-    if not 0 <= epoch <= config.epochs:
-        raise InputError(
-            f"epoch={epoch} must be in [1, config.epochs={config.epochs}], or 0 for the last"
-        )
-    epoch = epoch or config.epochs
-    plain_config = json.loads(config.to_json())
-    if layout.check(directory, plain_config, resume=True):
-        raise InputError(f"workdir={directory} already holds a run: choose an empty directory")
-
     name, num_classes = config.model.name, contents.num_classes_of(parts)
     channels = contents.channels_of(parts.network) or 3
-    # The number of steps, which depends on the data, matters only if epochs remain.
-    data = _data(config, checkpoint, channels, num_classes) if epoch < config.epochs else None
-    steps = training_data.mixture_of(config, data).steps if data else 1
-    like = _template(config, num_classes, channels, steps)
-    collections = {"params": like.params, "batch_stats": like.batch_stats}
-    contents.check_fit(checkpoint, parts, name, collections)
-    if data is None:
-        _check_data(config, checkpoint, (channels, num_classes))
+    run = new_run.plan(config, directory, checkpoint, epoch, (channels, num_classes))
+    contents.check_fit(checkpoint, parts, name, run.templates)
+    new_run.check_data(run, checkpoint)
 
-    params, batch_stats = (
-        from_state_dict(name, tree, lambda entry, _: parts.network[entry], collection)
-        for collection, tree in collections.items()
-    )
-    zeros = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype)
-    opt_state = jax.tree.map(zeros, like.opt_state)
-    opt_state = optax.tree.set(opt_state, count=jnp.int32(epoch * steps))
-    momentum = "zero"
+    trees = {
+        collection: from_state_dict(name, tree, lambda entry, _: parts.network[entry], collection)
+        for collection, tree in run.templates.items()
+    }
+    momentum, trace = "zero", None
     if optimizer and not config.optimizer.momentum:
         raise InputError("torch_optimizer= holds momentum, but config.optimizer.momentum=0")
     if optimizer:
-        trace = _momentum(optimizer, checkpoint, parts, name, like.params)
+        trace = _momentum(optimizer, checkpoint, parts, name, run.like.params)
         moved = any(buffer.any() for buffer in jax.tree.leaves(trace))
         momentum = f"as in {optimizer}" if moved else f"zero, as {optimizer} has none"
-        opt_state = optax.tree.set(opt_state, trace=trace)
-    ema = jax.tree.map(np.copy, Average(params, batch_stats)) if config.ema_decay else None
-    state = TrainState(jnp.int32(epoch * steps), params, batch_stats, opt_state, ema)
-
-    directory.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(directory)
-    record = {"step": epoch * steps, "epoch": epoch - 1, "seconds": 0.0, "metrics": []}
-    checkpoints.save(devices.replicate(state), record | identity.marks(plain_config, data))
-    checkpoints.close()
-    # The config comes last: if the import is killed before, the directory does not count as a run.
+    new_run.write(run, **trees, trace=trace)
     contents.save_aside(directory, parts)
-    write_network_record(directory, NetworkRecord((0, 0, channels), num_classes))
-    write_json(directory / layout.CONFIG, plain_config)
+    new_run.finish(run)
     mean, std = (
         ", ".join(f"{value:.6g}" for value in values) for values in (parts.mean, parts.std)
     )
     normalization = f", pixels normalised by mean {mean} and deviation {std}" if mean else ""
     print(
-        f"imported {checkpoint} as {name} of {num_classes} classes after epoch {epoch} of "
+        f"imported {checkpoint} as {name} of {num_classes} classes after epoch {run.epoch} of "
         f"{config.epochs}{normalization}; momentum {momentum}; "
         f"{len(parts.aside)} entries kept aside; wrote {directory}"
     )
+
+
+def is_of_jax(path: pathlib.Path) -> bool:
+    """Returns whether a file or directory comes from a program in JAX, by its kind or the names in it."""
+    kind = array_files.kind_of(path)
+    if kind in ("npz", "safetensors"):  # both write them
+        read = array_files.read_npz if kind == "npz" else array_files.read_safetensors
+        leaves = {name.rpartition(".")[2] for name in read(path)}
+        return not leaves & {"weight", "running_mean"}
+    return bool(kind) or path.is_dir()
+
+
+def import_network(
+    config,
+    directory: pathlib.Path,
+    path: pathlib.Path,
+    optimizer: pathlib.Path | None = None,
+    epoch: int = 0,
+    key: str = "",
+    names: pathlib.Path | None = None,
+) -> None:
+    """Creates a run from a checkpoint of PyTorch, see `import_torch`, or of JAX, see `import_jax`.
+
+    Args:
+      config: config of the run.
+      directory: directory of the run, empty or missing.
+      path: file or directory of the checkpoint.
+      optimizer: state dict of a torch.optim.SGD, for a checkpoint of PyTorch; None for zero momentum.
+      epoch: number of epochs that the network was trained for; 0 for all of the config's epochs.
+      key: key of the network in the file.
+      names: JSON file that maps the names in the file to ours, see `name_map`; None if they are known.
+
+    Raises:
+      InputError: for bad input, before anything is written.
+    """
+    if not path.exists():
+        raise InputError(f"path={path} is not a file or directory")
+    with prefixed("path="):
+        jax_file = is_of_jax(path)
+    if optimizer and (jax_file or names):
+        raise InputError(
+            f"torch_optimizer={optimizer} is for PyTorch checkpoints with the names of this family"
+        )
+    if jax_file:
+        import_jax(config, directory, path, array_files.kind_of(path), names, epoch, key)
+    elif names:
+        mapped = name_map.read_name_map(names)
+        with prefixed("path="):
+            entries, _ = torch_files.read_state_dict(path, key)
+        import_arrays(config, directory, path, entries, mapped, epoch)
+    else:
+        import_torch(config, directory, path, optimizer, epoch, key)

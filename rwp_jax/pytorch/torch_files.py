@@ -4,16 +4,16 @@ import codecs
 import pathlib
 import re
 import warnings
-import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from rwp_jax.errors import InputError, first_line, prefixed
 from rwp_jax.files import partial_of
-from rwp_jax.pytorch import file_kinds, selection
-
-SAFETENSORS, NPZ = ".safetensors", ".npz"
+from rwp_jax.importing import array_files, file_kinds
+from rwp_jax.importing.array_files import NPZ, SAFETENSORS, is_safetensors
+from rwp_jax.pytorch import selection
 
 
 def _torch(purpose: str):
@@ -29,14 +29,6 @@ def _check_file(path: pathlib.Path) -> None:
         raise InputError(f"{path} is {'a directory' if path.is_dir() else 'not a file'}")
 
 
-def is_safetensors(path: pathlib.Path) -> bool:
-    """Returns whether a file is named or begins like one of safetensors: a length, then JSON."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    begins = len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**32
-    return path.suffix == SAFETENSORS or begins
-
-
 def _to_numpy(path: pathlib.Path, name: str, value) -> np.ndarray:
     """Converts a tensor or an array of NumPy."""
     layout, kind = str(getattr(value, "layout", "strided")), str(value.dtype)
@@ -47,7 +39,8 @@ def _to_numpy(path: pathlib.Path, name: str, value) -> np.ndarray:
             f"{path}: {name} is {layout} {kind}, must be a dense tensor of real numbers"
         )
     if isinstance(value, np.ndarray | np.generic):
-        return np.asarray(value)
+        # JAX adds bfloat16 to NumPy, but NumPy cannot save it.
+        return np.asarray(value, np.float32 if kind == "bfloat16" else None)
     tensor = value.detach().cpu()
     return (tensor.float() if kind == "bfloat16" else tensor).numpy()
 
@@ -117,50 +110,23 @@ def read_state_dict(path: pathlib.Path, key: str = "") -> tuple[dict[str, np.nda
     Raises:
       InputError: if the file cannot be read, holds other objects, no state dict, or several.
     """
-    _check_file(path)
-    content: Any
-    if is_safetensors(path):
-        content = _read_safetensors(path)
-    elif path.suffix == NPZ:
-        content = _read_npz(path)
-    else:
-        content = _load(path)
+    content = read_content(path)
     with prefixed(f"{path} "):
         entries, nested = selection.choose(content, key)
-    return {name: _to_numpy(path, name, value) for name, value in entries.items()}, nested
+    return to_arrays(path, entries), nested
 
 
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        what = file_kinds.describe(path)
-        known = what and not what.startswith("an npz")
-        why = f"it is {what}" if known else first_line(error)
-        raise InputError(f"{path} is no npz of arrays, or is damaged ({why})") from None
+def read_content(path: pathlib.Path) -> Any:
+    """Reads all that a file holds, as `read_state_dict` does before it chooses a state dict."""
+    _check_file(path)
+    if is_safetensors(path):
+        return array_files.read_safetensors(path)
+    return array_files.read_npz(path) if path.suffix == NPZ else _load(path)
 
 
-def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-    except ImportError:
-        raise InputError(f"{path}: reading it needs the package safetensors") from None
-    try:
-        entries = load_file(path)
-    except TypeError as error:  # NumPy has no float8
-        raise InputError(
-            f"{path} has tensors that NumPy cannot hold ({first_line(error)}): save them as float32"
-        ) from None
-    except (SafetensorError, OSError) as error:
-        what = file_kinds.describe(path)
-        why = f"it is {what}" if what else first_line(error)
-        raise InputError(f"{path} is not a safetensors file ({why})") from None
-    # JAX adds bfloat16 to NumPy, but NumPy cannot save it.
-    return {
-        n: a.astype(np.float32) if a.dtype.name == "bfloat16" else a for n, a in entries.items()
-    }
+def to_arrays(path: pathlib.Path, entries: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Converts the entries of a state dict; raises InputError unless they are real numbers."""
+    return {name: _to_numpy(path, name, value) for name, value in entries.items()}
 
 
 def read_optimizer(path: pathlib.Path) -> dict[str, Any]:

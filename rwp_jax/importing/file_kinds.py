@@ -20,6 +20,7 @@ _MAGIC = (  # (first bytes, what such a file is)
     (b"GGUF", "a GGUF file"),
 )
 _OLD_TORCH = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # begins torch.save's files before 1.6
+PICKLE = "a file of pickle.dump"
 _READ = 4096  # bytes
 _LISTED = 3  # names listed of an archive
 
@@ -44,7 +45,7 @@ def describe(path: pathlib.Path) -> str:
         if start.startswith(magic):
             return words
     if start[:1] == b"\x80" and _OLD_TORCH not in start[:32]:
-        return "a file of pickle.dump"
+        return PICKLE
     return _text(start)
 
 

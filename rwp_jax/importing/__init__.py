@@ -1,0 +1,1 @@
+"""Reads networks that other JAX programs saved, and makes runs of imported networks."""
