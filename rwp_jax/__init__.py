@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from rwp_jax.evaluation.benchmark import benchmark
     from rwp_jax.models.adapters import from_linen, from_nnx
     from rwp_jax.models.classifier import Classifier, make_classifier, register_model
+    from rwp_jax.pytorch.initial import initial_weights
     from rwp_jax.runs.finished_run import FinishedRun
+    from rwp_jax.runs.initial_weights import InitialWeights
     from rwp_jax.runs.loaded import load_run
     from rwp_jax.training.divergence import NonFiniteLoss
     from rwp_jax.training.objectives import (
@@ -60,7 +62,9 @@ _MODULES = {
     "evaluation.benchmark": "benchmark",
     "models.adapters": "from_linen from_nnx",
     "models.classifier": "Classifier make_classifier register_model",
+    "pytorch.initial": "initial_weights",
     "runs.finished_run": "FinishedRun",
+    "runs.initial_weights": "InitialWeights",
     "runs.loaded": "load_run",
     "training.divergence": "NonFiniteLoss",
     "training.objectives": "Aux Batch Objective make_objective register_objective",
@@ -88,6 +92,8 @@ __all__ = [
     "FinishedRun",
     "from_linen",
     "from_nnx",
+    "initial_weights",
+    "InitialWeights",
     "InputError",
     "Interrupted",
     "load_run",
@@ -115,7 +121,7 @@ __all__ = [
 
 # Without the extra `train`, `from rwp_jax import *` and `help(rwp_jax)` omit these names.
 if importlib.util.find_spec("ml_collections") is None:
-    for _name in ("FinishedRun", "load_run", "train"):
+    for _name in ("FinishedRun", "InitialWeights", "initial_weights", "load_run", "train"):
         __all__.remove(_name)
 
 

@@ -31,6 +31,18 @@ MAX_RESTARTS = flags.DEFINE_integer(
     "train: starts in a row that may end without a new checkpoint before training gives up; 0 for any "
     "number.",
 )
+EXTEND = flags.DEFINE_bool(
+    "extend",
+    False,
+    "Continue the run in the workdir although its config has changed, such as --config.epochs; see "
+    "docs/training.md for the keys that may change. The history of changes is kept in config.json.",
+)
+INIT_FROM = flags.DEFINE_string(
+    "init_from",
+    "",
+    "train: begin a new run with the weights and batch statistics of a run's directory, zoo:NAME, or a "
+    "PyTorch state dict (a file of torch.save, .safetensors or .npz), at epoch 0 and with a new optimiser.",
+)
 PROFILE = flags.DEFINE_string(
     "profile", "", "train: directory for a trace of ten steps, for TensorBoard and Perfetto."
 )
@@ -52,7 +64,8 @@ CHECKPOINT = flags.DEFINE_string(
     None,
     "evaluate, explain, export_torch: checkpoint of the run: best (on the test set, as in the paper; the "
     "default), best_by_validation, last, or best_ema and last_ema (averaged weights). pseudo_label: "
-    "checkpoint of the run, as for evaluate, by default last.",
+    "checkpoint of the run, as for evaluate, by default last. train: checkpoint of the run that "
+    "--init_from names, as for evaluate, by default last.",
 )
 ATTACKS = flags.DEFINE_string(
     "attacks",
@@ -135,7 +148,7 @@ TORCH_CHECKPOINT = flags.DEFINE_string(
 TORCH_KEY = flags.DEFINE_string(
     "torch_key",
     "",
-    "import_torch: as --key of --mode import.",
+    "import_torch, train: as --key of --mode import; for train in the file of --init_from.",
 )
 TORCH_OPTIMIZER = flags.DEFINE_string(
     "torch_optimizer",

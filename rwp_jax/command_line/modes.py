@@ -12,6 +12,7 @@ from rwp_jax.command_line.arguments import path_of as _path
 from rwp_jax.command_line.arguments import prepare as _prepare
 from rwp_jax.command_line.checkpoints import import_network, inspect_path
 from rwp_jax.command_line.config_file import load_config
+from rwp_jax.command_line.given_weights import given_weights
 from rwp_jax.command_line.parsing import Mode, numbers
 from rwp_jax.distributed import devices, failures, rendezvous
 from rwp_jax.distributed.preemption import ending_at_once
@@ -64,6 +65,8 @@ def train() -> None:
         flags.RESUME.value,
         _path(flags.PROFILE),
         flags.MAX_RESTARTS.value,
+        flags.EXTEND.value,
+        given_weights(),
     )
 
 
@@ -201,6 +204,10 @@ MODES = {
         takes={
             "config",
             "resume",
+            "extend",
+            "init_from",
+            "checkpoint",
+            "torch_key",
             "profile",
             "max_restarts",
             "coordinator",

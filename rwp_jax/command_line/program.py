@@ -27,6 +27,8 @@ USAGE = """\
 Trains a classifier by adversarial training with weight perturbation.
 
     {name} --config configs/digits_at_rwp.py [--workdir DIR] [--config.KEY=VALUE ...]
+    {name} --config FILE --workdir DIR --extend --config.epochs=N [--config.KEY=VALUE ...]
+    {name} --config FILE --workdir DIR --init_from RUN [--checkpoint best]
     {name} --mode evaluate --workdir DIR [--attacks pgd20,autoattack] [--examples N] [--epsilon R,R]
     {name} --mode pseudo_label --workdir DIR [--unlabeled FILE] --output FILE
     {name} --mode import --path FILE --config FILE --workdir DIR [--name_map FILE]

@@ -10,11 +10,12 @@ from rwp_jax.errors import InputError
 from rwp_jax.files import check_free
 from rwp_jax.pytorch import contents, torch_files
 from rwp_jax.pytorch.contents import CheckpointParts
-from rwp_jax.pytorch.state_dict import check_has_names, to_state_dict
+from rwp_jax.pytorch.state_dict import check_has_names, to_state_dict, torch_names
 from rwp_jax.runs import zoo
 from rwp_jax.runs.finished_run import FinishedRun
 from rwp_jax.runs.loaded import load_run
-from rwp_jax.training.schedules import make_schedule
+from rwp_jax.training.optimizer import decayed
+from rwp_jax.training.recipe import momentum_of, schedule_of
 
 
 def own_entries(run: FinishedRun) -> dict[str, np.ndarray]:
@@ -71,13 +72,16 @@ def _optimizer(run: FinishedRun, names: list[str], prefix: str) -> dict[str, Any
     trace = _trace(run.saved["opt_state"])
     momentum = dict(to_state_dict(run.config.model.name, trace)) if trace else {}
     by_index = {i: momentum.get(name.removeprefix(prefix)) for i, name in enumerate(names)}
-    steps, epochs = int(run.saved["step"]), run.epoch + 1
-    schedule = make_schedule(
-        config.schedule, config.learning_rate, run.config.epochs, steps // epochs
-    )
+    # Epochs before a change of the config may have had more or fewer steps.
+    epochs_before, steps_before = run.history.begin(run.epoch)
+    steps = int(run.saved["step"]) - steps_before
+    per_epoch = steps // (run.epoch + 1 - epochs_before)
+    last = epochs_before * per_epoch + steps - 1
+    schedule = schedule_of(run.config, per_epoch, config.learning_rate)
+    momentum_at = momentum_of(run.config, per_epoch)
     group = {
-        "lr": float(schedule(steps - 1)),
-        "momentum": config.momentum,
+        "lr": float(schedule(last)),
+        "momentum": float(momentum_at(last)) if callable(momentum_at) else momentum_at,
         "dampening": 0,
         "weight_decay": config.weight_decay,
         "nesterov": config.nesterov,
@@ -85,10 +89,16 @@ def _optimizer(run: FinishedRun, names: list[str], prefix: str) -> dict[str, Any
         "foreach": None,
         "differentiable": False,
         "fused": None,
-        "params": list(range(len(names))),
     }
+    decays = dict(torch_names(run.config.model.name, decayed(run.params, config.no_decay)))
+    by_decay: dict[bool, list[int]] = {True: [], False: []}
+    for i, name in enumerate(names):
+        by_decay[decays.get(name.removeprefix(prefix), True)].append(i)
+    groups = [group | {"params": by_decay[True]}]
+    if by_decay[False]:
+        groups.append(group | {"weight_decay": 0.0, "params": by_decay[False]})
     state = {i: {"momentum_buffer": b} for i, b in by_index.items() if b is not None}
-    return {"state": state, "param_groups": [group]}
+    return {"state": state, "param_groups": groups}
 
 
 def export_torch(

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from rwp_jax.report import palette, style
 from rwp_jax.report.drops import draw_drops
 from rwp_jax.report.published import PublishedCurve
-from rwp_jax.report.results import Result
+from rwp_jax.report.results import Result, measured_since
 from rwp_jax.report.spread import Spread, spread
 from rwp_jax.report.titles import setting
 
@@ -24,8 +24,13 @@ def mean_curve(results: Sequence[Result], name: str) -> dict[int, Spread]:
     return {epoch: value.within(0, 1) for epoch, value in values.items()}
 
 
-def _draw(axes, curve: dict[int, Spread], index: int, label: str | None, training: bool) -> list:
-    """Draws a mean with its band; returns the values drawn after the first third of epochs, in %."""
+def _draw(
+    axes, curve: dict[int, Spread], index: int, label: str | None, training: bool, since: int = 0
+) -> list:
+    """Draws a mean with its band; returns the values drawn after the first third of epochs, in %.
+
+    The best of the epochs after `since` is ringed, unless the curve is of training images.
+    """
     epochs, points = list(curve), [point.scaled(100) for point in curve.values()]
     means = [point.mean for point in points]
     if training:  # drawn next to the test curve, without a band
@@ -33,7 +38,7 @@ def _draw(axes, curve: dict[int, Spread], index: int, label: str | None, trainin
     look = style.training(index) if training else {}
     style.draw_mean(axes, epochs, points, index, label, **look)
     if not training and points:
-        style.mark_best(axes, epochs, means, index)
+        style.mark_best(axes, epochs, means, index, since)
     # Accuracies start at chance; an axis with these values would compress the differences of interest.
     late = max(epochs, default=0) / 3
     shown = [
@@ -71,12 +76,13 @@ def draw_learning_curves(
     looks = palette.looks((members[0].config for members in groups.values()), len(published))
     with style.panels(path, 2.6, 2.0, sharex=True) as (figure, both):
         last = max(result.epochs[-1]["epoch"] + 1 for result in results)
-        falls = draw_drops(both, [result.config for result in results])
+        falls = draw_drops(both, [(result.config, result.history) for result in results])
         for axes, (name, heading) in zip(both, _PANELS.items(), strict=True):
             shown = []
             for index, (label, members) in zip(looks, groups.items(), strict=False):
                 shown += _draw(axes, mean_curve(members, f"train_{name}"), index, None, True)
-                shown += _draw(axes, mean_curve(members, name), index, label, False)
+                since = max(measured_since(r.epochs, r.history) for r in members)
+                shown += _draw(axes, mean_curve(members, name), index, label, False, since)
             for index, curve in zip(looks[len(groups) :], published, strict=True):
                 values = curve.robust if name == "pgd_accuracy" else curve.natural
                 until = sum(epoch <= last for epoch in curve.epochs)

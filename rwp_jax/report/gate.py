@@ -8,6 +8,7 @@ from rwp_jax.report.drops import draw_drops
 from rwp_jax.report.results import Result
 from rwp_jax.report.spread import spread
 from rwp_jax.report.titles import setting
+from rwp_jax.runs.config import flatten
 
 
 def perturbs(result: Result) -> bool:
@@ -33,7 +34,8 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
     last = max(result.epochs[-1]["epoch"] + 1 for result in results)
     most = max(result.config.weight_perturbation.steps for result in results)
     with style.panels(path, 1.8, 1.6, sharex=True) as (figure, (upper, lower)):
-        falls = draw_drops((upper, lower), [result.config for result in results])
+        marked = [(result.config, result.history) for result in results]
+        falls = draw_drops((upper, lower), marked)
         for index, (label, members) in zip(looks, groups.items(), strict=True):
             if label not in shown:
                 continue
@@ -63,7 +65,6 @@ def draw_gate(groups: dict[str, Sequence[Result]], title: str, path: pathlib.Pat
 
 def _shares(result: Result) -> dict[int, float]:
     """Returns epoch -> share of a batch with an open gate before the first step, in [0, 1]."""
-    epochs, open_gates = result.curve("train_gate_open")
-    return {
-        e: count / result.config.batch_size for e, count in zip(epochs, open_gates, strict=True)
-    }
+    flat = flatten(result.config.to_dict())
+    batch = lambda epoch: result.history.config_at(flat, epoch - 1)["batch_size"]
+    return {e: count / batch(e) for e, count in zip(*result.curve("train_gate_open"), strict=True)}

@@ -3,22 +3,28 @@
 import pathlib
 
 from rwp_jax.report import style
-from rwp_jax.report.drops import draw_drops
+from rwp_jax.report.drops import NONE, draw_drops
+from rwp_jax.report.results import measured_since
 from rwp_jax.report.titles import words
+from rwp_jax.runs.history import History
 
 _SPLITS = {"test": "-", "train": style.DASHED, "validation": (0, (1, 1))}  # split -> its line
 _FIGURES = {"pgd_accuracy": ("PGD", 6), "natural_accuracy": ("natural", 3)}  # not methods' looks
 
 
-def draw_learning_curve(records: list[dict], config, title: str, path: pathlib.Path) -> None:
+def draw_learning_curve(
+    records: list[dict], config, title: str, path: pathlib.Path, history: History = NONE
+) -> None:
     """Draws natural and robust accuracy of every split over epochs as PNG and marks the best epochs.
 
     Args:
       records: records of metrics.jsonl, see `metrics.read_metrics`.
-      config: config of the run.
+      config: newest config of the run.
       title: title of the picture.
       path: file to write.
+      history: changes of the config; the best epochs are those measured as the newest one.
     """
+    since = measured_since([r for r in records if r["split"] == "test"], history)
     last = max((record["epoch"] + 1 for record in records), default=0)
     with style.panels(path, 2.8) as (figure, (axes,)):
         shown = []
@@ -38,11 +44,11 @@ def draw_learning_curve(records: list[dict], config, title: str, path: pathlib.P
                 axes.plot(epochs, values, label=f"{label}, {split}", **look)
                 shown += values
                 if split == "test":
-                    style.mark_best(axes, epochs, values, index)
+                    style.mark_best(axes, epochs, values, index, since)
         axes.set(ylabel="accuracy (%)")
         style.show_percent(axes, shown)
         if shown:  # an imported run has no epochs of its own
-            draw_drops([axes], [config])
+            draw_drops([axes], [(config, history)])
             style.show_epochs(axes, last)
             style.legend(figure, axes)
         style.title(figure, title, ", ".join([*words(config, last), f"seed {config.seed}"]))

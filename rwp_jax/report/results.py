@@ -11,7 +11,8 @@ import numpy as np
 from rwp_jax.data.sources import NAMED, size_of_named
 from rwp_jax.errors import InputError
 from rwp_jax.runs import layout, resume_point, zoo
-from rwp_jax.runs.config import completed
+from rwp_jax.runs.config import completed, flatten
+from rwp_jax.runs.history import History
 from rwp_jax.runs.layout import EVALUATION, EVALUATION_JSON
 from rwp_jax.runs.metrics import FILE, read_metrics
 
@@ -27,7 +28,7 @@ class Result(NamedTuple):
 
     Attributes:
       directory: directory of the run.
-      config: config of the run.
+      config: newest config of the run.
       epochs: one record per epoch, in order: `epoch` (from 0), training metrics as `train_...` and, for
         epochs that were evaluated, test metrics under their own names (`natural_accuracy`, `pgd_accuracy`,
         in [0, 1]) and metrics on held-out images as `validation_...`.
@@ -36,6 +37,7 @@ class Result(NamedTuple):
       test_images: number of test images behind the accuracies after epochs; None if no longer known.
       evaluations: checkpoint -> columns of its evaluation.json, only for whole test sets.
       test_examples: number of images of the evaluations; None if there is no evaluation.
+      history: changes of the config during the run.
     """
 
     directory: pathlib.Path
@@ -46,10 +48,12 @@ class Result(NamedTuple):
     test_images: int | None
     evaluations: dict[str, dict[str, dict]]
     test_examples: int | None
+    history: History = History()
 
     def figure(self, which: str, name: str) -> float | None:
         """Returns the metric `name` of the epoch that `which` selects, or None."""
-        record = resume_point.choose(which, [e for e in self.epochs if "pgd_accuracy" in e])
+        evaluated = [e for e in _comparable(self.epochs, self.history) if "pgd_accuracy" in e]
+        record = resume_point.choose(which, evaluated)
         return record.get(name) if record else None
 
     def curve(self, name: str) -> tuple[list[int], list[float]]:
@@ -63,9 +67,21 @@ class Result(NamedTuple):
         return sum(values) / len(values) if values else None
 
 
-def _epochs(directory: pathlib.Path, config) -> list[dict[str, Any]]:
+def measured_since(epochs: list[dict], history: History) -> int:
+    """Returns how many epochs were not measured in the way in which the newest evaluated one was."""
+    measured = [epoch["epoch"] + 1 for epoch in epochs if "pgd_accuracy" in epoch]
+    return history.measured_since(max(measured, default=0))
+
+
+def _comparable(epochs: list[dict], history: History) -> list[dict]:
+    """Returns the records of the epochs whose accuracies are comparable with the newest ones."""
+    since = measured_since(epochs, history)
+    return [epoch for epoch in epochs if epoch["epoch"] >= since]
+
+
+def _epochs(directory: pathlib.Path, config, history: History) -> list[dict[str, Any]]:
     """Reads metrics.jsonl, merges the splits of an epoch into one record and drops incomplete epochs."""
-    every = max(1, config.get("evaluation", {}).get("every", 1))
+    flat = flatten(config.to_dict())
     epochs: dict[int, dict] = {}
     for record in read_metrics(directory):
         merged = epochs.setdefault(record["epoch"], {"epoch": record["epoch"]})
@@ -75,7 +91,11 @@ def _epochs(directory: pathlib.Path, config) -> list[dict[str, Any]]:
             for name, value in record.items()
             if name not in ("epoch", "step", "split")
         }
-    due = lambda epoch: (epoch + 1) % every == 0 or epoch + 1 == config.epochs
+
+    def due(epoch: int) -> bool:
+        then = history.config_at(flat, epoch)
+        return (epoch + 1) % max(1, then["evaluation.every"]) == 0 or epoch + 1 == then["epochs"]
+
     return [
         record
         for epoch, record in sorted(epochs.items())
@@ -123,11 +143,11 @@ def read_result(directory: pathlib.Path) -> Result:
         lacks = FILE if (directory / layout.CONFIG).is_file() else layout.CONFIG
         raise InputError(f"workdir={directory} holds no run with metrics: there is no {lacks}")
     try:
-        config = json.loads((directory / layout.CONFIG).read_text(encoding="utf-8"))
-        config = ml_collections.ConfigDict(completed(config))
+        content = json.loads((directory / layout.CONFIG).read_text(encoding="utf-8"))
+        config, history = ml_collections.ConfigDict(completed(content)), History.of(content)
         _ = config.data.name, config.threat.norm, config.threat.epsilon, int(config.seed)
-        epochs = _epochs(directory, config)
-        evaluations = _evaluations(directory, epochs)
+        epochs = _epochs(directory, config, history)
+        evaluations = _evaluations(directory, _comparable(epochs, history))
         columns = {which: content["columns"] for which, content in evaluations.items()}
         _ = [column["accuracy"] for run in columns.values() for column in run.values()]
         summary = directory / layout.SUMMARY
@@ -143,4 +163,6 @@ def read_result(directory: pathlib.Path) -> Result:
             f"workdir={directory} holds no run with metrics: {FILE} has no epoch with test accuracy"
         )
     finished = seconds is not None and epochs[-1]["epoch"] + 1 >= config.epochs
-    return Result(directory, config, epochs, finished, seconds, test_images, columns, examples)
+    seconds = seconds if finished else None
+    read = directory, config, epochs, finished, seconds, test_images, columns, examples, history
+    return Result(*read)

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 
 from rwp_jax.report import titles
-from rwp_jax.report.results import Result
+from rwp_jax.report.results import Result, measured_since
 from rwp_jax.report.summary import Groups
 from rwp_jax.report.table import MISSING, Table
 
@@ -71,3 +71,19 @@ def incomparable(results: Sequence[Result]) -> list[str]:
     return [
         f"These runs have different {' and '.join(found)}: their accuracies are not comparable."
     ]
+
+
+def histories(results: Sequence[Result]) -> list[str]:
+    """Returns a remark on each run that changed during training, or that began with given weights."""
+    found = []
+    for result in results:
+        begun = result.history.init_from
+        told = [f"begun with the weights of {begun.get('source')}"] if begun else []
+        told += [change.described() for change in result.history.changes]
+        since = measured_since(result.epochs, result.history)
+        told += [f"the best epoch is chosen after epoch {since}, as the evaluation changed"] * (
+            since > 0
+        )
+        if told:
+            found.append(f"{result.directory}: {'; '.join(told)}.")
+    return found

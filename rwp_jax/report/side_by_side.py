@@ -13,7 +13,7 @@ from rwp_jax.report.gate import draw_gate, perturbs
 from rwp_jax.report.page import PAGE, Picture, Section, write_page
 from rwp_jax.report.published import choose_published, read_published
 from rwp_jax.report.results import Result, read_result
-from rwp_jax.report.settings import incomparable, settings_table
+from rwp_jax.report.settings import histories, incomparable, settings_table
 from rwp_jax.report.table import as_text, write_csv
 from rwp_jax.runs.config import FREE
 
@@ -21,11 +21,16 @@ PICTURE, GATE = "learning_curves.png", "gate.png"
 
 
 def _same_but_seed(result: Result) -> str:
-    """Returns a key that is equal for runs with as many epochs and configs that differ only in the seed."""
+    """Returns a key that is equal for runs with as many epochs and configs that differ only in the seed.
+
+    They also had the same changes during training.
+    """
     config = result.config.copy_and_resolve_references().to_dict()
     for key in {"seed", *FREE}:
         config.pop(key, None)
-    return json.dumps([config, len(result.epochs)], sort_keys=True)
+    changes = [(change.after_epochs, change.keys) for change in result.history.changes]
+    began = (result.history.init_from or {}).get("digest")
+    return json.dumps([config, len(result.epochs), changes, began], sort_keys=True)
 
 
 def _group(results: Sequence[Result]) -> summary.Groups:
@@ -94,7 +99,7 @@ def compare(
     if any(all(map(perturbs, members)) for members in groups.values()):
         caption = draw_gate(groups, "The gate in training", output / GATE)
         pictures.append(Picture(output / GATE, caption))
-    remarks += incomparable(results)
+    remarks += incomparable(results) + histories(results)
     tables = [summary.summary_table(groups)]
     evaluations = summary.evaluation_table(groups)
     tables += [evaluations] if evaluations else []

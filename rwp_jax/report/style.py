@@ -1,6 +1,7 @@
 """Style of all pictures: as wide as a column of a paper, legible there and in greyscale."""
 
 import contextlib
+import math
 import pathlib
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -103,9 +104,12 @@ def draw_mean(axes, x: Sequence[float], points: Sequence, index: int, label=None
         axes.fill_between(x, low, high, facecolor=face, edgecolor=edge, lw=0.5)
 
 
-def mark_best(axes, x: Sequence[float], values: Sequence[float], index: int) -> None:
-    """Draws a ring around the largest value of a line and writes the value next to it."""
-    best = max(range(len(values)), key=lambda i: (values[i] == values[i], values[i]))  # NaN last
+def mark_best(
+    axes, x: Sequence[float], values: Sequence[float], index: int, since: float = -math.inf
+) -> None:
+    """Draws a ring around the largest value of a line beyond x = since and writes it next to the ring."""
+    shown = [i for i in range(len(values)) if x[i] > since]
+    best = max(shown, key=lambda i: (values[i] == values[i], values[i]))  # NaN last
     axes.plot(x[best], values[best], "o", ms=8, mfc="none", mec=colour(index))
     labels.write(axes, x[best], values[best], f"{values[best]:.1f}", ink(index))
 

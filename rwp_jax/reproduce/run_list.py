@@ -39,7 +39,7 @@ class Run(NamedTuple):
     @property
     def finished(self) -> bool:
         """Whether training has finished."""
-        return (self.directory / layout.SUMMARY).exists()
+        return layout.finished(self.directory, self.config.epochs) is not None
 
     @property
     def epochs_done(self) -> int:

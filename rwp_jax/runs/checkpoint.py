@@ -20,7 +20,7 @@ from rwp_jax.errors import InputError, TemporaryError, first_line, is_temporary
 from rwp_jax.files import array_digests, file_digests, seal, unseal, write_text
 from rwp_jax.runs.network_record import check_same_shapes
 from rwp_jax.runs.orbax_trees import UNFINISHED, alone, quiet
-from rwp_jax.runs.resume_point import choose
+from rwp_jax.runs.resume_point import by_measure, choose
 
 DIRECTORY = "checkpoints"
 NEWEST = 2  # kept in addition to the best, so that one remains if the other is damaged
@@ -118,7 +118,8 @@ class Checkpoints:
         records = self.records()
         newest = sorted(records, key=lambda record: record["step"])[-NEWEST:]
         whole = [record for record in records if "within_epoch" not in record]
-        kept = [*newest, *(choose(which, whole) for which in (*_BEST, "last"))]
+        kept = [*newest, choose("last", whole)]
+        kept += [choose(which, group) for group in by_measure(whole) for which in _BEST]
         steps = {record["step"] for record in kept if record}
         for record in records:
             if record["step"] not in steps:

@@ -6,6 +6,15 @@ from rwp_jax.configs import default
 
 # Keys that do not affect a run's results, or only their rounding.
 FREE = {"checkpoint_steps", "evaluation.batch_size", "evaluation.precision"}
+# Keys that only the evaluation after epochs uses.
+EVALUATED = {
+    "evaluation.every",
+    "evaluation.steps",
+    "evaluation.step_size",
+    "evaluation.train_examples",
+}
+# Keys without which accuracies after epochs are not comparable.
+MEASURE = ("threat.norm", "threat.epsilon", "evaluation.steps", "evaluation.step_size")
 # Where the data are stored, which may change; digests in the checkpoints identify the data.
 PATHS = ("data.path", "data.data_dir", "extra_data.path")
 # Sections of every run's config; a file without them is not one.
@@ -18,6 +27,7 @@ _LATER = {
     "data.train_examples": 0,
     "model.bn_momentum": 0.1,
 }
+HISTORY = "history"  # entry of config.json beside the config, see `runs.history`
 LISTED = 8  # most differences in a message
 
 
@@ -31,10 +41,16 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    return with_values({}, flat)
+
+
 def completed(config: dict[str, Any]) -> dict[str, Any]:
     """Returns the nested config of a run with the keys added that are newer than the run.
 
-    Newer keys get their value in _LATER or else their default, which turns the feature off.
+    Newer keys get their value in _LATER or else their default, which turns the feature off. The run's
+    history is left out.
 
     Raises:
       KeyError: if a section that every run has is missing.
@@ -43,7 +59,9 @@ def completed(config: dict[str, Any]) -> dict[str, Any]:
     if lacks:
         raise KeyError(min(lacks))
     filled = {
-        key: dict(value) if isinstance(value, dict) else value for key, value in config.items()
+        key: dict(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key != HISTORY
     }
     for key, value in flatten(default.get_config().to_dict()).items():
         section, _, name = key.rpartition(".")
@@ -58,28 +76,47 @@ def network_settings(model) -> dict[str, Any]:
     return {key: model[key] for key in ("name", "mean", "std", "activation", "bn_momentum")}
 
 
-def with_paths(config: dict[str, Any], paths: dict[str, Any]) -> dict[str, Any]:
-    """Returns a copy of a nested config in which the data are stored elsewhere.
+def with_values(config: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Returns a copy of a nested config with other values.
 
     Args:
       config: config of a run.
-      paths: new values of some of PATHS, which the config has.
+      values: dotted key -> new value; None removes the key.
     """
-    moved = {key: dict(v) if isinstance(v, dict) else v for key, v in config.items()}
-    for key, value in paths.items():
-        section, _, name = key.rpartition(".")
-        moved[section][name] = value
-    return moved
+    copy = {key: dict(v) if isinstance(v, dict) else v for key, v in config.items()}
+    for key, value in values.items():
+        section, _, rest = key.partition(".")
+        if rest:
+            inner = copy.get(section)
+            copy[section] = with_values(inner if isinstance(inner, dict) else {}, {rest: value})
+        elif value is None:
+            copy.pop(key, None)
+        else:
+            copy[key] = value
+    return copy
+
+
+def changed(held: dict[str, Any], wanted: dict[str, Any]) -> dict[str, list]:
+    """Returns key -> [value held, value wanted] where two flat configs affect a run's results differently.
+
+    None stands for a key that a config lacks.
+    """
+    # A key that is newer than the run and turned off makes no difference.
+    later = {key: _LATER.get(key, type(value)()) for key, value in wanted.items()}
+    off = {key for key, value in later.items() if key not in held and value == wanted[key]}
+    known = flatten(default.get_config().to_dict())
+    before = {key: value for key, value in later.items() if key in known} | held
+    return {
+        key: [before.get(key), wanted.get(key)]
+        for key in sorted((held.keys() | wanted.keys()) - off - FREE - set(PATHS))
+        if key not in held or key not in wanted or held[key] != wanted[key]
+    }
 
 
 def differences(held: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Lists the first LISTED differences between two flat configs that affect a run's results."""
-    # A key that is newer than the run and turned off makes no difference.
-    later = {key: _LATER.get(key, type(value)()) for key, value in wanted.items()}
-    held = {key: off for key, off in later.items() if off == wanted[key]} | held
     found = [
         f"{key}={held.get(key, 'missing')!r} there, {wanted.get(key, 'missing')!r} here"
-        for key in sorted((held.keys() | wanted.keys()) - FREE - set(PATHS))
-        if held.get(key, "missing") != wanted.get(key, "missing")
+        for key in changed(held, wanted)
     ]
     return found if len(found) <= LISTED else [*found[:LISTED], f"and {len(found) - LISTED} more"]

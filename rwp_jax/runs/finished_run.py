@@ -16,6 +16,7 @@ from rwp_jax.distributed import devices
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.runs import identity
+from rwp_jax.runs.history import History
 
 _PREDICTED_PER_DEVICE = 256
 
@@ -25,7 +26,7 @@ class FinishedRun:
     """A trained network.
 
     Attributes:
-      config: config of the run.
+      config: config of the run, at this epoch if it changed during the run.
       epoch: epoch after which the checkpoint was saved, counted from 0.
       classifier: the network's functions.
       params: its parameters, on all devices of this host.
@@ -36,6 +37,7 @@ class FinishedRun:
         the network for the zoo.
       code: digest of the computation of a user-defined network; empty for the package's networks.
       source: where it was loaded from, for messages.
+      history: changes of the config during the run, and what its weights began from.
       data_digests: digests of the data set's arrays; empty if the checkpoint has none.
       test_images: test images of the run's data set, uint8 [N, H, W, C], read on first access.
       test_labels: their labels, int32 [N].
@@ -51,6 +53,7 @@ class FinishedRun:
     saved: dict[str, Any]
     code: str = ""
     source: str = ""
+    history: History = History()
     data_digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -9,7 +9,13 @@ from rwp_jax.errors import InputError
 from rwp_jax.files import array_digests
 from rwp_jax.runs import layout
 from rwp_jax.runs.config import PATHS, differences, flatten
+from rwp_jax.runs.history import History
 from rwp_jax.runs.metrics import read_metrics
+
+_EXTRA_DATA = (
+    "extra_data.path",
+    "extra_data.use_labels",
+)  # the other keys change how they are used
 
 
 def marks(config: dict[str, Any], data: Dataset | None) -> dict[str, dict[str, Any]]:
@@ -24,7 +30,10 @@ def marks(config: dict[str, Any], data: Dataset | None) -> dict[str, dict[str, A
 
 
 def check_records(
-    directory: pathlib.Path, records: Iterable[dict[str, Any]], mine: dict[str, dict[str, Any]]
+    directory: pathlib.Path,
+    records: Iterable[dict[str, Any]],
+    mine: dict[str, dict[str, Any]],
+    history: History,
 ) -> None:
     """Raises InputError if a checkpoint belongs to another run.
 
@@ -32,11 +41,13 @@ def check_records(
       directory: directory of the run.
       records: records of its checkpoints. Marks missing from a record, as in older versions, are not
         compared.
-      mine: the marks that the records must have.
+      mine: the marks that the records must have, with the run's newest config.
+      history: changes of the config, which records of earlier epochs do not have yet.
     """
     for record in records:
         which = f"workdir={directory}: the checkpoint of step {record['step']}"
-        found = differences(record.get("config", mine["config"]), mine["config"])
+        config = history.config_at(mine["config"], record["epoch"])
+        found = differences(record.get("config", config), config)
         if found:
             raise InputError(
                 f"{which} belongs to another run ({'; '.join(found)}): restore this run's checkpoints, "
@@ -49,10 +60,21 @@ def check_records(
         names = sorted(data.keys() | now.keys())
         changed = [name for name in names if data.get(name) != now.get(name)]
         if changed:
+            by = _data_keys(record.get("config", {}), mine["config"])
             raise InputError(
-                f"{which} was trained on other data ({', '.join(changed)} changed): restore the data, or "
-                "choose another directory"
+                f"{which} was trained on other data ({', '.join(changed)} changed{by}): restore the data, "
+                "or choose another directory"
             )
+
+
+def _data_keys(held: dict[str, Any], mine: dict[str, Any]) -> str:
+    """Names the keys that select other data of the same files than before; "" if there are none."""
+    found = [
+        f"config.{key}={mine[key]!r} (was {value!r})"
+        for key, value in held.items()
+        if key.startswith(("data.", *_EXTRA_DATA)) and mine.get(key, value) != value
+    ]
+    return f" by {', '.join(found)}" if found else ""
 
 
 def _check_paths(which: str, held: dict[str, Any], mine: dict[str, Any]) -> None:

@@ -9,11 +9,12 @@ import socket
 from collections.abc import Iterator
 
 from rwp_jax.errors import InputError, TemporaryError, is_temporary
-from rwp_jax.files import PARTIAL, write_json
+from rwp_jax.files import PARTIAL
 from rwp_jax.runs import zoo
-from rwp_jax.runs.config import PATHS, differences, flatten, with_paths
+from rwp_jax.runs.config import HISTORY, changed, differences, flatten
+from rwp_jax.runs.history import CONFIG
 
-CONFIG, SUMMARY, LOCK = "config.json", "summary.json", "in_use"
+SUMMARY, LOCK = "summary.json", "in_use"
 # Files that `evaluation.table2` writes to EVALUATION/CHECKPOINT/.
 EVALUATION, EVALUATION_JSON, EVALUATION_NPZ = "evaluation", "evaluation.json", "evaluation.npz"
 # Files for people count epochs from 1 and state it with this key, which older versions did not write.
@@ -43,6 +44,14 @@ class InUse(InputError):
     """Another live process is using the directory; the message names it."""
 
 
+class OtherConfig(InputError):
+    """The directory holds a run of another config; `changed` maps each key to [held, wanted]."""
+
+    def __init__(self, message: str, changed: dict[str, list]):
+        super().__init__(message)
+        self.changed = changed
+
+
 def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
     """Checks whether the directory holds a run of this config; changes nothing.
 
@@ -55,8 +64,9 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
       True if there is a run to continue, False if the directory is free.
 
     Raises:
-      InputError: if it holds a run of another config, files that are not a run, or a run although
-        `resume` is false; or if it cannot be written to.
+      OtherConfig: if it holds a run of another config.
+      InputError: if it holds files that are not a run, or a run although `resume` is false; or if it
+        cannot be written to.
     """
     zoo.refuse(workdir, "a run is trained in a directory of its own")
     try:
@@ -75,32 +85,44 @@ def check(workdir: pathlib.Path, config: dict, resume: bool) -> bool:
         raise InputError(f"workdir={workdir}: {error.strerror}") from None
     path = workdir / CONFIG
     try:
-        held = flatten(json.loads(path.read_text()))
+        content = json.loads(path.read_text())
+        held = flatten({key: value for key, value in content.items() if key != HISTORY})
     except (OSError, ValueError, AttributeError):
         raise InputError(
             f"workdir={workdir} holds files but no readable {CONFIG}: choose an empty directory"
         ) from None
-    different = differences(held, flatten(json.loads(json.dumps(config))))
+    wanted = flatten(json.loads(json.dumps(config)))
+    different = differences(held, wanted)
     if different:
-        raise InputError(
+        raise OtherConfig(
             f"workdir={workdir} holds a run of another config ({'; '.join(different)}): "
-            "choose another directory"
+            "choose another directory",
+            changed(held, wanted),
         )
+    check_resumed(workdir, resume)
+    return True
+
+
+def check_resumed(workdir: pathlib.Path, resume: bool) -> None:
+    """Raises InputError if the run in a directory may not be continued."""
     if not resume:
         raise InputError(
             f"workdir={workdir} holds a run of this config and resume is off: "
             "choose another directory, or resume the run"
         )
-    return True
 
 
-def record_paths(directory: pathlib.Path, config: dict) -> None:
-    """Writes the paths of the data, which may have moved, into the config of a run that continues."""
-    held = json.loads((directory / CONFIG).read_text())
-    before, wanted = flatten(held), flatten(config)
-    paths = {key: wanted[key] for key in PATHS if before.get(key) not in (None, wanted[key])}
-    if paths:
-        write_json(directory / CONFIG, with_paths(held, paths))
+def finished(directory: pathlib.Path, epochs: int) -> dict | None:
+    """Returns the content of a run's summary.json; None if there is none, or it has fewer than `epochs`.
+
+    The latter is that of a run that is being extended.
+    """
+    try:
+        summary = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
+        last = summary.get("last", {}).get("epoch")
+        return summary if last is None or from_0(last, summary) + 1 >= epochs else None
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
 
 
 @contextlib.contextmanager

@@ -15,8 +15,9 @@ from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.models.precision import require_x64
 from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints
-from rwp_jax.runs.config import PATHS, completed, network_settings
+from rwp_jax.runs.config import PATHS, completed, flatten, network_settings, unflatten
 from rwp_jax.runs.finished_run import FinishedRun
+from rwp_jax.runs.history import History
 from rwp_jax.runs.network_record import (
     NetworkRecord,
     check_shapes,
@@ -28,7 +29,12 @@ from rwp_jax.runs.resume_point import WHICH
 
 
 def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
-    """Reads the config of a run; raises InputError if the directory holds no run."""
+    """Reads the newest config of a run; raises InputError if the directory holds no run."""
+    return read_with_history(directory)[0]
+
+
+def read_with_history(directory: pathlib.Path) -> tuple[ml_collections.ConfigDict, History]:
+    """Reads the newest config of a run and its history; raises InputError if the directory holds no run."""
     zoo.refuse(directory)
     path = directory / layout.CONFIG
     if not path.is_file():
@@ -40,14 +46,14 @@ def read_config(directory: pathlib.Path) -> ml_collections.ConfigDict:
             f"workdir={directory} holds no run: its {layout.CONFIG} cannot be read ({first_line(error)})"
         ) from None
     try:
-        config = ml_collections.ConfigDict(completed(content))
+        config, history = ml_collections.ConfigDict(completed(content)), History.of(content)
         _ = config.dtype, config.model.name, config.model.mean, config.model.std
         _ = config.seed, config.parallel, config.data.name
         _ = config.threat.norm
         numbers = config.evaluation.batch_size, config.evaluation.step_size, config.threat.epsilon
         if not all(isinstance(number, int | float) for number in numbers):
             raise TypeError
-        return config
+        return config, history
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
             f"workdir={directory} holds no run: in its {layout.CONFIG} a key is missing or of the wrong "
@@ -73,12 +79,14 @@ def config_of(workdir: pathlib.Path | str) -> ml_collections.ConfigDict:
     return read_config(check_path("workdir", workdir))
 
 
-def _check_summary(directory: pathlib.Path, which: str, record: dict, damages: list[str]) -> None:
+def _check_summary(
+    directory: pathlib.Path, which: str, record: dict, damages: list[str], epochs: int
+) -> None:
     """Raises InputError if the checkpoint that the finished run selected no longer exists."""
     try:
-        summary = json.loads((directory / layout.SUMMARY).read_text())
+        summary = layout.finished(directory, epochs) or {}
         epoch = layout.from_0(summary[which]["epoch"], summary)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return
     if epoch != record["epoch"]:
         why = f" ({damages[0]})" if damages else ""
@@ -101,7 +109,8 @@ def load_run(
     """Loads a checkpoint of a run, finished or not, or a network of the zoo.
 
     Predictions are in float32, or float64 if the run was trained in float64. A user-defined network is
-    imported from the module that registered it.
+    imported from the module that registered it. If the config changed during the run, the loaded run has
+    that of the checkpoint's epoch.
 
     Args:
       workdir: directory of the run; or `zoo:NAME`, which has only the checkpoint that its card names.
@@ -122,7 +131,7 @@ def load_run(
         return _from_zoo(str(workdir), checkpoint)
     checkpoint = checkpoint or "best"
     directory = check_path("workdir", workdir)
-    config = read_config(directory)
+    config, history = read_with_history(directory)
     strange = sorted((paths or {}).keys() - PATHS)
     if strange:
         raise InputError(f"paths= has {strange[0]!r}, must have some of {', '.join(PATHS)}")
@@ -133,17 +142,24 @@ def load_run(
         require_x64(f"workdir={directory}, trained in float64,")
     network = read_network_record(directory)
     require_model(directory, config.model.name, network)
-    record, saved = _checkpoint(directory, checkpoint, config)
+    record, saved = read_checkpoint(directory, checkpoint, config)
     weights = saved["ema"] if checkpoint.endswith("_ema") else saved
+    if history.changes:
+        flat = history.config_at(flatten(config.to_dict()), record["epoch"])
+        config = ml_collections.ConfigDict(unflatten(flat))
     return dataclasses.replace(
         _finished_run(config, record["epoch"], weights, saved, network),
+        history=history,
         source=f"workdir={directory}",
         data_digests=record.get("data", {}),
     )
 
 
-def _checkpoint(directory: pathlib.Path, which: str, config) -> tuple[dict, dict]:
-    """Returns record and arrays of a checkpoint; raises InputError if the run has none of that name."""
+def read_checkpoint(directory: pathlib.Path, which: str, config) -> tuple[dict, dict]:
+    """Returns record and arrays of a checkpoint; raises InputError if the run has none of that name.
+
+    `config` is the run's newest config.
+    """
     checkpoints = Checkpoints(directory)
     record = checkpoints.find(which)
     if record is None and checkpoints.find("last"):
@@ -160,7 +176,7 @@ def _checkpoint(directory: pathlib.Path, which: str, config) -> tuple[dict, dict
         raise InputError(f"workdir={directory} holds a run without checkpoints{why}")
     if "pgd_accuracy" not in record and which == "best" and config.evaluation.every > 1:
         _warn(f"{directory}: no epoch has been evaluated yet: best is the newest", calls=2)
-    _check_summary(directory, which, record, checkpoints.damages())
+    _check_summary(directory, which, record, checkpoints.damages(), config.epochs)
     for why in checkpoints.damages():
         _warn(f"{why}: {which} is the one after epoch {record['epoch'] + 1}", calls=2)
     saved = checkpoints.load(record)

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rwp_jax.runs.config import MEASURE
+
 Steps = Sequence[dict[str, Any]]  # scalar metrics of each step of an epoch
 
 
@@ -26,7 +28,7 @@ class Position(NamedTuple):
     @classmethod
     def after(cls, record: dict[str, Any]) -> "Position":
         """Returns the position after the checkpoint with this record."""
-        if "within_epoch" not in record:
+        if not record.get("within_epoch"):  # empty before the first epoch, whose predecessor is -1
             return cls(record["epoch"] + 1, (), record["metrics"], record["seconds"])
         columns = {
             name: np.array(column["values"], column["dtype"])
@@ -35,6 +37,11 @@ class Position(NamedTuple):
         count = len(next(iter(columns.values())))
         steps = [{name: column[i] for name, column in columns.items()} for i in range(count)]
         return cls(record["epoch"], steps, record["metrics"], record["seconds"])
+
+    @property
+    def next_epoch(self) -> int:
+        """The first epoch, from 0, of which no step is done."""
+        return self.epoch + bool(self.steps)
 
     def described(self, epochs: int) -> str:
         """Describes the position in a run of `epochs` epochs, in words."""
@@ -91,12 +98,32 @@ def rank(which: str) -> Callable[[dict], Any]:
     return _CHOICES[which][1]
 
 
+def by_measure(records: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Groups records by how their accuracies were measured; the group of the newest epoch comes last.
+
+    The settings are those of the config in a record. Records of old versions have none and, like records
+    that were not evaluated, belong to the group of the epoch before them.
+    """
+    groups: list[list[dict[str, Any]]] = []
+    held: dict[str, Any] = {}
+    for record in sorted(records, key=_epoch):
+        config = record.get("config", {})
+        measure = {key: config[key] for key in MEASURE if key in config}
+        evaluated = "pgd_accuracy" in record
+        if not groups or (evaluated and any(held.get(k, v) != v for k, v in measure.items())):
+            groups.append([])
+        held = held | measure if evaluated else held
+        groups[-1].append(record)
+    return groups
+
+
 def choose(which: str, records: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """Selects the record that `which` names; returns None if no record has the accuracies it needs.
 
     As in the paper, `best` is the best on the test set, which biases its accuracy upwards.
     `best_by_validation` is selected on held-out training images, if the run has any. `best_ema` and
-    `last_ema` are for averaged weights; `best_ema` is the best of them on the test set.
+    `last_ema` are for averaged weights; `best_ema` is the best of them on the test set. If the radius or
+    the attack of the evaluation changed during a run, the best is that of the epochs since then.
 
     Args:
       which: one of WHICH.
@@ -104,4 +131,5 @@ def choose(which: str, records: Iterable[dict[str, Any]]) -> dict[str, Any] | No
         Accuracies on held-out images are named `validation_...`, those of averaged weights `ema_...`.
     """
     possible, largest = _CHOICES[which]
-    return max(filter(possible, records), key=largest, default=None)
+    *_, newest = by_measure(records) or [[]]
+    return max(filter(possible, newest), key=largest, default=None)

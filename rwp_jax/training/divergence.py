@@ -18,9 +18,12 @@ def _all_finite(tree):
 
 
 def check_finite(
-    steps: list[dict], state, epoch: int, steps_per_epoch: int, checkpoints: Checkpoints
+    steps: list[dict], state, epoch: int, steps_before: int, checkpoints: Checkpoints
 ) -> None:
-    """Raises NonFiniteLoss if a loss, or the weights or statistics after the last step, are non-finite."""
+    """Raises NonFiniteLoss if a loss, or the weights or statistics after the last step, are non-finite.
+
+    `steps` are those of an epoch that are done, `steps_before` the number of steps before it.
+    """
     finite = np.isfinite([step["loss"] for step in steps])
     finite[-1] &= bool(_all_finite((state.params, state.batch_stats)))
     if finite.all():
@@ -37,6 +40,6 @@ def check_finite(
         else "there is no checkpoint yet"
     )
     raise NonFiniteLoss(
-        f"{what} at step {epoch * steps_per_epoch + first} (epoch {epoch + 1}), learning rate {rate:g}; "
+        f"{what} at step {steps_before + first} (epoch {epoch + 1}), learning rate {rate:g}; "
         f"{where}"
     )

@@ -230,10 +230,13 @@ def filled(config, platform: str | None = None, devices: int | None = None):
     return config
 
 
-def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None) -> Parts:
+def build(
+    config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None, shift: int = 0
+) -> Parts:
     """Builds the parts without compiling anything; raises InputError if a value is invalid.
 
-    `mesh` holds other devices to compile for; by default, the parts run on all available devices.
+    `mesh` holds other devices to compile for; by default, the parts run on all available devices. `shift`
+    is that of `make_recipe`.
     """
     settings = network_settings(config.model)
     network = functools.partial(make_classifier, num_classes=num_classes, **settings)
@@ -248,7 +251,7 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
     config = config.copy_and_resolve_references()  # a copy: tracing reads it later
 
     def train_step(state, data, sent, key, numbers):
-        recipe, schedule = make_recipe(config, classifier, steps_per_epoch, numbers)
+        recipe, schedule = make_recipe(config, classifier, steps_per_epoch, numbers, shift)
         step = make_train_step(recipe, augment, schedule, AXIS)
         with matmul_precision(config.precision):
             state, figures = step(state, data, sent[:-1], key)
@@ -269,6 +272,6 @@ def build(config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = No
         mesh=mesh,
     )
     evaluate = make_evaluation(count_correct, batch_size)
-    recipe, _ = make_recipe(config, classifier, steps_per_epoch, numbers)
+    recipe, _ = make_recipe(config, classifier, steps_per_epoch, numbers, shift)
     sizes = Sizes(numbers.epsilon, np.asarray(config.evaluation.step_size, dtype))
     return Parts(recipe, numbers, train_step, count_correct, evaluate, sizes)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,38 +10,28 @@ import optax
 from rwp_jax.errors import InputError
 
 
-class CycledTrace(NamedTuple):
-    """State of a momentum that changes from step to step: steps done, and the velocity."""
-
-    count: Any
-    trace: Any
-
-
-def _cycled_trace(momentum: Callable, nesterov: bool) -> optax.GradientTransformation:
-    """velocity = momentum(step) * velocity + gradient; the update is the velocity, or Nesterov's."""
-
-    def init(params):
-        return CycledTrace(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+def _cycled_sgd(schedule, momentum: Callable, nesterov: bool) -> optax.GradientTransformation:
+    """optax.sgd, with the same state, whose momentum is a function of the step too."""
 
     def update(gradient, state, params=None):
-        del params
-        step = lambda g, v: g + jnp.asarray(momentum(state.count), v.dtype) * v
-        trace = jax.tree.map(step, gradient, state.trace)
-        updates = jax.tree.map(step, gradient, trace) if nesterov else trace
-        return updates, CycledTrace(state.count + 1, trace)
+        _, counted = state
+        now = momentum(counted.count).astype(jax.tree.leaves(gradient)[0].dtype)
+        return optax.sgd(schedule, now, nesterov).update(gradient, state, params)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(optax.sgd(schedule, 0.0, nesterov).init, update)
 
 
-def _clipped(largest: float) -> optax.GradientTransformation:
-    """Scales gradients of a larger global norm down to `largest`, with PyTorch's 1e-6 beside the norm."""
+def _clip_and_decay(largest: float, weight_decay: float, no_decay: str):
+    """Clips the gradient, with PyTorch's 1e-6 beside the norm, then adds the decay of some parameters."""
 
-    def clip(gradient, params=None):
-        del params
-        share = jnp.minimum(1, largest / (optax.tree.norm(gradient) + 1e-6))
-        return jax.tree.map(lambda g: g * share.astype(g.dtype), gradient)
+    def change(gradient, params):
+        if largest:
+            share = jnp.minimum(1, largest / (optax.tree.norm(gradient) + 1e-6))
+            gradient = jax.tree.map(lambda g: g * share.astype(g.dtype), gradient)
+        add = lambda g, p, decays: g + weight_decay * p if decays else g
+        return jax.tree.map(add, gradient, params, decayed(params, no_decay))
 
-    return optax.stateless(clip)
+    return optax.stateless(change)
 
 
 def check_pattern(pattern: str) -> None:
@@ -61,8 +50,10 @@ def decayed(params, no_decay: str):
     Paths are those of the checkpoint, such as `block1_0/bn1/scale`.
 
     Raises:
-      InputError: if it is found in no path.
+      InputError: if it is not "" and found in no path.
     """
+    if not no_decay:
+        return jax.tree.map(lambda _: True, params)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
     decays = jax.tree_util.tree_map_with_path(
         lambda path, _: not re.search(no_decay, name(path)), params
@@ -93,11 +84,9 @@ def make_sgd(
       clip_norm: largest global norm of the gradient, before weight decay; 0 for any.
       no_decay: regular expression; parameters in whose path it is found do not decay. "" for none of them.
     """
-    mask = (lambda params: decayed(params, no_decay)) if no_decay else None
-    parts = [optax.add_decayed_weights(weight_decay, mask)]
-    if clip_norm:
-        parts.insert(0, _clipped(clip_norm))
+    before = optax.add_decayed_weights(weight_decay)
+    if clip_norm or no_decay:  # with the same state: a run may go on with another value
+        before = _clip_and_decay(clip_norm, weight_decay, no_decay)
     if callable(momentum):
-        cycled = _cycled_trace(momentum, nesterov), optax.scale_by_learning_rate(schedule)
-        return optax.chain(*parts, optax.chain(*cycled))
-    return optax.chain(*parts, optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov))
+        return optax.chain(before, _cycled_sgd(schedule, momentum, nesterov))
+    return optax.chain(before, optax.sgd(schedule, momentum=momentum or None, nesterov=nesterov))

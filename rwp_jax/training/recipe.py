@@ -71,13 +71,13 @@ def check_recipe(config) -> None:
     with named_in("config.threat", "norm epsilon", variant="config.attack"):
         make_threat_model(config.threat.norm, config.threat.epsilon, config.attack.variant)
     weight_perturbation_of(config)
-    _schedule(config, 1, config.optimizer.learning_rate)
-    _momentum(config, 1)
+    schedule_of(config, 1, config.optimizer.learning_rate)
+    momentum_of(config, 1)
     check_pattern(config.optimizer.no_decay)
     objective_of(config)
 
 
-def _schedule(config, steps_per_epoch: int, learning_rate) -> optax.Schedule:
+def schedule_of(config, steps_per_epoch: int, learning_rate) -> optax.Schedule:
     return make_schedule(
         config.optimizer.schedule,
         learning_rate,
@@ -88,7 +88,7 @@ def _schedule(config, steps_per_epoch: int, learning_rate) -> optax.Schedule:
     )
 
 
-def _momentum(config, steps_per_epoch: int) -> float | Callable:
+def momentum_of(config, steps_per_epoch: int) -> float | Callable:
     """Returns the momentum, or a function of the step; raises InputError if the cycle is invalid."""
     optimizer = config.optimizer
     cycle = tuple(optimizer.cycle_momentum)
@@ -108,7 +108,7 @@ def _momentum(config, steps_per_epoch: int) -> float | Callable:
 
 
 def make_recipe(
-    config, classifier: Classifier, steps_per_epoch: int, numbers: Numbers
+    config, classifier: Classifier, steps_per_epoch: int, numbers: Numbers, shift: int = 0
 ) -> tuple[Recipe, optax.Schedule]:
     """Returns the recipe, and its learning rate as a function of the step.
 
@@ -117,9 +117,13 @@ def make_recipe(
       classifier: the config's network.
       steps_per_epoch: positive.
       numbers: the config's; may be traced.
+      shift: steps that the schedule is ahead of the state's count, in a run whose earlier epochs had more
+        or fewer steps.
     """
     optimizer = config.optimizer
-    schedule = _schedule(config, steps_per_epoch, numbers.learning_rate)
+    later = lambda schedule: (lambda step: schedule(step + shift)) if shift else schedule
+    schedule = later(schedule_of(config, steps_per_epoch, numbers.learning_rate))
+    momentum = momentum_of(config, steps_per_epoch)
     traced = {"gamma": numbers.gamma, "c_min": numbers.c_min}
     recipe = Recipe(
         classifier,
@@ -127,10 +131,10 @@ def make_recipe(
         ball(config.threat.norm, numbers.epsilon, config.attack.variant),
         PGDSettings(config.attack.steps, numbers.step_size, config.attack.bn),
         perturbing(**_perturbation_settings(config) | traced),
-        min(config.weight_perturbation.start_epoch, config.epochs) * steps_per_epoch,
+        min(config.weight_perturbation.start_epoch, config.epochs) * steps_per_epoch - shift,
         make_sgd(
             schedule,
-            _momentum(config, steps_per_epoch),
+            later(momentum) if callable(momentum) else momentum,
             optimizer.weight_decay,
             optimizer.nesterov,
             optimizer.clip_norm,

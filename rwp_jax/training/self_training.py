@@ -11,12 +11,12 @@ from rwp_jax.data import readers
 from rwp_jax.distributed import processes
 from rwp_jax.errors import InputError, check_integer, check_path
 from rwp_jax.evaluation import pseudo_label
-from rwp_jax.files import write_json
-from rwp_jax.runs import layout
+from rwp_jax.runs import history, layout
 from rwp_jax.runs.config import flatten
+from rwp_jax.runs.initial_weights import InitialWeights
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.restarts import MOST
-from rwp_jax.training import experiment, trainer, training_data
+from rwp_jax.training import experiment, fine_tuning, trainer, training_data
 from rwp_jax.training.config_checks import check_keys, with_norm_name
 from rwp_jax.training.profiling import check_directory
 
@@ -59,6 +59,8 @@ def train(
     resume: bool = True,
     profile: pathlib.Path | str | None = None,
     max_restarts: int = MOST,
+    extend: bool = False,
+    init_from: InitialWeights | None = None,
 ) -> dict:
     """Trains as the config specifies, or continues the run in the directory if there is one.
 
@@ -70,10 +72,15 @@ def train(
       config: ConfigDict with the keys of `rwp_jax.configs.default`, from which the other configs start.
       workdir: directory of the run; receives config.json, metrics.jsonl, TensorBoard events, checkpoints/,
         summary.json and learning_curve.png.
-      resume: whether an existing run of the same config may be continued.
+      resume: whether an existing run of the same config may be continued. Keys that only the evaluation
+        uses may differ.
       profile: directory for a trace of some steps, see `profiling`; None for no trace.
       max_restarts: starts in a row that may end without a new checkpoint before training gives up; 0 for
         any number.
+      extend: whether the existing run goes on although other keys of its config have changed, such as
+        `epochs`. The change applies from the first epoch that is not begun, and is kept in config.json.
+      init_from: weights that a new run begins with, from `initial_weights`; None for drawn weights. With
+        a first stage, the second begins with them.
 
     Returns:
       Content of summary.json: accuracies of the best and the last epoch, and more.
@@ -91,7 +98,9 @@ def train(
     check_keys(config)
     config = with_norm_name(config)
     if not config.self_training.epochs:
-        return trainer.train(config, directory, resume, None, profile, max_restarts)
+        return trainer.train(
+            config, directory, resume, None, profile, max_restarts, extend, init_from
+        )
 
     # Check both stages before the first begins.
     teacher = teacher_config(config)
@@ -101,9 +110,12 @@ def train(
     experiment.check_config(teacher)
     if profile:
         processes.by_first(lambda: check_directory(profile))
-    resuming = processes.by_first(lambda: layout.check(directory, plain_config, resume))
-    if not resuming:
-        experiment.check_attack_mode(config)
+    path = directory / PSEUDO_LABELS
+    resuming = trainer.check_run(config, directory, resume, extend, init_from)
+    if extend and not processes.by_first(path.exists):
+        raise InputError(
+            f"workdir={directory}: its first stage is not done: continue the run as it is before extend="
+        )
     data = processes.together(lambda: training_data.load_data(config))
     images = data.x_extra
     check_first_stage(config, images is not None)
@@ -112,9 +124,8 @@ def train(
     experiment.check_sizes(teacher, data)
     if processes.is_first() and not resuming:
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / layout.CONFIG, plain_config)
+        history.write(directory, plain_config, fine_tuning.history_of(init_from))
 
-    path = directory / PSEUDO_LABELS
     with contextlib.ExitStack() as held:
         processes.by_first(lambda: held.enter_context(layout.lock(directory)))
         if not processes.by_first(path.exists):
@@ -128,7 +139,7 @@ def train(
         )
     data = data._replace(y_extra=np.array(labels, np.int32))
     processes.say(f"second stage: {config.objective.name} with {len(images)} extra images")
-    return trainer.train(config, directory, True, data, profile, max_restarts)
+    return trainer.train(config, directory, True, data, profile, max_restarts, extend, init_from)
 
 
 def _label(teacher: pathlib.Path, images: np.ndarray, path: pathlib.Path) -> None:
