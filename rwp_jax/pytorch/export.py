@@ -90,7 +90,9 @@ def _optimizer(run: FinishedRun, names: list[str], prefix: str) -> dict[str, Any
         "differentiable": False,
         "fused": None,
     }
-    decays = dict(torch_names(run.config.model.name, decayed(run.params, config.no_decay)))
+    decays = dict(
+        torch_names(run.config.model.name, decayed(run.params, config.no_decay), "params")
+    )
     by_decay: dict[bool, list[int]] = {True: [], False: []}
     for i, name in enumerate(names):
         by_decay[decays.get(name.removeprefix(prefix), True)].append(i)
