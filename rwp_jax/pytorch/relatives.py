@@ -12,14 +12,6 @@ _bn = _has(r"bn\.weight")
 _first_bn = _has(r"bn1\.weight")
 _RELATIVES: tuple[tuple[Callable[[Collection[str]], bool], str], ...] = (
     (
-        _has(r"layer\.0\.block\.0\.conv_0\.weight"),
-        "a DMWideResNet, whose activation is Swish and whose strided convolutions pad one side only",
-    ),
-    (
-        _has(r"layer_0\.0\.conv_2d_1\.weight"),
-        "a DMPreActResNet, whose activation is Swish and whose strided convolutions pad one side only",
-    ),
-    (
         _has(r"stem_conv\.weight"),
         "a RobustWideResNet, whose stages have widths of their own",
     ),
