@@ -21,7 +21,7 @@ SLOW_TESTS = pathlib.Path(__file__).with_name("slow_tests.txt")
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects
 def pytest_collection_modifyitems(items):
-    slow = set(SLOW_TESTS.read_text().split())
+    slow = set(SLOW_TESTS.read_text().splitlines())
     for item in items:
         name = item.nodeid.removeprefix("tests/")
         if slow & {name, name.partition("[")[0]}:

@@ -38,6 +38,13 @@ def _imported(path: pathlib.Path) -> set[str]:
     return names & HEIGHTS.keys()
 
 
+def test_slow_tests_exist():
+    tests = pathlib.Path(__file__).parent
+    for line in (tests / "slow_tests.txt").read_text().splitlines():
+        path, _, name = line.partition("::")
+        assert f"def {name.partition('[')[0]}(" in (tests / path).read_text(), line
+
+
 def test_every_file_has_a_place():
     flat = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
     packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
