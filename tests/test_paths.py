@@ -95,6 +95,8 @@ def test_flags(home, monkeypatch):
         for name in (
             "workdir",
             "output",
+            "path",
+            "name_map",
             "torch_checkpoint",
             "torch_optimizer",
             "profile",

@@ -1,10 +1,17 @@
-"""What the modes share: paths of flags, and JAX's configuration before any computation."""
+"""What the modes share: the program's name, paths of flags, and JAX's configuration before it computes."""
 
 import pathlib
+import sys
 
 from rwp_jax.errors import check_path
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.models.precision import enable_x64_for
+
+
+def program_name() -> str:
+    """Returns the program's name: main.py, rwp-jax, or rwp_jax for `python -m rwp_jax`."""
+    path = pathlib.Path(sys.argv[0])
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 def path_of(flag) -> pathlib.Path | None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 
 from rwp_jax.command_line import flags
-from rwp_jax.command_line.arguments import path_of, prepare
+from rwp_jax.command_line.arguments import path_of, prepare, program_name
 from rwp_jax.errors import InputError
 from rwp_jax.inspection.inspect import inspect
 from rwp_jax.pytorch import import_
@@ -42,4 +42,4 @@ def inspect_path() -> None:
     """Prints what a run, a checkpoint or a file of data is."""
     if flags.WORKDIR.present:
         raise InputError("--workdir is not for --mode=inspect: name the run as --path DIR")
-    inspect(flags.PATH.value, flags.CONFIG.value, flags.KEY.value)
+    inspect(flags.PATH.value, flags.CONFIG.value, flags.KEY.value, program_name())

@@ -1,7 +1,6 @@
 """The command line program: runs the selected mode; errors end it with one line and an exit code."""
 
 import os
-import pathlib
 import sys
 import traceback
 import warnings
@@ -12,6 +11,7 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from rwp_jax.command_line import flags
+from rwp_jax.command_line.arguments import program_name
 from rwp_jax.command_line.help import help_text
 from rwp_jax.command_line.modes import MODES
 from rwp_jax.command_line.parsing import check_flags, parse_flags
@@ -66,12 +66,6 @@ def _one_line(message, category, *where, **line) -> str:
     return f"warning: {message}\n" if own else _FORMAT(message, category, *where, **line)
 
 
-def _name() -> str:
-    """Returns the program's name: main.py, rwp-jax, or rwp_jax for `python -m rwp_jax`."""
-    path = pathlib.Path(sys.argv[0])
-    return path.parent.name if path.name == "__main__.py" else path.name
-
-
 def _known(error: Exception) -> tuple[int, str] | None:
     """Returns the exit code and the line of an error that needs no traceback; None for others."""
     if isinstance(error, NonFiniteLoss | Unsound):
@@ -100,7 +94,7 @@ def _end_all(name: str, error: Exception, known: tuple[int, str] | None) -> NoRe
 def main() -> None:
     """Runs the command line of sys.argv and exits."""
     use_compilation_cache()
-    name = _name()
+    name = program_name()
     if HELP & set(sys.argv[1:]):
         try:
             print(help_text(USAGE.format(name=name), sys.argv[1:], MODES), flush=True)

@@ -1,5 +1,6 @@
 """What is found about a file or directory, and its form on the screen."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ class Findings(NamedTuple):
       kind: what it is, in words.
       rows: (heading, text) of each line.
       problems: what is wrong with it, if anything.
-      usage: commands that use it, with MAIN for the program.
+      usage: lines that say how to use it; commands begin with MAIN for the program.
     """
 
     kind: str
@@ -28,10 +29,11 @@ class Findings(NamedTuple):
     usage: list[str]
 
 
-def as_text(path: str, found: Findings) -> str:
-    """Formats findings, a line each."""
+def as_text(path: str, found: Findings, program: str) -> str:
+    """Formats findings, a line each; `program` is the name of the program."""
     rows = [*found.rows, ("sound", "no: see below" if found.problems else "yes")]
-    rows += [("to use it" if not i else "", line) for i, line in enumerate(found.usage)]
+    usage = [re.sub("^MAIN(?= )", lambda _: program, line) for line in found.usage]
+    rows += [("to use it" if not i else "", line) for i, line in enumerate(usage)]
     width = max(len(heading) for heading, _ in rows)
     lines = [f"{path}: {found.kind}"]
     lines += [f"  {heading:<{width}}  {text}" for heading, text in rows]

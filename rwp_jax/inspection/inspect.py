@@ -1,7 +1,6 @@
 """Finds out what a path leads to, and says it."""
 
 import pathlib
-import sys
 
 from rwp_jax.errors import InputError, check_path
 from rwp_jax.importing import array_files, file_kinds
@@ -13,7 +12,7 @@ from rwp_jax.runs import layout, zoo
 from rwp_jax.runs.checkpoint import DIRECTORY
 
 
-def inspect(path: str, config=None, key: str = "") -> None:
+def inspect(path: str, config=None, key: str = "", program: str = "rwp-jax") -> None:
     """Prints what a run, a checkpoint, a file of weights or of data is, and how to use it.
 
     Nothing is written, and no code in files is run.
@@ -22,6 +21,7 @@ def inspect(path: str, config=None, key: str = "") -> None:
       path: file or directory, or `zoo:NAME`.
       config: config to compare with that of a run; None for no comparison.
       key: key of the network in a file that holds several.
+      program: name of the program in the commands.
 
     Raises:
       InputError: if there is nothing there, or it is unknown.
@@ -30,7 +30,7 @@ def inspect(path: str, config=None, key: str = "") -> None:
     found = find_out(path, key)
     if config is not None:
         found.rows.extend(_comparison(path, found, config))
-    print(as_text(path, found).replace("MAIN", pathlib.Path(sys.argv[0]).name))
+    print(as_text(path, found, program))
     if found.problems:
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
         raise Unsound(f"{path} is unsound: {found.problems[0]}{more}")

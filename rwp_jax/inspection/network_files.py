@@ -55,7 +55,7 @@ def _fitting(
     name: str | None, channels: int, classes: int, shapes: Mapping, shapes_of
 ) -> Recognized:
     """Compares names and shapes with those of a network of the package."""
-    text = f"{classes} classes, images of {channels} channels"
+    text = f"{classes} classes, images of {channels} channel{'' if channels == 1 else 's'}"
     if name is None:
         return Recognized("none of this package's networks", "", [], [])
     try:

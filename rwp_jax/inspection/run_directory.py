@@ -14,7 +14,7 @@ from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints, DamagedCheckpoint
 from rwp_jax.runs.config import completed, flatten
 from rwp_jax.runs.loaded import read_config
 from rwp_jax.runs.metrics import FILE, read_metrics
-from rwp_jax.runs.network_record import NETWORK, read_network_record, record_of_params
+from rwp_jax.runs.network_record import read_network_record, record_of_params
 from rwp_jax.runs.resume_point import choose
 
 
@@ -38,7 +38,8 @@ def inspect_run(directory: pathlib.Path) -> Findings:
     newest = records[-1] if records else None
     sound = [record for record in records if record["step"] in states]
     for step, state in states.items():
-        problems += [f"checkpoint {checkpoints.path(step)}: {text}" for text in not_finite(state)]
+        bad = not_finite(_flat(state))
+        problems += [f"checkpoint {checkpoints.path(step)}: {text}" for text in bad]
     rows = [
         ("network", _network(directory, config, states, problems)),
         ("trained", _progress(config, newest)),
@@ -47,7 +48,7 @@ def inspect_run(directory: pathlib.Path) -> Findings:
         ("data", _data(directory, config, newest, problems)),
         *_accuracies(config, sound),
         ("checkpoints", _checkpoints(records, states)),
-        *([("weights", weights(states[sound[-1]["step"]]))] if sound else []),
+        *([("weights", weights(_flat(states[sound[-1]["step"]])))] if sound else []),
         ("version", _version(directory, problems)),
     ]
     _check_metrics(directory, problems)
@@ -73,7 +74,7 @@ def _read(checkpoints: Checkpoints, records: list) -> tuple[dict[int, dict], lis
             damages.append(str(error))
             continue
         kept = {name: saved[name] for name in ("params", "batch_stats", "ema") if saved.get(name)}
-        states[record["step"]] = _flat(kept)
+        states[record["step"]] = kept
     return states, damages
 
 
@@ -82,15 +83,9 @@ def _network(directory: pathlib.Path, config, states: dict, problems: list[str])
     try:
         record = read_network_record(directory)
         if record is None and states:  # older versions wrote none
-            saved = next(iter(states.values()))
-            record = record_of_params(
-                {
-                    "conv1": {"kernel": saved["params/conv1/kernel"]},
-                    "linear": {"bias": saved["params/linear/bias"]},
-                }
-            )
-    except (InputError, KeyError) as error:
-        problems.append(f"{directory / NETWORK}: {error}")
+            record = record_of_params(next(iter(states.values()))["params"])
+    except InputError as error:
+        problems.append(str(error))
         record = None
     if record is None:
         return name
@@ -140,7 +135,7 @@ def _file(directory: pathlib.Path, config, digests: dict, problems: list[str]) -
         if path and not check_path("config.data.path", path).is_file():
             return [f"{path} (not there now: give --config.data.path)"]
         data = sources.load(**config.data.to_dict())
-        identity.check_data(f"{directory}", digests, data)
+        identity.check_data("the run", digests, data)
     except InputError as error:
         problems.append(str(error))
         return [path] if path else []

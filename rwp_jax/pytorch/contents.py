@@ -58,7 +58,8 @@ def split(entries: dict[str, np.ndarray], nested: str = "") -> CheckpointParts:
       InputError: if it holds several networks that differ.
     """
     # Wrappers prefix the network's entries with their name; blocks have a conv1 too.
-    stem = rf"((?!.*(?:layer|block)\d).*?)(?:{'|'.join(_STEMS)})\.weight"
+    inner = r".*(?:layer|block)s?\.?\d"
+    stem = rf"((?!{inner}).*?)(?:{'|'.join(_STEMS)})\.weight"
     stems = [re.fullmatch(stem, name) for name in entries]
     shared = os.path.commonprefix(list(entries)).rpartition(".")
     prefixes = sorted((stem[1] for stem in stems if stem), key=len)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from rwp_jax.command_line.config_file import find_config, load_config
@@ -117,6 +118,39 @@ def test_bad_input_is_one_line_and_exit_code_2(call, arguments, message, tmp_pat
     lines = err.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("main.py: ") and message in lines[0], lines
     assert not out and not (tmp_path / "run").exists()
+
+
+def test_inspect_takes_a_path_without_a_flag(call, tmp_path):
+    path = tmp_path / "images.npz"
+    y = np.arange(10) % 2
+    np.savez(path, images=np.zeros((10, 8, 8, 1), np.uint8), labels=y)
+    for arguments in ([str(path)], ["--path", str(path)], [str(path), "--config", "digits_at"]):
+        code, out, err = call("--mode=inspect", *arguments)
+        assert code == 0 and out.startswith(f"{path}: images and labels") and not err
+    np.savez(path, x_train=y)
+    code, out, err = call(str(path), "--mode=inspect")
+    assert code == 1 and "x_train" in out and err.startswith(f"main.py: {path} is unsound: ")
+    assert err.count("\n") == 1
+    code, out, err = call("--mode=inspect", str(tmp_path / "none"))
+    assert code == 2 and not out and err == f"main.py: --path={tmp_path}/none does not exist\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "path", "key"),
+    [("import", "path", "key"), ("import_torch", "torch_checkpoint", "torch_key")],
+)
+def test_an_import_names_the_flags_of_its_mode(call, mode, path, key, tmp_path):
+    file, run = tmp_path / "path=net.npz", tmp_path / "run"
+    np.savez(file, **{"a/params/w": np.ones(2), "b/params/w": np.ones(2)})
+    given = [f"--mode={mode}", DIGITS, f"--workdir={run}", f"--{path}={file}"]
+    code, _, err = call(*given)
+    assert code == 2
+    assert err == f"main.py: --{path}={file} holds several networks, choose by --{key}: a, b\n"
+    code, _, err = call(*given, f"--{key}=c")
+    assert err == f"main.py: --{path}={file} has nothing at --{key}=c: it has a, b\n"
+    code, _, err = call(*given, f"--{key}=a", "--name_map=none.json")
+    assert code == 2 and err.startswith("main.py: --name_map=none.json is no readable JSON")
+    assert not run.exists()
 
 
 def test_the_process_ends_so_too(tmp_path):

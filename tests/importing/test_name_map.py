@@ -1,4 +1,4 @@
-"""Maps of names that do not fit are refused, and layouts that shapes leave open are chosen or asked for."""
+"""Maps of names and layouts of kernels: mistakes are refused, and what is ambiguous."""
 
 import jax
 import numpy as np
