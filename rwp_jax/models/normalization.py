@@ -189,7 +189,16 @@ def _by_batch_gradients(activation, epsilon, axis_name, residuals, cotangents):
 
     normal, dz = normal_and_dz(x, cotangents[0])
     several = _several(axis_name)
-    sums = _sums(dz, dz * normal, stacked=several)
+    repeated = dz
+    if activation is silu:
+        # XLA for GPUs would write dz to memory rather than repeat an exponential for the second sum. Behind
+        # the barrier it is another array, and both are fused: 1.4 times faster on an H200 (jax 0.11).
+        barrier = lambda *arrays: lax.optimization_barrier(arrays)
+        behind = lax.platform_dependent(
+            x, cotangents[0], cuda=barrier, rocm=barrier, default=lambda *arrays: arrays
+        )
+        normal, repeated = normal_and_dz(*behind)
+    sums = _sums(dz, repeated * normal, stacked=several)
     count = x.size // x.shape[-1]
     total = sums
     if several:
