@@ -4,7 +4,7 @@
 
 The checkpoint is a state dict in a safetensors file, which needs no PyTorch. Here it holds a network of the
 zoo under the names of the authors' PyTorch class. Files of `torch.save` need torch. On the command line,
-`python main.py --mode import_torch` does the same.
+`python main.py --mode import` does the same.
 """
 
 import pathlib

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rwp_jax.errors import InputError
 from rwp_jax.importing import array_files, networks
 from rwp_jax.importing.layouts import Arrays
-from rwp_jax.inspection.findings import Findings, not_finite, weights
+from rwp_jax.inspection.findings import Findings, not_finite, shape, weights
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.names import listed
 from rwp_jax.pytorch import contents, selection, torch_files
@@ -172,8 +173,11 @@ def inspect_jax(path: pathlib.Path, key: str = "") -> Findings:
     """Inspects arrays of JAX; raises InputError if they cannot be read or there are none."""
     kind = array_files.kind_of(path)
     entries = array_files.read(path, kind)
-    if not entries:
-        raise InputError(f"{path} is {KINDS[kind]} without arrays")
+    if not any(jnp.issubdtype(v.dtype, jnp.floating) and v.ndim > 1 for v in entries.values()):
+        held = listed([f"{name} {shape(array)}" for name, array in entries.items()])
+        raise InputError(
+            f"{path} is {KINDS[kind]} without weights or images (it holds {held or 'nothing'})"
+        )
     if key:
         try:
             entries = networks.below(entries, key)

@@ -125,10 +125,11 @@ def _cast(what: str, value: np.ndarray, dtype) -> np.ndarray:
 def convert(source: Any, names: Names, template: Any) -> Any:
     """Converts a state dict of PyTorch to the variables of a Flax module, bit for bit.
 
-    A leaf named `kernel` is transposed from PyTorch's layout: convolutions from [out, in, *window] to
-    [*window, in, out], linear layers from [out, in] to [in, out]. Every other leaf is taken as it is. Where
-    this is wrong, `names` states the axes or a function: a linear layer behind a flattened image counts its
-    inputs by channel in PyTorch and by position in Flax, and a transposed convolution mirrors its window.
+    A leaf named `kernel` is transposed from PyTorch's layout: convolutions from [out, in, height, width]
+    to [height, width, in, out], with one or three lengths likewise, linear layers from [out, in] to
+    [in, out]. Every other leaf is taken as it is. Where this is wrong, `names` states the axes or a
+    function: a linear layer behind a flattened image counts its inputs by channel in PyTorch and by
+    position in Flax, and a transposed convolution mirrors its window.
 
     Args:
       source: torch.nn.Module, or its state dict: name -> tensor or array.

@@ -1,7 +1,6 @@
 """Networks as other programs in JAX save them are read bit for bit."""
 
 import json
-import pathlib
 import pickle
 
 import jax
@@ -14,15 +13,9 @@ from flax.training.train_state import TrainState
 from optax import sgd
 from safetensors.numpy import save_file
 
-from rwp_jax.configs import digits_at_rwp
 from rwp_jax.importing import array_files, name_map
 from rwp_jax.importing.import_ import fit, locate
-from rwp_jax.models.classifier import make_classifier
-from rwp_jax.pytorch.import_ import import_network
-from rwp_jax.runs.checkpoint import Checkpoints
-from rwp_jax.runs.loaded import load_run
 from tests.importing.conftest import MODEL
-from tests.small import shrink, write_two_classes
 
 
 def flat(tree, separator="/"):
@@ -213,64 +206,3 @@ def test_a_map_of_the_beginnings_of_names(variables, templates, tmp_path):
     names = {"net/": "params", "state/bn/": "batch_stats/"}
     (tmp_path / "names.json").write_text(json.dumps(names))
     assert_equal(read(path, templates, names=tmp_path / "names.json").trees, variables)
-
-
-@pytest.fixture
-def config(tmp_path):
-    return shrink(
-        digits_at_rwp.get_config(),
-        **{
-            "data.path": write_two_classes(tmp_path / "data.npz", 32, 16),
-            "dtype": "float32",
-            "model.name": MODEL,
-        },
-    )
-
-
-def two_classes(seed=0):
-    """Returns a network for the images of `write_two_classes`."""
-    classifier = make_classifier(MODEL, 2)
-    params, batch_stats = jax.device_get(classifier.init(jax.random.key(seed), (8, 8, 1)))
-    return classifier, {"params": params, "batch_stats": batch_stats}
-
-
-def test_an_imported_run_predicts_the_same_and_its_checkpoint_is_imported_again(config, tmp_path):
-    classifier, tree = two_classes()
-    path = tmp_path / "net.msgpack"
-    path.write_bytes(serialization.to_bytes(tree))
-    import_network(config, tmp_path / "run", path)
-    run = load_run(tmp_path / "run")
-    assert_equal({"params": run.saved["params"], "batch_stats": run.saved["batch_stats"]}, tree)
-    x = np.random.default_rng(0).random((4, 8, 8, 1)).astype(np.float32)
-    expected = classifier.eval(tree["params"], tree["batch_stats"], x)
-    np.testing.assert_allclose(run.predict(x), expected, rtol=1e-5, atol=1e-5)
-
-    checkpoints = Checkpoints(tmp_path / "run")
-    step = checkpoints.path(checkpoints.newest()["step"])
-    import_network(config, tmp_path / "again", pathlib.Path(step), epoch=1)
-    again = load_run(tmp_path / "again", "last")
-    assert_equal({name: again.saved[name] for name in tree}, tree)
-    assert again.epoch == 0 and again.saved["step"] == 2
-
-
-def test_pytorch_by_a_map_of_names(config, tmp_path):
-    torch = pytest.importorskip("torch")
-    networks = pytest.importorskip("benchmarks.torch_networks")
-    from rwp_jax.pytorch.state_dict import torch_names
-
-    _, tree = two_classes()
-    names = {"head.scale": None}
-    for collection, part in tree.items():
-        paths = flat(part)
-        named = zip(torch_names(MODEL, part, collection), paths, strict=True)
-        names |= {f"net.{name.replace('block', 'stage')}": path for (name, _), path in named}
-    network = networks.Network(MODEL, 2, channels=1)
-    state = {f"net.{n.replace('block', 'stage')}": v for n, v in network.state_dict().items()}
-    torch.save({"state_dict": state | {"head.scale": torch.ones(2)}}, tmp_path / "net.pth")
-    (tmp_path / "names.json").write_text(json.dumps(names))
-    import_network(config, tmp_path / "run", tmp_path / "net.pth", names=tmp_path / "names.json")
-    run = load_run(tmp_path / "run")
-    x = np.random.default_rng(0).random((4, 8, 8, 1)).astype(np.float32)
-    with torch.no_grad():
-        expected = network.eval()(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
-    np.testing.assert_allclose(run.predict(x), expected, rtol=1e-5, atol=1e-5)

@@ -155,6 +155,8 @@ def test_unknown_paths(tmp_path):
     refused(tmp_path / "none", "does not exist")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "that is known (it holds nothing)")
+    np.savez(tmp_path / "verdicts.npz", verdicts=np.ones((3, 4), bool))
+    refused(tmp_path / "verdicts.npz", "without weights or images (it holds verdicts bool [3, 4])")
     for name, content, message in (
         ("a.pth", b"<html>", "it is an HTML page"),
         ("a.txt", b"hello", "it is a text ('hello')"),
