@@ -5,9 +5,10 @@ import json
 
 import jax
 import numpy as np
+import pytest
 
 from rwp_jax.configs import digits_at_rwp
-from rwp_jax.training import trainer
+from rwp_jax.training import experiment, trainer
 
 
 def write_two_classes(path, train: int, test: int) -> str:
@@ -85,6 +86,22 @@ def write_evaluation(directory, which, accuracies, examples=100, epoch=0):
     path.parent.mkdir(parents=True)
     columns = {name: {"accuracy": accuracy} for name, accuracy in accuracies.items()}
     path.write_text(json.dumps({"epoch": epoch, "examples": examples, "columns": columns}))
+
+
+@contextlib.contextmanager
+def building_once():
+    """Builds, and so compiles, the parts of equal configs once within the context."""
+    build, built = experiment.build, {}
+
+    def build_once(config, *arguments, **keywords):
+        key = config.to_json(), arguments, tuple(keywords.items())
+        if key not in built:
+            built[key] = build(config, *arguments, **keywords)
+        return built[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "build", build_once)
+        yield
 
 
 @contextlib.contextmanager

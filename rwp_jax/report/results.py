@@ -152,6 +152,7 @@ def read_result(directory: pathlib.Path) -> Result:
         _ = [column["accuracy"] for run in columns.values() for column in run.values()]
         summary = directory / layout.SUMMARY
         seconds = json.loads(summary.read_text())["seconds"] if summary.exists() else None
+        seconds = seconds if layout.finished(directory, config.epochs) else None
         examples = next((content["examples"] for content in evaluations.values()), None)
         test_images = _test_images(config)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -163,6 +164,5 @@ def read_result(directory: pathlib.Path) -> Result:
             f"workdir={directory} holds no run with metrics: {FILE} has no epoch with test accuracy"
         )
     finished = seconds is not None and epochs[-1]["epoch"] + 1 >= config.epochs
-    seconds = seconds if finished else None
     read = directory, config, epochs, finished, seconds, test_images, columns, examples, history
     return Result(*read)

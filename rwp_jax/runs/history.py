@@ -169,7 +169,7 @@ def record(directory: pathlib.Path, config: dict[str, Any], history: History) ->
             lines.append(f"{directory}: {change.described()}")
         else:
             keys = ", ".join(f"config.{key}" for key in change.keys)
-            lines.append(f"{directory}: no epoch is left, so that {keys} keep the old values")
+            lines.append(f"{directory}: no epoch is left for the new {keys}")
     if values:
         write(directory, with_values(held, values), history._replace(changes=tuple(kept)))
     return lines

@@ -5,9 +5,10 @@ from PIL import Image
 from rwp_jax.configs import digits_at, digits_at_awp, digits_at_rwp
 from rwp_jax.report import style
 from rwp_jax.report.curves import draw_learning_curves, mean_curve
-from rwp_jax.report.drops import drops
+from rwp_jax.report.drops import draw_drops, drops
 from rwp_jax.report.published import PublishedCurve
 from rwp_jax.report.results import read_result
+from rwp_jax.runs.history import Change, History
 from rwp_jax.training.schedules import make_schedule
 from tests.small import write_run
 
@@ -75,6 +76,19 @@ def test_drops_are_where_the_schedule_has_them(schedule, epochs, expected, tmp_p
     for epoch in expected:
         step = int(4 * epoch)  # the first step after `epoch` epochs
         assert rate(step - 2) > 5 * rate(step), "t is at the end of a step: it may drop one early"
+
+
+def test_an_extended_run_has_the_drops_of_each_schedule(tmp_path):
+    change = Change(100, 400, {"epochs": [150, 300]}, "0.1.0")
+    (result,) = make_results(tmp_path, [0.2])
+    result.config.epochs, result.config.optimizer.schedule = 300, "piecewise"
+    past = History((change,))
+    assert drops(result.config, past) == [75, 150, 225]
+    with style.panels(tmp_path / "p.png", 1.0) as (_, axes):
+        caption = draw_drops(axes, [(result.config, past)])
+        axes[0].plot([0, 300], [0, 1])
+    assert "falls after 75 and 150 and 225 epochs (dotted" in caption
+    assert caption.endswith("settings change after 100 epochs (dashed vertical lines)")
 
 
 def test_the_caption_says_what_the_picture_shows(tmp_path):

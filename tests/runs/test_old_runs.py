@@ -15,7 +15,9 @@ import shutil
 import pytest
 
 from rwp_jax.configs import default, digits_at_rwp
+from rwp_jax.errors import InputError
 from rwp_jax.evaluation import table2
+from rwp_jax.runs import history
 from rwp_jax.runs.config import completed, differences, flatten
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.metrics import read_metrics
@@ -56,6 +58,22 @@ def test_it_is_evaluated_and_loaded(run):
     table2.evaluate(run, "best", "natural", 0, False)
     evaluation = json.loads((run / "evaluation/best/evaluation.json").read_text())
     assert evaluation["columns"]["natural"]["accuracy"] == pytest.approx(0.15, abs=2 / 360)
+
+
+def test_it_is_extended(run):
+    """The change is recorded; the epoch in progress is finished as it began."""
+    config = digits_at_rwp.get_config("full")
+    config.update_from_flattened_dict(CHANGES | {"epochs": 4, "optimizer.weight_decay": 0.0})
+    with pytest.raises(InputError, match="with these changes by extend=$"):
+        train(config, run)
+    train(config, run, extend=True)
+    assert [r["step"] for r in read_metrics(run) if r["split"] == "train"] == [4, 8, 12, 16]
+    held, past = history.read(run)
+    (change,) = past.changes
+    assert (change.after_epochs, change.after_steps) == (2, 8)
+    assert change.keys == {"epochs": [3, 4], "optimizer.weight_decay": [5e-4, 0.0]}
+    before = json.loads((RECORDED / "run/config.json").read_text())
+    assert past.config_at(flatten(held), 1) == flatten(before), "nothing else is written"
 
 
 def test_it_goes_on_as_that_version_did(run):
