@@ -20,11 +20,12 @@ def given_weights() -> InitialWeights | None:
 
     def read() -> None:
         nonlocal found
+        if not source:
+            return
         config, checkpoint, key = (
             f.value for f in (flags.CONFIG, flags.CHECKPOINT, flags.TORCH_KEY)
         )
         found = initial_weights(config, source, checkpoint, key)
 
-    if source:
-        processes.by_first(read)
+    processes.by_first(read)
     return found

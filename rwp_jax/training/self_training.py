@@ -112,7 +112,7 @@ def train(
         processes.by_first(lambda: check_directory(profile))
     path = directory / PSEUDO_LABELS
     resuming = trainer.check_run(config, directory, resume, extend, init_from)
-    if extend and not processes.by_first(path.exists):
+    if processes.by_first(lambda: extend and not path.exists()):
         raise InputError(
             f"workdir={directory}: its first stage is not done: continue the run as it is before extend="
         )

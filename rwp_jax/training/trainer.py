@@ -92,11 +92,8 @@ def train(
     marks = identity.marks(plain_config, data)
     processes.check_equal("the data", marks["data"])
     experiment.check_sizes(config, data)
-    shape = data.x_train.shape[1:]
-    if init_from:
-        processes.by_first(
-            lambda: fine_tuning.check_fit(config, init_from, data.num_classes, shape)
-        )
+    sizes = data.num_classes, data.x_train.shape[1:]
+    processes.by_first(lambda: init_from and fine_tuning.check_fit(config, init_from, *sizes))
     steps = lambda flat: training_data.mixture_of(read_config(flat), data).steps
     with contextlib.ExitStack() as held:
         processes.by_first(lambda: held.enter_context(layout.lock(directory)))

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import elastic
 from rwp_jax.distributed.preemption import EXIT_CODE
+from rwp_jax.runs.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +32,30 @@ def test_processes_that_disagree_end_before_anything_is_written(tmp_path):
         said = elastic.log_of(directory, i).read_text()
         assert "disagree about the config: seed=0 in process 0, 1 in process 1" in said
     assert not directory.exists()
+
+
+def test_processes_extend_a_run_that_began_with_given_weights(tmp_path):
+    """The first process reads the weights, and the history, for all of them."""
+    small = ("--config.epoch_examples=16", "--config.checkpoint_steps=0")
+    began, tuned = tmp_path / "began", tmp_path / "tuned"
+    (command,) = elastic.commands(elastic.CONFIGS["at"], "1x2", began)
+    (process,) = elastic.start([[*command, *small, "--config.epochs=1"]], "1x2", began)
+    assert process.wait() == 0
+    for arguments, said in [
+        (
+            ("--config.epochs=1", f"--init_from={began}"),
+            f"beginning with the weights of {began} last",
+        ),
+        (("--config.epochs=2", "--extend"), "from epoch 2 on config.epochs=2 (was 1)"),
+    ]:
+        commands = elastic.commands(elastic.CONFIGS["at"], "2x1", tuned)
+        commands = [[*command, *small, *arguments] for command in commands]
+        commands[1] = [a.replace(str(began), "elsewhere") for a in commands[1]]
+        processes = elastic.start(commands, "2x1", tuned)
+        assert [process.wait() for process in processes] == [0, 0]
+        assert said in elastic.log_of(tuned, 0).read_text()
+        assert said not in elastic.log_of(tuned, 1).read_text()
+    assert len(read_metrics(tuned)) == 4
 
 
 def test_one_that_dies_takes_the_others_along(tmp_path):

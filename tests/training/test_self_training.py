@@ -1,6 +1,7 @@
 """RST's two stages, in one run and as separate commands."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -55,6 +56,25 @@ def test_given_again_it_is_left_as_it_is(finished, npz):
     before = read_metrics(directory), read_metrics(directory / "teacher")
     assert self_training.train(small_config(npz), directory) == summary
     assert before == (read_metrics(directory), read_metrics(directory / "teacher"))
+
+
+def test_it_is_extended_once_its_first_stage_is_done(finished, npz, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0], directory)
+    teacher = read_metrics(directory / "teacher")
+    with pytest.raises(InputError, match="config.self_training.epochs=2 .was 1.: its extra images"):
+        self_training.train(
+            small_config(npz, epochs=3, **{"self_training.epochs": 2}), directory, extend=True
+        )
+    longer = small_config(npz, epochs=3, **{"optimizer.weight_decay": 0.0})
+    labels = directory / "pseudo_labels.npz"
+    labels.rename(tmp_path / "labels.npz")
+    with pytest.raises(InputError, match="its first stage is not done: continue the run as it is"):
+        self_training.train(longer, directory, extend=True)
+    (tmp_path / "labels.npz").rename(labels)
+    assert self_training.train(longer, directory, extend=True)["last"]["epoch"] == 3
+    assert read_metrics(directory)[:4] == read_metrics(finished[0])
+    assert read_metrics(directory / "teacher") == teacher
 
 
 def test_pseudo_labels_by_hand_are_those_of_the_run(finished, npz, tmp_path, capsys):
