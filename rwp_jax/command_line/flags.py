@@ -148,7 +148,7 @@ TORCH_CHECKPOINT = flags.DEFINE_string(
 TORCH_KEY = flags.DEFINE_string(
     "torch_key",
     "",
-    "import_torch, train: as --key of --mode import; for train in the file of --init_from.",
+    "import_torch: as --key of --mode import. train: the same, for the file of --init_from.",
 )
 TORCH_OPTIMIZER = flags.DEFINE_string(
     "torch_optimizer",
