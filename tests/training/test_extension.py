@@ -18,7 +18,7 @@ from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.metrics import read_metrics
 from rwp_jax.training import experiment, trainer
-from rwp_jax.training.optimizer import make_schedule
+from rwp_jax.training.schedules import make_schedule
 from tests.small import building_once, write_two_classes
 from tests.training.test_trainer import assert_same_run, small_config
 
