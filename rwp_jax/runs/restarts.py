@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 
 from rwp_jax.distributed.preemption import Interrupted
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, is_temporary
 
 FILE = "restarts.json"
 MOST = 10  # restarts from the same checkpoint
@@ -15,7 +15,7 @@ _BYTES = 64  # size of the file, which on a full disk can be written again but n
 
 @contextlib.contextmanager
 def counted(directory: pathlib.Path, step: int, most: int = MOST) -> Iterator[None]:
-    """Counts a start of the run, until the `with` block ends in good order: finished, or asked to stop.
+    """Counts a start of the run, until the `with` block ends in good order: finished, asked to stop or refused.
 
     Args:
       directory: of the run.
@@ -36,8 +36,9 @@ def counted(directory: pathlib.Path, step: int, most: int = MOST) -> Iterator[No
     _write(path, {"step": step, "restarts": restarts})
     try:
         yield
-    except Interrupted:
-        path.unlink(missing_ok=True)
+    except (Interrupted, InputError) as error:
+        if not is_temporary(error):  # a refusal leaves nothing behind
+            path.unlink(missing_ok=True)
         raise
     path.unlink(missing_ok=True)
 

@@ -39,11 +39,11 @@ def test_progress_begins_anew(tmp_path):
     assert json.loads((tmp_path / restarts.FILE).read_text()) == {"step": 8, "restarts": 2}
 
 
-@pytest.mark.parametrize("end", [None, Interrupted("SIGTERM")])
+@pytest.mark.parametrize("end", [None, Interrupted("SIGTERM"), InputError("wrong")])
 def test_orderly_ends_do_not_count(tmp_path, end):
     for _ in range(5):
         if end:
-            with pytest.raises(Interrupted):
+            with pytest.raises(type(end)):
                 start(tmp_path, 8, end=end)
         else:
             start(tmp_path, 8, end=None)
