@@ -15,7 +15,7 @@ _BYTES = 64  # size of the file, which on a full disk can be written again but n
 
 @contextlib.contextmanager
 def counted(directory: pathlib.Path, step: int, most: int = MOST) -> Iterator[None]:
-    """Counts a start of the run, until the `with` block ends in good order: finished, asked to stop or refused.
+    """Counts a start of the run, until the `with` block ends in good order: finished, stopped or refused.
 
     Args:
       directory: of the run.
