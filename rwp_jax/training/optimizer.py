@@ -31,7 +31,11 @@ def _clip_and_decay(largest: float, weight_decay: float, no_decay: str):
         add = lambda g, p, decays: g + weight_decay * p if decays else g
         return jax.tree.map(add, gradient, params, decayed(params, no_decay))
 
-    return optax.stateless(change)
+    def init(params):
+        decayed(params, no_decay)  # refuses a pattern that is found nowhere
+        return optax.EmptyState()
+
+    return optax.GradientTransformation(init, optax.stateless(change).update)
 
 
 def check_pattern(pattern: str) -> None:
