@@ -109,9 +109,12 @@ def train(
         processes.by_first(
             lambda: identity.check_records(directory, checkpoints.records(), marks, past)
         )
-        done = max((record["step"] for record in checkpoints.records()), default=0)
-        count = restarts.counted(directory, done, max_restarts)
-        processes.by_first(lambda: held.enter_context(count))
+
+        def count_start() -> None:
+            done = (checkpoints.newest() or {"step": 0})["step"]
+            held.enter_context(restarts.counted(directory, done, max_restarts))
+
+        processes.by_first(count_start)
         return _train(config, directory, data, marks, past, checkpoints, stop, trace, init_from)
 
 
