@@ -104,10 +104,10 @@ def test_flags(home, monkeypatch):
         ):
             flag = getattr(modes.flags, name.upper())
             parse("--mode=report", "--workdirs=a", f"--{name}=~/x")
-            assert modes._path(flag) == home / "x"
+            assert modes.path_of(flag) == home / "x"
             parse("--mode=report", "--workdirs=a", f"--{name}=gs://b/x")
             with pytest.raises(InputError, match=f"^{name}=gs://b/x is a URL"):
-                modes._path(flag)
+                modes.path_of(flag)
         parse("--mode=report", "--workdirs=~/a,$PLACE/b")
         assert modes.workdirs() == [home / "a", home / "b"]
     finally:

@@ -8,8 +8,7 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from rwp_jax.command_line import flags
-from rwp_jax.command_line.arguments import path_of as _path
-from rwp_jax.command_line.arguments import prepare as _prepare
+from rwp_jax.command_line.arguments import path_of, prepare
 from rwp_jax.command_line.checkpoints import import_network, inspect_path
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.command_line.given_weights import given_weights
@@ -46,7 +45,7 @@ def _prepare_for(*directories: pathlib.Path) -> None:
 
 
 def _prepare_verdicts(dtypes: list[str]) -> None:
-    _prepare(*("float64" if dtype == "float64" else "float32" for dtype in dtypes))
+    prepare(*("float64" if dtype == "float64" else "float32" for dtype in dtypes))
 
 
 def train() -> None:
@@ -57,13 +56,13 @@ def train() -> None:
         flags.CONNECT_SECONDS.value,
     )
     failures.watch()
-    _prepare(flags.CONFIG.value.dtype)
-    directory = _path(flags.WORKDIR) or default_workdir()
+    prepare(flags.CONFIG.value.dtype)
+    directory = path_of(flags.WORKDIR) or default_workdir()
     self_training.train(
         flags.CONFIG.value,
         directory,
         flags.RESUME.value,
-        _path(flags.PROFILE),
+        path_of(flags.PROFILE),
         flags.MAX_RESTARTS.value,
         flags.EXTEND.value,
         given_weights(),
@@ -84,15 +83,15 @@ def _moved_data() -> dict[str, str]:
 
 
 def label() -> None:
-    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "last"
+    directory, which = path_of(flags.WORKDIR), flags.CHECKPOINT.value or "last"
     _prepare_for(directory)
     pseudo_label.pseudo_label(
-        directory, flags.UNLABELED.value, _path(flags.OUTPUT), which, _moved_data()
+        directory, flags.UNLABELED.value, path_of(flags.OUTPUT), which, _moved_data()
     )
 
 
 def evaluate() -> None:
-    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "best"
+    directory, which = path_of(flags.WORKDIR), flags.CHECKPOINT.value or "best"
     loaded.read_config(directory)  # rejects the zoo's networks, as results need a directory
     _prepare_for(directory)
     devices.split_cpu()
@@ -137,15 +136,15 @@ def _evaluate_corruptions(directory: pathlib.Path, which: str) -> None:
     for name in ("attacks", "norm", "epsilon", "step_size", "data", "split", "save_images"):
         if absl_flags.FLAGS[name].present:
             raise InputError(f"--{name} is not for --corruptions, which attacks nothing")
-    folder = _path(flags.CORRUPTIONS)
+    folder = path_of(flags.CORRUPTIONS)
     evaluate_corruptions(directory, which, folder, flags.EXAMPLES.value)
 
 
 def export_torch() -> None:
-    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value
+    directory, which = path_of(flags.WORKDIR), flags.CHECKPOINT.value
     _prepare_for(directory)
-    optimizer = _path(flags.TORCH_OPTIMIZER)
-    export.export_torch(directory, which, _path(flags.OUTPUT), optimizer, flags.SUB_BLOCK1.value)
+    optimizer = path_of(flags.TORCH_OPTIMIZER)
+    export.export_torch(directory, which, path_of(flags.OUTPUT), optimizer, flags.SUB_BLOCK1.value)
 
 
 def reproduce_paper() -> None:
@@ -153,7 +152,7 @@ def reproduce_paper() -> None:
         reproduce(
             flags.EXPERIMENT.value,
             flags.SCALE.value,
-            _path(flags.WORKDIR),
+            path_of(flags.WORKDIR),
             load_config,
             seeds=flags.SEEDS.value,
             overrides=flags.SETTINGS.value,
@@ -162,7 +161,7 @@ def reproduce_paper() -> None:
             target=flags.TARGET.value,
             devices=flags.DEVICES.value,
             jobs=flags.JOBS.value,
-            curves=_path(flags.CURVES),
+            curves=path_of(flags.CURVES),
         )
 
 
@@ -183,7 +182,7 @@ def workdirs() -> list[pathlib.Path]:
 
 
 def explain_run() -> None:
-    directory, which = _path(flags.WORKDIR), flags.CHECKPOINT.value or "best"
+    directory, which = path_of(flags.WORKDIR), flags.CHECKPOINT.value or "best"
     dtypes = [loaded.config_of(directory).dtype]
     with renamed("workdir", "workdirs"):
         dtypes += [loaded.config_of(other).dtype for other in workdirs()]
@@ -193,8 +192,8 @@ def explain_run() -> None:
 
 def report() -> None:
     directories = workdirs()
-    output = _path(flags.WORKDIR) or pathlib.Path("runs/report")
-    side_by_side.compare(directories, output, _path(flags.CURVES), flags.ONLY.value)
+    output = path_of(flags.WORKDIR) or pathlib.Path("runs/report")
+    side_by_side.compare(directories, output, path_of(flags.CURVES), flags.ONLY.value)
 
 
 # `takes`: the flags of a mode in addition to --mode and --workdir.
