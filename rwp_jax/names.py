@@ -1,14 +1,25 @@
-"""Names that users type: shell patterns, spellings of norms, and hints for unknown keys."""
+"""Names: shell patterns, spellings of norms, hints for unknown keys, and paths of the leaves of a tree."""
 
 import difflib
 import fnmatch
 import re
 from collections.abc import Collection
+from typing import Any
+
+import jax
 
 from rwp_jax.errors import InputError, shown
 
 # Names of norms -> their names in the official AutoAttack package.
 OFFICIAL_NORMS = {"l_inf": "Linf", "l_2": "L2", "l_1": "L1"}
+
+
+def by_path(tree: Any, separator: str = "/") -> dict[str, Any]:
+    """Returns path -> leaf of a tree, in its order, such as `conv1/kernel`."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=separator): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def matches(name: str, patterns: str) -> bool:

@@ -70,9 +70,7 @@ def _labels_in_file(path: str, changed: int) -> np.ndarray:
 def forward_flops(model: str, image_shape: tuple[int, int, int], num_classes: int) -> float:
     """Returns the FLOPs of the matrix products in a forward pass of one image, without compiling."""
     classifier = make_classifier(model, num_classes)
-    params, batch_stats = jax.eval_shape(
-        lambda key: classifier.init(key, image_shape), jax.random.key(0)
-    )
+    params, batch_stats = classifier.shapes(image_shape)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     traced = jax.jit(classifier.eval).trace(params, batch_stats, image)
     # XLA's own count is missing on GPUs.

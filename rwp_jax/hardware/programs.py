@@ -164,8 +164,8 @@ def _autoattack(config, hardware: Hardware, batch_size: int | None) -> Iterator[
         batch_size = default_batch_size(hardware.platform, hardware.devices)
     settings = network_settings(config.model)
     classifier = make_classifier(num_classes=size.num_classes, **settings)
-    network = jax.eval_shape(lambda key: classifier.init(key, size.image_shape), jax.random.key(0))
-    network = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), network)
+    shapes = classifier.shapes(size.image_shape)
+    network = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     logits_fn = functools.partial(classifier.eval, *network)
     model = make_model(logits_fn, size.image_shape, False, hardware.platform)
     for attack in VERSIONS["standard"]:

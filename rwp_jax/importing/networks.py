@@ -11,7 +11,7 @@ import numpy as np
 
 from rwp_jax.errors import InputError
 from rwp_jax.importing.layouts import FROM_TORCH, Arrays
-from rwp_jax.names import listed
+from rwp_jax.names import by_path, listed
 
 COLLECTIONS = ("params", "batch_stats")
 _LEAVES = {  # name of an entry in a module -> its collection, where the file does not state it
@@ -121,9 +121,9 @@ def sizes(entries: Arrays) -> tuple[int, int]:
 def wanted(templates: Mapping) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns `params/PATH` and `batch_stats/PATH` -> leaf of the trees `params` and `batch_stats`."""
     return {
-        f"{collection}/{jax.tree_util.keystr(path, simple=True, separator='/')}": leaf
+        f"{collection}/{name}": leaf
         for collection, tree in templates.items()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        for name, leaf in by_path(tree).items()
     }
 
 

@@ -1,10 +1,10 @@
 """Inspects files and directories of weights, of PyTorch and of JAX."""
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,7 +16,7 @@ from rwp_jax.models.classifier import make_classifier
 from rwp_jax.names import listed
 from rwp_jax.pytorch import contents, selection, torch_files
 from rwp_jax.pytorch.relatives import relative
-from rwp_jax.pytorch.state_dict import to_state_dict
+from rwp_jax.pytorch.state_dict import entry_shapes
 
 KINDS = {
     "orbax": "a checkpoint of orbax",
@@ -44,11 +44,10 @@ class Recognized(NamedTuple):
     rows: list[tuple[str, str]]
 
 
+@functools.lru_cache(maxsize=4)
 def templates_of(name: str, channels: int, classes: int) -> dict[str, Any]:
     """Returns `params` and `batch_stats` of a network of the package, as ShapeDtypeStructs."""
-    classifier = make_classifier(name, classes)
-    init = lambda key: classifier.init(key, (32, 32, channels))
-    params, batch_stats = jax.eval_shape(init, jax.random.key(0))
+    params, batch_stats = make_classifier(name, classes).shapes((32, 32, channels))
     return {"params": params, "batch_stats": batch_stats}
 
 
@@ -84,14 +83,10 @@ def of_torch(entries: Mapping[str, np.ndarray]) -> Recognized:
         return Recognized(str(error).replace("torch_key=", "--key"), "", problems, [])
     channels, classes = contents.channels_of(parts.network) or 3, contents.num_classes_of(parts)
 
-    def shapes_of(templates) -> dict[str, tuple]:
-        empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.bool_), templates)
-        name = contents.recognize(parts.network) or ""
-        both = [to_state_dict(name, tree, collection) for collection, tree in empty.items()]
-        return {entry: value.shape for tree in both for entry, value in tree.items()}
-
-    shapes = {name: value.shape for name, value in parts.network.items()}
-    found = _fitting(contents.recognize(parts.network), channels, classes, shapes, shapes_of)
+    name = contents.recognize(parts.network)
+    shapes = {entry: value.shape for entry, value in parts.network.items()}
+    shapes_of = lambda templates: entry_shapes(name, templates)
+    found = _fitting(name, channels, classes, shapes, shapes_of)
     why = relative(parts.network)
     rows = [("relative", why)] if why and not found.name else []
     if parts.mean:

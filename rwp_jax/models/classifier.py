@@ -5,7 +5,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,10 @@ class Classifier(NamedTuple):
     eval: Callable
     fold: Callable = fold_moments
     prepare: Callable = lambda params: params
+
+    def shapes(self, image_shape: tuple[int, ...]) -> tuple[Any, Any]:
+        """Returns params and batch_stats for images [H, W, C] as ShapeDtypeStructs, computing nothing."""
+        return jax.eval_shape(lambda: self.init(jax.random.key(0), image_shape))
 
 
 def _build(

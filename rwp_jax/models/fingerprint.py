@@ -30,10 +30,9 @@ class Fingerprint(NamedTuple):
 
 def fingerprint(classifier: Classifier, image_shape: tuple[int, int, int]) -> Fingerprint:
     """Traces the network on two images, compiling nothing."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
     images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
     # The precision set for the process is not part of the network.
     with jax.default_matmul_precision(None):
-        variables = jax.eval_shape(lambda key: classifier.init(key, tuple(image_shape)), key)
+        variables = classifier.shapes(tuple(image_shape))
         program = jax.make_jaxpr(classifier.eval)(*variables, images)
     return Fingerprint(program_digest(program), jax.__version__, flax.__version__)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 
 from rwp_jax.errors import InputError, first_line
+from rwp_jax.names import by_path
 
 
 class Functions(NamedTuple):
@@ -100,8 +101,7 @@ def _made(make: Callable, name: str, kind: type):
 
 def _flat(state) -> dict[str, Any]:
     """Flattens an nnx state to one dict, path -> array: checkpoints do not support numbers in paths."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+    return by_path(state, ".")
 
 
 def _like(state, flat: dict[str, Any]):

@@ -65,8 +65,7 @@ def load_network(directory: pathlib.Path, clean: dict, dtype: str) -> tuple[str,
         raise InputError(f"{directory}: there must be one network wrn-D-W.npz")
     entries, name = read_arrays(networks[0]), networks[0].stem
     classifier = make_classifier(name, clean["logits"].shape[-1], MEAN, STD, dtype=dtype)
-    init = lambda key: classifier.init(key, clean["x"].shape[1:])
-    templates = jax.eval_shape(init, jax.random.key(0))
+    templates = classifier.shapes(clean["x"].shape[1:])
 
     def entry(name, _):
         if name not in entries:

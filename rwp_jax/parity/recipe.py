@@ -2,8 +2,6 @@
 
 from typing import Any, NamedTuple
 
-import jax
-
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.models.classifier import Classifier, make_classifier
 from rwp_jax.parity import inputs
@@ -30,7 +28,7 @@ def make_network(
     mean, std = (MEAN, STD) if settings.get("normalize", True) else ((), ())
     activation = settings.get("activation", "")
     classifier = make_classifier(model, num_classes, mean, std, dtype, activation=activation)
-    templates = jax.eval_shape(lambda key: classifier.init(key, image_shape), jax.random.key(0))
+    templates = classifier.shapes(image_shape)
     entry = lambda name, shape: inputs.tensor(name, shape, seed)
     params, batch_stats = (
         from_state_dict(model, tree, entry, collection)

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 import zipfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from rwp_jax.errors import InputError
 from rwp_jax.files import write_npz
 from rwp_jax.importing.networks import check_finite, differences
 from rwp_jax.pytorch.relatives import relative
-from rwp_jax.pytorch.state_dict import to_state_dict
+from rwp_jax.pytorch.state_dict import entry_shapes, from_state_dict
 
 ASIDE = "torch_aside.npz"  # file in the workdir of an imported run
 _FORM = "_form"
@@ -124,11 +124,7 @@ def check_fit(path: pathlib.Path, parts: CheckpointParts, model_name: str, templ
       model_name: name of one of the package's networks.
       templates: the network's `params` and `batch_stats`, arrays or ShapeDtypeStructs.
     """
-    wanted = {}
-    for collection, tree in templates.items():
-        empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.bool_), tree)
-        shapes = to_state_dict(model_name, empty, collection)
-        wanted |= {name: value.shape for name, value in shapes.items()}
+    wanted = entry_shapes(model_name, templates)
     there = {name: value.shape for name, value in parts.network.items()}
     found = differences(wanted, there)
     if found:
@@ -143,6 +139,22 @@ def check_fit(path: pathlib.Path, parts: CheckpointParts, model_name: str, templ
         check_finite(path, name, value, dtype)
         if name.endswith(".running_var") and (value < 0).any():
             raise InputError(f"{path}: {name} has negative entries")
+
+
+def fitted(
+    path: pathlib.Path, parts: CheckpointParts, model_name: str, templates: dict
+) -> dict[str, Any]:
+    """Returns `params` and `batch_stats` of a network from a checkpoint, of NumPy arrays.
+
+    Args: as in `check_fit`, which raises InputError unless the checkpoint fits.
+    """
+    check_fit(path, parts, model_name, templates)
+    return {
+        collection: from_state_dict(
+            model_name, tree, lambda entry, _: parts.network[entry], collection
+        )
+        for collection, tree in templates.items()
+    }
 
 
 def num_classes_of(parts: CheckpointParts) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from rwp_jax.errors import InputError, first_line, function_of_the_user, shown
 from rwp_jax.importing.layouts import FROM_TORCH
-from rwp_jax.names import listed
+from rwp_jax.names import by_path, listed
 
 Axes = tuple[int, ...]
 Transform = Axes | Callable[[np.ndarray], np.ndarray]
@@ -91,8 +91,7 @@ def _default_axes(path: str, rank: int) -> Axes:
 
 
 def _leaves(template: Any, argument: str) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(template)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    named = by_path(template)
     if not named or not all(hasattr(leaf, "shape") for leaf in named.values()):
         raise InputError(f"{argument}= must be a tree of arrays or of jax.ShapeDtypeStruct")
     if all(path.endswith(_NNX_VALUE) for path in named):

@@ -94,13 +94,8 @@ def import_torch(
     name, num_classes = config.model.name, contents.num_classes_of(parts)
     channels = contents.channels_of(parts.network) or 3
     run = new_run.plan(config, directory, checkpoint, epoch, (channels, num_classes))
-    contents.check_fit(checkpoint, parts, name, run.templates)
+    trees = contents.fitted(checkpoint, parts, name, run.templates)
     new_run.check_data(run, checkpoint)
-
-    trees = {
-        collection: from_state_dict(name, tree, lambda entry, _: parts.network[entry], collection)
-        for collection, tree in run.templates.items()
-    }
     momentum, trace = "zero", None
     if optimizer and not config.optimizer.momentum:
         raise InputError("torch_optimizer= holds momentum, but config.optimizer.momentum=0")

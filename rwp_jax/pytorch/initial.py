@@ -2,13 +2,10 @@
 
 import pathlib
 
-import jax
-import numpy as np
-
 from rwp_jax.errors import InputError, check_path, prefixed
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.pytorch import contents, torch_files
-from rwp_jax.pytorch.state_dict import check_has_names, from_state_dict
+from rwp_jax.pytorch.state_dict import check_has_names
 from rwp_jax.runs import zoo
 from rwp_jax.runs.initial_weights import InitialWeights, weights_of_run
 from rwp_jax.training import experiment
@@ -59,20 +56,11 @@ def _from_file(config, path: pathlib.Path, key: str) -> InitialWeights:
             parts = contents.split(entries, nested)
         num_classes = contents.num_classes_of(parts)
         classifier = make_classifier(name, num_classes, dtype=param_dtype(config))
-        shape = 32, 32, _channels(parts.network)  # any size: the last pooling is over all positions
-        trees = jax.eval_shape(lambda: classifier.init(jax.random.key(0), shape))
-        templates = dict(zip(("params", "batch_stats"), trees, strict=True))
-        contents.check_fit(path, parts, name, templates)
-    params, batch_stats = (
-        from_state_dict(name, tree, lambda entry, _: parts.network[entry], collection)
-        for collection, tree in templates.items()
-    )
-    known = bool(parts.mean and parts.std)
-    moments = (parts.mean, parts.std) if known else (None, None)
-    return InitialWeights(params, batch_stats, num_classes, str(path), "", *moments)
-
-
-def _channels(network: dict[str, np.ndarray]) -> int:
-    """Returns the channels of the images that a network takes; 3 if `check_fit` will refuse it."""
-    stem = network.get("conv1.weight", np.empty((0, 3, 0, 0)))
-    return stem.shape[1] if stem.ndim == 4 else 3
+        channels = contents.channels_of(parts.network) or 3
+        # Any image size works: the last pooling is over all positions.
+        params, batch_stats = classifier.shapes((32, 32, channels))
+        templates = {"params": params, "batch_stats": batch_stats}
+        trees = contents.fitted(path, parts, name, templates)
+    mean, std = (parts.mean, parts.std) if parts.mean and parts.std else (None, None)
+    network = trees["params"], trees["batch_stats"], num_classes
+    return InitialWeights(*network, str(path), mean=mean, std=std)

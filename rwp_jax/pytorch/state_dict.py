@@ -1,8 +1,8 @@
 """Names and layouts of the PyTorch networks of this family, without PyTorch."""
 
 import re
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -93,6 +93,21 @@ def from_torch_layout(array) -> np.ndarray:
 def to_state_dict(model_name: str, tree, collection: str = "params") -> dict[str, np.ndarray]:
     """Returns the state-dict entries, in PyTorch's names and layouts, of params or batch_stats."""
     return {name: to_torch_layout(leaf) for name, leaf in torch_names(model_name, tree, collection)}
+
+
+def entry_shapes(model_name: str, templates: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the state-dict entries of a network, in PyTorch's names and layouts.
+
+    Args:
+      model_name: name of one of the package's networks.
+      templates: its `params` and `batch_stats`, arrays or ShapeDtypeStructs.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for collection, tree in templates.items():
+        empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.bool_), tree)
+        entries = to_state_dict(model_name, empty, collection)
+        shapes |= {name: value.shape for name, value in entries.items()}
+    return shapes
 
 
 def from_state_dict(model_name: str, tree, entry: Callable, collection: str = "params"):

@@ -4,12 +4,11 @@ import json
 import pathlib
 from typing import NamedTuple
 
-import jax
-
 from rwp_jax.errors import InputError
 from rwp_jax.files import write_json
 from rwp_jax.models.classifier import MODELS, Classifier
 from rwp_jax.models.fingerprint import Fingerprint
+from rwp_jax.names import by_path
 from rwp_jax.registry import Origin
 
 NETWORK = "network.json"
@@ -89,17 +88,13 @@ def require_model(directory: pathlib.Path, name: str, network: NetworkRecord | N
 
 def check_shapes(classifier: Classifier, network: NetworkRecord, variables: tuple) -> None:
     """Raises InputError if the arrays of a user-defined network no longer have the trained shapes."""
-    wanted = jax.eval_shape(lambda: classifier.init(jax.random.key(0), network.image_shape))
-    for now, held in zip(wanted, variables, strict=True):
+    for now, held in zip(classifier.shapes(network.image_shape), variables, strict=True):
         check_same_shapes(now, held)
 
 
 def check_same_shapes(now, held) -> None:
     """Raises InputError if the arrays `held` in a checkpoint differ in shape from the present network's."""
-    shapes = lambda tree: {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    shapes = lambda tree: {name: leaf.shape for name, leaf in by_path(tree).items()}
     there, here = shapes(held), shapes(now)
     changed = [name for name in here | there if there.get(name) != here.get(name)]
     if changed:

@@ -1,7 +1,6 @@
 """Begins a run with given weights: checks that they fit its network and puts them into its first state."""
 
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed import processes
 from rwp_jax.errors import InputError
 from rwp_jax.models.classifier import make_classifier
+from rwp_jax.names import by_path
 from rwp_jax.runs import history
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.history import History
@@ -52,24 +52,16 @@ def check_given(directory: pathlib.Path, resuming: bool, initial: InitialWeights
         )
 
 
-def _by_name(tree) -> dict[str, Any]:
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
 def _network(config, num_classes: int, image_shape: tuple[int, ...]):
     """Returns params and batch_stats of the config's network as ShapeDtypeStructs."""
     classifier = make_classifier(config.model.name, num_classes, dtype=param_dtype(config))
-    return jax.eval_shape(lambda: classifier.init(jax.random.key(0), image_shape))
+    return classifier.shapes(image_shape)
 
 
 def head(config, num_classes: int, image_shape: tuple[int, ...]) -> set[str]:
     """Returns the names of the entries of params whose shapes depend on the number of classes."""
     here, other = (
-        _by_name(_network(config, count, image_shape)[0])
-        for count in (num_classes, num_classes + 1)
+        by_path(_network(config, count, image_shape)[0]) for count in (num_classes, num_classes + 1)
     )
     return {name for name in here if name not in other or here[name].shape != other[name].shape}
 
@@ -96,7 +88,7 @@ def check_fit(
     params, batch_stats = _network(config, num_classes, image_shape)
     where = f"init_from={initial.source} does not fit config.model.name={config.model.name!r}"
     for here, there in ((params, initial.params), (batch_stats, initial.batch_stats)):
-        wanted, held = _by_name(here), _by_name(there)
+        wanted, held = by_path(here), by_path(there)
         for name in [*wanted, *(held.keys() - wanted)]:
             if name in fresh:
                 continue
@@ -125,10 +117,10 @@ def begun_with(config, initial: InitialWeights, state: TrainState, data: Dataset
         processes.say(line)
 
     def filled(here, there):
-        held = _by_name(there)
+        held = by_path(there)
         leaves = [
             leaf if name in fresh else jnp.asarray(held[name], leaf.dtype)
-            for name, leaf in _by_name(here).items()
+            for name, leaf in by_path(here).items()
         ]
         return jax.tree.unflatten(jax.tree.structure(here), leaves)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from rwp_jax.errors import InputError
+from rwp_jax.names import by_path
 
 
 def _cycled_sgd(schedule, momentum: Callable, nesterov: bool) -> optax.GradientTransformation:
@@ -58,16 +59,13 @@ def decayed(params, no_decay: str):
     """
     if not no_decay:
         return jax.tree.map(lambda _: True, params)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
-    decays = jax.tree_util.tree_map_with_path(
-        lambda path, _: not re.search(no_decay, name(path)), params
-    )
-    if all(jax.tree.leaves(decays)):
-        example = name(jax.tree_util.tree_leaves_with_path(params)[0][0])
+    names = list(by_path(params))
+    decays = [not re.search(no_decay, name) for name in names]
+    if all(decays):
         raise InputError(
-            f"config.optimizer.no_decay={no_decay!r} is found in no path of a parameter, such as {example}"
+            f"config.optimizer.no_decay={no_decay!r} is found in no path of a parameter, such as {names[0]}"
         )
-    return decays
+    return jax.tree.unflatten(jax.tree.structure(params), decays)
 
 
 def make_sgd(

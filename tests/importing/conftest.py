@@ -11,10 +11,7 @@ MODEL = "wrn-10-1"
 
 @pytest.fixture(scope="package")
 def templates():
-    classifier = make_classifier(MODEL, 10)
-    params, batch_stats = jax.eval_shape(
-        lambda key: classifier.init(key, (8, 8, 3)), jax.random.key(0)
-    )
+    params, batch_stats = make_classifier(MODEL, 10).shapes((8, 8, 3))
     return {"params": params, "batch_stats": batch_stats}
 
 

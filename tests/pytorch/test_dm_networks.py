@@ -13,6 +13,7 @@ from rwp_jax.models.classifier import make_classifier
 from rwp_jax.parity import inputs
 from rwp_jax.pytorch import export, import_
 from rwp_jax.pytorch.contents import registration_order
+from rwp_jax.pytorch.initial import initial_weights
 from rwp_jax.pytorch.state_dict import from_state_dict, to_state_dict
 from rwp_jax.runs.loaded import load_run
 from tests.small import shrink
@@ -207,3 +208,12 @@ def test_classes_and_channels_are_read_from_the_checkpoint(tmp_path):
     torch.save(state, tmp_path / "in.pth")
     with pytest.raises(InputError, match="is for images of 1 channels and 100 classes"):
         import_.import_torch(config_of(), tmp_path / "run", tmp_path / "in.pth")
+
+
+def test_a_run_begins_with_the_weights_of_a_network_for_gray_images(tmp_path):
+    state = make_network().state_dict()
+    state["init_conv.weight"] = state["init_conv.weight"][:, :1]
+    torch.save(state, tmp_path / "gray.pth")
+    params = initial_weights(config_of(), tmp_path / "gray.pth").params
+    kernel = state["init_conv.weight"].numpy().transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(params["conv1"]["kernel"], kernel)

@@ -2,7 +2,6 @@
 
 import collections
 
-import jax
 import numpy as np
 import pytest
 
@@ -92,10 +91,7 @@ READ = {
 
 @pytest.fixture(scope="module")
 def templates():
-    classifier = make_classifier(MODEL, 10)
-    params, batch_stats = jax.eval_shape(
-        lambda key: classifier.init(key, (8, 8, 3)), jax.random.key(0)
-    )
+    params, batch_stats = make_classifier(MODEL, 10).shapes((8, 8, 3))
     return {"params": params, "batch_stats": batch_stats}
 
 

@@ -84,16 +84,10 @@ def imported(path, key, model, classes):
     entries, nested = torch_files.read_state_dict(path, key)
     parts = contents.split(entries, nested)
     classifier = make_classifier(model, classes, parts.mean, parts.std, dtype="float64")
-    params, batch_stats = jax.eval_shape(
-        lambda key: classifier.init(key, (8, 8, 3)), jax.random.key(0)
-    )
+    params, batch_stats = classifier.shapes((8, 8, 3))
     templates = {"params": params, "batch_stats": batch_stats}
-    contents.check_fit(path, parts, model, templates)
-    params, batch_stats = (
-        from_state_dict(model, tree, lambda entry, _: parts.network[entry], collection)
-        for collection, tree in templates.items()
-    )
-    return np.asarray(jax.jit(classifier.eval)(params, batch_stats, IMAGES))
+    trees = contents.fitted(path, parts, model, templates)
+    return np.asarray(jax.jit(classifier.eval)(*trees.values(), IMAGES))
 
 
 def torch_logits(network):
