@@ -54,6 +54,10 @@ def _harmless() -> list:
     return [np.dtype, np.ndarray, codecs.encode, *functions, *old, *dtypes]
 
 
+def _other_kind(path: pathlib.Path, what: str) -> InputError:
+    return InputError(f"{path} is no file of torch.save: it is {what}")
+
+
 def _refused(path: pathlib.Path, error: Exception) -> InputError:
     """Returns the error for a file with an object that unpickling could run code for."""
     named = re.search(r"GLOBAL ([\w.]+)|but got <class '([\w.]+)'>", str(error))
@@ -72,7 +76,11 @@ def _refused(path: pathlib.Path, error: Exception) -> InputError:
 
 def _load(path: pathlib.Path) -> Any:
     """Loads a file of torch.save that holds tensors, containers and numbers; else raises InputError."""
-    torch = _torch(f"{path}: reading it")
+    try:
+        torch = _torch(f"{path}: reading it")
+    except InputError as error:  # for what is no checkpoint, nobody has to install PyTorch
+        what = file_kinds.describe(path)
+        raise (_other_kind(path, what) if what else error) from None
     try:
         with (
             torch.serialization.safe_globals(_harmless()),
@@ -84,7 +92,7 @@ def _load(path: pathlib.Path) -> Any:
         raise InputError(f"{path} cannot be read, or is cut short ({why})") from None
     except Exception as error:  # pickle, zip and torch raise many types
         if what := file_kinds.describe(path):
-            raise InputError(f"{path} is no file of torch.save: it is {what}") from None
+            raise _other_kind(path, what) from None
         if "GLOBAL" in str(error) or "allowlisted" in str(error):
             raise _refused(path, error) from None
         if "Unsupported operand" in str(error):

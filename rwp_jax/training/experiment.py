@@ -24,7 +24,7 @@ from rwp_jax.distributed.devices import (
 )
 from rwp_jax.errors import InputError, first_line, named_in
 from rwp_jax.evaluation.accuracy import Sizes, make_count_correct, make_evaluation
-from rwp_jax.models.classifier import MODELS, make_classifier
+from rwp_jax.models.classifier import MODELS, Classifier, make_classifier
 from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.models.precision import matmul_precision
 from rwp_jax.models.sizes import check_image_size
@@ -33,6 +33,7 @@ from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
 from rwp_jax.training.objective_checks import checked, taken_name
 from rwp_jax.training.objectives import OBJECTIVES
+from rwp_jax.training.optimizer import decayed
 from rwp_jax.training.recipe import (
     Numbers,
     check_recipe,
@@ -80,15 +81,22 @@ def check_sizes(config, dataset: Dataset) -> None:
     check_shapes(config, mixture, has_extra, dataset.x_train.shape[1:])
     if MODELS.origin(config.model.name) or OBJECTIVES.origin(config.objective.name):
         _try_own(config, dataset)
+    if config.optimizer.no_decay:
+        classifier = _one_device_classifier(config, dataset)
+        params, _ = classifier.shapes(dataset.x_train.shape[1:])
+        decayed(params, config.optimizer.no_decay)
+
+
+def _one_device_classifier(config, dataset: Dataset) -> Classifier:
+    # One device: no axis to share moments over.
+    network = network_settings(config.model)
+    return make_classifier(num_classes=dataset.num_classes, dtype=config.dtype, **network)
 
 
 def _try_own(config, dataset: Dataset) -> None:
     """Traces a user-defined network or objective; raises InputError if that fails."""
     recipe = build(config, dataset.num_classes, steps_per_epoch=1).recipe
-    # One device: no axis to share moments over.
-    classifier = make_classifier(
-        num_classes=dataset.num_classes, dtype=config.dtype, **network_settings(config.model)
-    )
+    classifier = _one_device_classifier(config, dataset)
     recipe = recipe._replace(classifier=classifier, objective=checked(recipe.objective))
     names = f"config.model.name={config.model.name!r} with config.objective.name={config.objective.name!r}"
 

@@ -55,6 +55,10 @@ def npz(tmp_path_factory):
         ({"batch_size": 12}, "config.batch_size=12 must be a positive multiple .* 8"),
         ({"batch_size": 64}, "config.batch_size=64 is larger than the training set of 50 images"),
         ({"evaluation.batch_size": -8}, "config.evaluation.batch_size=-8"),
+        (
+            {"optimizer.no_decay": "norm7"},
+            "config.optimizer.no_decay='norm7' is found in no path of a parameter",
+        ),
         ({"precision": "tf32"}, "config.precision='tf32' must be one of default, high, highest"),
         (
             {"evaluation.precision": ""},
