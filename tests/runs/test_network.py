@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 
 from rwp_jax.command_line.config_file import load_config
+from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import pseudo_label, table2
 from rwp_jax.models.classifier import MODELS, register_model
 from rwp_jax.pytorch.export import export_torch
+from rwp_jax.runs.history import read
+from rwp_jax.runs.initial_weights import weights_of_run
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.network_record import NETWORK
 from rwp_jax.training import trainer
+from rwp_jax.training.fine_tuning import check_fit
 from tests.own_code import keep_registered
 from tests.small import shrink, write_two_classes
 
@@ -47,6 +51,32 @@ def test_loaded_evaluated_and_labelled_from_the_file_that_registers(own):
     pseudo_label.pseudo_label(own / "run", str(own / "u.npz"), own / "p.npz", "last")
     with np.load(own / "p.npz") as labelled:
         assert (labelled["extrapolated_targets"] == logits.argmax(-1)).all()
+
+
+def test_its_weights_begin_other_runs(own):
+    """The head of a user-defined network is whatever depends on the number of classes."""
+    config, weights = load_run(own / "run", "last").config, weights_of_run(own / "run")
+    assert check_fit(config, weights, 2, (8, 8, 1)) == []
+    assert check_fit(config, weights, 3, (8, 8, 1)) == ["Dense_0/bias", "Dense_0/kernel"]
+    with pytest.raises(InputError, match=r"Dense_0/kernel is \[256, 2\] there, \[324, 2\] here"):
+        check_fit(config, weights, 2, (9, 9, 1))
+
+
+def test_it_is_extended_without_the_objective(own, tmp_path):
+    """The objective's own setting disappears from the config, but not from that of earlier epochs."""
+    run = load_run(own / "run", "last")
+    shutil.copytree(own / "run", tmp_path / "run")
+    changes = {"data.path": str(own / "two.npz"), "model.name": "tiny", "epochs": 3}
+    trainer.train(
+        shrink(digits_at_rwp.get_config("full"), **changes), tmp_path / "run", extend=True
+    )
+    (change,) = read(tmp_path / "run")[1].changes
+    assert change.keys["objective.shift"] == [0.25, None]
+    assert "shift" not in load_run(tmp_path / "run", "last").config.objective
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "9")
+    for path in (tmp_path / "run" / "checkpoints" / "9.json", tmp_path / "run" / "summary.json"):
+        path.unlink()
+    assert load_run(tmp_path / "run", "last").config.objective == run.config.objective
 
 
 def test_a_process_that_knows_nothing_of_it_loads_it(own):
