@@ -2,8 +2,10 @@ import numpy as np
 import optax
 import pytest
 
+from rwp_jax.configs import default
 from rwp_jax.errors import InputError
 from rwp_jax.training.optimizer import check_pattern, make_sgd
+from rwp_jax.training.recipe import make_recipe, numbers_of
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -52,3 +54,15 @@ def test_patterns_are_checked():
         check_pattern("(")
     with pytest.raises(InputError, match="no_decay='bias' is found in no path .* such as scale"):
         make_sgd(1.0, no_decay="bias").init({"scale": np.ones(2)})
+
+
+def test_a_shift_moves_the_schedule_and_the_first_perturbing_step():
+    """As in a run whose first two epochs had four steps each, and whose others have six."""
+    config = default.get_config()
+    config.update_from_flattened_dict({"epochs": 4, "weight_perturbation.start_epoch": 3})
+    numbers = numbers_of(config)
+    whole, unshifted = make_recipe(config, None, 6, numbers)
+    recipe, schedule = make_recipe(config, None, 6, numbers, shift=2 * 6 - 2 * 4)
+    assert whole.perturb_from_step == 18 and recipe.perturb_from_step == 2 * 4 + 6
+    assert [schedule(step) for step in range(8, 20)] == [unshifted(step) for step in range(12, 24)]
+    assert schedule(8) < schedule(6) and schedule(13) < schedule(12)
