@@ -12,6 +12,7 @@ from rwp_jax.runs.history import Change, History
 from rwp_jax.runs.resume_point import Position
 from rwp_jax.version import described
 
+_MOMENTUM = ("optimizer.momentum", "optimizer.cycle_momentum")
 _FRESH = "init_from= begins a new run with its weights"
 
 
@@ -23,11 +24,14 @@ def _why_not(key: str, old: Any, new: Any) -> str:
         return "its extra images were labelled by the first stage"
     if key == "dtype" and "float64" in (old, new):
         return f"its weights have another dtype; {_FRESH}"
-    if key == "optimizer.momentum" and not (old and new):
-        return f"its checkpoints hold {'a' if old else 'no'} momentum; {_FRESH}"
     if key == "ema_decay" and not (old and new):
         return f"its checkpoints hold {'an' if old else 'no'} average of the weights; {_FRESH}"
     return ""
+
+
+def _momentum(config: dict[str, Any]) -> bool:
+    """Returns whether the checkpoints of a run with this config, by dotted key, hold a momentum."""
+    return any(config.get(key) for key in _MOMENTUM)
 
 
 def _next(newest: dict[str, Any] | None, before: History) -> tuple[Position, int, int]:
@@ -43,12 +47,16 @@ def _next(newest: dict[str, Any] | None, before: History) -> tuple[Position, int
     return position, position.next_epoch, newest["step"] if newest else 0
 
 
-def _refusal(directory: pathlib.Path, keys: dict[str, list], epochs: int) -> str:
-    """Explains why a run cannot go on with changed keys and this number of epochs; "" if it can."""
+def _refusal(directory: pathlib.Path, keys: dict[str, list], config: dict[str, Any]) -> str:
+    """Explains why a run cannot go on with this config, of which `keys` changed; "" if it can."""
     newest = Checkpoints(directory).newest()
     position, done, _ = _next(newest, history.read(directory)[1])
+    wanted, epochs = flatten(config), config["epochs"]
+    held = _momentum(wanted | {key: old for key, (old, _) in keys.items()})
     for key, (old, new) in keys.items():
         why = _why_not(key, old, new)
+        if key in _MOMENTUM and held != _momentum(wanted):
+            why = f"its checkpoints hold {'a' if held else 'no'} momentum; {_FRESH}"
         data = key.startswith("data.") or key == "extra_data.use_labels"
         if newest and data and "data" not in newest:
             why = "its checkpoints have no digests that would identify the data"
@@ -86,7 +94,7 @@ def check(workdir: pathlib.Path, config: dict, resume: bool, extend: bool = Fals
         if not extend and error.changed.keys() <= EVALUATED:
             layout.check_resumed(workdir, resume)
             return True
-        why = _refusal(workdir, error.changed, config["epochs"])
+        why = _refusal(workdir, error.changed, config)
         if extend and why:
             raise InputError(f"workdir={workdir} {why}") from None
         if not extend and not why:

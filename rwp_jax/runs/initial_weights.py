@@ -25,6 +25,7 @@ class InitialWeights(NamedTuple):
       checkpoint: checkpoint of the run; "" for a file.
       mean: mean by which the network normalises pixels, one number per channel; None if unknown.
       std: standard deviation by which it normalises them, likewise.
+      activation: `config.model.activation` of the run; None if unknown.
     """
 
     params: Any
@@ -34,6 +35,7 @@ class InitialWeights(NamedTuple):
     checkpoint: str = ""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    activation: str | None = None
 
     def digest(self) -> str:
         """Returns the digest of all arrays."""
@@ -79,4 +81,5 @@ def weights_of_run(workdir: pathlib.Path | str, checkpoint: str | None = None) -
         which,
         tuple(config.model.mean),
         tuple(config.model.std),
+        config.model.activation,
     )

@@ -144,4 +144,9 @@ def _remarks(config, initial: InitialWeights, num_classes: int, fresh: list[str]
             f"{initial.source} normalises pixels by mean {initial.mean} and deviation {initial.std}, this "
             f"run by config.model.mean={own[0]} and config.model.std={own[1]}"
         )
+    if initial.activation not in (None, config.model.activation):
+        lines.append(
+            f"{initial.source} has config.model.activation={initial.activation!r}, this run "
+            f"{config.model.activation!r}"
+        )
     return lines

@@ -13,7 +13,7 @@ import pytest
 from rwp_jax.distributed.preemption import Interrupted
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation import table2
-from rwp_jax.runs import history
+from rwp_jax.runs import extension, history
 from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.metrics import read_metrics
@@ -247,3 +247,18 @@ def test_the_flag_is_suggested_where_it_helps(config, finished):
     for changes in ({"epochs": 1}, {"epochs": 4, "model.name": "wrn-16-1"}):
         with pytest.raises(InputError, match="choose another directory$"):
             trainer.train(config(**changes), finished[0])
+
+
+def test_a_momentum_that_cycles_is_one(config, finished, tmp_path):
+    """Checkpoints hold a momentum whether it is constant or cycles."""
+    cycle = {"optimizer.cycle_momentum": (0.85, 0.95), "optimizer.schedule": "one_cycle"}
+    wanted = config(epochs=4, **{"optimizer.momentum": 0.0, "optimizer.warmup": 0.3} | cycle)
+    plain = json.loads(wanted.to_json())
+    assert extension.check(finished[0], plain, True, extend=True)
+    shutil.copytree(finished[0], tmp_path / "run")
+    without = config(**{"optimizer.momentum": 0.0})
+    (tmp_path / "run/config.json").write_text(without.to_json())
+    with pytest.raises(
+        InputError, match="cycle_momentum=.0.85, 0.95. .was ...: its check.* no mom"
+    ):
+        extension.check(tmp_path / "run", plain, True, extend=True)

@@ -183,13 +183,19 @@ def test_the_average_begins_with_the_weights(source, data):
         assert average is not weight, "a step may reuse the buffers of its input"
 
 
-def test_another_normalisation_is_mentioned(source, data, capsys):
-    config = small_config(**{"data.path": data["two"], "model.mean": (0.5,), "model.std": (0.25,)})
+def test_another_normalisation_or_activation_is_mentioned(source, data, capsys):
+    other = {"model.mean": (0.5,), "model.std": (0.25,), "model.activation": "silu"}
+    config = small_config(**{"data.path": data["two"]} | other)
     recipe = experiment.build(config, 2, steps_per_epoch=3).recipe
     state = trainer.init_state(recipe, jax.random.key(1), (8, 8, 1))
     loaded = trainer.training_data.load_data(config)
     fine_tuning.begun_with(config, weights_of_run(source), state, loaded)
-    assert "normalises pixels by mean () and deviation (), this run by" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "normalises pixels by mean () and deviation (), this run by config.model.mean=(0.5,)"
+        in said
+    )
+    assert "has config.model.activation='', this run 'silu'" in said
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.safetensors", "net.npz"])
