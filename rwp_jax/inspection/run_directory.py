@@ -12,7 +12,8 @@ from rwp_jax.report.titles import radius
 from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints, DamagedCheckpoint
 from rwp_jax.runs.config import completed, flatten
-from rwp_jax.runs.loaded import read_config
+from rwp_jax.runs.history import History
+from rwp_jax.runs.loaded import read_config, read_with_history
 from rwp_jax.runs.metrics import FILE, read_metrics
 from rwp_jax.runs.network_record import read_network_record, record_of_params
 from rwp_jax.runs.resume_point import choose
@@ -26,7 +27,7 @@ def inspect_run(directory: pathlib.Path) -> Findings:
     Raises:
       InputError: if its config cannot be read.
     """
-    config = read_config(directory)
+    config, history = read_with_history(directory)
     problems: list[str] = []
     checkpoints = Checkpoints(directory)
     try:
@@ -43,6 +44,7 @@ def inspect_run(directory: pathlib.Path) -> Findings:
     rows = [
         ("network", _network(directory, config, states, problems)),
         ("trained", _progress(config, newest)),
+        *_history(history),
         ("objective", _objective(config)),
         ("threat model", f"{config.threat.norm}, {radius(config.threat.epsilon)}"),
         ("data", _data(directory, config, newest, problems)),
@@ -97,12 +99,25 @@ def _network(directory: pathlib.Path, config, states: dict, problems: list[str])
 def _progress(config, newest: dict | None) -> str:
     if newest is None:
         return f"nothing saved yet, of {config.epochs} epochs"
+    if newest["epoch"] < 0:
+        return f"0 of {config.epochs} epochs, only the weights that it begins with are saved"
     if "within_epoch" in newest:
         return f"{newest['epoch']} of {config.epochs} epochs and a part of the next (step {newest['step']})"
     epochs = newest["epoch"] + 1
     imported = ", imported" if not newest.get("metrics") else ""
     end = ", finished" if epochs == config.epochs else ""
     return f"{epochs} of {config.epochs} epochs (step {newest['step']}){end}{imported}"
+
+
+def _history(history: History) -> list[tuple[str, str]]:
+    """Describes what the weights began from, and each change of the config."""
+    rows = []
+    if history.init_from:
+        begun = history.init_from
+        from_where = f"{begun.get('source')} {begun.get('checkpoint', '')}".rstrip()
+        rows.append(("began with", f"weights of {from_where}, digest {begun.get('digest')}"))
+    changes = [change.described() for change in history.changes]
+    return rows + [("changed" if not i else "", line) for i, line in enumerate(changes)]
 
 
 def _objective(config) -> str:
@@ -158,7 +173,8 @@ def _accuracies(config, records: list) -> list[tuple[str, str]]:
         if record and "pgd_accuracy" in record:
             natural, pgd = record.get("natural_accuracy"), record["pgd_accuracy"]
             first = f"natural {natural:.2%}, " if natural is not None else ""
-            text = f"epoch {record['epoch'] + 1}, {first}PGD-{config.evaluation.steps} {pgd:.2%}"
+            steps = record.get("config", {}).get("evaluation.steps", config.evaluation.steps)
+            text = f"epoch {record['epoch'] + 1}, {first}PGD-{steps} {pgd:.2%}"
             rows.append((which, text))
     return rows
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from rwp_jax.configs import digits_at_rwp
+from rwp_jax.runs import history
 from rwp_jax.runs.checkpoint import Checkpoints
+from rwp_jax.runs.history import Change, History
 from tests.inspection.said import refused, said, unsound
 from tests.small import shrink, train_on_two_classes, write_two_classes
 
@@ -62,6 +64,29 @@ def test_an_unfinished_run_says_how_it_continues(run, capsys):
     out = said(run, capsys)
     assert "1 of 2 epochs (step 4)\n" in out and "not stated before training ends" in out
     assert f"--config FILE --workdir {run}  (continues" in out
+
+
+def test_the_history_of_a_run(run, capsys, tmp_path):
+    held, _ = history.read(run)
+    changes = [Change(1, 4, {"seed": [3, 0]}, "0.1.0"), Change(1, 4, {"epochs": [1, 2]}, "0.1.0")]
+    begun = {"source": "runs/a", "checkpoint": "best", "digest": "0a1b"}
+    history.write(run, held, History(tuple(changes), begun))
+    out = said(run, capsys)
+    assert "began with    weights of runs/a best, digest 0a1b\n" in out
+    assert "changed       from epoch 2 on config.seed=0 (was 3)\n" in out
+    assert "\n                from epoch 2 on config.epochs=2 (was 1)\n" in out
+
+    begins, checkpoints = tmp_path / "begins", Checkpoints(run)
+    state = checkpoints.load(checkpoints.newest())
+    begins.mkdir()
+    history.write(begins, held, History(init_from=begun))
+    checkpoints = Checkpoints(begins)
+    state = jax.tree.map(jax.numpy.asarray, state)
+    checkpoints.save(state, {"step": 0, "epoch": -1, "within_epoch": {}, "metrics": []})
+    checkpoints.close()
+    out = said(begins, capsys)
+    assert "0 of 2 epochs, only the weights that it begins with are saved\n" in out
+    assert "(continues; FILE: the run's config)" in out
 
 
 def test_damages_of_a_run(run, capsys):
