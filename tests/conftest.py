@@ -1,7 +1,7 @@
 """Runs tests in float64 on eight virtual CPU devices and caches compiled programs between runs.
 
-The tests of slow_tests.txt are marked `slow`: the default run leaves them out, so that it takes minutes on
-two cores from an empty cache. `.ci/run` runs them.
+The tests and files of tests in slow_tests.txt are marked `slow`: the default run leaves them out, so that it
+takes minutes on two cores from an empty cache. `.ci/run` runs them.
 """
 
 import os
@@ -24,7 +24,7 @@ def pytest_collection_modifyitems(items):
     slow = set(SLOW_TESTS.read_text().splitlines())
     for item in items:
         name = item.nodeid.removeprefix("tests/")
-        if slow & {name, name.partition("[")[0]}:
+        if slow & {name, name.partition("[")[0], name.partition("::")[0]}:
             item.add_marker("slow")
 
 
