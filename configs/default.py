@@ -109,6 +109,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.clip_norm = 0.0  # largest global norm of the gradient; 0: any
 
     config.ema_decay = 0.0  # decay per step of an average of the weights that is also kept; 0: none
+    config.ema_start = 0.0  # share of training before which the average is a copy of the weights
+    # the average has the running statistics of the trained network; False: averages of them
+    config.ema_copy_batch_stats = False
 
     config.evaluation = ml_collections.ConfigDict()  # natural and PGD accuracy on the test set
     config.evaluation.every = 1  # epochs between evaluations; best is chosen among those evaluated

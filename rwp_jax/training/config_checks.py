@@ -117,10 +117,13 @@ def check_numbers(config) -> None:
         lambda fraction: 0 <= fraction < 1 or fraction == -1,
     )
     _require(config, "optimizer.learning_rate", "in (0, inf)", lambda lr: 0 < lr < math.inf)
-    for key in ("optimizer.momentum", "ema_decay"):
+    for key in ("optimizer.momentum", "ema_decay", "ema_start"):
         _require(config, key, "in [0, 1)", lambda value: 0 <= value < 1)
     if config.optimizer.nesterov and not config.optimizer.momentum:
         raise InputError("config.optimizer.nesterov=True needs config.optimizer.momentum > 0")
+    for key in ("ema_start", "ema_copy_batch_stats"):
+        if config[key] and not config.ema_decay:
+            raise InputError(f"config.{key}={config[key]} needs config.ema_decay > 0")
     for section, key in (("model", "mean"), ("model", "std"), ("optimizer", "cycle_momentum")):
         given = config[section][key]
         if not all(isinstance(value, int | float) for value in given):

@@ -13,6 +13,7 @@ from rwp_jax.training.optimizer import check_pattern, make_sgd
 from rwp_jax.training.schedules import make_schedule, momentum_schedule
 from rwp_jax.training.train_step import PGDSettings, Recipe
 from rwp_jax.training.training_data import objective_of
+from rwp_jax.training.weight_averaging import Averaging, first_step
 from rwp_jax.training.weight_perturbation import (
     WeightPerturbation,
     make_weight_perturbation,
@@ -107,6 +108,14 @@ def momentum_of(config, steps_per_epoch: int) -> float | Callable:
     )
 
 
+def averaging_of(config, steps_per_epoch: int, shift: int) -> Averaging:
+    """Returns the settings of the averaged weights; the arguments are those of `make_recipe`."""
+    first = 0
+    if config.ema_start:  # without, it begins with the state's first step, whatever the shift
+        first = first_step(config.ema_start, config.epochs * steps_per_epoch) - shift
+    return Averaging(config.ema_decay, first, config.ema_copy_batch_stats)
+
+
 def make_recipe(
     config, classifier: Classifier, steps_per_epoch: int, numbers: Numbers, shift: int = 0
 ) -> tuple[Recipe, optax.Schedule]:
@@ -140,7 +149,7 @@ def make_recipe(
             optimizer.clip_norm,
             optimizer.no_decay,
         ),
-        config.ema_decay,
+        averaging_of(config, steps_per_epoch, shift),
         config.gradient_dtype,
         config.model.per_device_batch_norm,
     )

@@ -16,7 +16,7 @@ from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.training.objectives import Batch, Objective, own_loss
 from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
-from rwp_jax.training.weight_averaging import Average, averaged
+from rwp_jax.training.weight_averaging import Average, Averaging, averaged
 from rwp_jax.training.weight_perturbation import WeightPerturbation, perturbed_norm
 
 # Metrics of every step; an objective adds its accuracy and terms.
@@ -77,8 +77,8 @@ class PGDSettings(NamedTuple):
 class Recipe(NamedTuple):
     """The parts and settings of a training step.
 
-    `perturb_from_step` is the first step that perturbs weights; `ema_decay` is the decay of the averaged
-    weights, 0 for no average; `gradient_dtype` is the dtype in which gradients are summed over devices, ""
+    `perturb_from_step` is the first step that perturbs weights; `averaging` are the settings of the averaged
+    weights, by default none; `gradient_dtype` is the dtype in which gradients are summed over devices, ""
     for no conversion; `per_device_batch_norm` is whether each device has its own batch moments.
     """
 
@@ -89,7 +89,7 @@ class Recipe(NamedTuple):
     perturbation: WeightPerturbation
     perturb_from_step: int
     optimizer: optax.GradientTransformation
-    ema_decay: float = 0.0
+    averaging: Averaging = Averaging()
     gradient_dtype: str = ""
     per_device_batch_norm: bool = False
 
@@ -99,7 +99,7 @@ def init_state(recipe: Recipe, key, image_shape: tuple[int, int, int]) -> TrainS
     params, batch_stats = recipe.classifier.init(key, image_shape)
     opt_state = recipe.optimizer.init(params)
     # Copies: a step may reuse the buffers of its input state.
-    ema = jax.tree.map(jnp.copy, Average(params, batch_stats)) if recipe.ema_decay else None
+    ema = jax.tree.map(jnp.copy, Average(params, batch_stats)) if recipe.averaging.decay else None
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, ema)
 
 
@@ -181,7 +181,7 @@ def attack_and_update(
     params = optax.apply_updates(state.params, updates)
     ema = state.ema
     if ema is not None:
-        ema = averaged(ema, params, batch_stats, recipe.ema_decay, state.step)
+        ema = averaged(ema, params, batch_stats, recipe.averaging, state.step)
     return TrainState(state.step + 1, params, batch_stats, opt_state, ema), delta, perturbed
 
 

@@ -18,6 +18,7 @@ from rwp_jax.training.train_step import (
     init_state,
     make_train_step,
 )
+from rwp_jax.training.weight_averaging import Averaging
 from rwp_jax.training.weight_perturbation import make_weight_perturbation
 
 BATCH = 16
@@ -240,7 +241,7 @@ def test_a_float32_step_is_float32_throughout_under_x64(objective):
     """All arrays are float32; constant scalars may be float64, like Python numbers."""
     recipe, _ = make_step(None, objective=objective, beta=6.0, entropy_weight=0.1)
     recipe = recipe._replace(
-        classifier=make_classifier("wrn-10-1", 10, (0.3,), (0.4,)), ema_decay=0.9
+        classifier=make_classifier("wrn-10-1", 10, (0.3,), (0.4,)), averaging=Averaging(0.9)
     )
     step = make_train_step(recipe, make_augment(padding=1), lambda step: RATE, None)
     state = init_state(recipe, jax.random.key(0), IMAGES.shape[1:])

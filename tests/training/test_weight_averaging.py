@@ -10,6 +10,9 @@ from rwp_jax.runs.checkpoint import Checkpoints
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.metrics import read_metrics
 from rwp_jax.training import trainer
+from rwp_jax.training.config_checks import check_numbers
+from rwp_jax.training.recipe import averaging_of
+from rwp_jax.training.weight_averaging import Average, averaged
 from tests.small import shrink, write_two_classes
 
 DECAY, STEPS = 0.2, 4  # the decay (1 + t) / (10 + t) is capped at 0.2 from t = 2 on
@@ -80,3 +83,57 @@ def test_a_run_without_refuses(run, tmp_path):
     config.ema_decay = 1.0
     with pytest.raises(InputError, match=r"config.ema_decay=1.0 must be in \[0, 1\)"):
         trainer.train(config, tmp_path / "other")
+
+
+def of_wang(weights, decay, warm_up):
+    """Yields the averages of Wang et al. (2023) of a sequence of arrays, whose updates count from 1."""
+    average = weights[0]
+    for updates, new in enumerate(weights[1:], 1):
+        since = updates - warm_up
+        d = min(decay, (1 + since) / (10 + since)) * (updates >= warm_up)
+        average = d * average + (1 - d) * new
+        yield average
+
+
+@pytest.mark.parametrize("copies", [False, True])
+@pytest.mark.parametrize("decay", [0.995, 0.3])
+def test_it_begins_after_a_share_of_training(decay, copies):
+    """A quarter of twenty steps: the first average that is none of the weights comes with update 5."""
+    config = shrink(digits_at_rwp.get_config())
+    config.epochs, config.ema_decay, config.ema_start = 4, decay, 0.25
+    config.ema_copy_batch_stats = copies
+    settings = averaging_of(config, steps_per_epoch=5, shift=0)
+    rng = np.random.default_rng(0)
+    weights, statistics = rng.standard_normal((2, 21, 3))
+    average = Average({"w": weights[0]}, {"mean": statistics[0]})
+    expected = zip(*(of_wang(values, decay, 5) for values in (weights, statistics)), strict=True)
+    for step, (w, mean) in enumerate(expected):
+        current = {"w": weights[step + 1]}, {"mean": statistics[step + 1]}
+        average = averaged(average, *current, settings, np.int32(step))
+        mean = statistics[step + 1] if copies else mean
+        np.testing.assert_allclose(average.params["w"], w, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(average.batch_stats["mean"], mean, rtol=0, atol=1e-10)
+        assert np.array_equal(average.params["w"], weights[step + 1]) == (step < 4)
+
+
+def test_its_start_follows_the_epochs_of_an_extended_run():
+    config = shrink(digits_at_rwp.get_config())
+    config.epochs, config.ema_decay, config.ema_start = 10, 0.9, 0.1
+    assert averaging_of(config, steps_per_epoch=30, shift=0).first_step == 29  # 0.1 * 300 > 30
+    # Earlier epochs had ten steps fewer altogether.
+    assert averaging_of(config, steps_per_epoch=30, shift=10).first_step == 19
+    config.ema_start = 0.0
+    assert averaging_of(config, steps_per_epoch=30, shift=10).first_step == 0
+
+
+def test_settings_without_an_average_are_refused():
+    config = shrink(digits_at_rwp.get_config())
+    config.ema_start = 0.5
+    with pytest.raises(InputError, match="config.ema_start=0.5 needs config.ema_decay > 0"):
+        check_numbers(config)
+    config.ema_decay, config.ema_start = 0.9, 1.0
+    with pytest.raises(InputError, match=r"config.ema_start=1.0 must be in \[0, 1\)"):
+        check_numbers(config)
+    config.ema_decay, config.ema_start, config.ema_copy_batch_stats = 0.0, 0.0, True
+    with pytest.raises(InputError, match="ema_copy_batch_stats=True needs config.ema_decay > 0"):
+        check_numbers(config)
