@@ -17,7 +17,8 @@ from rwp_jax.errors import Parser
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.training.objectives import Batch, make_objective
+from rwp_jax.training.objective import Batch
+from rwp_jax.training.objectives import make_objective
 from rwp_jax.training.weight_ascent import perturb_and_differentiate
 from rwp_jax.training.weight_perturbation import make_weight_perturbation
 

@@ -73,13 +73,19 @@ def get_config() -> ml_collections.ConfigDict:
     config.attack.bn = "train"
 
     config.objective = ml_collections.ConfigDict()
-    # natural, at, trades, rst (TRADES with extra data), mart or a registered name
+    # natural, at, trades, trades_lse (of squared errors), rst (TRADES with extra data), mart or a
+    # registered name
     config.objective.name = "at"
-    config.objective.beta = 6.0  # weight of the KL in trades, rst and mart
+    config.objective.beta = (
+        6.0  # weight of the loss between clean and attacked images, such as TRADES' KL
+    )
     # weight of the entropy of unlabelled examples in trades and rst
     config.objective.entropy_weight = 0.0
     # share of a target that is spread over all classes, as in PyTorch's CrossEntropyLoss
     config.objective.label_smoothing = 0.0
+    config.objective.clip = (
+        0.0  # trades_lse: what is subtracted from the squared error of x'; 0: none
+    )
 
     config.weight_perturbation = ml_collections.ConfigDict()
     config.weight_perturbation.name = "rwp"  # none, awp or rwp
@@ -121,6 +127,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.precision = "default"
     config.evaluation.steps = 20  # number of PGD steps
     config.evaluation.step_size = 2 / 255  # of PGD, in the norm of the threat model
+    # attack on held-out images: pgdN or cwN, N steps on the cross-entropy or C&W's loss; "": as above
+    config.evaluation.validation_attack = ""
     config.evaluation.train_examples = 1000  # training images to evaluate too; 0: none
 
     config.self_training = ml_collections.ConfigDict()  # RST's first stage, within the run

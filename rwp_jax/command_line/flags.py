@@ -63,9 +63,9 @@ CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
     "evaluate, explain, export_torch: checkpoint of the run: best (on the test set, as in the paper; the "
-    "default), best_by_validation, last, or best_ema and last_ema (averaged weights). pseudo_label: "
-    "checkpoint of the run, as for evaluate, by default last. train: checkpoint of the run that "
-    "--init_from names, as for evaluate, by default last.",
+    "default), best_by_validation, last, or, of averaged weights, best_ema, best_by_validation_ema and "
+    "last_ema. pseudo_label: checkpoint of the run, as for evaluate, by default last. train: checkpoint of "
+    "the run that --init_from names, as for evaluate, by default last.",
 )
 ATTACKS = flags.DEFINE_string(
     "attacks",

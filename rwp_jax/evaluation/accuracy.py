@@ -1,5 +1,6 @@
 """Natural and robust accuracy over a whole data set, counting every example once."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,9 +14,12 @@ from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import ThreatModel, ball
 from rwp_jax.data.order import padded_batches
 from rwp_jax.distributed import devices
-from rwp_jax.losses import cross_entropy
+from rwp_jax.losses import carlini_wagner, cross_entropy
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.models.precision import matmul_precision
+
+# PGD on the cross-entropy and on C&W's loss, with any number of steps: pgd40, cw40.
+STEPPED = re.compile(r"(pgd|cw)([1-9]\d{0,4})")
 
 
 class Sizes(NamedTuple):
@@ -37,6 +41,12 @@ class FixedAttack(NamedTuple):
     steps: int
     step_size: Any
     loss: Callable = cross_entropy
+
+
+def stepped_attack(name: str, step_size) -> FixedAttack:
+    """Returns the attack with a name that STEPPED matches, such as `pgd20` or `cw40`."""
+    kind, steps = re.fullmatch(STEPPED, name).groups()  # type: ignore[union-attr]
+    return FixedAttack(int(steps), step_size, cross_entropy if kind == "pgd" else carlini_wagner)
 
 
 def attack_images(
@@ -85,6 +95,7 @@ def make_count_correct(
     mode: str,
     precision: str = "default",
     mesh: Mesh | None = None,
+    loss: Callable = cross_entropy,
 ) -> devices.Mapped:
     """Returns the program that evaluates one batch.
 
@@ -100,6 +111,7 @@ def make_count_correct(
       mode: mode of `devices.data_parallel`.
       precision: precision of matrix products within the attack, one of `PRECISIONS`.
       mesh: devices to compile for, if not the present ones.
+      loss: (logits, labels) -> [B], which the attack maximises.
 
     Returns:
       (params, batch_stats, images uint8 [N, H, W, C], labels [N], key, Sizes, indices, mask) -> int32
@@ -114,7 +126,7 @@ def make_count_correct(
             x_adv = attack_images(
                 classifier,
                 ball(norm, sizes.epsilon, "madry"),
-                FixedAttack(steps, sizes.step_size),
+                FixedAttack(steps, sizes.step_size, loss),
                 params,
                 batch_stats,
                 x,
@@ -135,7 +147,7 @@ def make_count_correct(
 
 
 def make_evaluation(count_correct: Callable, batch_size: int) -> Callable:
-    """Returns the evaluation run after each epoch: clean accuracy and PGD on the cross-entropy.
+    """Returns the evaluation run after each epoch: accuracy on clean and on attacked images.
 
     Args:
       count_correct: program from `make_count_correct`.

@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,12 +14,18 @@ from rwp_jax.attacks.autoattack.margins import misclassified
 from rwp_jax.attacks.threat_model import ball
 from rwp_jax.distributed.devices import filling_batch, over_examples
 from rwp_jax.errors import InputError
-from rwp_jax.evaluation.accuracy import FixedAttack, Sizes, attack_images, start_key
+from rwp_jax.evaluation.accuracy import (
+    STEPPED,
+    FixedAttack,
+    Sizes,
+    attack_images,
+    start_key,
+    stepped_attack,
+)
 from rwp_jax.evaluation.progress import shown
 from rwp_jax.evaluation.record import record_of
 from rwp_jax.evaluation.store import UNKNOWN, Verdicts
 from rwp_jax.evaluation.subject import Subject
-from rwp_jax.losses import carlini_wagner, cross_entropy
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.models.precision import matmul_precision
 from rwp_jax.names import norm_name
@@ -28,7 +33,6 @@ from rwp_jax.runs.layout import COLUMNS
 
 SAVE_SECONDS = 10  # least interval between saves of the fixed attacks' verdicts
 WARNINGS = "autoattack_warnings"
-_STEPPED = re.compile(r"(pgd|cw)([1-9]\d{0,4})")  # PGD and C&W with any number of steps
 _CW_STEPS = 100  # in the column `cw`
 
 
@@ -43,7 +47,7 @@ def parse_attacks(text: str) -> list[str]:
     wanted = [name.strip() for name in text.split(",")]
     wanted = ["cw" if name == f"cw{_CW_STEPS}" else name for name in wanted]
     for name in wanted:
-        if name not in COLUMNS and not _STEPPED.fullmatch(name):
+        if name not in COLUMNS and not STEPPED.fullmatch(name):
             raise InputError(
                 f"attacks=: {name!r} must be one of {', '.join(COLUMNS)}, or pgdN or cwN for N steps"
             )
@@ -61,7 +65,7 @@ def in_order(names) -> list[str]:
     kinds = ["natural", "fgsm", "pgd", "cw", "autoattack"]
 
     def place(name: str) -> tuple[int, int]:
-        stepped = _STEPPED.fullmatch(name)
+        stepped = STEPPED.fullmatch(name)
         kind, steps = stepped.groups() if stepped else (name, _CW_STEPS)
         return kinds.index(kind), int(steps)
 
@@ -70,12 +74,12 @@ def in_order(names) -> list[str]:
 
 def is_column(name: str) -> bool:
     """Checks whether a name is that of a column and not of a part of AutoAttack."""
-    return name in COLUMNS or bool(_STEPPED.fullmatch(name))
+    return name in COLUMNS or bool(STEPPED.fullmatch(name))
 
 
 def heading(name: str) -> str:
     """Returns the heading of a column, as in the paper."""
-    stepped = _STEPPED.fullmatch(name)
+    stepped = STEPPED.fullmatch(name)
     if name in COLUMNS or not stepped:
         return COLUMNS[name]
     return f"{'PGD' if stepped[1] == 'pgd' else 'C&W'}-{stepped[2]}"
@@ -90,10 +94,7 @@ def fixed_attack(name: str, sizes: Sizes) -> FixedAttack | None:
         return None
     if name == "fgsm":
         return FixedAttack(1, 2 * sizes.epsilon)
-    stepped = _STEPPED.fullmatch(name)
-    kind, steps = stepped.groups() if stepped else (name, _CW_STEPS)
-    loss = cross_entropy if kind == "pgd" else carlini_wagner
-    return FixedAttack(int(steps), sizes.step_size, loss)
+    return stepped_attack(f"cw{_CW_STEPS}" if name == "cw" else name, sizes.step_size)
 
 
 @functools.lru_cache(64)  # evaluations at several radii share a column's program

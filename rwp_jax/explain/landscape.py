@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rwp_jax.explain.probe import Probe
-from rwp_jax.training.objectives import own_loss
+from rwp_jax.training.objective import own_loss
 from rwp_jax.training.weight_ascent import perturb_and_differentiate
 from rwp_jax.training.weight_perturbation import is_perturbed, make_weight_perturbation
 

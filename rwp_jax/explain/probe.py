@@ -11,7 +11,8 @@ from rwp_jax.errors import InputError
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.network_record import read_network_record
 from rwp_jax.training import experiment, training_data
-from rwp_jax.training.objectives import OBJECTIVES, Batch
+from rwp_jax.training.objective import Batch
+from rwp_jax.training.objectives import OBJECTIVES
 from rwp_jax.training.train_step import TrainState, attack_batch
 
 

@@ -15,6 +15,7 @@ from rwp_jax.data import readers, sources
 from rwp_jax.data.order import Mixture, make_mixture
 from rwp_jax.data.sources import NAMED, DataSize, images_to_choose_from, size_of_named
 from rwp_jax.errors import InputError, check_path
+from rwp_jax.evaluation.accuracy import stepped_attack
 from rwp_jax.hardware.hlo import parse
 from rwp_jax.hardware.operations import module_operations
 from rwp_jax.models.classifier import make_classifier
@@ -167,6 +168,12 @@ def evaluated_examples(config) -> list[int]:
     return [count for count in parts if count]
 
 
+def validation_steps(config) -> int:
+    """Returns the number of attack steps on held-out images."""
+    attack = config.evaluation.validation_attack
+    return stepped_attack(attack, None).steps if attack else config.evaluation.steps
+
+
 def evaluations(config) -> int:
     """Returns how many times training evaluates."""
     return math.ceil(config.epochs / config.evaluation.every)
@@ -194,6 +201,8 @@ def training_passes(config, k: float | None = None) -> float:
     else:
         steps = config.epochs * passes_of_a_step(config, k)
     a_network = sum(evaluated_examples(config)) * (2 + 2 * config.evaluation.steps)
+    further = validation_steps(config) - config.evaluation.steps
+    a_network += config.data.validation_examples * 2 * further
     networks = 2 if config.ema_decay else 1
     return images * steps + evaluations(config) * networks * a_network
 

@@ -145,10 +145,13 @@ def _floors(config, programs, k: int) -> Floors:
     parts = programs["train"].parts
     trips = {"attack": config.attack.steps, "perturb": k + 1}
     step, unperturbed = (counts.seconds(parts, trips | {"perturb": n + 1}) for n in (k, 0))
-    batch = counts.seconds(programs["evaluate"].parts, {"attack": config.evaluation.steps})
-    size = config.evaluation.batch_size
+    batch = lambda steps: counts.seconds(programs["evaluate"].parts, {"attack": steps})
+    size, held_out = config.evaluation.batch_size, config.data.validation_examples
     batches = sum(math.ceil(count / size) for count in cost.evaluated_examples(config))
-    evaluation = batch * batches * (2 if config.ema_decay else 1)
+    on_held_out, validating = math.ceil(held_out / size), cost.validation_steps(config)
+    evaluation = (batches - on_held_out) * batch(config.evaluation.steps)
+    evaluation += on_held_out * batch(validating)
+    evaluation *= 2 if config.ema_decay else 1
     evaluation *= cost.evaluations(config) / config.epochs
     steps, perturbed = cost.planned_mixture(config).steps, cost.perturbed_epochs(config)
     run = config.epochs * evaluation

@@ -16,7 +16,8 @@ from rwp_jax.losses import carlini_wagner, cross_entropy
 from rwp_jax.parity.case import Case
 from rwp_jax.parity.recipe import CaseNetwork, make_network, make_recipe
 from rwp_jax.pytorch.state_dict import to_state_dict
-from rwp_jax.training.objectives import Batch, make_objective
+from rwp_jax.training.objective import Batch
+from rwp_jax.training.objectives import make_objective
 from rwp_jax.training.train_step import TrainState, attack_and_update
 from rwp_jax.training.weight_ascent import perturb_and_differentiate
 from rwp_jax.training.weight_perturbation import (

@@ -18,6 +18,7 @@ CHOSEN_BY = {  # epoch -> how it is selected, in words
     "best": "best epoch evaluated, by the test set, as in the paper",
     "best_by_validation": "best on held-out training images",
     "best_ema": "averaged weights, best on the test set",
+    "best_by_validation_ema": "averaged weights, best on held-out training images",
     "last": "last epoch evaluated",
     "last_ema": "averaged weights, last epoch",
 }

@@ -24,7 +24,7 @@ from rwp_jax.runs.resume_point import by_measure, choose
 
 DIRECTORY = "checkpoints"
 NEWEST = 2  # kept in addition to the best, so that one remains if the other is damaged
-_BEST = ("best", "best_by_validation", "best_ema")
+_BEST = ("best", "best_by_validation", "best_ema", "best_by_validation_ema")
 
 
 def _save(path: pathlib.Path, state) -> None:

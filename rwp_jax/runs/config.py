@@ -11,10 +11,17 @@ EVALUATED = {
     "evaluation.every",
     "evaluation.steps",
     "evaluation.step_size",
+    "evaluation.validation_attack",
     "evaluation.train_examples",
 }
 # Keys without which accuracies after epochs are not comparable.
-MEASURE = ("threat.norm", "threat.epsilon", "evaluation.steps", "evaluation.step_size")
+MEASURE = (
+    "threat.norm",
+    "threat.epsilon",
+    "evaluation.steps",
+    "evaluation.step_size",
+    "evaluation.validation_attack",
+)
 # Where the data are stored, which may change; digests in the checkpoints identify the data.
 PATHS = ("data.path", "data.data_dir", "extra_data.path")
 # Sections of every run's config; a file without them is not one.

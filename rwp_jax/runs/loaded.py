@@ -114,8 +114,8 @@ def load_run(
 
     Args:
       workdir: directory of the run; or `zoo:NAME`, which has only the checkpoint that its card names.
-      checkpoint: `best` (the default for a run), `last` or `best_by_validation`; `best_ema` or `last_ema`
-        for averaged weights.
+      checkpoint: `best` (the default for a run), `last` or `best_by_validation`; `best_ema`, `last_ema` or
+        `best_by_validation_ema` for averaged weights.
       paths: where the run's data are now, by the config's keys: {"data.path": "new.npz"}.
 
     Raises:

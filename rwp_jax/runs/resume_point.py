@@ -87,6 +87,10 @@ _CHOICES = {
         _rank_by("validation_pgd_accuracy"),
     ),
     "best_ema": (_has("ema_pgd_accuracy"), _rank_by("ema_pgd_accuracy")),
+    "best_by_validation_ema": (
+        _has("validation_ema_pgd_accuracy"),
+        _rank_by("validation_ema_pgd_accuracy"),
+    ),
     "last": (_always, _epoch),
     "last_ema": (_averages, _epoch),
 }
@@ -109,6 +113,8 @@ def by_measure(records: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     for record in sorted(records, key=_epoch):
         config = record.get("config", {})
         measure = {key: config[key] for key in MEASURE if key in config}
+        if config:
+            measure.setdefault("evaluation.validation_attack", "")  # newer than some runs
         evaluated = "pgd_accuracy" in record
         if not groups or (evaluated and any(held.get(k, v) != v for k, v in measure.items())):
             groups.append([])
@@ -121,9 +127,10 @@ def choose(which: str, records: Iterable[dict[str, Any]]) -> dict[str, Any] | No
     """Selects the record that `which` names; returns None if no record has the accuracies it needs.
 
     As in the paper, `best` is the best on the test set, which biases its accuracy upwards.
-    `best_by_validation` is selected on held-out training images, if the run has any. `best_ema` and
-    `last_ema` are for averaged weights; `best_ema` is the best of them on the test set. If the radius or
-    the attack of the evaluation changed during a run, the best is that of the epochs since then.
+    `best_by_validation` is selected on held-out training images, if the run has any. `best_ema`,
+    `best_by_validation_ema` and `last_ema` are for averaged weights; the first is the best of them on the
+    test set. If the radius or an attack of the evaluation changed during a run, the best is that of the
+    epochs since then.
 
     Args:
       which: one of WHICH.

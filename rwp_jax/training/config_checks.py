@@ -10,6 +10,7 @@ import numpy as np
 from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.configs.default import get_config
 from rwp_jax.errors import InputError, check_choice
+from rwp_jax.evaluation.accuracy import STEPPED
 from rwp_jax.models.precision import PRECISIONS, require_x64
 from rwp_jax.names import hint_at, spelled
 from rwp_jax.runs.config import flatten
@@ -128,6 +129,16 @@ def check_numbers(config) -> None:
         given = config[section][key]
         if not all(isinstance(value, int | float) for value in given):
             raise InputError(f"config.{section}.{key}={given!r} must be a tuple of numbers")
+    attack = config.evaluation.validation_attack
+    if attack and not STEPPED.fullmatch(attack):
+        raise InputError(
+            f"config.evaluation.validation_attack={attack!r} must be pgdN or cwN for N steps, such as "
+            "cw40, or '' for the attack on test images"
+        )
+    if attack and not config.data.validation_examples:
+        raise InputError(
+            f"config.evaluation.validation_attack={attack!r} needs config.data.validation_examples > 0"
+        )
     check_choice("config.attack.bn", config.attack.bn, BN_MODES)
 
 

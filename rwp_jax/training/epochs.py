@@ -5,6 +5,7 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -193,7 +194,8 @@ def train_stage(run: Run, stage: Stage, state: TrainState, position: Position) -
         for split, (images, labels) in evaluated.items() if due else ():
             if stop.asked_anywhere():
                 _stop(stop, checkpoints, save_within(epoch, state, steps))
-            figures[split] = _evaluate(parts, state, images, labels, *attack)
+            evaluate = (split == "validation" and parts.validate) or parts.evaluate
+            figures[split] = _evaluate(evaluate, state, images, labels, *attack)
         train_figures = {
             name: float(np.stack([step[name] for step in steps]).mean()) for name in steps[0]
         }
@@ -208,6 +210,8 @@ def train_stage(run: Run, stage: Stage, state: TrainState, position: Position) -
             writer.write(epoch, step, split, values)
         test_figures, held_figures = figures.get("test", {}), figures.get("validation", {})
         held_figures = {f"validation_{name}": value for name, value in held_figures.items()}
+        if held_figures:
+            held_figures["validation_attack"] = validation_attack(config)
         record = {"step": step, "epoch": epoch, "seconds": seconds, "metrics": list(writer.records)}
         record |= test_figures | held_figures | marks
         if processes.is_first():
@@ -223,12 +227,17 @@ def train_stage(run: Run, stage: Stage, state: TrainState, position: Position) -
     return state
 
 
-def _evaluate(parts: experiment.Parts, state, *arguments) -> dict[str, float]:
+def validation_attack(config) -> str:
+    """Returns the name of the attack on held-out images, such as `pgd20`."""
+    return config.evaluation.validation_attack or f"pgd{config.evaluation.steps}"
+
+
+def _evaluate(evaluate: Callable, state, *arguments) -> dict[str, float]:
     """Returns accuracies of the weights and, if they are averaged, of the average as `ema_...`."""
-    figures = parts.evaluate(state.params, state.batch_stats, *arguments)
+    figures = evaluate(state.params, state.batch_stats, *arguments)
     if state.ema is None:
         return figures
-    average = parts.evaluate(state.ema.params, state.ema.batch_stats, *arguments)
+    average = evaluate(state.ema.params, state.ema.batch_stats, *arguments)
     return figures | {f"ema_{name}": value for name, value in average.items()}
 
 

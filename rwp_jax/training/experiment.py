@@ -23,7 +23,12 @@ from rwp_jax.distributed.devices import (
     filling_batch,
 )
 from rwp_jax.errors import InputError, first_line, named_in
-from rwp_jax.evaluation.accuracy import Sizes, make_count_correct, make_evaluation
+from rwp_jax.evaluation.accuracy import (
+    Sizes,
+    make_count_correct,
+    make_evaluation,
+    stepped_attack,
+)
 from rwp_jax.models.classifier import MODELS, Classifier, make_classifier
 from rwp_jax.models.fingerprint import fingerprint
 from rwp_jax.models.precision import matmul_precision
@@ -64,6 +69,7 @@ class Parts(NamedTuple):
         any host was.
       count_correct: the evaluation's mapped function, see `accuracy.make_count_correct`.
       evaluate: accuracies of a network, see `accuracy.make_evaluation`.
+      validate: the same on held-out images; None if they are attacked as others.
       evaluation_sizes: epsilon and step size, arguments of `evaluate`.
     """
 
@@ -72,6 +78,7 @@ class Parts(NamedTuple):
     train_step: Mapped
     count_correct: Mapped
     evaluate: Callable
+    validate: Callable | None
     evaluation_sizes: Sizes
 
 
@@ -270,16 +277,20 @@ def build(
     train_step = data_parallel(train_step, split, config.parallel, (0,), mesh)
     devices = (mesh.devices.flat[0].platform, mesh.size) if mesh else ()
     batch_size = filled(config, *devices).evaluation.batch_size
-    count_correct = make_count_correct(
+    make_count = functools.partial(
+        make_count_correct,
         judge,
         config.threat.norm,
-        steps=config.evaluation.steps,
         batch_size=batch_size,
         mode=config.parallel,
         precision=config.evaluation.precision,
         mesh=mesh,
     )
-    evaluate = make_evaluation(count_correct, batch_size)
+    count_correct = make_count(steps=config.evaluation.steps)
+    evaluate, validate = make_evaluation(count_correct, batch_size), None
+    if config.evaluation.validation_attack:
+        attack = stepped_attack(config.evaluation.validation_attack, None)
+        validate = make_evaluation(make_count(steps=attack.steps, loss=attack.loss), batch_size)
     recipe, _ = make_recipe(config, classifier, steps_per_epoch, numbers, shift)
     sizes = Sizes(numbers.epsilon, np.asarray(config.evaluation.step_size, dtype))
-    return Parts(recipe, numbers, train_step, count_correct, evaluate, sizes)
+    return Parts(recipe, numbers, train_step, count_correct, evaluate, validate, sizes)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.tree_util import tree_leaves_with_path
 
 from rwp_jax.errors import InputError, shown
-from rwp_jax.training.objectives import Aux, Objective
+from rwp_jax.training.objective import Aux, Objective
 from rwp_jax.training.train_step import METRICS
 
 

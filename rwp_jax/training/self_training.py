@@ -32,7 +32,7 @@ def teacher_config(config) -> ml_collections.ConfigDict:
     teacher.extra_data.unlabeled_fraction = 0.0
     # `natural` does not take the additional settings of a registered objective.
     keys = "beta", "entropy_weight", "label_smoothing"
-    common = {key: config.objective.get(key, 0.0) for key in keys}
+    common = {key: config.objective.get(key, 0.0) for key in keys} | {"clip": 0.0}
     teacher.objective = ml_collections.ConfigDict({"name": "natural"} | common)
     teacher.weight_perturbation.name = "none"
     return teacher

@@ -14,7 +14,7 @@ from jax import lax
 from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.models.classifier import Classifier
-from rwp_jax.training.objectives import Batch, Objective, own_loss
+from rwp_jax.training.objective import Batch, Objective, own_loss
 from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
 from rwp_jax.training.weight_averaging import Average, Averaging, averaged
 from rwp_jax.training.weight_perturbation import WeightPerturbation, perturbed_norm
@@ -77,7 +77,7 @@ class PGDSettings(NamedTuple):
 class Recipe(NamedTuple):
     """The parts and settings of a training step.
 
-    `perturb_from_step` is the first step that perturbs weights; `averaging` are the settings of the averaged
+    `perturb_from_step` is the first step that perturbs weights; `averaging` holds settings of the averaged
     weights, by default none; `gradient_dtype` is the dtype in which gradients are summed over devices, ""
     for no conversion; `per_device_batch_norm` is whether each device has its own batch moments.
     """

@@ -184,6 +184,8 @@ def _train(
                 f"natural {record[f'{prefix}natural_accuracy']:.2%}, "
                 f"PGD-{newest.config.evaluation.steps} {record[f'{prefix}pgd_accuracy']:.2%}"
             )
+        if which.startswith("best_by_validation") and "validation_attack" in record:
+            accuracies += f", chosen by {record['validation_attack']} on held-out images"
         processes.say(f"{which}: epoch {record['epoch']}, {accuracies}")
     processes.say(f"wrote {directory / layout.SUMMARY} and {directory / LEARNING_CURVE}")
     return summary

@@ -6,7 +6,8 @@ from rwp_jax.data import readers, sources
 from rwp_jax.data.order import Mixture, make_mixture
 from rwp_jax.data.sources import Dataset
 from rwp_jax.errors import named_in
-from rwp_jax.training.objectives import Objective, make_objective
+from rwp_jax.training.objective import Objective
+from rwp_jax.training.objectives import make_objective
 from rwp_jax.training.train_step import TrainingSet
 
 

@@ -6,7 +6,13 @@ import pytest
 from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import make_threat_model
 from rwp_jax.distributed import devices
-from rwp_jax.evaluation.accuracy import Sizes, make_count_correct, make_evaluation
+from rwp_jax.evaluation.accuracy import (
+    Sizes,
+    attack_images,
+    make_count_correct,
+    make_evaluation,
+    stepped_attack,
+)
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 
@@ -60,3 +66,25 @@ def test_every_example_counts_once(setting, expected, batch_size, mode):
     evaluate = make_evaluation(count_correct, batch_size)
     arguments = devices.replicate((*state, IMAGES, labels, jax.random.key(5), Sizes(0.05, 0.02)))
     assert evaluate(*arguments) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_attack_may_be_on_the_margin(setting):
+    """The program with C&W's loss counts the images that withstand an attack on it, one by one."""
+    classifier, params, batch_stats, y = setting
+    attack = stepped_attack("cw3", 0.02)
+    sizes, keys = Sizes(0.05, 0.02), jax.random.key(5)
+    x = jnp.asarray(IMAGES) / 255.0
+    fixed = make_threat_model("l_2", 0.05), attack, params, batch_stats
+    attacked = jax.jit(
+        lambda x: attack_images(classifier, *fixed, x, y, keys, jnp.arange(COUNT), COUNT)
+    )(x)
+    logits = np.asarray(classifier.eval(params, batch_stats, attacked))
+    robust = (logits.argmax(-1) == y).mean()
+    others = np.where(np.arange(10) == y[:, None], 0, logits).max(-1)
+    margin = logits[np.arange(COUNT), y] - others + 10
+    np.testing.assert_allclose(attack.loss(logits, y), -np.maximum(margin, 0), rtol=1e-12)
+    count = make_count_correct(
+        classifier, "l_2", steps=3, batch_size=8, mode="pmap", loss=attack.loss
+    )
+    arguments = devices.replicate((params, batch_stats, IMAGES, y, keys, sizes))
+    assert make_evaluation(count, 8)(*arguments)["pgd_accuracy"] == pytest.approx(robust, abs=1e-12)

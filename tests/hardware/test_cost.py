@@ -43,6 +43,10 @@ def test_training_in_forward_passes():
     config.evaluation.train_examples = 0
     config.ema_decay = 0.9
     assert cost.training_passes(config) == 30 * (images * 23 + 2 * 360 * 42)
+    config.ema_decay, config.data.validation_examples = 0.0, 144
+    config.evaluation.validation_attack = "cw40"
+    images = (1437 - 144) // 64 * 64
+    assert cost.training_passes(config) == 30 * (images * 23 + 360 * 42 + 144 * 82)
 
 
 def test_weight_ascent_counts_at_most_k2_steps_from_its_first_epoch_on():

@@ -95,16 +95,18 @@ def test_no_other_checkpoint_stands_in_for_a_lost_one(finished, tmp_path):
         load_run(copy, "last")
 
 
-def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch):
+def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch, capsys):
     """With the accuracies used here, best, best_by_validation and last are three different epochs."""
-    scores = iter([0.9, 0.1, 0.2, 0.8, 0.3, 0.4])  # test and validation accuracy of each epoch
+    scores, on_held_out = iter([0.9, 0.2, 0.3]), iter([0.1, 0.8, 0.4])  # of each epoch
 
     original = experiment.build
 
     def build(*arguments, **keywords):
         parts = original(*arguments, **keywords)
         score = lambda *_: {"natural_accuracy": 0.5, "pgd_accuracy": next(scores)}
-        return parts._replace(evaluate=score)
+        held_out = lambda *_: {"natural_accuracy": 0.5, "pgd_accuracy": next(on_held_out)}
+        assert parts.validate is not None
+        return parts._replace(evaluate=score, validate=held_out)
 
     config = small_config(
         **{
@@ -112,6 +114,7 @@ def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch
             "data.validation_examples": 10,
             "epochs": 3,
             "evaluation.train_examples": 0,
+            "evaluation.validation_attack": "cw3",
         }
     )
     data = training_data.load_data(config)
@@ -126,6 +129,9 @@ def test_held_out_images_select_an_epoch_of_their_own(npz, tmp_path, monkeypatch
     }
     record = summary["best_by_validation"]
     assert (record["pgd_accuracy"], record["validation_pgd_accuracy"]) == (0.2, 0.8)
+    assert record["validation_attack"] == "cw3"
+    assert "best_by_validation: epoch 2, " in (said := capsys.readouterr().out)
+    assert "chosen by cw3 on held-out images" in said
     assert {r["split"] for r in read_metrics(tmp_path / "run")} == {"train", "test", "validation"}
     assert load_run(tmp_path / "run", "best_by_validation").epoch == 1
 

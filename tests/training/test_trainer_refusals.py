@@ -89,6 +89,14 @@ def npz(tmp_path_factory):
         ({"model.mean": (0.1,), "model.std": (0.0,)}, "std=.* positive"),
         ({"model.mean": ("a",), "model.std": (1.0,)}, "config.model.mean=.* tuple of numbers"),
         ({"augment.padding": 8}, "config.augment.padding=8 must be smaller"),
+        (
+            {"evaluation.validation_attack": "cw", "data.validation_examples": 10},
+            "config.evaluation.validation_attack='cw' must be pgdN or cwN for N steps",
+        ),
+        (
+            {"evaluation.validation_attack": "cw40"},
+            "validation_attack='cw40' needs config.data.validation_examples > 0",
+        ),
     ],
 )
 def test_refusals_come_before_anything_is_written(npz, tmp_path, changes, message):
