@@ -39,13 +39,8 @@ if TYPE_CHECKING:
     from rwp_jax.runs.initial_weights import InitialWeights
     from rwp_jax.runs.loaded import load_run
     from rwp_jax.training.divergence import NonFiniteLoss
-    from rwp_jax.training.objectives import (
-        Aux,
-        Batch,
-        Objective,
-        make_objective,
-        register_objective,
-    )
+    from rwp_jax.training.objective import Aux, Batch, Objective
+    from rwp_jax.training.objectives import make_objective, register_objective
     from rwp_jax.training.self_training import train
     from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
     from rwp_jax.training.weight_perturbation import WeightPerturbation, make_weight_perturbation
@@ -67,7 +62,8 @@ _MODULES = {
     "runs.initial_weights": "InitialWeights",
     "runs.loaded": "load_run",
     "training.divergence": "NonFiniteLoss",
-    "training.objectives": "Aux Batch Objective make_objective register_objective",
+    "training.objective": "Aux Batch Objective",
+    "training.objectives": "make_objective register_objective",
     "training.self_training": "train",
     "training.weight_ascent": "Perturbed perturb_and_differentiate",
     "training.weight_perturbation": "WeightPerturbation make_weight_perturbation",

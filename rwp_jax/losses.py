@@ -29,6 +29,22 @@ def entropy(logits):
     return -jnp.sum(jnp.exp(log_p) * log_p, -1)
 
 
+def squared_error(logits_p, logits_q):
+    """sum_c (p_c - q_c)^2 of the softmax distributions."""
+    return jnp.sum(jnp.square(jax.nn.softmax(logits_q) - jax.nn.softmax(logits_p)), -1)
+
+
+def squared_error_to_label(logits, labels, smoothing: float = 0.0):
+    """sum_c (p_c - t_c)^2, 0 for label -1.
+
+    t is 1 - smoothing on the label; the rest is spread evenly over the other classes.
+    """
+    off = smoothing / (logits.shape[-1] - 1)
+    is_true = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    errors = jnp.square(jax.nn.softmax(logits) - (off + (1 - smoothing - off) * is_true))
+    return jnp.where(labels >= 0, jnp.sum(errors, -1), 0)
+
+
 def carlini_wagner(logits, labels, confidence: float = 10.0):
     """-max(z_y - max_{i != y} z_i + confidence, 0), the margin loss of Carlini and Wagner (2017).
 

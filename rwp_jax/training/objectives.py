@@ -1,88 +1,24 @@
-"""Training objectives, with one signature for the gate, the weight ascent and the update."""
+"""The package's training objectives, and those that users register, by name."""
 
 import inspect
 import re
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rwp_jax.attacks.pgd import BN_MODES
 from rwp_jax.errors import InputError, check_choice, check_number, first_line, prefixed, shown
-from rwp_jax.losses import cross_entropy, entropy, kl_divergence
+from rwp_jax.losses import (
+    cross_entropy,
+    entropy,
+    kl_divergence,
+    squared_error,
+    squared_error_to_label,
+)
 from rwp_jax.registry import Registry
-
-
-class Batch(NamedTuple):
-    """The part of a batch on one device.
-
-    Attributes:
-      x: clean images [B, H, W, C] in [0, 1].
-      x_adv: attacked images, as x.
-      y: labels [B], -1 for "no label".
-      weight: weight of each example's loss, [B] or one number for all.
-      labelled_share: fraction of the *global* batch that has a label, from which each device computes
-        means over the labelled examples without communication.
-    """
-
-    x: jnp.ndarray
-    x_adv: jnp.ndarray
-    y: jnp.ndarray
-    weight: jnp.ndarray | float = 1.0
-    labelled_share: jnp.ndarray | float = 1.0
-
-
-class Aux(NamedTuple):
-    """Results of a pass over the batch, in addition to the loss.
-
-    Attributes:
-      gate_loss: [B] unweighted loss of each example, which the weight perturbation's gate tests.
-      moments: batch moments in the order in which the reference's training forwards fold them into the
-        running statistics; each entry is folded once. If `train` is an attack mode, the first entry is that
-        of x_adv.
-      correct: [B] bool, whether the images trained on are classified as y.
-      terms: name -> [B] values, whose means are logged as metrics, such as the parts of the loss.
-    """
-
-    gate_loss: jnp.ndarray
-    moments: tuple
-    correct: jnp.ndarray
-    terms: dict
-
-
-def own_loss(loss, aux: Aux):
-    """Returns the unweighted losses; the `gate_loss` of `perturb_and_differentiate` for objectives."""
-    del loss
-    return aux.gate_loss
-
-
-class Objective(NamedTuple):
-    """A training objective: the loss to minimise and the loss that the attack maximises.
-
-    Attributes:
-      per_example: (train, params, Batch) -> (loss [B], Aux), where train is `Classifier.train`. The
-        mean loss is minimised.
-      attack_loss: (forward, x, y) -> (logits of the attacked images [B, classes] -> [B]), where forward
-        maps images to logits in the attack's BN mode; None for no attack (x_adv is x).
-      accuracy: name of `Aux.correct` in the metrics.
-      uses_unlabelled: whether examples without a label contribute to the loss.
-      needs_extra_data: whether the objective makes sense only with pseudo-labelled data.
-      attack_modes: BN modes (see `pgd.BN_MODES`) that are allowed in the attack; others are refused.
-    """
-
-    per_example: Callable
-    attack_loss: Callable | None
-    accuracy: str = "robust_accuracy"
-    uses_unlabelled: bool = False
-    needs_extra_data: bool = False
-    attack_modes: tuple[str, ...] = BN_MODES
-
-
-def _mean_over(share, values):
-    """Scales values [B], 0 outside a `share` of the batch, so that their mean is that share's mean."""
-    return values / jnp.where(share > 0, share, 1)
+from rwp_jax.training.objective import Aux, Objective, mean_over
 
 
 def _classify(train, params, batch, images, smoothing):
@@ -90,7 +26,7 @@ def _classify(train, params, batch, images, smoothing):
     logits, moments = train(params, images)
     loss = cross_entropy(logits, batch.y, smoothing)
     aux = Aux(loss, (moments,), jnp.argmax(logits, -1) == batch.y, {})
-    return batch.weight * _mean_over(batch.labelled_share, loss), aux
+    return batch.weight * mean_over(batch.labelled_share, loss), aux
 
 
 def _attack_cross_entropy(forward, x, y):
@@ -101,6 +37,12 @@ def _attack_kl(forward, x, y):
     """KL(f(x) || f(x')) as a function of f(x'), with f(x) constant."""
     logits_clean = forward(x)
     return lambda logits: kl_divergence(logits_clean, logits)
+
+
+def _attack_squared_error(forward, x, y):
+    """||p(x') - p(x)||^2 as a function of f(x'), with f(x) constant."""
+    logits_clean = forward(x)
+    return lambda logits: squared_error(logits_clean, logits)
 
 
 def _trades_per_example(
@@ -119,12 +61,12 @@ def _trades_per_example(
         natural = cross_entropy(logits, batch.y, label_smoothing)
         robust = kl_divergence(logits, logits_adv)
         gate_loss = natural + beta * robust
-        terms = {"natural_loss": _mean_over(batch.labelled_share, natural), "robust_loss": robust}
+        terms = {"natural_loss": mean_over(batch.labelled_share, natural), "robust_loss": robust}
         loss = terms["natural_loss"] + beta * robust
         if entropy_weight:
             unlabelled = jnp.where(batch.y < 0, entropy(logits), 0)
             gate_loss += entropy_weight * unlabelled
-            terms["entropy"] = _mean_over(1 - batch.labelled_share, unlabelled)
+            terms["entropy"] = mean_over(1 - batch.labelled_share, unlabelled)
             loss += entropy_weight * terms["entropy"]
         correct = jnp.argmax(logits_adv, -1) == batch.y
         aux = Aux(gate_loss, (moments_adv, *[moments] * clean_folds), correct, terms)
@@ -176,6 +118,36 @@ def rst(beta: float = 6.0, entropy_weight: float = 0.0, label_smoothing: float =
     return objective._replace(per_example=per_example, needs_extra_data=True)
 
 
+def trades_lse(
+    beta: float = 6.0,
+    entropy_weight: float = 0.0,
+    label_smoothing: float = 0.0,
+    clip: float = 0.0,
+) -> Objective:
+    """TRADES with squared errors of probabilities, not CE and KL (Pang et al., 2022, arXiv:2202.10103).
+
+    ||p(x) - t||^2 + beta max(||p(x') - p(x)||^2 - clip, 0), each summed over classes; the attack maximises
+    ||p(x') - p(x)||^2 with p(x) constant. As in the authors' code, label smoothing s makes t = 1 - s on the
+    label and s / (C - 1) on the other classes, and x passes through the network before x'.
+    """
+    del entropy_weight
+
+    def per_example(train, params, batch):
+        logits, moments = train(params, batch.x)
+        logits_adv, moments_adv = train(params, batch.x_adv)
+        natural = squared_error_to_label(logits, batch.y, label_smoothing)
+        robust = squared_error(logits, logits_adv)
+        robust = jax.nn.relu(robust - clip) if clip else robust
+        terms = {"natural_loss": mean_over(batch.labelled_share, natural), "robust_loss": robust}
+        correct = jnp.argmax(logits_adv, -1) == batch.y
+        aux = Aux(natural + beta * robust, (moments, moments_adv), correct, terms)
+        return batch.weight * (terms["natural_loss"] + beta * robust), aux
+
+    return Objective(
+        per_example, _attack_squared_error, uses_unlabelled=True, attack_modes=_NOT_UPDATING
+    )
+
+
 def mart(beta: float = 6.0, entropy_weight: float = 0.0, label_smoothing: float = 0.0) -> Objective:
     """MART (Wang et al., 2020); the attack maximises the cross-entropy.
 
@@ -203,16 +175,24 @@ def mart(beta: float = 6.0, entropy_weight: float = 0.0, label_smoothing: float 
         loss = boosted + beta * robust
         correct = jnp.argmax(logits_adv, -1) == batch.y
         terms = {"boosted_loss": boosted, "robust_loss": robust}
-        terms = {name: _mean_over(batch.labelled_share, values) for name, values in terms.items()}
+        terms = {name: mean_over(batch.labelled_share, values) for name, values in terms.items()}
         aux = Aux(loss, (moments, moments_adv), correct, terms)
-        return batch.weight * _mean_over(batch.labelled_share, loss), aux
+        return batch.weight * mean_over(batch.labelled_share, loss), aux
 
     return Objective(per_example, _attack_cross_entropy, attack_modes=_NOT_UPDATING)
 
 
-OBJECTIVES = Registry(
-    "objective", {"natural": natural, "at": at, "trades": trades, "rst": rst, "mart": mart}
-)
+_OWN = {
+    "natural": natural,
+    "at": at,
+    "trades": trades,
+    "trades_lse": trades_lse,
+    "rst": rst,
+    "mart": mart,
+}
+OBJECTIVES = Registry("objective", _OWN)
+# Settings that not every builder takes, because they are newer than some or for some objectives only.
+_OPTIONAL = ("label_smoothing", "clip")
 
 
 def register_objective(name: str, builder: Callable[..., Objective]) -> None:
@@ -234,11 +214,12 @@ def make_objective(name: str, **settings: float) -> Objective:
     """Builds the objective `name`.
 
     Args:
-      name: `natural`, `at`, `trades`, `rst`, `mart`, or a name registered with `register_objective`.
+      name: `natural`, `at`, `trades`, `trades_lse`, `rst`, `mart`, or a name registered with
+        `register_objective`.
       settings: `beta`, the weight of the KL (1/lambda in the TRADES paper); `entropy_weight`, the weight of
-        the entropy of unlabelled examples in TRADES and RST; `label_smoothing` of the cross-entropy with
-        labels; and the settings of a registered objective. The package's objectives take the first three,
-        which every config has.
+        the entropy of unlabelled examples in TRADES and RST; `label_smoothing` of the loss with labels;
+        `clip` of `trades_lse`; and the settings of a registered objective. The package's objectives take
+        the first three, and every config has the first four.
 
     Raises:
       InputError: if the name is unknown, the objective does not take a setting, a setting of the package's
@@ -253,9 +234,7 @@ def make_objective(name: str, **settings: float) -> Objective:
             check_number(key, value, "in [0, inf)", lambda number: 0 <= number < float("inf"))
     signature = inspect.signature(OBJECTIVES[name])
     try:
-        # Builders of before the key was there do not take it.
-        if not settings.get("label_smoothing", True):
-            settings = _taken(signature, settings)
+        settings = _taken(signature, settings)
         signature.bind(**settings)
     except TypeError as error:
         raise InputError(f"name={name!r} does not fit its settings: {error}") from None
@@ -275,13 +254,12 @@ def make_objective(name: str, **settings: float) -> Objective:
 
 
 def _taken(signature: inspect.Signature, settings: dict[str, float]) -> dict[str, float]:
-    """Returns the settings without `label_smoothing` if a function of this signature does not take it."""
+    """Returns the settings without optional ones that are 0 and that a function of this signature lacks."""
     parameters = signature.parameters
-    if "label_smoothing" in parameters or any(
-        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
-    ):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return settings
-    return {key: value for key, value in settings.items() if key != "label_smoothing"}
+    lacked = [key for key in _OPTIONAL if key not in parameters and not settings.get(key, True)]
+    return {key: value for key, value in settings.items() if key not in lacked}
 
 
 def _check_fields(objective: Objective) -> None:

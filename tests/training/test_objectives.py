@@ -8,7 +8,8 @@ from scipy.special import log_softmax
 from scipy.stats import entropy
 
 from rwp_jax.errors import InputError
-from rwp_jax.training.objectives import Batch, make_objective
+from rwp_jax.training.objective import Batch
+from rwp_jax.training.objectives import make_objective
 
 RNG = np.random.default_rng(0)
 PARAMS = RNG.standard_normal((6, 4))
@@ -137,12 +138,14 @@ def test_mart_leaves_out_what_has_no_label():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "tart"}, "name='tart' must be one of natural, at, trades, rst, mart"),
+        ({"name": "tart"}, "name='tart' must be one of natural, at, trades, trades_lse, rst, mart"),
         ({"name": "trades", "beta": -0.1}, r"beta=-0.1 must be in \[0, inf\)"),
         (
             {"name": "trades", "gamma": 1},
             "name='trades' does not fit its settings: got an unexpected",
         ),
+        ({"name": "trades", "clip": 0.1}, "name='trades' does not fit its settings: .*'clip'"),
+        ({"name": "trades_lse", "clip": -0.1}, r"clip=-0.1 must be in \[0, inf\)"),
         ({"name": "rst", "entropy_weight": float("nan")}, "entropy_weight=nan must be in"),
         ({"name": "at", "label_smoothing": 1.0}, r"label_smoothing=1.0 must be in \[0, 1\)"),
         ({"name": "at", "label_smoothing": -0.1}, r"label_smoothing=-0.1 must be in \[0, 1\)"),
@@ -183,6 +186,41 @@ def test_mart_smooths_its_cross_entropy():
     loss, _ = compute("mart", batch, beta=6.0, label_smoothing=0.1)
     difference = smoothed(X_ADV, Y, 0.1) - cross_entropies(X_ADV, Y)
     np.testing.assert_allclose(loss - plain, difference, rtol=1e-9)
+
+
+def errors_to(images, labels, smoothing):
+    """Returns the squared errors to targets of 1 - smoothing on the label and smoothing / 3 elsewhere."""
+    targets = np.full((10, 4), smoothing / 3)
+    targets[np.arange(10), labels] = 1 - smoothing
+    return np.where(labels >= 0, ((probabilities(images) - targets) ** 2).sum(-1), 0)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_squared_errors(smoothing, clip):
+    between = ((probabilities(X) - probabilities(X_ADV)) ** 2).sum(-1)
+    assert (between < 0.2).any() and (between > 0.2).any()
+    robust, natural = np.maximum(between - clip, 0), errors_to(X, Y, smoothing)
+    settings = {"beta": 3.0, "label_smoothing": smoothing, "clip": clip}
+    loss, aux = compute("trades_lse", Batch(X, X_ADV, Y, 0.5), **settings)
+    np.testing.assert_allclose(aux.gate_loss, natural + 3 * robust, rtol=1e-12)
+    np.testing.assert_allclose(loss, aux.gate_loss / 2, rtol=1e-12)
+    np.testing.assert_allclose(aux.terms["robust_loss"], robust, rtol=1e-12)
+    assert aux.moments == (X.mean(), X_ADV.mean())
+    np.testing.assert_array_equal(aux.correct, (X_ADV @ PARAMS).argmax(-1) == Y)
+    # Without a label, only the error between clean and attacked images is left.
+    loss, aux = compute("trades_lse", Batch(X, X_ADV, MISSING, 1.0, 0.7), **settings)
+    natural = errors_to(X, MISSING, smoothing)
+    np.testing.assert_allclose(aux.gate_loss, natural + 3 * robust, rtol=1e-12)
+    np.testing.assert_allclose(loss, natural / 0.7 + 3 * robust, rtol=1e-12)
+
+
+def test_the_attack_on_squared_errors_holds_the_clean_prediction():
+    attack = make_objective("trades_lse", beta=3.0, clip=0.2).attack_loss(
+        lambda x: x @ PARAMS, X, Y
+    )
+    expected = ((probabilities(X) - probabilities(X_ADV)) ** 2).sum(-1)
+    np.testing.assert_allclose(attack(X_ADV @ PARAMS), expected, rtol=1e-12)
 
 
 def test_attacks_maximise_the_loss_without_smoothing():

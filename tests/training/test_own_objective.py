@@ -9,13 +9,8 @@ from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
 from rwp_jax.training import self_training
-from rwp_jax.training.objectives import (
-    OBJECTIVES,
-    Aux,
-    Objective,
-    make_objective,
-    register_objective,
-)
+from rwp_jax.training.objective import Aux, Objective
+from rwp_jax.training.objectives import OBJECTIVES, make_objective, register_objective
 from tests.small import shrink, write_two_classes
 
 
