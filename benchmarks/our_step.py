@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from rwp_jax.data.augment import make_augment
+from rwp_jax.data.cutmix import make_cutmix
 from rwp_jax.distributed import devices
 from rwp_jax.hardware import counts
 from rwp_jax.hardware.cost import data_size
@@ -68,12 +69,16 @@ class OurStep:
         recipe = experiment.build(config, size.num_classes, 1).recipe
         gamma = config.weight_perturbation.gamma
         wide_open = make_weight_perturbation("rwp", gamma, 1)
-        augment = make_augment(**config.augment.to_dict())
+        augmentation = config.augment.to_dict()
+        cutmix = make_cutmix(augmentation.pop("cutmix"))
+        augment = make_augment(**augmentation)
 
         def step(state, data, indices, key, k):
             at_k = recipe._replace(perturbation=wide_open._replace(steps=k), perturb_from_step=0)
             rate = lambda _: config.optimizer.learning_rate
-            return make_train_step(at_k, augment, rate, devices.AXIS)(state, data, indices, key)
+            return make_train_step(at_k, augment, rate, devices.AXIS, cutmix)(
+                state, data, indices, key
+            )
 
         split = (False, False, True, False, False)
         mapped = devices.data_parallel(step, split, "shard_map", donate=(0,))

@@ -48,6 +48,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.pad_mode = "reflect"  # what the padding holds: reflect or zero
     config.augment.flip = False  # mirror half of the images horizontally
     config.augment.rotation = 0.0  # largest random rotation in degrees, either way
+    config.augment.cutout = 0  # Cutout: side in pixels of a black square at a random place; 0: none
+    # CutMix: alpha of the Beta distribution of the share that an image keeps; 0: none
+    config.augment.cutmix = 0.0
 
     config.model = ml_collections.ConfigDict()
     # preactresnet18, wrn-DEPTH-WIDTH, dm-preactresnet18, dm-wrn-DEPTH-WIDTH or a registered name

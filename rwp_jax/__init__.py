@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rwp_jax.runs.initial_weights import InitialWeights
     from rwp_jax.runs.loaded import load_run
     from rwp_jax.training.divergence import NonFiniteLoss
-    from rwp_jax.training.objective import Aux, Batch, Objective
+    from rwp_jax.training.objective import Aux, Batch, Mixed, Objective
     from rwp_jax.training.objectives import make_objective, register_objective
     from rwp_jax.training.self_training import train
     from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
@@ -62,7 +62,7 @@ _MODULES = {
     "runs.initial_weights": "InitialWeights",
     "runs.loaded": "load_run",
     "training.divergence": "NonFiniteLoss",
-    "training.objective": "Aux Batch Objective",
+    "training.objective": "Aux Batch Mixed Objective",
     "training.objectives": "make_objective register_objective",
     "training.self_training": "train",
     "training.weight_ascent": "Perturbed perturb_and_differentiate",
@@ -99,6 +99,7 @@ __all__ = [
     "make_weight_perturbation",
     "minimum_norm",
     "MinimumNormResult",
+    "Mixed",
     "NonFiniteLoss",
     "Objective",
     "perturb_and_differentiate",

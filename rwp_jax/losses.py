@@ -34,15 +34,14 @@ def squared_error(logits_p, logits_q):
     return jnp.sum(jnp.square(jax.nn.softmax(logits_q) - jax.nn.softmax(logits_p)), -1)
 
 
-def squared_error_to_label(logits, labels, smoothing: float = 0.0):
-    """sum_c (p_c - t_c)^2, 0 for label -1.
+def squared_error_to(logits, is_true, smoothing: float = 0.0):
+    """sum_c (p_c - t_c)^2 to targets [B, classes], 0 where those are all 0 ("no label").
 
-    t is 1 - smoothing on the label; the rest is spread evenly over the other classes.
+    With `smoothing` s, a target y becomes y (1 - s) + (1 - y) s / (classes - 1).
     """
     off = smoothing / (logits.shape[-1] - 1)
-    is_true = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     errors = jnp.square(jax.nn.softmax(logits) - (off + (1 - smoothing - off) * is_true))
-    return jnp.where(labels >= 0, jnp.sum(errors, -1), 0)
+    return jnp.where(jnp.any(is_true > 0, -1), jnp.sum(errors, -1), 0)
 
 
 def carlini_wagner(logits, labels, confidence: float = 10.0):

@@ -1,4 +1,4 @@
-"""Augmentation of uint8 images on the device: padding, crop, flip and rotation."""
+"""Augmentation of uint8 images on the device: padding, crop, flip, rotation and Cutout."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,10 @@ def make_augment(
     pad_mode: str = "reflect",
     flip: bool = False,
     rotation: float = 0.0,
+    cutout: int = 0,
     dtype: str = "float32",
 ) -> Callable:
-    """Makes the augmentation of the authors' scripts, in their order: pad, crop, flip, rotate.
+    """Makes the augmentation of the authors' scripts, in their order: pad, crop, flip, rotate; then Cutout.
 
     Args:
       padding: pixels added on each side before a crop of the original size is taken at random.
@@ -27,6 +28,8 @@ def make_augment(
       flip: whether images are mirrored left to right with probability 1/2.
       rotation: largest angle in degrees, drawn uniformly on both sides of 0; nearest neighbour about
         the centre, zeros outside, as torchvision's RandomRotation.
+      cutout: side in pixels of a black square (DeVries and Taylor, 2017, arXiv:1708.04552), whose centre is
+        drawn uniformly over the pixels and which the image's edge clips; 0 for none.
       dtype: dtype of the run. In a float64 run, offsets and flips are drawn with 64-bit numbers.
 
     Returns:
@@ -38,6 +41,8 @@ def make_augment(
     check_choice("config.augment.pad_mode", pad_mode, PAD_MODES)
     if padding < 0:
         raise InputError(f"config.augment.padding={padding} must be at least 0")
+    if cutout < 0:
+        raise InputError(f"config.augment.cutout={cutout} must be at least 0")
     if not 0 <= rotation <= MAX_ROTATION:
         raise InputError(
             f"config.augment.rotation={rotation} must be in [0, {MAX_ROTATION:g}] degrees"
@@ -63,9 +68,18 @@ def make_augment(
         if rotation:
             angle = jax.random.uniform(angle_key, (), jnp.float32, -rotation, rotation)
             image = rotate(image, jnp.deg2rad(angle))
+        if cutout:  # its key is none of those above, whose numbers stay the same
+            box_key = jax.random.fold_in(key, 3)
+            sizes = jnp.asarray((height, width), whole)
+            centre = jax.random.randint(box_key, (2,), jnp.zeros_like(sizes), sizes, whole)
+            rows, columns = (
+                (jnp.arange(size, dtype=whole) - low + cutout // 2) // cutout == 0
+                for size, low in zip((height, width), centre, strict=True)
+            )
+            image = jnp.where((rows[:, None] & columns)[..., None], 0, image)
         return image
 
-    if not (padding or flip or rotation):
+    if not (padding or flip or rotation or cutout):
         return lambda keys, images: images
     return jax.vmap(augment_one)
 

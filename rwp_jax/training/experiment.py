@@ -1,18 +1,16 @@
 """Builds the parts of a run from a config; every value is checked before anything is compiled."""
 
 import functools
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
 from rwp_jax.attacks.arguments import check_radius
 from rwp_jax.data.augment import make_augment
+from rwp_jax.data.cutmix import make_cutmix
 from rwp_jax.data.order import Mixture
 from rwp_jax.data.sources import Dataset
 from rwp_jax.distributed.devices import (
@@ -22,7 +20,7 @@ from rwp_jax.distributed.devices import (
     data_parallel,
     filling_batch,
 )
-from rwp_jax.errors import InputError, first_line, named_in
+from rwp_jax.errors import InputError, named_in
 from rwp_jax.evaluation.accuracy import (
     Sizes,
     make_count_correct,
@@ -36,7 +34,7 @@ from rwp_jax.models.sizes import check_image_size
 from rwp_jax.runs.config import network_settings
 from rwp_jax.runs.network_record import NetworkRecord
 from rwp_jax.training.config_checks import check_numbers, check_precision
-from rwp_jax.training.objective_checks import checked, taken_name
+from rwp_jax.training.objective_checks import try_own
 from rwp_jax.training.objectives import OBJECTIVES
 from rwp_jax.training.optimizer import decayed
 from rwp_jax.training.recipe import (
@@ -46,14 +44,8 @@ from rwp_jax.training.recipe import (
     numbers_of,
     param_dtype,
 )
-from rwp_jax.training.train_step import (
-    Metrics,
-    Recipe,
-    attack_and_update,
-    init_state,
-    make_train_step,
-)
-from rwp_jax.training.training_data import mixture_of, objective_of
+from rwp_jax.training.train_step import Metrics, Recipe, make_train_step
+from rwp_jax.training.training_data import check_labels, mixture_of, objective_of
 
 _MOST_STEPS = 2**28  # schedules count quarters of training in int32
 
@@ -84,10 +76,13 @@ class Parts(NamedTuple):
 
 def check_sizes(config, dataset: Dataset) -> None:
     """Raises InputError if the config does not fit the data set."""
+    check_labels(config, dataset)
     mixture, has_extra = mixture_of(config, dataset), dataset.x_extra is not None
     check_shapes(config, mixture, has_extra, dataset.x_train.shape[1:])
     if MODELS.origin(config.model.name) or OBJECTIVES.origin(config.objective.name):
-        _try_own(config, dataset)
+        recipe = build(config, dataset.num_classes, steps_per_epoch=1).recipe
+        recipe = recipe._replace(classifier=_one_device_classifier(config, dataset))
+        try_own(config, recipe, dataset.x_train.shape[1:])
     if config.optimizer.no_decay:
         classifier = _one_device_classifier(config, dataset)
         params, _ = classifier.shapes(dataset.x_train.shape[1:])
@@ -98,44 +93,6 @@ def _one_device_classifier(config, dataset: Dataset) -> Classifier:
     # One device: no axis to share moments over.
     network = network_settings(config.model)
     return make_classifier(num_classes=dataset.num_classes, dtype=config.dtype, **network)
-
-
-def _try_own(config, dataset: Dataset) -> None:
-    """Traces a user-defined network or objective; raises InputError if that fails."""
-    recipe = build(config, dataset.num_classes, steps_per_epoch=1).recipe
-    classifier = _one_device_classifier(config, dataset)
-    recipe = recipe._replace(classifier=classifier, objective=checked(recipe.objective))
-    names = f"config.model.name={config.model.name!r} with config.objective.name={config.objective.name!r}"
-
-    def step(key):
-        shape = dataset.x_train.shape[1:]
-        state = init_state(recipe, key, shape)
-        x, y = (
-            jnp.zeros((2, *shape), jax.tree.leaves(state.params)[0].dtype),
-            jnp.zeros(2, jnp.int32),
-        )
-        attack_loss = None
-        if recipe.objective.attack_loss:
-            forward = lambda images: recipe.classifier.eval(state.params, state.batch_stats, images)
-            attack_loss = recipe.objective.attack_loss(forward, x, y)(forward(x))
-        return attack_and_update(recipe, state, x, y, jnp.zeros_like(x))[2].aux, attack_loss
-
-    try:
-        aux, _ = jax.eval_shape(step, jax.random.key(0))
-        wrong = taken_name(recipe.objective, aux)
-    except InputError as error:
-        if re.match(
-            "(per_example|gate_loss|attack_loss)=", str(error)
-        ):  # arguments of the objective
-            raise InputError(f"config.objective.name={config.objective.name!r}: {error}") from None
-        raise
-    except Exception as error:  # whatever the user's code raises
-        why = f"{type(error).__name__}: {first_line(error)}"
-        raise InputError(
-            f"{names} cannot be traced on images {list(dataset.x_train.shape[1:])} ({why})"
-        ) from None
-    if wrong:
-        raise InputError(f"config.objective.name={config.objective.name!r}: {wrong}")
 
 
 def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) -> None:
@@ -173,11 +130,12 @@ def check_shapes(config, mixture: Mixture, has_extra: bool, image_shape: tuple) 
             f"config.model.mean={tuple(mean)} and std must have one entry for each of the images' "
             f"{channels} channels, or both be ()"
         )
-    if config.augment.padding >= min(height, width):
-        raise InputError(
-            f"config.augment.padding={config.augment.padding} must be smaller than the images, "
-            f"{height}x{width}"
-        )
+    for key in ("padding", "cutout"):
+        if config.augment[key] >= min(height, width):
+            raise InputError(
+                f"config.augment.{key}={config.augment[key]} must be smaller than the images, "
+                f"{height}x{width}"
+            )
 
 
 def check_values(config, devices: int | None = None) -> None:
@@ -262,12 +220,14 @@ def build(
         judge = network(dtype=dtype)
     check_recipe(config)
     numbers = numbers_of(config)
-    augment = make_augment(**config.augment.to_dict(), dtype=config.dtype)
+    augmentation = config.augment.to_dict()
+    cutmix = make_cutmix(augmentation.pop("cutmix"), config.dtype)
+    augment = make_augment(**augmentation, dtype=config.dtype)
     config = config.copy_and_resolve_references()  # a copy: tracing reads it later
 
     def train_step(state, data, sent, key, numbers):
         recipe, schedule = make_recipe(config, classifier, steps_per_epoch, numbers, shift)
-        step = make_train_step(recipe, augment, schedule, AXIS)
+        step = make_train_step(recipe, augment, schedule, AXIS, cutmix)
         with matmul_precision(config.precision):
             state, figures = step(state, data, sent[:-1], key)
         # Part of the step: all hosts see the request after the same step, and none waits for it.

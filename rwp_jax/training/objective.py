@@ -8,16 +8,29 @@ import jax.numpy as jnp
 from rwp_jax.attacks.pgd import BN_MODES
 
 
+class Mixed(NamedTuple):
+    """Second labels of images that CutMix made of two.
+
+    Attributes:
+      other: labels [B] of the smaller shares, not -1.
+      share: [B] in [1/2, 1], the larger shares, of `Batch.y` in the targets.
+    """
+
+    other: jnp.ndarray
+    share: jnp.ndarray
+
+
 class Batch(NamedTuple):
     """The part of a batch on one device.
 
     Attributes:
       x: clean images [B, H, W, C] in [0, 1].
       x_adv: attacked images, as x.
-      y: labels [B], -1 for "no label".
+      y: labels [B], -1 for "no label"; with CutMix, those of the larger shares.
       weight: weight of each example's loss, [B] or one number for all.
       labelled_share: fraction of the *global* batch that has a label, from which each device computes
         means over the labelled examples without communication.
+      mixed: labels of the other shares; None without CutMix.
     """
 
     x: jnp.ndarray
@@ -25,6 +38,7 @@ class Batch(NamedTuple):
     y: jnp.ndarray
     weight: jnp.ndarray | float = 1.0
     labelled_share: jnp.ndarray | float = 1.0
+    mixed: Mixed | None = None
 
 
 class Aux(NamedTuple):
@@ -58,11 +72,13 @@ class Objective(NamedTuple):
       per_example: (train, params, Batch) -> (loss [B], Aux), where train is `Classifier.train`. The
         mean loss is minimised.
       attack_loss: (forward, x, y) -> (logits of the attacked images [B, classes] -> [B]), where forward
-        maps images to logits in the attack's BN mode; None for no attack (x_adv is x).
+        maps images to logits in the attack's BN mode; None for no attack (x_adv is x). With CutMix, it is
+        called with `Batch.mixed` as the fourth argument.
       accuracy: name of `Aux.correct` in the metrics.
       uses_unlabelled: whether examples without a label contribute to the loss.
       needs_extra_data: whether the objective makes sense only with pseudo-labelled data.
       attack_modes: BN modes (see `pgd.BN_MODES`) that are allowed in the attack; others are refused.
+      mixes_labels: whether both functions use `Batch.mixed`; CutMix is refused otherwise.
     """
 
     per_example: Callable
@@ -71,8 +87,19 @@ class Objective(NamedTuple):
     uses_unlabelled: bool = False
     needs_extra_data: bool = False
     attack_modes: tuple[str, ...] = BN_MODES
+    mixes_labels: bool = False
 
 
 def mean_over(share, values):
     """Scales values [B], 0 outside a `share` of the batch, so that their mean is that share's mean."""
     return values / jnp.where(share > 0, share, 1)
+
+
+def of_targets(loss: Callable, y, mixed: Mixed | None):
+    """Returns loss(y) [B]; with CutMix, the mean of the losses of both labels by their shares.
+
+    This is the loss of the mixed target if the loss is linear in the target, as a cross-entropy is.
+    """
+    if mixed is None:
+        return loss(y)
+    return mixed.share * loss(y) + (1 - mixed.share) * loss(mixed.other)

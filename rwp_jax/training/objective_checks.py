@@ -1,13 +1,55 @@
-"""Checks of what user-defined objectives return, by shapes, before training begins."""
+"""Checks of user-defined networks and objectives, by shapes, before training begins."""
 
+import re
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.tree_util import tree_leaves_with_path
 
-from rwp_jax.errors import InputError, shown
-from rwp_jax.training.objective import Aux, Objective
-from rwp_jax.training.train_step import METRICS
+from rwp_jax.errors import InputError, first_line, shown
+from rwp_jax.training.objective import Aux, Mixed, Objective
+from rwp_jax.training.train_step import METRICS, Recipe, attack_and_update, init_state
+
+
+def try_own(config, recipe: Recipe, image_shape: tuple[int, ...]) -> None:
+    """Traces a step of a user-defined network or objective; raises InputError if that fails.
+
+    Args:
+      config: config of the run.
+      recipe: its recipe, with a network for one device.
+      image_shape: height, width and channels.
+    """
+    recipe = recipe._replace(objective=checked(recipe.objective))
+    names = f"config.model.name={config.model.name!r} with config.objective.name={config.objective.name!r}"
+
+    def step(key):
+        state = init_state(recipe, key, image_shape)
+        dtype = jax.tree.leaves(state.params)[0].dtype
+        x, y = jnp.zeros((2, *image_shape), dtype), jnp.zeros(2, jnp.int32)
+        mixed = Mixed(y, jnp.ones(2, dtype)) if config.augment.cutmix else None
+        attack_loss = None
+        if recipe.objective.attack_loss:
+            forward = lambda images: recipe.classifier.eval(state.params, state.batch_stats, images)
+            labels = (y,) if mixed is None else (y, mixed)
+            attack_loss = recipe.objective.attack_loss(forward, x, *labels)(forward(x))
+        perturbed = attack_and_update(recipe, state, x, y, jnp.zeros_like(x), mixed=mixed)[2]
+        return perturbed.aux, attack_loss
+
+    try:
+        aux, _ = jax.eval_shape(step, jax.random.key(0))
+        wrong = taken_name(recipe.objective, aux)
+    except InputError as error:
+        if re.match("(per_example|gate_loss|attack_loss)=", str(error)):  # of the objective
+            raise InputError(f"config.objective.name={config.objective.name!r}: {error}") from None
+        raise
+    except Exception as error:  # whatever the user's code raises
+        why = f"{type(error).__name__}: {first_line(error)}"
+        raise InputError(
+            f"{names} cannot be traced on images {list(image_shape)} ({why})"
+        ) from None
+    if wrong:
+        raise InputError(f"config.objective.name={config.objective.name!r}: {wrong}")
 
 
 def checked(objective: Objective) -> Objective:
@@ -30,8 +72,8 @@ def checked(objective: Objective) -> Objective:
         _check_aux(result[1], forwards)
         return result
 
-    def attack_loss(forward, x, y):
-        loss: Any = objective.attack_loss and objective.attack_loss(forward, x, y)
+    def attack_loss(forward, x, *labels):
+        loss: Any = objective.attack_loss and objective.attack_loss(forward, x, *labels)
         if not callable(loss):
             given = type(loss).__name__
             raise InputError(f"attack_loss= returns a {given}, must return a function of logits")

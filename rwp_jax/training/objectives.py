@@ -15,31 +15,31 @@ from rwp_jax.losses import (
     entropy,
     kl_divergence,
     squared_error,
-    squared_error_to_label,
+    squared_error_to,
 )
 from rwp_jax.registry import Registry
-from rwp_jax.training.objective import Aux, Objective, mean_over
+from rwp_jax.training.objective import Aux, Objective, mean_over, of_targets
 
 
 def _classify(train, params, batch, images, smoothing):
     """Returns the cross-entropy on `images`, the loss of adversarial and of plain training, and its Aux."""
     logits, moments = train(params, images)
-    loss = cross_entropy(logits, batch.y, smoothing)
+    loss = of_targets(lambda y: cross_entropy(logits, y, smoothing), batch.y, batch.mixed)
     aux = Aux(loss, (moments,), jnp.argmax(logits, -1) == batch.y, {})
     return batch.weight * mean_over(batch.labelled_share, loss), aux
 
 
-def _attack_cross_entropy(forward, x, y):
-    return lambda logits: cross_entropy(logits, y)
+def _attack_cross_entropy(forward, x, y, mixed=None):
+    return lambda logits: of_targets(lambda labels: cross_entropy(logits, labels), y, mixed)
 
 
-def _attack_kl(forward, x, y):
+def _attack_kl(forward, x, y, mixed=None):
     """KL(f(x) || f(x')) as a function of f(x'), with f(x) constant."""
     logits_clean = forward(x)
     return lambda logits: kl_divergence(logits_clean, logits)
 
 
-def _attack_squared_error(forward, x, y):
+def _attack_squared_error(forward, x, y, mixed=None):
     """||p(x') - p(x)||^2 as a function of f(x'), with f(x) constant."""
     logits_clean = forward(x)
     return lambda logits: squared_error(logits_clean, logits)
@@ -58,7 +58,8 @@ def _trades_per_example(
     def per_example(train, params, batch):
         logits_adv, moments_adv = train(params, batch.x_adv)
         logits, moments = train(params, batch.x)
-        natural = cross_entropy(logits, batch.y, label_smoothing)
+        of_label = lambda y: cross_entropy(logits, y, label_smoothing)
+        natural = of_targets(of_label, batch.y, batch.mixed)
         robust = kl_divergence(logits, logits_adv)
         gate_loss = natural + beta * robust
         terms = {"natural_loss": mean_over(batch.labelled_share, natural), "robust_loss": robust}
@@ -83,7 +84,7 @@ def natural(
     per_example = lambda train, params, batch: _classify(
         train, params, batch, batch.x, label_smoothing
     )
-    return Objective(per_example, attack_loss=None, accuracy="clean_accuracy")
+    return Objective(per_example, None, accuracy="clean_accuracy", mixes_labels=True)
 
 
 def at(beta: float = 0.0, entropy_weight: float = 0.0, label_smoothing: float = 0.0) -> Objective:
@@ -92,7 +93,7 @@ def at(beta: float = 0.0, entropy_weight: float = 0.0, label_smoothing: float = 
     per_example = lambda train, params, batch: _classify(
         train, params, batch, batch.x_adv, label_smoothing
     )
-    return Objective(per_example, _attack_cross_entropy)
+    return Objective(per_example, _attack_cross_entropy, mixes_labels=True)
 
 
 # TRADES, RST and MART attack in eval mode; `batch` does not update the running statistics either.
@@ -108,7 +109,13 @@ def trades(
     statistics twice with equal moments. Folding the moments of one pass in twice has the same effect.
     """
     per_example = _trades_per_example(beta, entropy_weight, label_smoothing, clean_folds=2)
-    return Objective(per_example, _attack_kl, uses_unlabelled=True, attack_modes=_NOT_UPDATING)
+    return Objective(
+        per_example,
+        _attack_kl,
+        uses_unlabelled=True,
+        attack_modes=_NOT_UPDATING,
+        mixes_labels=True,
+    )
 
 
 def rst(beta: float = 6.0, entropy_weight: float = 0.0, label_smoothing: float = 0.0) -> Objective:
@@ -135,7 +142,10 @@ def trades_lse(
     def per_example(train, params, batch):
         logits, moments = train(params, batch.x)
         logits_adv, moments_adv = train(params, batch.x_adv)
-        natural = squared_error_to_label(logits, batch.y, label_smoothing)
+        # The shares of labels are [B]: classes come first.
+        one_hot = lambda y: jax.nn.one_hot(y, logits.shape[-1], dtype=logits.dtype, axis=0)
+        targets = of_targets(one_hot, batch.y, batch.mixed).T
+        natural = squared_error_to(logits, targets, label_smoothing)
         robust = squared_error(logits, logits_adv)
         robust = jax.nn.relu(robust - clip) if clip else robust
         terms = {"natural_loss": mean_over(batch.labelled_share, natural), "robust_loss": robust}
@@ -144,7 +154,11 @@ def trades_lse(
         return batch.weight * (terms["natural_loss"] + beta * robust), aux
 
     return Objective(
-        per_example, _attack_squared_error, uses_unlabelled=True, attack_modes=_NOT_UPDATING
+        per_example,
+        _attack_squared_error,
+        uses_unlabelled=True,
+        attack_modes=_NOT_UPDATING,
+        mixes_labels=True,
     )
 
 
@@ -268,7 +282,7 @@ def _check_fields(objective: Objective) -> None:
         function = getattr(objective, field)
         if not callable(function) and not (optional and function is None):
             raise InputError(f"{field}={shown(function)} must be a function")
-    for field in ("uses_unlabelled", "needs_extra_data"):
+    for field in ("uses_unlabelled", "needs_extra_data", "mixes_labels"):
         if not isinstance(getattr(objective, field), bool):
             raise InputError(f"{field}={shown(getattr(objective, field))} must be True or False")
     modes = objective.attack_modes

@@ -75,7 +75,12 @@ def check_recipe(config) -> None:
     schedule_of(config, 1, config.optimizer.learning_rate)
     momentum_of(config, 1)
     check_pattern(config.optimizer.no_decay)
-    objective_of(config)
+    if not objective_of(config).mixes_labels and config.augment.cutmix:
+        raise InputError(
+            f"config.augment.cutmix={config.augment.cutmix} needs an objective that takes mixed labels "
+            "(Objective.mixes_labels), such as at, trades or rst, not config.objective.name="
+            f"{config.objective.name!r}"
+        )
 
 
 def schedule_of(config, steps_per_epoch: int, learning_rate) -> optax.Schedule:

@@ -14,7 +14,8 @@ from jax import lax
 from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.models.classifier import Classifier
-from rwp_jax.training.objective import Batch, Objective, own_loss
+from rwp_jax.training.mixing import mixed_batch
+from rwp_jax.training.objective import Batch, Mixed, Objective, own_loss
 from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
 from rwp_jax.training.weight_averaging import Average, Averaging, averaged
 from rwp_jax.training.weight_perturbation import WeightPerturbation, perturbed_norm
@@ -108,7 +109,9 @@ def _max_steps(recipe: Recipe, step):
     return jnp.where(step >= recipe.perturb_from_step, recipe.perturbation.steps, 0)
 
 
-def attack_batch(recipe: Recipe, state: TrainState, x, y, start, axis_name):
+def attack_batch(
+    recipe: Recipe, state: TrainState, x, y, start, axis_name, mixed: Mixed | None = None
+):
     """Returns the training attack's perturbation of x, and the running statistics after its forwards.
 
     Args: as in `attack_and_update`.
@@ -118,9 +121,10 @@ def attack_batch(recipe: Recipe, state: TrainState, x, y, start, axis_name):
         return jnp.zeros_like(x), state.batch_stats
     forward = forward_in_mode(recipe.classifier, state.params, attack.bn)
     devices = lax.axis_size(axis_name) if axis_name else 1
+    labels = (y,) if mixed is None else (y, mixed)
     return pgd_steps(
         forward,
-        objective.attack_loss(lambda images: forward(images, state.batch_stats)[0], x, y),
+        objective.attack_loss(lambda images: forward(images, state.batch_stats)[0], x, *labels),
         recipe.threat_model,
         x,
         start,
@@ -138,7 +142,14 @@ def _labelled_share(y, dtype, axis_name):
 
 
 def attack_and_update(
-    recipe: Recipe, state: TrainState, x, y, start, axis_name: str | None = None, weight=1.0
+    recipe: Recipe,
+    state: TrainState,
+    x,
+    y,
+    start,
+    axis_name: str | None = None,
+    weight=1.0,
+    mixed: Mixed | None = None,
 ) -> tuple[TrainState, Any, Perturbed]:
     """Runs a step on given images, labels and random starts (Algorithm 1 of the paper).
 
@@ -150,12 +161,13 @@ def attack_and_update(
       start: initial perturbation of the attack, of the shape of x.
       axis_name: mapped axis over which the batch is split, None on a single device.
       weight: weight of each example's loss, [B] or one number.
+      mixed: see `Batch`.
 
     Returns:
       The state after the step, the attack's perturbation of x, and the perturbation of the weights.
     """
-    delta, batch_stats = attack_batch(recipe, state, x, y, start, axis_name)
-    batch = Batch(x, x + delta, y, weight, _labelled_share(y, x.dtype, axis_name))
+    delta, batch_stats = attack_batch(recipe, state, x, y, start, axis_name, mixed)
+    batch = Batch(x, x + delta, y, weight, _labelled_share(y, x.dtype, axis_name), mixed)
     perturbed = perturb_and_differentiate(
         lambda params: recipe.objective.per_example(recipe.classifier.train, params, batch),
         state.params,
@@ -186,7 +198,11 @@ def attack_and_update(
 
 
 def make_train_step(
-    recipe: Recipe, augment: Callable, learning_rate: Callable, axis_name: str | None = None
+    recipe: Recipe,
+    augment: Callable,
+    learning_rate: Callable,
+    axis_name: str | None = None,
+    cutmix: Callable | None = None,
 ) -> Callable:
     """Makes the step that the trainer maps over devices.
 
@@ -195,6 +211,7 @@ def make_train_step(
       augment: (keys [B], images uint8 [B, H, W, C]) -> images of the same kind.
       learning_rate: step -> learning rate, for the metrics.
       axis_name: mapped axis over which the batch is split, None on a single device.
+      cutmix: see `mixing.mixed_batch`; None for no CutMix.
 
     Returns:
       (state, TrainingSet, indices, key) -> (state, metrics), where indices [B] are this device's part of
@@ -212,10 +229,18 @@ def make_train_step(
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(step_key, i)))(position)
 
         dtype = jax.tree.leaves(state.params)[0].dtype
-        x = augment(keys[:, 0], data.images[indices]).astype(dtype) / 255
+        if cutmix is None:
+            images, mixed = augment(keys[:, 0], data.images[indices]), None
+        else:
+            batch = mixed_batch(cutmix, augment, data, indices, position, step_key, axis_name)
+            images, y, weight, mixed = batch
+        x = images.astype(dtype) / 255
         start = recipe.threat_model.sample(keys[:, 1], x)
-        y, weight = data.labels[indices], data.weights[indices].astype(dtype)
-        new_state, _, perturbed = attack_and_update(recipe, state, x, y, start, axis_name, weight)
+        if mixed is None:
+            y, weight = data.labels[indices], data.weights[indices].astype(dtype)
+        new_state, _, perturbed = attack_and_update(
+            recipe, state, x, y, start, axis_name, weight, mixed
+        )
 
         def mean(values):
             local = jnp.mean(values.astype(dtype))  # devices hold equal parts of the batch

@@ -5,7 +5,7 @@ import numpy as np
 from rwp_jax.data import readers, sources
 from rwp_jax.data.order import Mixture, make_mixture
 from rwp_jax.data.sources import Dataset
-from rwp_jax.errors import named_in
+from rwp_jax.errors import InputError, named_in
 from rwp_jax.training.objective import Objective
 from rwp_jax.training.objectives import make_objective
 from rwp_jax.training.train_step import TrainingSet
@@ -30,6 +30,19 @@ def _usable_extra(config, dataset: Dataset) -> np.ndarray:
     if dataset.y_extra is None or not config.extra_data.unlabeled_fraction:
         return np.arange(0)
     return np.flatnonzero(objective_of(config).uses_unlabelled | (dataset.y_extra >= 0))
+
+
+def check_labels(config, dataset: Dataset) -> None:
+    """Raises InputError if CutMix would mix labels that extra examples lack."""
+    # The first stage of self-training is yet to label them.
+    if not config.augment.cutmix or config.self_training.epochs or dataset.y_extra is None:
+        return
+    labels = dataset.y_extra[_usable_extra(config, dataset)]
+    if (labels < 0).any():
+        raise InputError(
+            f"config.augment.cutmix={config.augment.cutmix} mixes labels, which {(labels < 0).sum()} of "
+            f"{len(labels)} extra images lack: label them, or set it to 0"
+        )
 
 
 def mixture_of(config, dataset: Dataset) -> Mixture:

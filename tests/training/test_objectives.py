@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 from scipy.stats import entropy
 
 from rwp_jax.errors import InputError
-from rwp_jax.training.objective import Batch
+from rwp_jax.training.objective import Batch, Mixed
 from rwp_jax.training.objectives import make_objective
 
 RNG = np.random.default_rng(0)
@@ -226,3 +226,43 @@ def test_the_attack_on_squared_errors_holds_the_clean_prediction():
 def test_attacks_maximise_the_loss_without_smoothing():
     attack = make_objective("at", label_smoothing=0.1).attack_loss(None, X, Y)
     np.testing.assert_allclose(attack(X_ADV @ PARAMS), cross_entropies(X_ADV, Y), rtol=1e-12)
+
+
+OTHER = (Y + 1 + np.arange(10) % 3) % 4
+SHARE = np.linspace(0.5, 1, 10)
+MIXED = Batch(X, X_ADV, Y, mixed=Mixed(OTHER, SHARE))
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "robust"),
+    [("natural", X, 0), ("at", X_ADV, 0), ("trades", X, 6 * KL), ("rst", X, 6 * KL)],
+)
+def test_mixed_targets(name, images, robust):
+    """The cross-entropy to the mixed target, with label smoothing in both of its labels."""
+    settings = {} if name in ("natural", "at") else {"beta": 6.0}
+    loss, aux = compute(name, MIXED, label_smoothing=0.1, **settings)
+    mixture = SHARE[:, None] * np.eye(4)[Y] + (1 - SHARE)[:, None] * np.eye(4)[OTHER]
+    targets = 0.9 * mixture + 0.1 / 4
+    expected = -(targets * log_softmax(images @ PARAMS, -1)).sum(-1)
+    np.testing.assert_allclose(loss, expected + robust, rtol=1e-12)
+    np.testing.assert_allclose(aux.gate_loss, loss, rtol=1e-12)
+
+
+def test_squared_errors_to_mixed_targets():
+    loss, aux = compute("trades_lse", MIXED, beta=3.0, label_smoothing=0.1)
+    by_label = [np.full((10, 4), 0.1 / 3) for _ in range(2)]
+    for targets, labels in zip(by_label, (Y, OTHER), strict=True):
+        targets[np.arange(10), labels] = 0.9
+    targets = SHARE[:, None] * by_label[0] + (1 - SHARE)[:, None] * by_label[1]
+    natural = ((probabilities(X) - targets) ** 2).sum(-1)
+    robust = ((probabilities(X) - probabilities(X_ADV)) ** 2).sum(-1)
+    np.testing.assert_allclose(aux.terms["natural_loss"], natural, rtol=1e-12)
+    np.testing.assert_allclose(loss, natural + 3 * robust, rtol=1e-12)
+
+
+def test_the_attack_of_at_maximises_the_mixed_cross_entropy():
+    attack = make_objective("at").attack_loss(None, X, Y, MIXED.mixed)
+    expected = SHARE * cross_entropies(X_ADV, Y) + (1 - SHARE) * cross_entropies(X_ADV, OTHER)
+    np.testing.assert_allclose(attack(X_ADV @ PARAMS), expected, rtol=1e-12)
+    of_trades = make_objective("trades").attack_loss(lambda x: x @ PARAMS, X, Y, MIXED.mixed)
+    np.testing.assert_allclose(of_trades(X_ADV @ PARAMS), KL, rtol=1e-12)

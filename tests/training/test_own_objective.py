@@ -125,6 +125,7 @@ def test_its_settings_are_not_the_first_stages(config, tmp_path):
         "beta": 6.0,
         "entropy_weight": 0.0,
         "label_smoothing": 0.0,
+        "clip": 0.0,
     }
     assert self_training.train(config, tmp_path / "run")["last"]["epoch"] == 2
 
@@ -167,3 +168,15 @@ def test_builders_need_not_know_of_label_smoothing(config):
     register_objective("open", lambda **kw: given.append(kw["label_smoothing"]) or objective())
     make_objective("open", label_smoothing=0.0, **settings)
     assert given == [0.0, 0.0]
+
+
+def test_cutmix_needs_an_objective_that_mixes_labels(config, tmp_path):
+    config.augment.cutmix = 1.0
+    register_objective("own", lambda **_: objective())
+    with pytest.raises(InputError, match="cutmix=1.0 needs an objective that takes mixed labels"):
+        self_training.train(config, tmp_path / "run")
+    # It says that it mixes, but its attack takes no second labels.
+    register_objective("own", lambda **_: objective()._replace(mixes_labels=True))
+    with pytest.raises(InputError, match="config.objective.name='own'.*takes 3 positional"):
+        self_training.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

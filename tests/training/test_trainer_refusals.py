@@ -89,6 +89,21 @@ def npz(tmp_path_factory):
         ({"model.mean": (0.1,), "model.std": (0.0,)}, "std=.* positive"),
         ({"model.mean": ("a",), "model.std": (1.0,)}, "config.model.mean=.* tuple of numbers"),
         ({"augment.padding": 8}, "config.augment.padding=8 must be smaller"),
+        ({"augment.cutout": 8}, "config.augment.cutout=8 must be smaller"),
+        ({"augment.cutmix": -1.0}, r"config.augment.cutmix=-1.0 must be in \[0, inf\)"),
+        (
+            {"augment.cutmix": 1.0, "objective.name": "mart", "attack.bn": "eval"},
+            "config.augment.cutmix=1.0 needs an objective that takes mixed labels .*='mart'$",
+        ),
+        (
+            {
+                "augment.cutmix": 1.0,
+                "objective.name": "trades",
+                "attack.bn": "eval",
+                "data.labeled_examples": 30,
+            },
+            "config.augment.cutmix=1.0 mixes labels, which .* of .* extra images lack",
+        ),
         (
             {"evaluation.validation_attack": "cw", "data.validation_examples": 10},
             "config.evaluation.validation_attack='cw' must be pgdN or cwN for N steps",
