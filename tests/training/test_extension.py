@@ -262,3 +262,13 @@ def test_a_momentum_that_cycles_is_one(config, finished, tmp_path):
         InputError, match="cycle_momentum=.0.85, 0.95. .was ...: its check.* no mom"
     ):
         extension.check(tmp_path / "run", plain, True, extend=True)
+
+
+def test_an_average_may_begin_at_another_time(config, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run/config.json").write_text(config(ema_decay=0.9).to_json())
+    changes = {"epochs": 4, "ema_decay": 0.99, "ema_start": 0.5, "ema_copy_batch_stats": True}
+    plain = json.loads(config(**changes).to_json())
+    assert extension.check(tmp_path / "run", plain, True, extend=True)
+    with pytest.raises(InputError, match="with these changes by extend=$"):
+        extension.check(tmp_path / "run", plain, True)
