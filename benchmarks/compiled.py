@@ -2,7 +2,7 @@
 
     python -m benchmarks.compiled --config configs/cifar10_at_rwp.py [--target h100|h200|a100|v5e:2x2|...]
         [--devices 8] [--batch_size 128] [--dtype bfloat16] [--model wrn-34-10]
-        [--program train|evaluate|autoattack] [--json FILE] [--hlo FILE]
+        [--remat] [--program train|evaluate|autoattack] [--json FILE] [--hlo FILE]
 
 The trainer's own program is compiled by the compiler of that hardware, which JAX can use without the
 hardware (`pip install ".[compile-gpu]"` or `".[compile-tpu]"`, in a separate environment), and counted from
@@ -40,6 +40,7 @@ from rwp_jax.hardware.topology import ACCEPTED, find_hardware, only_compile  # n
 KEYS = {
     "config.model.name": "model",
     "config.dtype": "dtype",
+    "config.remat": "remat",
     "config.batch_size": "batch_size",
     "config.evaluation.batch_size": "batch_size",
 }
@@ -63,6 +64,8 @@ def main():
     parser.add_argument("--batch_size", type=int, help="global, instead of the config's")
     parser.add_argument("--dtype", help="instead of the config's")
     parser.add_argument("--model", help="instead of the config's")
+    on = {"action": "store_true", "default": None}
+    parser.add_argument("--remat", **on, help="set config.remat: recompute residual blocks")
     parser.add_argument("--program", default="train", help=", ".join(PROGRAMS))
     parser.add_argument("--json", help="also write the figures here")
     parser.add_argument("--hlo", help="save the compiled text here")
@@ -120,6 +123,8 @@ def run(args) -> None:
         config.model.name = args.model
     if args.dtype is not None:
         config.dtype = args.dtype
+    if args.remat:
+        config.remat = True
     if config.dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     if args.batch_size is not None:

@@ -21,6 +21,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.parallel = "pmap"  # how a step is spread over devices: pmap or shard_map
     # dtype of gradients while devices exchange them: bfloat16, or "" for their own
     config.gradient_dtype = ""
+    # recompute residual blocks in backward passes of training: less memory on GPUs and TPUs, more time
+    config.remat = False
     config.checkpoint_steps = 0  # also save every N steps; 0: only after epochs
 
     config.data = ml_collections.ConfigDict()

@@ -72,9 +72,10 @@ def _build(
     axis_name: str | None,
     activation: str,
     bn_momentum: float,
+    remat: bool,
     dm: bool = False,
 ) -> Classifier:
-    """Builds a network of this package; `make_module` takes num_classes, conv, norm and param_dtype.
+    """Builds a network of this package; `make_module` takes num_classes, conv, norm, remat and param_dtype.
 
     `dm` is for networks of Gowal et al. (2020) as RobustBench ported them to PyTorch: their own activation
     is SiLU, and convolutions of stride 2 pad zeros behind rows and columns only.
@@ -91,7 +92,8 @@ def _build(
 
     def network(use_running_average):
         norm = functools.partial(norm_of, use_running_average=use_running_average)
-        return make_module(num_classes=num_classes, conv=conv, norm=norm, param_dtype=param_dtype)
+        common = {"conv": conv, "norm": norm, "remat": remat, "param_dtype": param_dtype}
+        return make_module(num_classes=num_classes, **common)
 
     def init(key, image_shape):
         variables = network(True).init(key, jnp.zeros((1, *image_shape), param_dtype))
@@ -154,20 +156,22 @@ def _builder(name: str) -> Callable[..., Classifier]:
     return functools.partial(_build, module, kaiming_normal_fan_out, dm=name.startswith("dm-"))
 
 
-def _built(
-    name: str, builder: Callable, *arguments, activation: str, bn_momentum: float, **keywords
-) -> Classifier:
-    """Calls a builder; raises InputError if a user-defined one does not return a Classifier."""
+# What registered networks decide themselves, with the values that ask nothing of them.
+_OWN = {"activation": "", "bn_momentum": RUNNING_MOMENTUM, "remat": False}
+
+
+def _built(name: str, builder: Callable, *arguments, own: dict[str, Any], **keywords) -> Classifier:
+    """Calls a builder; raises InputError if a user-defined one does not return a Classifier.
+
+    `own` holds the settings of _OWN.
+    """
     if not MODELS.origin(name):
-        return builder(*arguments, activation=activation, bn_momentum=bn_momentum, **keywords)
-    for key, value, usual in (
-        ("activation", activation, ""),
-        ("bn_momentum", bn_momentum, RUNNING_MOMENTUM),
-    ):
-        if value != usual:
+        return builder(*arguments, **own, **keywords)
+    for key, usual in _OWN.items():
+        if own[key] != usual:
             raise InputError(
-                f"{key}={value!r} is for the package's own networks: {name!r} is registered, and sets its "
-                f"own (leave {key}={usual!r})"
+                f"{key}={own[key]!r} is for the package's own networks: {name!r} is registered, and sets "
+                f"its own (leave {key}={usual!r})"
             )
     try:
         network = builder(*arguments, **keywords)
@@ -213,6 +217,7 @@ def make_classifier(
     axis_name: str | None = None,
     activation: str = "",
     bn_momentum: float = RUNNING_MOMENTUM,
+    remat: bool = False,
 ) -> Classifier:
     """Builds the network `name`.
 
@@ -227,10 +232,12 @@ def make_classifier(
       axis_name: mapped axis over which batch moments are shared, None on a single device.
       activation: `relu` or `silu`; "" for the network's own, SiLU in `dm-` networks and ReLU in others.
       bn_momentum: weight of the batch in an update of running statistics, in (0, 1], as PyTorch's momentum.
+      remat: whether gradients recompute each residual block from its input, which takes less memory and
+        more time, and changes numbers by rounding only.
 
     Raises:
-      InputError: if the name, dtype or activation is unknown, a number is out of range, an activation or
-        momentum is given for a registered network, or float64 is used without jax_enable_x64.
+      InputError: if the name, dtype or activation is unknown, a number is out of range, an activation,
+        momentum or remat is given for a registered network, or float64 is used without jax_enable_x64.
     """
     builder = _builder(name)
     check_integer("num_classes", num_classes, 1)
@@ -247,10 +254,10 @@ def make_classifier(
         )
     in_range = lambda momentum: 0 < momentum <= 1
     bn_momentum = check_number("bn_momentum", bn_momentum, "in (0, 1]", in_range)
-    common = {"dtype": dtype, "axis_name": axis_name}
-    network = _built(
-        name, builder, num_classes, activation=activation, bn_momentum=bn_momentum, **common
-    )
+    if not isinstance(remat, bool):
+        raise InputError(f"remat={shown(remat)} must be True or False")
+    own = {"activation": activation, "bn_momentum": bn_momentum, "remat": remat}
+    network = _built(name, builder, num_classes, own=own, dtype=dtype, axis_name=axis_name)
     param_dtype = _param_dtype(dtype)
 
     def normalize(images):

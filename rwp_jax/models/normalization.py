@@ -11,7 +11,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
+# Name of the batch's moments for policies of jax.checkpoint, which may keep them: they are small, and
+# computing them again would take another pass over the input and another exchange between devices.
+MOMENTS = "moments"
 _AXES = (0, 1, 2)
 _SUMS_AT_ONCE = 2**15  # parts times channels: fills an H100, at 64 to 640 channels
 
@@ -173,7 +177,9 @@ def normalize_by_batch(x, scale, bias, activation: Callable, epsilon: float, axi
 
 
 def _by_batch(x, scale, bias, activation, epsilon, axis_name):
-    values, mean, var = normalize_by_batch(x, scale, bias, activation, epsilon, axis_name)
+    moments = _moments(x, scale.dtype, axis_name)
+    mean, var = (checkpoint_name(moment, MOMENTS) for moment in moments)
+    values = normalize(x, scale, bias, mean, var, activation, epsilon)
     return (values, mean, var), (x, scale, bias, mean, var)
 
 

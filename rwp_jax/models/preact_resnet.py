@@ -4,9 +4,11 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from rwp_jax.models.layers import torch_bias_init, torch_default_init
+from rwp_jax.models.normalization import MOMENTS
 
 
 class PreActBlock(nn.Module):
@@ -45,6 +47,8 @@ class PreActResNet(nn.Module):
       conv: `layers.Conv` with padding, dtypes and initialiser set.
       norm: `layers.BatchNorm` with activation, mode, axis and dtypes set.
       raw_shortcut: see `PreActBlock`.
+      remat: whether a backward pass recomputes each block from its input, instead of keeping what the block
+        computed.
       param_dtype: dtype of parameters and logits.
     """
 
@@ -57,11 +61,14 @@ class PreActResNet(nn.Module):
     conv: Callable
     norm: Callable
     raw_shortcut: bool = False
+    remat: bool = False
     param_dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x):
-        block = partial(PreActBlock, conv=self.conv, norm=self.norm, raw_shortcut=self.raw_shortcut)
+        keeping = jax.checkpoint_policies.save_only_these_names(MOMENTS)
+        kind = nn.remat(PreActBlock, policy=keeping) if self.remat else PreActBlock
+        block = partial(kind, conv=self.conv, norm=self.norm, raw_shortcut=self.raw_shortcut)
         x = self.conv(self.stem, name="conv1")(x)
         for i, (features, stride) in enumerate(self.stages, 1):
             for j in range(self.blocks):
@@ -79,7 +86,7 @@ class PreActResNet(nn.Module):
 
 
 def preact_resnet18(**common) -> PreActResNet:
-    """Returns PreActResNet-18; `common` are num_classes, conv, norm, param_dtype and raw_shortcut."""
+    """Returns PreActResNet-18; `common` are fields of `PreActResNet`."""
     stages = ((64, 1), (128, 2), (256, 2), (512, 2))
     return PreActResNet(
         stem=64, stages=stages, blocks=2, stage_name="layer", zero_bias=False, **common

@@ -4,7 +4,7 @@ from rwp_jax.models.preact_resnet import PreActResNet
 
 
 def wide_resnet(depth: int, width: int, **common) -> PreActResNet:
-    """Returns WRN-depth-width; `common` are num_classes, conv, norm and param_dtype.
+    """Returns WRN-depth-width; `common` are fields of `PreActResNet`.
 
     `depth` is 6 n + 4: three groups of n blocks with 16, 32 and 64 times `width` features.
     """

@@ -5,7 +5,7 @@ from typing import Any
 from rwp_jax.configs import default
 
 # Keys that do not affect a run's results, or only their rounding.
-FREE = {"checkpoint_steps", "evaluation.batch_size", "evaluation.precision"}
+FREE = {"checkpoint_steps", "remat", "evaluation.batch_size", "evaluation.precision"}
 # Keys that only the evaluation after epochs uses.
 EVALUATED = {
     "evaluation.every",

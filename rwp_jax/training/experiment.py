@@ -215,8 +215,8 @@ def build(
     network = functools.partial(make_classifier, num_classes=num_classes, **settings)
     moments_over = None if config.model.per_device_batch_norm else AXIS
     dtype = param_dtype(config)
-    with named_in("config.model", " ".join(settings), dtype="config"):
-        classifier = network(dtype=config.dtype, axis_name=moments_over)
+    with named_in("config.model", " ".join(settings), dtype="config", remat="config"):
+        classifier = network(dtype=config.dtype, axis_name=moments_over, remat=config.remat)
         judge = network(dtype=dtype)
     check_recipe(config)
     numbers = numbers_of(config)
