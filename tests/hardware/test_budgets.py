@@ -12,6 +12,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -44,15 +45,17 @@ def run(*command) -> str:
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
-    """Returns a function from (target, devices) to the figures of each loop, by name."""
+    """Returns a function from (target, devices) to the figures of each loop, by name, and the memory."""
 
     @functools.cache
-    def figures(target: str, devices: int) -> dict[str, dict]:
+    def figures(target: str, devices: int, *flags: str) -> dict[str, Any]:
         output = tmp_path_factory.mktemp("compiled") / "compiled.json"
         command = ["-m", "benchmarks.compiled", "--config", "configs/cifar10_at_rwp.py"]
         command += ["--target", target, "--devices", str(devices), "--json", output]
-        run(*command, "--model", "wrn-10-1", "--dtype", "bfloat16")
-        return {loop["name"]: loop for loop in json.loads(output.read_text())["loops"]}
+        run(*command, "--model", "wrn-10-1", "--dtype", "bfloat16", *flags)
+        content = json.loads(output.read_text())
+        loops = {loop["name"]: loop for loop in content["loops"]}
+        return loops | {"memory": content["memory_bytes"]}
 
     return figures
 
@@ -83,6 +86,16 @@ def test_eight_h100s_exchange_moments_and_gradients(compiled):
     assert moments < perturb["number"] <= moments + 3
     gradients = 4 * 77_850  # bytes, in float32
     assert gradients < perturb["bytes"] < 1.1 * gradients
+
+
+@needs_cuda
+def test_recomputed_blocks_need_less_memory(compiled):
+    usual, recomputed = compiled("h100", 1), compiled("h100", 1, "--remat")
+    # Each of three blocks keeps one activation, not four; the largest are 2 MB per 64 images in bfloat16.
+    assert recomputed["memory"] < usual["memory"] - 10e6
+    for name in ("attack", "perturb"):
+        assert 1 < recomputed[name]["flops"] / usual[name]["flops"] < 1.25
+        assert recomputed[name]["reductions"]["kernels"] == usual[name]["reductions"]["kernels"]
 
 
 @needs_libtpu
