@@ -150,8 +150,10 @@ def run(args) -> None:
                 write("hlo", hlo_file.with_name(name), program.text)
     except DoesNotFit as error:
         size = f"a batch of {config.batch_size}" if args.program == "train" else "its batch"
+        or_remat = "" if args.program != "train" or config.remat else ", or --remat"
         hint = "main.py --mode plan finds the largest that fits"
-        raise InputError(f"{error}, with {size}; take another --batch_size ({hint})") from None
+        message = f"{error}, with {size}; take another --batch_size ({hint}){or_remat}"
+        raise InputError(message) from None
     if json_file:
         figures = report.figures(programs, hardware)
         figures["command"] = "python -m benchmarks.compiled " + " ".join(sys.argv[1:])

@@ -18,6 +18,7 @@ from rwp_jax.hardware.programs import (
     does_not_fit,
 )
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
+from rwp_jax.models.classifier import MODELS
 from rwp_jax.training import experiment
 from rwp_jax.training.recipe import weight_perturbation_of
 from rwp_jax.training.self_training import teacher_config
@@ -188,6 +189,8 @@ def _fitting(config, hardware: Hardware, key: str, compile: Callable):
             hint = f"the largest batch that fits is {half}, as far as halving goes"
     if not hint:
         hint = "halving it does not help" if half < size else "it cannot be halved over the devices"
+    if key == "batch_size" and not config.remat and not MODELS.origin(config.model.name):
+        hint += ", and config.remat=True needs less memory"
     raise DoesNotFit(f"{message}, with config.{key}={size}; {hint}", needed)
 
 

@@ -162,10 +162,15 @@ def sized(monkeypatch, train):
             16,
             "train needs 36.0 of 16 GB per device of four, with config.batch_size=32; the la",
         ),
-        (32, 4, 16, "the largest batch that fits is 8, as far as halving"),
-        (32, 4, 6, "config.batch_size=32; halving it does not help"),
+        (32, 4, 16, "fits is 8, as far as halving goes, and config.remat=True needs less memory"),
+        (32, 4, 6, "config.batch_size=32; halving it does not help, and config.remat=True needs"),
         (12, 4, 8, "config.batch_size=12; it cannot be halved over the devices"),
-        (4, 32, 16, "config.evaluation.batch_size=32; the largest batch that fits is 8"),
+        (
+            4,
+            32,
+            16,
+            "config.evaluation.batch_size=32; the largest batch that fits is 8, as far as halving goes",
+        ),
     ],
 )
 def test_what_does_not_fit_says_which_batch_would(sized, batch_size, evaluated, gigabytes, message):
@@ -174,6 +179,7 @@ def test_what_does_not_fit_says_which_batch_would(sized, batch_size, evaluated, 
     with pytest.raises(DoesNotFit) as error:
         plan.make_plan(config, hardware(**chip))
     assert message in str(error.value) and str(error.value).startswith("does not fit: ")
+    assert ("remat" in str(error.value)) == ("config.batch_size" in str(error.value))
 
 
 def test_a_program_that_does_not_fit():
