@@ -39,7 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.labeled_examples = 0
 
     config.extra_data = ml_collections.ConfigDict()  # pseudo-labelled or unlabelled images
-    config.extra_data.path = ""  # npz or pickle with data, uint8 [N, H, W, C], extrapolated_targets
+    # npz or pickle: data or image, uint8 [N, H, W, C], with extrapolated_targets or label
+    config.extra_data.path = ""
     config.extra_data.use_labels = True  # False: train on them without labels
     # share of extra images in each batch; -1: labelled and extra images form one pool
     config.extra_data.unlabeled_fraction = 0.5

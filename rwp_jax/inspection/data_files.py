@@ -51,8 +51,9 @@ def inspect_data(path: pathlib.Path, kind: str) -> Findings | None:
     arrays = readers.read_arrays(path, kind)
     if set(readers.ARRAYS) & arrays.keys():
         return _data_set(path, arrays)
-    if readers.LABELS in arrays or (readers.IMAGES in arrays and _is_images(arrays["data"])):
-        return _extra(path, arrays)
+    names = next((n for n in readers.EXTRA_NAMES if arrays.keys() >= set(n)), readers.EXTRA_NAMES[0])
+    if names[1] in arrays or (names[0] in arrays and _is_images(arrays[names[0]])):
+        return _extra(path, arrays, names[1])
     labels = next((arrays[name] for name in _CIFAR_LABELS if name in arrays), None)
     images = arrays.get("data")
     if labels is not None and images is not None and images.shape[1:] == (_BATCH_SIZE,):
@@ -84,15 +85,15 @@ def _data_set(path: pathlib.Path, arrays: dict[str, Any]) -> Findings:
     return Findings(kind, rows, [], usage)
 
 
-def _extra(path: pathlib.Path, arrays: dict[str, Any]) -> Findings:
+def _extra(path: pathlib.Path, arrays: dict[str, Any], labels: str) -> Findings:
     rows = [(name, shape(array)) for name, array in arrays.items()]
-    if readers.LABELS not in arrays:
+    if labels not in arrays:
         usage = [f"MAIN --mode pseudo_label --workdir RUN --unlabeled {path} --output FILE"]
         problems = _problems(lambda: readers.read_images(str(path)))
         return Findings("images without labels", rows, problems, usage)
     problems = _problems(lambda: readers.read_extra(str(path)))
     if not problems:
-        rows.append(("labels", counts(arrays[readers.LABELS])))
+        rows.append(("labels", counts(arrays[labels])))
     usage = [f"MAIN --config FILE --config.extra_data.path={path}"]
     return Findings("extra images with pseudo-labels", rows, problems, usage)
 

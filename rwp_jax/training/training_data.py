@@ -63,8 +63,9 @@ def training_set(config, dataset: Dataset) -> TrainingSet:
     weights = np.repeat(np.array([1, config.extra_data.weight], np.float32), counts)
     if dataset.x_extra is None or dataset.y_extra is None or not len(usable):
         return TrainingSet(dataset.x_train, dataset.y_train, weights)
-    return TrainingSet(
-        np.concatenate([dataset.x_train, dataset.x_extra[usable]]),
-        np.concatenate([dataset.y_train, dataset.y_extra[usable]]),
-        weights,
-    )
+    images = np.empty((len(weights), *dataset.x_train.shape[1:]), np.uint8)
+    images[: counts[0]] = dataset.x_train
+    # Into place, as millions of images fill gigabytes: x_extra[usable] would be another copy.
+    np.take(dataset.x_extra, usable, axis=0, out=images[counts[0] :], mode="clip")
+    labels = np.concatenate([dataset.y_train, dataset.y_extra[usable]])
+    return TrainingSet(images, labels, weights)

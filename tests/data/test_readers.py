@@ -48,6 +48,35 @@ def test_npz(tmp_path):
     np.testing.assert_array_equal(labels, LABELS - 1)
 
 
+def test_names_of_generated_sets(tmp_path):
+    """The names of images that diffusion models generate; RST's count where a file has both."""
+    np.savez(tmp_path / "1m.npz", image=IMAGES, label=LABELS.astype(np.int64))
+    written = write_pickle(tmp_path / "p.pickle", {"label": LABELS, "image": IMAGES})
+    for path in (str(tmp_path / "1m.npz"), written):
+        images, labels = readers.read_extra(path)
+        np.testing.assert_array_equal(images, IMAGES)
+        np.testing.assert_array_equal(labels, LABELS)
+    both = {"data": IMAGES, "extrapolated_targets": LABELS, "image": IMAGES[:1], "label": LABELS[:1]}
+    np.savez(tmp_path / "both.npz", **both)
+    assert len(readers.read_extra(str(tmp_path / "both.npz"))[1]) == len(LABELS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"image": IMAGES}, "label missing; it must hold data, .* or image, label, and holds image"),
+        ({"image": IMAGES, "label": LABELS - 2}, "label has label -2"),
+        ({"image": IMAGES[..., 0], "label": LABELS}, r"image is uint8 \(12, 8, 8\), must be"),
+        ({"images": IMAGES}, "data, extrapolated_targets missing; .*, and holds images"),
+    ],
+)
+def test_refused_sets_in_npz(tmp_path, content, message):
+    np.savez(tmp_path / "p.npz", **content)
+    with pytest.raises(InputError, match=message) as error:
+        readers.read_extra(str(tmp_path / "p.npz"))
+    assert str(error.value).startswith(str(tmp_path / "p.npz")) and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
