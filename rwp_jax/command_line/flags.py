@@ -21,8 +21,8 @@ WORKDIR = flags.DEFINE_string(
 MODE = flags.DEFINE_string(
     "mode",
     "train",
-    "What to do: train, evaluate, pseudo_label, import (import_torch is its old name), export_torch, "
-    "inspect, reproduce, report, explain or plan.",
+    "What to do: train, evaluate, pseudo_label, write_data, import (import_torch is its old name), "
+    "export_torch, inspect, reproduce, report, explain or plan.",
 )
 RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in the workdir.")
 MAX_RESTARTS = flags.DEFINE_integer(
@@ -120,14 +120,17 @@ UNLABELED = flags.DEFINE_string(
 OUTPUT = flags.DEFINE_string(
     "output",
     "",
-    "pseudo_label: npz to write. export_torch: .pth or .safetensors file to write.",
+    "pseudo_label: npz to write. write_data: directory to write, for --config.extra_data.path. "
+    "export_torch: .pth or .safetensors file to write.",
 )
 PATH = flags.DEFINE_string(
     "path",
     "",
     "import: checkpoint to read: a file of torch.save, a state dict or a tree of Flax as .safetensors or "
     ".npz, msgpack of Flax, a pickle of NumPy arrays, or a directory of orbax or of .npy files. inspect: "
-    "run, checkpoint or file of data to describe; --path itself may be left out.",
+    "run, checkpoint or file of data to describe; --path itself may be left out. write_data: npz with "
+    "image and label (or data and extrapolated_targets), a directory of such files, or one of folders of "
+    "pictures, a folder for each class; --path itself may be left out.",
 )
 KEY = flags.DEFINE_string(
     "key",

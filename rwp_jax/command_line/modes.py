@@ -13,6 +13,7 @@ from rwp_jax.command_line.checkpoints import import_network, inspect_path
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.command_line.given_weights import given_weights
 from rwp_jax.command_line.parsing import Mode, numbers
+from rwp_jax.data.writing import write_set
 from rwp_jax.distributed import devices, failures, rendezvous
 from rwp_jax.distributed.preemption import ending_at_once
 from rwp_jax.errors import InputError, check_path, renamed
@@ -88,6 +89,14 @@ def label() -> None:
     pseudo_label.pseudo_label(
         directory, flags.UNLABELED.value, path_of(flags.OUTPUT), which, _moved_data()
     )
+
+
+def write_data() -> None:
+    if flags.WORKDIR.present:
+        raise InputError(
+            "--workdir is not for --mode=write_data: name the directory as --output DIR"
+        )
+    write_set(path_of(flags.PATH), path_of(flags.OUTPUT))
 
 
 def evaluate() -> None:
@@ -237,6 +246,7 @@ MODES = {
         takes={"checkpoint", "unlabeled", "output", "moved_data"},
         needs=("workdir", "output"),
     ),
+    "write_data": Mode(write_data, takes={"path", "output"}, needs=("path", "output")),
     "import": Mode(
         import_network,
         takes={"config", "path", "key", "name_map", "torch_optimizer", "epoch"},

@@ -31,6 +31,7 @@ Trains a classifier by adversarial training with weight perturbation.
     {name} --config FILE --workdir DIR --init_from RUN [--checkpoint best]
     {name} --mode evaluate --workdir DIR [--attacks pgd20,autoattack] [--examples N] [--epsilon R,R]
     {name} --mode pseudo_label --workdir DIR [--unlabeled FILE] --output FILE
+    {name} --mode write_data PATH --output DIR
     {name} --mode import --path FILE --config FILE --workdir DIR [--name_map FILE]
     {name} --mode export_torch --workdir DIR --output FILE
     {name} --mode inspect PATH [--config FILE]

@@ -70,7 +70,7 @@ def read_extra(path: str) -> tuple[np.ndarray, np.ndarray]:
     if not file.is_file():
         raise InputError(f"config.extra_data.path={path!r} is not a file")
     if zipfile.is_zipfile(file):
-        with _opened(file) as arrays:
+        with opened_npz(file) as arrays:
             names = extra_names(file, arrays.files)
             images, labels = (arrays[name] for name in names)
     else:
@@ -116,7 +116,7 @@ def read_arrays(file: pathlib.Path, kind: str) -> dict[str, np.ndarray]:
       InputError: if it cannot be read, or a pickle holds more than arrays and plain containers.
     """
     if kind == "npz":
-        with _opened(file) as arrays:
+        with opened_npz(file) as arrays:
             return {name: arrays[name] for name in arrays.files}
     content, found = _unpickled(file), {}
     for key, value in content.items() if isinstance(content, dict) else ():
@@ -159,13 +159,13 @@ def _require(file: pathlib.Path, names, held) -> None:
 
 
 def _npz_arrays(file: pathlib.Path, names) -> list[np.ndarray]:
-    with _opened(file) as arrays:
+    with opened_npz(file) as arrays:
         _require(file, names, arrays.files)
         return [arrays[name] for name in names]
 
 
 @contextlib.contextmanager
-def _opened(file: pathlib.Path) -> Iterator[Any]:
+def opened_npz(file: pathlib.Path) -> Iterator[Any]:
     """Opens an npz; turns what NumPy raises in the `with` block into an InputError."""
     if not zipfile.is_zipfile(file):  # NumPy would suggest unpickling it
         raise InputError(f"{file}: cannot be read as an .npz file (it is not one, or is truncated)")
