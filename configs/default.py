@@ -39,7 +39,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.labeled_examples = 0
 
     config.extra_data = ml_collections.ConfigDict()  # pseudo-labelled or unlabelled images
-    # npz or pickle: data or image, uint8 [N, H, W, C], with extrapolated_targets or label
+    # npz or pickle: data or image, uint8 [N, H, W, C], with extrapolated_targets or label; or a directory
+    # of --mode write_data, whose images are read from disk while training
     config.extra_data.path = ""
     config.extra_data.use_labels = True  # False: train on them without labels
     # share of extra images in each batch; -1: labelled and extra images form one pool

@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from rwp_jax.data import readers
+from rwp_jax.data.stored import StoredImages
 from rwp_jax.errors import InputError, check_path, first_line, renamed
 
 # Archives that tensorflow-datasets downloads (for svhn, the first of three).
@@ -45,7 +46,8 @@ class Dataset(NamedTuple):
     """A data set. Images are uint8 [N, H, W, C], labels int32 [N] in [0, num_classes).
 
     `x_extra` and `y_extra` are additional training images with pseudo-labels, or -1 for "no label"; None if
-    there are none. `x_validation` and `y_validation` are held out of training; None if nothing is held out.
+    there are none. Extra images may be on disk. `x_validation` and `y_validation` are held out of training;
+    None if nothing is held out.
     """
 
     x_train: np.ndarray
@@ -53,7 +55,7 @@ class Dataset(NamedTuple):
     x_test: np.ndarray
     y_test: np.ndarray
     num_classes: int
-    x_extra: np.ndarray | None = None
+    x_extra: np.ndarray | StoredImages | None = None
     y_extra: np.ndarray | None = None
     x_validation: np.ndarray | None = None
     y_validation: np.ndarray | None = None

@@ -44,6 +44,11 @@ class StoredImages:
         return self.shape[0]
 
     @property
+    def nbytes(self) -> int:
+        """The size of all images."""
+        return len(self) * self._bytes
+
+    @property
     def _bytes(self) -> int:
         return int(np.prod(self.shape[1:], dtype=np.int64))
 

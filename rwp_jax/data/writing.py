@@ -19,17 +19,20 @@ from rwp_jax.files import array_digests, check_free, partial_of, raw_bytes, seal
 def write_set(path: pathlib.Path, output: pathlib.Path) -> None:
     """Writes a set of images for config.extra_data.path.
 
-    The directory gets its name when it is complete.
-
     Args:
       path: source of the images, see `parts.parts_of`.
-      output: directory to write.
+      output: directory to write; it gets its name when it is complete.
 
     Raises:
       InputError: if the source cannot be read, `output` exists or the disk is too small.
     """
     check_free("output", output)
-    parts = parts_of(path)
+    write_parts(parts_of(path), output)
+
+
+def write_parts(parts: list[Part], output: pathlib.Path) -> None:
+    """Writes the images of parts, all of one size, as `write_set` does."""
+    check_free("output", output)
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
     needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(output.absolute().parent)
     if needed + 8 * shape[0] > free.free:

@@ -6,6 +6,7 @@ State and data sets are replicated; index batches are split along their first ax
 
 import os
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,6 +101,12 @@ def _shapes(mesh: Mesh, split: bool, tree):
     return jax.tree.map(shape, tree)
 
 
+class Placed(NamedTuple):
+    """A split argument on the devices, from `Mapped.place`, in the form that the mapped function takes."""
+
+    array: jax.Array
+
+
 class Mapped:
     """A function mapped over devices, which can be called or compiled ahead of time."""
 
@@ -116,7 +123,17 @@ class Mapped:
 
     def __call__(self, *arguments):
         pairs = zip(arguments, self._split, strict=True)
-        return self._jitted(*(self._spread(a) if s else a for a, s in pairs))
+        return self._jitted(
+            *(a.array if isinstance(a, Placed) else self._spread(a) if s else a for a, s in pairs)
+        )
+
+    def place(self, part: np.ndarray) -> Placed:
+        """Copies a split argument to this host's devices, before the call that takes it instead."""
+        array = self._spread(part)
+        if not isinstance(array, jax.Array):
+            sharding = NamedSharding(self._mesh.local_mesh, PartitionSpec(AXIS))
+            array = jax.device_put(array, sharding)
+        return Placed(array)
 
     def lower(self, *arguments) -> jax.stages.Lowered:
         """Returns the lowered program for arguments of these global shapes; not for `pmap`."""

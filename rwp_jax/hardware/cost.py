@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.data import readers, sources
+from rwp_jax.data import sources, stored
 from rwp_jax.data.order import Mixture, make_mixture
 from rwp_jax.data.sources import NAMED, DataSize, images_to_choose_from, size_of_named
 from rwp_jax.errors import InputError, check_path
@@ -63,8 +63,8 @@ def _size_of_file(data: str, changed: int) -> DataSize:
 
 @functools.cache
 def _labels_in_file(path: str, changed: int) -> np.ndarray:
-    """Returns the labels of a file of extra images; `changed` is the file's mtime."""
-    return readers.read_extra(path)[1]
+    """Returns the labels of extra images; `changed` is the mtime of their file or directory."""
+    return stored.open_extra(path)[1]
 
 
 @functools.cache
@@ -115,8 +115,14 @@ def extra_examples(config) -> int:
     return len(labels) if unlabelled_too else int((labels >= 0).sum())
 
 
+def is_streamed(config) -> bool:
+    """Returns whether extra images are read from disk, so that devices hold no training images."""
+    path = config.extra_data.path and check_path("config.extra_data.path", config.extra_data.path)
+    return bool(path) and stored.is_set(path) and extra_examples(config) > 0
+
+
 def training_examples(config) -> int:
-    """Returns the number of images that every device holds during training."""
+    """Returns the number of examples whose labels, and images if not streamed, every device holds."""
     return labelled_examples(config) + extra_examples(config)
 
 

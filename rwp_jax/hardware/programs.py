@@ -16,7 +16,12 @@ from rwp_jax.attacks.autoattack.slots import map_programs
 from rwp_jax.attacks.autoattack.suite import VERSIONS
 from rwp_jax.errors import InputError, check_choice, first_line
 from rwp_jax.hardware import cost, counts
-from rwp_jax.hardware.cost import data_size, planned_mixture, training_examples
+from rwp_jax.hardware.cost import (
+    data_size,
+    is_streamed,
+    planned_mixture,
+    training_examples,
+)
 from rwp_jax.hardware.datasheets import GIB
 from rwp_jax.hardware.quiet import quiet_compiler
 from rwp_jax.hardware.topology import Hardware
@@ -123,7 +128,8 @@ def check_dtype(config, hardware: Hardware) -> None:
 def _abstract(config, hardware: Hardware):
     """Builds the parts of a run on the hardware, and the shapes of its state and of a random key."""
     size = data_size(config)
-    parts = experiment.build(config, size.num_classes, planned_mixture(config).steps, hardware.mesh)
+    steps, streamed = planned_mixture(config).steps, is_streamed(config)
+    parts = experiment.build(config, size.num_classes, steps, hardware.mesh, streamed=streamed)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: init_state(parts.recipe, key, size.image_shape), key)
     return parts, state, key
@@ -141,6 +147,10 @@ def lower_train(config, hardware: Hardware) -> jax.stages.Lowered:
     images, labels = _images(training_examples(config), data_size(config).image_shape)
     weights = jax.ShapeDtypeStruct(labels.shape, jnp.float32)
     sent = jax.ShapeDtypeStruct((config.batch_size + hardware.devices,), jnp.int32)
+    if is_streamed(config):
+        batch, _ = _images(config.batch_size, data_size(config).image_shape)
+        data = TrainingSet(None, labels, weights)
+        return parts.train_step.lower(state, data, sent, key, parts.numbers, batch)
     data = TrainingSet(images, labels, weights)
     return parts.train_step.lower(state, data, sent, key, parts.numbers)
 

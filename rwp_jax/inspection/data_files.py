@@ -1,11 +1,12 @@
 """Inspects files and directories of images and labels."""
 
+import collections
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from rwp_jax.data import readers
+from rwp_jax.data import readers, stored
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation.corruptions import SEVERITIES, read_corruptions
 from rwp_jax.inspection.findings import Findings, counts, shape
@@ -35,6 +36,16 @@ def inspect_corruptions(path: pathlib.Path) -> Findings:
     return Findings("corrupted images, as CIFAR-10-C", rows, [], usage)
 
 
+def inspect_set(path: pathlib.Path) -> Findings:
+    """Inspects a directory of --mode write_data, all images; raises InputError if it is damaged."""
+    images, labels = stored.open_set(path)
+    rows = [("images", f"{shape(images)}, {images.nbytes / 1e9:.2f} GB")]
+    rows += [("labels", counts(labels)), ("digest", images.digest)]
+    problems = _problems(lambda: collections.deque(images.blocks(), maxlen=0))
+    usage = [f"MAIN --config FILE --config.extra_data.path={path}"]
+    return Findings("extra images on disk", rows, problems, usage)
+
+
 def inspect_data(path: pathlib.Path, kind: str) -> Findings | None:
     """Inspects images and labels.
 
@@ -51,7 +62,9 @@ def inspect_data(path: pathlib.Path, kind: str) -> Findings | None:
     arrays = readers.read_arrays(path, kind)
     if set(readers.ARRAYS) & arrays.keys():
         return _data_set(path, arrays)
-    names = next((n for n in readers.EXTRA_NAMES if arrays.keys() >= set(n)), readers.EXTRA_NAMES[0])
+    names = next(
+        (n for n in readers.EXTRA_NAMES if arrays.keys() >= set(n)), readers.EXTRA_NAMES[0]
+    )
     if names[1] in arrays or (names[0] in arrays and _is_images(arrays[names[0]])):
         return _extra(path, arrays, names[1])
     labels = next((arrays[name] for name in _CIFAR_LABELS if name in arrays), None)

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from rwp_jax.data import stored
 from rwp_jax.errors import InputError, check_path
 from rwp_jax.importing import array_files, file_kinds
 from rwp_jax.inspection import data_files, network_files, run_directory
@@ -55,6 +56,8 @@ def find_out(path: str, key: str = "") -> Findings:
 def _directory(place: pathlib.Path, key: str) -> Findings:
     if (place / layout.CONFIG).is_file():
         return run_directory.inspect_run(place)
+    if stored.is_set(place):
+        return data_files.inspect_set(place)
     if data_files.is_corruptions(place):
         return data_files.inspect_corruptions(place)
     if place.name == DIRECTORY and (place.parent / layout.CONFIG).is_file():

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rwp_jax.data.sources import Dataset
+from rwp_jax.data.stored import StoredImages
 from rwp_jax.errors import InputError
 from rwp_jax.files import array_digests
 from rwp_jax.runs import layout
@@ -25,8 +26,15 @@ def marks(config: dict[str, Any], data: Dataset | None) -> dict[str, dict[str, A
       config: config of the run, as nested dicts of JSON values.
       data: its training and test data; None if they have not been read.
     """
-    digests = {"data": array_digests(data._asdict())} if data else {}
-    return {"config": flatten(config)} | digests
+    return {"config": flatten(config)} | ({"data": _digests(data)} if data else {})
+
+
+def _digests(data: Dataset) -> dict[str, str]:
+    """Returns the digest of every array; images on disk have that of the same images in memory."""
+    arrays = data._asdict()
+    if not isinstance(data.x_extra, StoredImages):
+        return array_digests(arrays)
+    return array_digests(arrays | {"x_extra": None}) | {"x_extra": data.x_extra.digest}
 
 
 def check_records(

@@ -1,11 +1,13 @@
 """Trains the epochs of a run that have the same config: steps, evaluation, metrics and checkpoints."""
 
 import collections
+import contextlib
 import itertools
 import json
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from rwp_jax.data.order import Mixture, epoch_indices
 from rwp_jax.data.sources import Dataset
+from rwp_jax.data.stream import read_ahead
 from rwp_jax.distributed import devices, processes
 from rwp_jax.distributed.preemption import Interrupted, StopRequest
 from rwp_jax.evaluation.accuracy import start_key
@@ -104,8 +107,27 @@ def make_stage(config, stretch: Stretch, data: Dataset) -> Stage:
     mixture = training_data.mixture_of(config, data)
     # Schedules count steps as if all epochs had as many as these.
     shift = stretch.first * mixture.steps - stretch.steps_before
-    parts = experiment.build(config, data.num_classes, mixture.steps, shift=shift)
+    streamed = training_data.is_streamed(config, data)
+    parts = experiment.build(config, data.num_classes, mixture.steps, None, shift, streamed)
     return Stage(config, stretch, mixture, parts)
+
+
+def _batches(
+    stage: Stage, data: Dataset, epoch: int, done: int
+) -> Generator[tuple[np.ndarray, Any] | tuple[np.ndarray], None, None]:
+    """Yields this host's indices of each batch of an epoch after the first `done`, and streamed images."""
+    config, _, mixture, parts = stage
+    hosts = jax.process_count()
+    order = epoch_indices(mixture, config.seed, epoch, jax.process_index(), hosts)
+    order = itertools.islice(order, done, None)
+    if not training_data.is_streamed(config, data):
+        yield from ((indices,) for indices in order)
+        return
+    size = mixture.batch_size // hosts * math.prod(data.x_train.shape[1:])
+    read, place = training_data.batch_reader(config, data), parts.train_step.place
+    ahead = read_ahead(order, mixture.steps - done, read, place, size)
+    with contextlib.closing(ahead):
+        yield from ahead
 
 
 def _evaluated(config, data: Dataset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -140,14 +162,16 @@ def train_stage(run: Run, stage: Stage, state: TrainState, position: Position) -
     if run.data.x_extra is not None:
         labelled = len(run.data.y_train)
         used = len(training_set.labels) - labelled
+        streamed = (
+            f", streamed from {config.extra_data.path}" if training_set.images is None else ""
+        )
         processes.say(
-            f"using {labelled} training images, {used} of {len(run.data.x_extra)} extra images"
+            f"using {labelled} training images, {used} of {len(run.data.x_extra)} extra images{streamed}"
         )
     evaluated = devices.replicate(_evaluated(config, run.data))
     _, step_key = keys_of(config.seed)
     constants = devices.replicate((step_key, parts.numbers))
     attack = devices.replicate((start_key(config.seed), parts.evaluation_sizes))
-    this_host = jax.process_index(), jax.process_count()
 
     def save_within(epoch: int, state, steps) -> dict:
         """Saves a checkpoint after these steps of an epoch; returns its record."""
@@ -167,24 +191,27 @@ def train_stage(run: Run, stage: Stage, state: TrainState, position: Position) -
     for epoch in range(max(position.epoch, stretch.first), stretch.end):
         # Train for an epoch; metrics stay on the device until its end or until a checkpoint.
         steps = list(position.steps) if epoch == position.epoch else []
-        order = epoch_indices(mixture, config.seed, epoch, *this_host)
-        order = itertools.islice(order, len(steps), None)
         answers: collections.deque[jax.Array] = collections.deque(maxlen=IN_FLIGHT)
-        for indices in _progress(order, mixture.steps, f"epoch {epoch + 1}", len(steps)):
-            sent = devices.with_flag(indices, stop.signal is not None)
-            with run.trace.step(state):
-                state, metrics, answer = parts.train_step(state, training_set, sent, *constants)
-            steps.append(metrics)
-            answers.append(answer)
-            # Wait for the oldest of IN_FLIGHT queued steps, so that the progress shown is accurate.
-            stopping = stop.asked(answers[0])
-            step = stage.steps_before(epoch) + len(steps)
-            due = config.checkpoint_steps and step % config.checkpoint_steps == 0
-            if stopping or (due and len(steps) < mixture.steps):
-                steps = fetched(steps)
-                record = save_within(epoch, state, steps)
-                if stopping:
-                    _stop(stop, checkpoints, record)
+        with contextlib.closing(_batches(stage, run.data, epoch, len(steps))) as batches:
+            for indices, *images in _progress(
+                batches, mixture.steps, f"epoch {epoch + 1}", len(steps)
+            ):
+                sent = devices.with_flag(indices, stop.signal is not None)
+                with run.trace.step(state):
+                    state, metrics, answer = parts.train_step(
+                        state, training_set, sent, *constants, *images
+                    )
+                steps.append(metrics)
+                answers.append(answer)
+                # Wait for the oldest of IN_FLIGHT queued steps, so that the progress shown is accurate.
+                stopping = stop.asked(answers[0])
+                step = stage.steps_before(epoch) + len(steps)
+                due = config.checkpoint_steps and step % config.checkpoint_steps == 0
+                if stopping or (due and len(steps) < mixture.steps):
+                    steps = fetched(steps)
+                    record = save_within(epoch, state, steps)
+                    if stopping:
+                        _stop(stop, checkpoints, record)
         steps = fetched(steps)
         check_finite(steps, state, epoch, stage.steps_before(epoch), checkpoints)
 

@@ -58,7 +58,7 @@ class Parts(NamedTuple):
       numbers: the recipe's hyperparameters, arguments of the step.
       train_step: (state, TrainingSet, sent, key, numbers) -> (state, Metrics, stop). `sent`, from
         `devices.with_flag`, holds this host's indices and whether it was asked to stop; `stop` is whether
-        any host was.
+        any host was. If images are streamed, those of this host's part of the batch are one more argument.
       count_correct: the evaluation's mapped function, see `accuracy.make_count_correct`.
       evaluate: accuracies of a network, see `accuracy.make_evaluation`.
       validate: the same on held-out images; None if they are attacked as others.
@@ -204,12 +204,17 @@ def filled(config, platform: str | None = None, devices: int | None = None):
 
 
 def build(
-    config, num_classes: int, steps_per_epoch: int, mesh: Mesh | None = None, shift: int = 0
+    config,
+    num_classes: int,
+    steps_per_epoch: int,
+    mesh: Mesh | None = None,
+    shift: int = 0,
+    streamed: bool = False,
 ) -> Parts:
     """Builds the parts without compiling anything; raises InputError if a value is invalid.
 
     `mesh` holds other devices to compile for; by default, the parts run on all available devices. `shift`
-    is that of `make_recipe`.
+    is that of `make_recipe`. `streamed` is whether the images of each batch are arguments of the step.
     """
     settings = network_settings(config.model)
     network = functools.partial(make_classifier, num_classes=num_classes, **settings)
@@ -225,15 +230,15 @@ def build(
     augment = make_augment(**augmentation, dtype=config.dtype)
     config = config.copy_and_resolve_references()  # a copy: tracing reads it later
 
-    def train_step(state, data, sent, key, numbers):
+    def train_step(state, data, sent, key, numbers, *images):
         recipe, schedule = make_recipe(config, classifier, steps_per_epoch, numbers, shift)
         step = make_train_step(recipe, augment, schedule, AXIS, cutmix)
         with matmul_precision(config.precision):
-            state, figures = step(state, data, sent[:-1], key)
+            state, figures = step(state, data, sent[:-1], key, *images)
         # Part of the step: all hosts see the request after the same step, and none waits for it.
         return state, Metrics.of(figures, dtype), lax.pmax(sent[-1], AXIS)
 
-    split = (False, False, True, False, False)
+    split = (False, False, True, False, False, *[True] * streamed)
     train_step = data_parallel(train_step, split, config.parallel, (0,), mesh)
     devices = (mesh.devices.flat[0].platform, mesh.size) if mesh else ()
     batch_size = filled(config, *devices).evaluation.batch_size

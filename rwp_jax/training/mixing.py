@@ -1,7 +1,6 @@
 """CutMix over the global batch: every image receives a box of the next one (Yun et al., 2019)."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +21,9 @@ def _with_next(values, axis_name: str | None):
 def mixed_batch(
     cutmix: Callable,
     augment: Callable,
-    data: Any,
-    indices,
+    images,
+    labels,
+    weights,
     position,
     step_key,
     axis_name: str | None,
@@ -37,23 +37,25 @@ def mixed_batch(
       cutmix: (keys [B], images, partners) -> (images, share of each image that is its own), see
         `data.cutmix`.
       augment: (keys [B], images uint8 [B, H, W, C]) -> images of the same kind.
-      data: the `TrainingSet`, all of whose examples have a label.
-      indices: this device's part [B] of the batch.
-      position: [B] of these examples in the global batch.
+      images: this device's part of the batch, uint8 [B, H, W, C].
+      labels: of these images [B], not -1.
+      weights: of their losses [B].
+      position: [B] of these images in the global batch.
       step_key: random key of the step.
       axis_name: mapped axis over which the batch is split, None on a single device.
 
     Returns:
       Images uint8 [B, H, W, C], the labels [B] of their larger shares, weights [B], and `Mixed`.
     """
-    indices, position = (_with_next(values, axis_name) for values in (indices, position))
+    parts = images, labels, weights, position
+    images, labels, weights, position = (_with_next(values, axis_name) for values in parts)
     keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(position)
     # The first two keys of an example are those of its augmentation and of its random start.
     own = jax.vmap(lambda key: jax.random.split(key)[0])(keys)
     cut = jax.vmap(lambda key: jax.random.fold_in(key, 2))(keys[:-1])
-    images = augment(own, data.images[indices])
+    images = augment(own, images)
     images, kept = cutmix(cut, images[:-1], images[1:])
-    labels, weights = data.labels[indices], data.weights[indices].astype(kept.dtype)
+    weights = weights.astype(kept.dtype)
     weight = kept * weights[:-1] + (1 - kept) * weights[1:]
     larger = kept >= 0.5  # of the two, the image's own share
     y = jnp.where(larger, labels[:-1], labels[1:])

@@ -119,7 +119,7 @@ def train(
     data = processes.together(lambda: training_data.load_data(config))
     images = data.x_extra
     check_first_stage(config, images is not None)
-    assert images is not None  # checked above
+    assert isinstance(images, np.ndarray)  # checked above: no file or directory is given
     experiment.check_sizes(config, data)
     experiment.check_sizes(teacher, data)
     if processes.is_first() and not resuming:

@@ -60,9 +60,9 @@ def fetched(steps: Sequence[Metrics | dict]) -> list[dict]:
 
 class TrainingSet(NamedTuple):
     """All training examples, on the host or on every device: images uint8 [N, H, W, C], labels int32 [N],
-    -1 for "no label", and the weight of each example's loss, float [N]."""
+    -1 for "no label", and the weight of each example's loss, float [N]. Streamed images are None."""
 
-    images: jax.Array | np.ndarray
+    images: jax.Array | np.ndarray | None
     labels: jax.Array | np.ndarray
     weights: jax.Array | np.ndarray
 
@@ -214,13 +214,14 @@ def make_train_step(
       cutmix: see `mixing.mixed_batch`; None for no CutMix.
 
     Returns:
-      (state, TrainingSet, indices, key) -> (state, metrics), where indices [B] are this device's part of
-      the batch and key is the run's. All randomness is drawn per example from (key, step, position in the
+      (state, TrainingSet, indices, key, images=None) -> (state, metrics), where indices [B] are this
+      device's part of the batch, key is the run's and images, uint8 [B, H, W, C], are those of the batch
+      if the training set has none. All randomness is drawn per example from (key, step, position in the
       global batch), so that it does not depend on the number of devices. Metrics are scalars over the
       global batch.
     """
 
-    def train_step(state, data, indices, key):
+    def train_step(state, data, indices, key, images=None):
         batch_size = len(indices)
         position = jnp.arange(batch_size)
         if axis_name:
@@ -229,17 +230,18 @@ def make_train_step(
         keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(step_key, i)))(position)
 
         dtype = jax.tree.leaves(state.params)[0].dtype
+        images = data.images[indices] if images is None else images
+        y, weight, mixed = data.labels[indices], data.weights[indices], None
         if cutmix is None:
-            images, mixed = augment(keys[:, 0], data.images[indices]), None
+            images = augment(keys[:, 0], images)
         else:
-            batch = mixed_batch(cutmix, augment, data, indices, position, step_key, axis_name)
+            batch = images, y, weight
+            batch = mixed_batch(cutmix, augment, *batch, position, step_key, axis_name)
             images, y, weight, mixed = batch
         x = images.astype(dtype) / 255
         start = recipe.threat_model.sample(keys[:, 1], x)
-        if mixed is None:
-            y, weight = data.labels[indices], data.weights[indices].astype(dtype)
         new_state, _, perturbed = attack_and_update(
-            recipe, state, x, y, start, axis_name, weight, mixed
+            recipe, state, x, y, start, axis_name, weight.astype(dtype), mixed
         )
 
         def mean(values):

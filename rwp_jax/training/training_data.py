@@ -1,8 +1,10 @@
 """The training data of a config: the data set, the usable extra examples and how batches are drawn."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from rwp_jax.data import readers, sources
+from rwp_jax.data import sources, stored, stream
 from rwp_jax.data.order import Mixture, make_mixture
 from rwp_jax.data.sources import Dataset
 from rwp_jax.errors import InputError, named_in
@@ -20,7 +22,9 @@ def objective_of(config) -> Objective:
 def load_data(config) -> Dataset:
     """Loads the data set, with the extra data of config.extra_data.path if it is set."""
     path = config.extra_data.path
-    extra = readers.read_extra(path) if path else None  # first: the data set may be a long download
+    extra = stored.open_extra(path) if path else None  # first: the data set may be a long download
+    if extra and isinstance(extra[0], stored.StoredImages):
+        stream.check_available()
     data = sources.load(**config.data.to_dict())
     return sources.with_extra(data, path, *extra, config.extra_data.use_labels) if extra else data
 
@@ -57,15 +61,44 @@ def mixture_of(config, dataset: Dataset) -> Mixture:
 
 
 def training_set(config, dataset: Dataset) -> TrainingSet:
-    """Returns the training examples on the host, extra ones last, with weight config.extra_data.weight."""
+    """Returns the training examples on the host, extra ones last, with weight config.extra_data.weight.
+
+    If extra images are on disk, it has no images: `batch_reader` reads those of a batch.
+    """
     usable = _usable_extra(config, dataset)
     counts = (len(dataset.y_train), len(usable))
     weights = np.repeat(np.array([1, config.extra_data.weight], np.float32), counts)
     if dataset.x_extra is None or dataset.y_extra is None or not len(usable):
         return TrainingSet(dataset.x_train, dataset.y_train, weights)
+    labels = np.concatenate([dataset.y_train, dataset.y_extra[usable]])
+    if isinstance(dataset.x_extra, stored.StoredImages):
+        return TrainingSet(None, labels, weights)
     images = np.empty((len(weights), *dataset.x_train.shape[1:]), np.uint8)
     images[: counts[0]] = dataset.x_train
     # Into place, as millions of images fill gigabytes: x_extra[usable] would be another copy.
     np.take(dataset.x_extra, usable, axis=0, out=images[counts[0] :], mode="clip")
-    labels = np.concatenate([dataset.y_train, dataset.y_extra[usable]])
     return TrainingSet(images, labels, weights)
+
+
+def is_streamed(config, dataset: Dataset) -> bool:
+    """Returns whether the images of batches are read while training, as extra images are on disk."""
+    return isinstance(dataset.x_extra, stored.StoredImages) and bool(
+        len(_usable_extra(config, dataset))
+    )
+
+
+def batch_reader(config, dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns indices [n] of the training examples -> their images uint8 [n, H, W, C], read from disk."""
+    usable, x_train = _usable_extra(config, dataset), dataset.x_train
+    x_extra = dataset.x_extra
+    assert isinstance(x_extra, stored.StoredImages)
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        images = np.empty((len(indices), *x_train.shape[1:]), np.uint8)
+        extra = np.flatnonzero(indices >= len(x_train))
+        labelled = np.flatnonzero(indices < len(x_train))
+        images[labelled] = x_train[indices[labelled]]
+        x_extra.read_into(images, extra, usable[indices[extra] - len(x_train)])
+        return images
+
+    return read

@@ -56,7 +56,12 @@ def test_names_of_generated_sets(tmp_path):
         images, labels = readers.read_extra(path)
         np.testing.assert_array_equal(images, IMAGES)
         np.testing.assert_array_equal(labels, LABELS)
-    both = {"data": IMAGES, "extrapolated_targets": LABELS, "image": IMAGES[:1], "label": LABELS[:1]}
+    both = {
+        "data": IMAGES,
+        "extrapolated_targets": LABELS,
+        "image": IMAGES[:1],
+        "label": LABELS[:1],
+    }
     np.savez(tmp_path / "both.npz", **both)
     assert len(readers.read_extra(str(tmp_path / "both.npz"))[1]) == len(LABELS)
 
@@ -64,7 +69,10 @@ def test_names_of_generated_sets(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"image": IMAGES}, "label missing; it must hold data, .* or image, label, and holds image"),
+        (
+            {"image": IMAGES},
+            "label missing; it must hold data, .* or image, label, and holds image",
+        ),
         ({"image": IMAGES, "label": LABELS - 2}, "label has label -2"),
         ({"image": IMAGES[..., 0], "label": LABELS}, r"image is uint8 \(12, 8, 8\), must be"),
         ({"images": IMAGES}, "data, extrapolated_targets missing; .*, and holds images"),
