@@ -32,7 +32,7 @@ def check_available() -> None:
     if importlib.util.find_spec("grain") is None:
         raise InputError(
             "config.extra_data.path= is a directory, and streaming its images needs grain: "
-            "pip install 'rwp-jax[stream]'"
+            "pip install 'rwp-jax[stream]' (or pip install grain)"
         )
 
 
