@@ -83,16 +83,14 @@ def get_config() -> ml_collections.ConfigDict:
     # natural, at, trades, trades_lse (of squared errors), rst (TRADES with extra data), mart or a
     # registered name
     config.objective.name = "at"
-    config.objective.beta = (
-        6.0  # weight of the loss between clean and attacked images, such as TRADES' KL
-    )
+    # weight of the loss between clean and attacked images, such as TRADES' KL
+    config.objective.beta = 6.0
     # weight of the entropy of unlabelled examples in trades and rst
     config.objective.entropy_weight = 0.0
     # share of a target that is spread over all classes, as in PyTorch's CrossEntropyLoss
     config.objective.label_smoothing = 0.0
-    config.objective.clip = (
-        0.0  # trades_lse: what is subtracted from the squared error of x'; 0: none
-    )
+    # trades_lse: what is subtracted from the squared error of x'; 0: none
+    config.objective.clip = 0.0
 
     config.weight_perturbation = ml_collections.ConfigDict()
     config.weight_perturbation.name = "rwp"  # none, awp or rwp

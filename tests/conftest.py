@@ -1,7 +1,7 @@
 """Runs tests in float64 on eight virtual CPU devices and caches compiled programs between runs.
 
-The tests and files of tests in slow_tests.txt are marked `slow`: the default run leaves them out, so that it
-takes minutes on two cores from an empty cache. `.ci/run` runs them.
+The tests and files of tests in slow_tests.txt are marked `slow`: the default run leaves them out, so that
+it takes minutes on two cores from an empty cache. `.ci/run` runs them.
 """
 
 import os

@@ -71,7 +71,8 @@ def test_compiled_says_in_a_line_what_is_wrong(arguments, message, tmp_path):
     ],
 )
 def test_the_script_for_a_gpu_refuses_before_it_writes(arguments, settings, message, tmp_path):
-    command, environment = ["bash", ROOT / "benchmarks/gpu.sh", *arguments], os.environ | settings
+    command = ["bash", ROOT / "benchmarks/gpu.sh", *arguments]
+    environment = os.environ | {"PYTHON": sys.executable} | settings
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert result.returncode == 2 and not list(tmp_path.iterdir())
     assert re.fullmatch(f"benchmarks/gpu.sh: {message}.*\n", result.stderr)

@@ -45,8 +45,8 @@ class FixedAttack(NamedTuple):
 
 def stepped_attack(name: str, step_size) -> FixedAttack:
     """Returns the attack with a name that STEPPED matches, such as `pgd20` or `cw40`."""
-    loss = cross_entropy if name.startswith("pgd") else carlini_wagner
-    return FixedAttack(int(name.lstrip("pgdcw")), step_size, loss)
+    kind, steps = STEPPED.fullmatch(name).groups()
+    return FixedAttack(int(steps), step_size, cross_entropy if kind == "pgd" else carlini_wagner)
 
 
 def attack_images(

@@ -9,7 +9,6 @@ from rwp_jax.data.augment import make_augment
 from rwp_jax.data.cutmix import make_cutmix
 from rwp_jax.errors import InputError
 from rwp_jax.training.mixing import mixed_batch
-from rwp_jax.training.train_step import TrainingSet
 
 COUNT, HEIGHT, WIDTH = 400, 12, 16
 ONES = np.ones((COUNT, HEIGHT, WIDTH, 3), np.uint8)
@@ -75,13 +74,13 @@ def test_an_example_depends_on_its_key_alone(keys):
 def test_a_batch_is_mixed_with_the_next_examples():
     """Images are constant, so that a pixel tells which example it comes from."""
     values = np.arange(1, 31, dtype=np.uint8)
-    data = TrainingSet(
-        np.broadcast_to(values[:, None, None, None], (30, 8, 8, 1)),
-        np.arange(30, dtype=np.int32),
-        values.astype(np.float32),
-    )
     indices = np.random.default_rng(0).permutation(30)[:16].astype(np.int32)
-    arguments = make_cutmix(1.0), make_augment(flip=True), data, indices, np.arange(16)
+    batch = (
+        np.broadcast_to(values[indices, None, None, None], (16, 8, 8, 1)),
+        indices,  # which are their labels
+        values[indices].astype(np.float32),
+    )
+    arguments = make_cutmix(1.0), make_augment(flip=True), *batch, np.arange(16)
     images, y, weight, mixed = mixed_batch(*arguments, jax.random.key(0), None)
     images, following = np.asarray(images)[..., 0], np.roll(indices, -1)
     shares = np.array(
