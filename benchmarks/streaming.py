@@ -48,6 +48,11 @@ def _resident() -> int:
     return 1024 * int(re.search(r"RssAnon:\s+(\d+)", status)[1])
 
 
+def _from_disk() -> int:
+    """Returns how many bytes this process has caused to be read from a disk."""
+    return int(re.search(r"\nread_bytes: (\d+)", pathlib.Path("/proc/self/io").read_text())[1])
+
+
 def main():
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--directory", type=pathlib.Path, required=True)
@@ -71,6 +76,7 @@ def main():
     step = devices.data_parallel(lambda images: images.ravel()[0], (True,), "pmap")
     read = training_data.batch_reader(config, data)
     size = args.batch_size * int(np.prod(SHAPE))
+    stream.warm(images.path)
     order = epoch_indices(mixture, 0, 0)
     largest, waited, count, first = 0, 0.0, 0, None
     with contextlib.closing(
@@ -85,6 +91,7 @@ def main():
             jnp.asarray(step(batch.images)).block_until_ready()
             if first is None:  # compiled, and the threads are running
                 first, cpu, waited = time.perf_counter(), time.process_time(), 0.0
+                disk = _from_disk()
                 continue
             count += args.batch_size
             if count // args.batch_size % 50 == 0:
@@ -98,6 +105,7 @@ def main():
         "seconds_to_open": round(opened, 2),
         "images_per_second": round(count / seconds),
         "images_per_cpu_second": round(count / cpu),
+        "mb_per_second_from_disk": round((_from_disk() - disk) / seconds / 1e6),
         "waiting_share": round(waited / seconds, 3),
         "rss_anon_gb": round(max(largest, _resident()) / 1e9, 3),
         "cores": len(os.sched_getaffinity(0)),

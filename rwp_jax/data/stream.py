@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import pathlib
 import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from rwp_jax.errors import InputError
 THREADS = 8  # batches that are read at once: a disk needs several requests to be busy
 PLACED = 2  # batches that wait on the devices
 _READ_BYTES = 2**28  # most memory of batches that are read ahead
+_WARM_BYTES = 2**23
 
 
 class Batch(NamedTuple):
@@ -34,6 +36,37 @@ def check_available() -> None:
             "config.extra_data.path= is a directory, and streaming its images needs grain: "
             "pip install 'rwp-jax[stream]' (or pip install grain)"
         )
+
+
+def _available() -> int:
+    """Returns how many bytes of memory are free or hold files; 0 if the system does not tell."""
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvail"))
+    except (OSError, StopIteration):
+        return 0
+
+
+def warm(path: pathlib.Path) -> threading.Thread | None:
+    """Reads a file into the page cache in the background, if memory has room for it.
+
+    Disks read a file in order many times faster than images at random.
+
+    Returns:
+      The thread that reads, None if there is no room.
+    """
+    if path.stat().st_size > _available():
+        return None
+    thread = threading.Thread(target=_read_through, args=(path,), daemon=True, name="warm")
+    thread.start()
+    return thread
+
+
+def _read_through(path: pathlib.Path) -> None:
+    buffer = bytearray(_WARM_BYTES)
+    with contextlib.suppress(OSError), path.open("rb", buffering=0) as file:  # steps report errors
+        while file.readinto(buffer):
+            pass
 
 
 class _Batches:

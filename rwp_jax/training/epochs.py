@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from rwp_jax.data.order import Mixture, epoch_indices
 from rwp_jax.data.sources import Dataset
-from rwp_jax.data.stream import read_ahead
+from rwp_jax.data.stored import StoredImages
+from rwp_jax.data.stream import read_ahead, warm
 from rwp_jax.distributed import devices, processes
 from rwp_jax.distributed.preemption import Interrupted, StopRequest
 from rwp_jax.evaluation.accuracy import start_key
@@ -168,6 +169,8 @@ def train_stage(run: Run, stage: Stage, state: TrainState, position: Position) -
         processes.say(
             f"using {labelled} training images, {used} of {len(run.data.x_extra)} extra images{streamed}"
         )
+    if isinstance(run.data.x_extra, StoredImages) and training_set.images is None:
+        warm(run.data.x_extra.path)
     evaluated = devices.replicate(_evaluated(config, run.data))
     _, step_key = keys_of(config.seed)
     constants = devices.replicate((step_key, parts.numbers))
