@@ -122,6 +122,43 @@ def test_the_papers_settings(name, threat, changes, suffix):
     assert config.objective.beta == 6.0 and config.extra_data.unlabeled_fraction == 0.5
 
 
+EDM = {
+    "epochs": (400, 50_000, 512),
+    "model": "dm-wrn-28-10",
+    "bn": "batch",
+    "objective": "rst",
+    "rwp": (0.005, 2.2, 10),
+    "start_epoch": 10,
+    "sgd": (0.2, 0.9, 5e-4),
+    "schedule": ("one_cycle_epoch", True),
+    "augment": (4, "zero", True, 0.0),
+}
+EDM_100 = EDM | {"data": "cifar100", "rwp": (0.005, 4.8, 10)}
+
+
+@pytest.mark.parametrize("suffix", PERTURBATIONS)
+@pytest.mark.parametrize(
+    ("name", "changes"), [("cifar10_trades_edm", EDM), ("cifar100_trades_edm", EDM_100)]
+)
+def test_the_settings_of_wang_and_others(name, changes, suffix):
+    """Those of docs/training.md, from the code of Wang et al. (2023)."""
+    for threat, further in {"linf": {}, "l2": L2}.items():
+        config = load(name + suffix, threat)
+        assert settings(config) == AT | changes | further
+        assert config.weight_perturbation.name == PERTURBATIONS[suffix]
+        assert config.extra_data.unlabeled_fraction == 0.7
+        assert (config.objective.beta, config.objective.label_smoothing) == (5.0, 0.1)
+        assert (config.model.activation, config.model.bn_momentum) == ("", 0.01)
+        optimizer = config.optimizer
+        assert (optimizer.warmup, optimizer.clip_norm) == (0.025, 0.0)
+        assert tuple(optimizer.cycle_momentum) == (0.85, 0.95)
+        assert optimizer.no_decay == "(^|/)bn"
+        averaging = config.ema_decay, config.ema_start, config.ema_copy_batch_stats
+        assert averaging == (0.995, 0.025, True)
+        held_out = config.data.validation_examples, config.evaluation.validation_attack
+        assert held_out == (1024, "cw40")
+
+
 def test_requirements_are_those_of_the_package():
     root = pathlib.Path(configs.__path__[0]).parent
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
