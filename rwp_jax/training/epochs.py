@@ -240,10 +240,9 @@ def train_stage(run: Run, stage: Stage, state: TrainState, position: Position) -
             writer.write(epoch, step, split, values)
         test_figures, held_figures = figures.get("test", {}), figures.get("validation", {})
         held_figures = {f"validation_{name}": value for name, value in held_figures.items()}
+        chosen_by = {"validation_attack": validation_attack(config)} if held_figures else {}
         record = {"step": step, "epoch": epoch, "seconds": seconds, "metrics": list(writer.records)}
-        record |= test_figures | held_figures | marks
-        if held_figures:
-            record["validation_attack"] = validation_attack(config)
+        record |= test_figures | held_figures | chosen_by | marks
         if processes.is_first():
             checkpoints.save(state, record)
         accuracy = parts.recipe.objective.accuracy
