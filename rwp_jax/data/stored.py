@@ -110,7 +110,7 @@ def open_extra(path: str) -> tuple[np.ndarray | StoredImages, np.ndarray]:
     if not is_set(directory):
         raise InputError(
             f"config.extra_data.path={path!r} is a directory without {RECORD}: it must be a file, or a "
-            "directory that --mode write_data has written"
+            "directory that the mode write_data has written"
         )
     return open_set(directory)
 

@@ -66,7 +66,6 @@ def npz(tmp_path_factory):
         ),
         ({"dtype": "float16"}, "config.dtype='float16' must be one of"),
         ({"parallel": "jit"}, "config.parallel='jit' must be one of pmap, shard_map"),
-        ({"remat": "yes"}, "config.remat='yes' must be True or False"),
         ({"epochs": 0}, "config.epochs=0 must be at least 1"),
         ({"evaluation.every": 0}, "config.evaluation.every=0 must be at least 1"),
         ({"data.train_examples": -1}, "config.data.train_examples=-1 must be at least 0"),
