@@ -94,7 +94,7 @@ def test_eight_devices_give_the_run_of_one(objective, perturbation):
             "objective.name": objective,
             "objective.beta": 5.0,
             "weight_perturbation.name": perturbation,
-            "weight_perturbation.c_min": 1.2 if objective == "trades_lse" else 3.0,
+            "weight_perturbation.c_min": 0.5 if objective == "trades_lse" else 3.0,
             "threat.norm": "l_2",
             "threat.epsilon": 0.5,
             "attack.step_size": 0.1,
