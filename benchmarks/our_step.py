@@ -9,8 +9,6 @@ import time
 import jax
 import numpy as np
 
-from rwp_jax.data.augment import make_augment
-from rwp_jax.data.cutmix import make_cutmix
 from rwp_jax.distributed import devices
 from rwp_jax.hardware import counts
 from rwp_jax.hardware.cost import data_size
@@ -69,9 +67,7 @@ class OurStep:
         recipe = experiment.build(config, size.num_classes, 1).recipe
         gamma = config.weight_perturbation.gamma
         wide_open = make_weight_perturbation("rwp", gamma, 1)
-        augmentation = config.augment.to_dict()
-        cutmix = make_cutmix(augmentation.pop("cutmix"))
-        augment = make_augment(**augmentation)
+        augment, cutmix = experiment.augmentation_of(config)
 
         def step(state, data, indices, key, k):
             at_k = recipe._replace(perturbation=wide_open._replace(steps=k), perturb_from_step=0)

@@ -203,6 +203,13 @@ def filled(config, platform: str | None = None, devices: int | None = None):
     return config
 
 
+def augmentation_of(config) -> tuple[Callable, Callable | None]:
+    """Returns the arguments `augment` and `cutmix` of `make_train_step`; raises InputError if invalid."""
+    settings = config.augment.to_dict()
+    cutmix = make_cutmix(settings.pop("cutmix"), config.dtype)
+    return make_augment(**settings, dtype=config.dtype), cutmix
+
+
 def build(
     config,
     num_classes: int,
@@ -225,9 +232,7 @@ def build(
         judge = network(dtype=dtype)
     check_recipe(config)
     numbers = numbers_of(config)
-    augmentation = config.augment.to_dict()
-    cutmix = make_cutmix(augmentation.pop("cutmix"), config.dtype)
-    augment = make_augment(**augmentation, dtype=config.dtype)
+    augment, cutmix = augmentation_of(config)
     config = config.copy_and_resolve_references()  # a copy: tracing reads it later
 
     def train_step(state, data, sent, key, numbers, *images):

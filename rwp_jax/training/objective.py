@@ -90,6 +90,11 @@ class Objective(NamedTuple):
     mixes_labels: bool = False
 
 
+def attack_labels(y, mixed: Mixed | None) -> tuple:
+    """Returns what follows (forward, x) in a call of `Objective.attack_loss`."""
+    return (y,) if mixed is None else (y, mixed)
+
+
 def mean_over(share, values):
     """Scales values [B], 0 outside a `share` of the batch, so that their mean is that share's mean."""
     return values / jnp.where(share > 0, share, 1)

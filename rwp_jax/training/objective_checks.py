@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import tree_leaves_with_path
 
 from rwp_jax.errors import InputError, first_line, shown
-from rwp_jax.training.objective import Aux, Mixed, Objective
+from rwp_jax.training.objective import Aux, Mixed, Objective, attack_labels
 from rwp_jax.training.train_step import METRICS, Recipe, attack_and_update, init_state
 
 
@@ -31,7 +31,7 @@ def try_own(config, recipe: Recipe, image_shape: tuple[int, ...]) -> None:
         attack_loss = None
         if recipe.objective.attack_loss:
             forward = lambda images: recipe.classifier.eval(state.params, state.batch_stats, images)
-            labels = (y,) if mixed is None else (y, mixed)
+            labels = attack_labels(y, mixed)
             attack_loss = recipe.objective.attack_loss(forward, x, *labels)(forward(x))
         perturbed = attack_and_update(recipe, state, x, y, jnp.zeros_like(x), mixed=mixed)[2]
         return perturbed.aux, attack_loss

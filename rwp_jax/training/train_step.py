@@ -15,7 +15,7 @@ from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.training.mixing import mixed_batch
-from rwp_jax.training.objective import Batch, Mixed, Objective, own_loss
+from rwp_jax.training.objective import Batch, Mixed, Objective, attack_labels, own_loss
 from rwp_jax.training.weight_ascent import Perturbed, perturb_and_differentiate
 from rwp_jax.training.weight_averaging import Average, Averaging, averaged
 from rwp_jax.training.weight_perturbation import WeightPerturbation, perturbed_norm
@@ -121,7 +121,7 @@ def attack_batch(
         return jnp.zeros_like(x), state.batch_stats
     forward = forward_in_mode(recipe.classifier, state.params, attack.bn)
     devices = lax.axis_size(axis_name) if axis_name else 1
-    labels = (y,) if mixed is None else (y, mixed)
+    labels = attack_labels(y, mixed)
     return pgd_steps(
         forward,
         objective.attack_loss(lambda images: forward(images, state.batch_stats)[0], x, *labels),
