@@ -1,8 +1,9 @@
 """Compares a run across devices and processes, and when it moves between them while it runs.
 
-    python -m benchmarks.elastic [--objectives at,trades] [--layouts '2x4*,1x8 then*']
+    python -m benchmarks.elastic [--objectives at,trades,streamed] [--layouts '2x4*,1x8 then*']
 
-Trains 20 steps of wrn-10-1 on digits in float64 with RWP, through main.py, with a checkpoint every 5 steps.
+Trains 20 steps of wrn-10-1 on digits in float64 with RWP, through main.py, with a checkpoint every 5 steps;
+`streamed` is AT with extra images that are read from disk.
 1x8 means 8 devices in one process, 2x4 two processes with 4 devices each that communicate over loopback.
 "A then B" is stopped by SIGTERM on A after the first epoch and continued on B. Prints the largest error of
 any array of the final state (weights, running statistics, momentum) against the result on one device,
@@ -22,6 +23,7 @@ import time
 import jax
 import numpy as np
 
+from rwp_jax.data.writing import write_set
 from rwp_jax.distributed.preemption import EXIT_CODE
 from rwp_jax.errors import Parser
 from rwp_jax.names import matches
@@ -42,7 +44,11 @@ OVERRIDES = {
     "evaluation.batch_size": 120,
     "evaluation.train_examples": 0,
 }
-CONFIGS = {"at": "digits_at_rwp.py:full", "trades": "digits_trades_rwp.py"}
+CONFIGS = {
+    "at": "digits_at_rwp.py:full",
+    "trades": "digits_trades_rwp.py",
+    "streamed": "digits_at_rwp.py:full",
+}
 REFERENCE = "1x1"
 LAYOUTS = (
     REFERENCE,
@@ -73,6 +79,15 @@ def commands(config: str, layout: str, directory: pathlib.Path) -> list[list[str
     return [[*command, f"--processes={processes}", f"--process_id={i}"] for i in range(processes)]
 
 
+def write_extra_images(directory: pathlib.Path) -> pathlib.Path:
+    """Writes 500 random images with labels as a set that training streams; returns its directory."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(500, 8, 8, 1), dtype=np.uint8)
+    np.savez(directory / "extra.npz", image=images, label=rng.integers(10, size=500))
+    write_set(directory / "extra.npz", directory / "extra")
+    return directory / "extra"
+
+
 def log_of(directory: pathlib.Path, process: int) -> pathlib.Path:
     return directory.with_name(f"{directory.name}.log{process}")
 
@@ -99,11 +114,12 @@ def wait_for_an_epoch(directory: pathlib.Path, process: subprocess.Popen) -> Non
         time.sleep(0.01)
 
 
-def run(config: str, layout: str, directory: pathlib.Path) -> list[np.ndarray]:
-    """Runs a layout to its end; returns the arrays of the final state."""
+def run(config: str, layout: str, directory: pathlib.Path, *arguments: str) -> list[np.ndarray]:
+    """Runs a layout to its end, with further arguments; returns the arrays of the final state."""
     parts = layout.split(" then ")
     for part in parts:
-        processes = start(commands(config, part, directory), part, directory)
+        every = [[*command, *arguments] for command in commands(config, part, directory)]
+        processes = start(every, part, directory)
         if part is not parts[-1]:
             wait_for_an_epoch(directory, processes[0])
             processes[-1].send_signal(signal.SIGTERM)
@@ -127,12 +143,15 @@ def difference(arrays: list[np.ndarray], others: list[np.ndarray]) -> float:
 def measure(objective: str, layouts: list[str], directory: pathlib.Path) -> dict[str, list]:
     """Prints a line for each layout; returns the final arrays by layout."""
     final = {}
+    arguments = []
+    if objective == "streamed":
+        arguments.append(f"--config.extra_data.path={write_extra_images(directory)}")
     for layout in [REFERENCE, *(layout for layout in layouts if layout != REFERENCE)]:
         name = f"{objective}_{layout.replace(' ', '_')}"
-        final[layout] = run(CONFIGS[objective], layout, directory / name)
+        final[layout] = run(CONFIGS[objective], layout, directory / name, *arguments)
         if layout == REFERENCE:
             continue
-        line = f"{objective:6}  {layout:14}  {difference(final[layout], final[REFERENCE]):.1e}"
+        line = f"{objective:8}  {layout:14}  {difference(final[layout], final[REFERENCE]):.1e}"
         pmap = final.get(layout.removesuffix(" shard_map"))
         if pmap and layout.endswith("shard_map"):
             same = all(map(np.array_equal, final[layout], pmap))
@@ -144,14 +163,22 @@ def measure(objective: str, layouts: list[str], directory: pathlib.Path) -> dict
 def main() -> int:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--objectives", default="at,trades", help="comma-separated, from at and trades"
+        "--objectives", default="*", help="shell patterns, comma-separated, of at, trades, streamed"
     )
     parser.add_argument("--layouts", default="*", help="shell patterns, comma-separated")
     args = parser.parse_args()
+    objectives = [objective for objective in CONFIGS if matches(objective, args.objectives)]
     layouts = [layout for layout in LAYOUTS if matches(layout, args.layouts)]
+    for name, found, all_names in (
+        ("objectives", objectives, CONFIGS),
+        ("layouts", layouts, LAYOUTS),
+    ):
+        if not found:
+            given = getattr(args, name)
+            parser.error(f"--{name}={given} matches none of {', '.join(all_names)}")
     largest = 0.0
     with tempfile.TemporaryDirectory() as temporary:
-        for objective in args.objectives.split(","):
+        for objective in objectives:
             final = measure(objective, layouts, pathlib.Path(temporary))
             largest = max(
                 largest, *(difference(final[layout], final[REFERENCE]) for layout in final)
