@@ -6,6 +6,7 @@ import sys
 from rwp_jax.errors import check_path
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.models.precision import enable_x64_for
+from rwp_jax.training import collectives
 
 
 def program_name() -> str:
@@ -22,5 +23,6 @@ def path_of(flag) -> pathlib.Path | None:
 def prepare(*dtypes: str) -> None:
     """Configures JAX, before any computation, for these dtypes; library code leaves that to its caller."""
     enable_x64_for(*dtypes)
+    collectives.keep_in_order()
     if "float32" in dtypes and "float64" not in dtypes:
         prefer_eigen()

@@ -9,31 +9,23 @@ program is compiled for, which may differ from the one it is traced on.
 """
 
 import functools
-import importlib.util
-import os
 
 import jax
 import jax.numpy as jnp
-import jaxlib.version
 from jax import lax
 
-_YNN_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-_ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
+from rwp_jax.models import xla_flags
 
 
 def prefer_eigen() -> None:
     """Makes XLA's CPU backend run convolutions with Eigen, not YNNPACK; call it before JAX computes.
 
     For float32 only: measured with jaxlib 0.10.2 and 0.12.0 on PreActResNet-18, batch 16, a forward is 1.6
-    times faster and parameter gradients 1.3 times, but in float64 both are slower. It extends XLA_FLAGS,
-    unless the user has set the flag there. XLA aborts on unknown flags, so nothing is changed for versions
-    that are not known to have the flag and on machines with an accelerator's plugin.
+    times faster and parameter gradients 1.3 times, but in float64 both are slower.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    accelerated = any(map(importlib.util.find_spec, _ACCELERATORS))
-    known = (0, 10) <= jaxlib.version.__version_info__[:2] < (0, 13)
-    if known and not accelerated and _YNN_FLAG not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_YNN_FLAG}=-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    xla_flags.set_for_cpus(
+        "--xla_cpu_experimental_ynn_fusion_type", "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
+    )
 
 
 def _conv(images, kernel, strides, padding, **dilation):
