@@ -37,6 +37,13 @@ def key():
 
 
 @pytest.fixture(autouse=True, scope="module")
+def compilation_cache():
+    """Switches JAX's cache on again, which `--mode plan` switches off for its process."""
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
 def few_memory_mappings():
     """Drops compiled programs before the process runs out of memory mappings.
 
