@@ -56,8 +56,8 @@ def use_compilation_cache() -> None:
 
 
 def _run(_: list[str]) -> None:
-    check_flags(flags.MODE.value, MODES)
     logging.set_verbosity(logging.WARNING)
+    check_flags(flags.MODE.value, MODES)
     MODES[flags.MODE.value].run()
 
 

@@ -45,7 +45,7 @@ def kind_of(path: pathlib.Path) -> str:
     if path.is_dir():
         if orbax_trees.is_tree(path):
             return "orbax"
-        return "npy" if next(path.rglob("*.npy"), None) else ""
+        return "npy" if _npy_files(path) else ""
     if not path.is_file():
         return ""
     if is_safetensors(path):
@@ -130,9 +130,15 @@ def _slashed(path: pathlib.Path, arrays: Mapping[str, Any]) -> dict[str, Any]:
     return _named(path, ((slashed(name), value) for name, value in arrays.items()))
 
 
+def _npy_files(path: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the .npy files of a directory and its folders, but not of hidden ones such as `.venv`."""
+    hidden = lambda file: any(part.startswith(".") for part in file.relative_to(path).parts)
+    return sorted(file for file in path.rglob("*.npy") if not hidden(file))
+
+
 def _npy(path: pathlib.Path) -> dict[str, Any]:
     arrays = {}
-    for file in sorted(path.rglob("*.npy")):
+    for file in _npy_files(path):
         try:
             array = np.load(file, allow_pickle=False)
             if not isinstance(array, np.ndarray):

@@ -165,10 +165,18 @@ def test_an_import_names_the_flags_of_its_mode(call, mode, path, key, tmp_path):
     assert not run.exists()
 
 
-def test_the_process_ends_so_too(tmp_path):
-    result = run(DIGITS, "--config.epochs=0", f"--workdir={tmp_path / 'run'}")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((DIGITS, "--config.epochs=0"), "config.epochs=0 must be at least 1 and below 2^31"),
+        (("--mode=inspect",), "--path is missing: --mode=inspect needs it"),
+    ],
+)
+def test_the_process_ends_so_too(tmp_path, arguments, said):
+    """Without a line of JAX or absl besides."""
+    result = run(*arguments, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 2 and not result.stdout
-    assert result.stderr == "main.py: config.epochs=0 must be at least 1 and below 2^31\n"
+    assert result.stderr == f"main.py: {said}\n"
 
 
 def test_help_lists_modes_and_flags(call, monkeypatch, capsys):

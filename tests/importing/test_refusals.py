@@ -252,3 +252,12 @@ def test_refusals_of_the_import(variables, tmp_path):
     held.mkdir()
     (held / "config.json").write_text("{}")
     refused("is a run already: evaluate it by workdir=", held)
+
+
+def test_hidden_folders_are_no_part_of_a_directory(tmp_path):
+    """A clone with a virtual environment is no directory of .npy files."""
+    (tmp_path / ".venv/lib").mkdir(parents=True)
+    np.save(tmp_path / ".venv/lib/x.npy", np.ones(2))
+    assert array_files.kind_of(tmp_path) == ""
+    np.save(tmp_path / "y.npy", np.ones(2))
+    assert array_files.read(tmp_path, array_files.kind_of(tmp_path)).keys() == {"y"}
