@@ -56,8 +56,8 @@ def train() -> None:
         flags.PROCESS_ID.value,
         flags.CONNECT_SECONDS.value,
     )
+    prepare(flags.CONFIG.value.dtype)  # first: watching makes JAX read its flags
     failures.watch()
-    prepare(flags.CONFIG.value.dtype)
     directory = path_of(flags.WORKDIR) or default_workdir()
     self_training.train(
         flags.CONFIG.value,

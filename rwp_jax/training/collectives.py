@@ -7,6 +7,7 @@ process are not affected, nor are those whose operations run one after the other
 """
 
 import warnings
+from typing import Any
 
 import jax
 
@@ -18,14 +19,16 @@ CONCURRENT = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
 def keep_in_order() -> None:
     """Runs operations one after the other if there are several CPU devices; call it before JAX computes."""
-    several = jax.config.jax_num_cpu_devices > 1 or jax.distributed.is_initialized()
+    config: Any = jax.config
+    several = config.jax_num_cpu_devices > 1 or jax.distributed.is_initialized()
     if several or xla_flags.is_set("--xla_force_host_platform_device_count"):
         xla_flags.set_for_cpus(CONCURRENT, "false")
 
 
 def warn_of_cache() -> None:
     """Warns if collectives may be mixed up: on several CPU devices with JAX's persistent cache."""
-    cached = jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir
+    config: Any = jax.config
+    cached = config.jax_enable_compilation_cache and config.jax_compilation_cache_dir
     several_cpus = jax.default_backend() == "cpu" and jax.device_count() > 1
     if cached and several_cpus and not xla_flags.is_set(CONCURRENT):
         warnings.warn(

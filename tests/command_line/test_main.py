@@ -179,6 +179,16 @@ def test_the_process_ends_so_too(tmp_path, arguments, said):
     assert result.stderr == f"main.py: {said}\n"
 
 
+def test_xla_is_configured_before_its_first_use():
+    """XLA reads XLA_FLAGS once; what is set later changes nothing, without a word."""
+    program = (
+        "import os, sys; from jax._src import xla_bridge; from rwp_jax.command_line import modes, program; "
+        "modes.prepare = lambda *dtypes: os._exit(40 + xla_bridge.backends_are_initialized()); "
+        f"sys.argv = ['main.py', '{DIGITS}']; program.main()"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 40
+
+
 def test_help_lists_modes_and_flags(call, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rwp-jax", "--help"])
     main()
