@@ -1,12 +1,9 @@
-"""What the modes share: the program's name, paths of flags, and JAX's configuration before it computes."""
+"""What the modes share: the program's name and paths of flags."""
 
 import pathlib
 import sys
 
 from rwp_jax.errors import check_path
-from rwp_jax.models.convolution import prefer_eigen
-from rwp_jax.models.precision import enable_x64_for
-from rwp_jax.training import collectives
 
 
 def program_name() -> str:
@@ -18,11 +15,3 @@ def program_name() -> str:
 def path_of(flag) -> pathlib.Path | None:
     """Returns the path that a flag holds, None for an empty one."""
     return check_path(flag.name, flag.value) if flag.value else None
-
-
-def prepare(*dtypes: str) -> None:
-    """Configures JAX, before any computation, for these dtypes; library code leaves that to its caller."""
-    enable_x64_for(*dtypes)
-    collectives.keep_in_order()
-    if "float32" in dtypes and "float64" not in dtypes:
-        prefer_eigen()

@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator
 
 from rwp_jax.command_line import flags
-from rwp_jax.command_line.arguments import path_of, prepare, program_name
+from rwp_jax.command_line.arguments import path_of, program_name
 from rwp_jax.errors import InputError
 from rwp_jax.inspection.inspect import inspect
 from rwp_jax.pytorch import import_
+from rwp_jax.training.jax_setup import prepare
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from absl import flags as absl_flags
 from ml_collections import config_flags
 
 from rwp_jax.command_line import flags
-from rwp_jax.command_line.arguments import path_of, prepare
+from rwp_jax.command_line.arguments import path_of
 from rwp_jax.command_line.checkpoints import import_network, inspect_path
 from rwp_jax.command_line.config_file import load_config
 from rwp_jax.command_line.given_weights import given_weights
@@ -32,6 +32,7 @@ from rwp_jax.runs import loaded
 from rwp_jax.runs.config import PATHS
 from rwp_jax.runs.layout import EVALUATION
 from rwp_jax.training import self_training
+from rwp_jax.training.jax_setup import prepare
 
 
 def default_workdir() -> pathlib.Path:

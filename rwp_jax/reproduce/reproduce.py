@@ -10,7 +10,6 @@ from rwp_jax.evaluation import table2
 from rwp_jax.hardware import cost
 from rwp_jax.hardware.plan import short
 from rwp_jax.hardware.topology import Hardware, find_hardware, only_compile
-from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.models.precision import enable_x64_for
 from rwp_jax.report.published import read_published
 from rwp_jax.report.results import read_result
@@ -27,6 +26,7 @@ from rwp_jax.runs import layout
 from rwp_jax.runs.layout import COLUMNS
 from rwp_jax.training import experiment, self_training, training_data
 from rwp_jax.training.divergence import NonFiniteLoss
+from rwp_jax.training.jax_setup import prepare
 
 FINISHED = "finished"
 
@@ -83,7 +83,8 @@ def reproduce(
     runs = run_list.list_runs(wanted, seeds, settings, directory, load_config)
     chosen = run_list.select(runs, only or "*")
     attacks = tuple(COLUMNS) if wanted.layout == "table2" else ()
-    enable_x64_for(*(run.config.dtype for run in chosen))
+    configure = enable_x64_for if show_plan else prepare
+    configure(*(run.config.dtype for run in chosen))
     _check_configs(chosen)
     if show_plan:
         hardware = None if target is None else find_hardware(target, devices)
@@ -96,8 +97,6 @@ def reproduce(
         return
     _check_directories(runs)
     _load_data(chosen)
-    if all(run.config.dtype != "float64" for run in chosen):
-        prefer_eigen()
     unfinished = [run for run in chosen if not run.finished]
     diverged = train(unfinished, jobs) if jobs > 1 else []
     for number, run in enumerate(chosen, 1):

@@ -179,12 +179,21 @@ def test_the_process_ends_so_too(tmp_path, arguments, said):
     assert result.stderr == f"main.py: {said}\n"
 
 
-def test_xla_is_configured_before_its_first_use():
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("command_line.modes", [DIGITS]),
+        ("reproduce.reproduce", ["--mode=reproduce", "--experiment=table1", "--scale=digits"]),
+    ],
+)
+def test_xla_is_configured_before_its_first_use(tmp_path, module, arguments):
     """XLA reads XLA_FLAGS once; what is set later changes nothing, without a word."""
+    arguments = ["main.py", *arguments, f"--workdir={tmp_path / 'run'}"]
     program = (
-        "import os, sys; from jax._src import xla_bridge; from rwp_jax.command_line import modes, program; "
-        "modes.prepare = lambda *dtypes: os._exit(40 + xla_bridge.backends_are_initialized()); "
-        f"sys.argv = ['main.py', '{DIGITS}']; program.main()"
+        "import os, sys; from jax._src import xla_bridge; from rwp_jax.command_line import program; "
+        f"import rwp_jax.{module} as module; "
+        "module.prepare = lambda *dtypes: os._exit(40 + xla_bridge.backends_are_initialized()); "
+        f"sys.argv = {arguments}; program.main()"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 40
 
