@@ -118,7 +118,14 @@ __all__ = [
 
 # Without the extra `train`, `from rwp_jax import *` and `help(rwp_jax)` omit these names.
 if importlib.util.find_spec("ml_collections") is None:
-    for _name in ("FinishedRun", "InitialWeights", "initial_weights", "load_run", "train"):
+    for _name in (
+        "FinishedRun",
+        "InitialWeights",
+        "initial_weights",
+        "load_run",
+        "NonFiniteLoss",
+        "train",
+    ):
         __all__.remove(_name)
 
 
