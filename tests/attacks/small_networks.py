@@ -19,12 +19,16 @@ quick = functools.partial(autoattack, version="custom", attacks=QUICK)
 
 
 def network(seed=0, classes=5, scale=1.0):
-    """Returns a small network with one hidden layer."""
+    """Returns a small network with one hidden layer.
+
+    It computes in float64, so that images beyond its decision boundary are so in every program.
+    """
     first, second = (
-        np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+        np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(np.float64)
         for shape in ((16, 12), (12, classes))
     )
-    return lambda x: scale * jax.nn.relu((x.reshape(len(x), -1) - 0.5) @ first) @ second
+    pixels = lambda x: x.reshape(len(x), -1).astype(np.float64)
+    return lambda x: scale * jax.nn.relu((pixels(x) - 0.5) @ first) @ second
 
 
 def images(count, seed=0):
