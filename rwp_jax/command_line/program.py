@@ -119,7 +119,8 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         known = _known(error)
-        if jax.process_count() > 1:
+        # Counting looks for devices, and plugins that find no driver report it; so not unless connected.
+        if jax.distributed.is_initialized() and jax.process_count() > 1:
             _end_all(name, error, known)
         if known is None:
             raise

@@ -198,6 +198,18 @@ def test_xla_is_configured_before_its_first_use(tmp_path, module, arguments):
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 40
 
 
+@pytest.mark.parametrize("flag", ["--config=nosuch", "--devices=two", "--mode=plan"])
+def test_a_flag_is_refused_without_a_look_for_devices(flag):
+    """A plugin that finds no driver prints a traceback, which would hide the line that counts."""
+    program = (
+        "import os, sys; from jax._src import xla_bridge; from rwp_jax.command_line import program\n"
+        f"sys.argv = ['main.py', '--config=digits_at_rwp', {flag!r}]\n"
+        "try: program.main()\n"
+        "except SystemExit as end: os._exit(40 * xla_bridge.backends_are_initialized() + end.code)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 2
+
+
 def test_help_lists_modes_and_flags(call, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rwp-jax", "--help"])
     main()
