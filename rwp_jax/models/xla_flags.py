@@ -8,18 +8,22 @@ import jaxlib.version
 _ACCELERATORS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
 
 
-def is_set(flag: str) -> bool:
-    """Returns whether XLA_FLAGS has the flag, with whatever value."""
-    return flag in os.environ.get("XLA_FLAGS", "")
+def value(flag: str) -> str | None:
+    """Returns the value that a flag has in XLA_FLAGS, "true" if it has none, None for other flags."""
+    parts = [part.partition("=") for part in os.environ.get("XLA_FLAGS", "").split()]
+    settings = [setting if equals else "true" for name, equals, setting in parts if name == flag]
+    return settings[-1] if settings else None
 
 
-def set_for_cpus(flag: str, value: str) -> None:
-    """Adds a flag to XLA_FLAGS, unless the user has set it there.
+def set_for_cpus(flag: str, setting: str) -> None:
+    """Adds a flag to XLA_FLAGS, unless the user has set it there or XLA_FLAGS names a file of flags.
 
     XLA aborts on unknown flags, so nothing is changed for versions that are not known to have the package's
     flags and on machines with an accelerator's plugin.
     """
+    given = os.environ.get("XLA_FLAGS", "")
+    is_file = given.strip() and not given.lstrip().startswith("-")
     accelerated = any(map(importlib.util.find_spec, _ACCELERATORS))
     known = (0, 10) <= jaxlib.version.__version_info__[:2] < (0, 13)
-    if known and not accelerated and not is_set(flag):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={value}"
+    if known and not accelerated and not is_file and value(flag) is None:
+        os.environ["XLA_FLAGS"] = f"{given} {flag}={setting}"

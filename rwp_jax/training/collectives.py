@@ -21,7 +21,7 @@ def keep_in_order() -> None:
     """Runs operations one after the other if there are several CPU devices; call it before JAX computes."""
     config: Any = jax.config
     several = config.jax_num_cpu_devices > 1 or jax.distributed.is_initialized()
-    if several or xla_flags.is_set("--xla_force_host_platform_device_count"):
+    if several or xla_flags.value("--xla_force_host_platform_device_count"):
         xla_flags.set_for_cpus(CONCURRENT, "false")
 
 
@@ -30,7 +30,7 @@ def warn_of_cache() -> None:
     config: Any = jax.config
     cached = config.jax_enable_compilation_cache and config.jax_compilation_cache_dir
     several_cpus = jax.default_backend() == "cpu" and jax.device_count() > 1
-    if cached and several_cpus and not xla_flags.is_set(CONCURRENT):
+    if cached and several_cpus and xla_flags.value(CONCURRENT) not in ("false", "0"):
         warnings.warn(
             "on several CPU devices, programs of JAX's persistent cache may crash or add up wrong "
             f"numbers: set XLA_FLAGS={CONCURRENT}=false, or no jax_compilation_cache_dir",

@@ -1,5 +1,6 @@
 """On several CPU devices, cached programs need their operations in order."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +14,10 @@ from rwp_jax.models import xla_flags
 from rwp_jax.training import collectives
 
 
+@pytest.mark.skipif(
+    any(map(importlib.util.find_spec, xla_flags._ACCELERATORS)),
+    reason="the flag is not set beside an accelerator's plugin",
+)
 def test_the_tests_themselves_keep_the_order():
     assert f"{collectives.CONCURRENT}=false" in os.environ["XLA_FLAGS"]
 
@@ -23,6 +28,12 @@ def test_the_tests_themselves_keep_the_order():
         ("", 8, f" {collectives.CONCURRENT}=false"),
         ("--a=1", 8, f"--a=1 {collectives.CONCURRENT}=false"),
         (f"{collectives.CONCURRENT}=true", 8, f"{collectives.CONCURRENT}=true"),
+        ("flags.txt", 8, "flags.txt"),
+        (
+            f"{collectives.CONCURRENT}_2=0",
+            8,
+            f"{collectives.CONCURRENT}_2=0 {collectives.CONCURRENT}=false",
+        ),
         ("", -1, ""),
         (
             "--xla_force_host_platform_device_count=2",
@@ -50,12 +61,13 @@ def test_flags_are_not_set_where_xla_may_not_know_them(monkeypatch):
     assert os.environ["XLA_FLAGS"] == ""
 
 
-def test_training_is_warned_of_a_cache(monkeypatch):
+@pytest.mark.parametrize("flags", ["", collectives.CONCURRENT, f"{collectives.CONCURRENT}=true"])
+def test_training_is_warned_of_a_cache(monkeypatch, flags):
     assert jax.device_count() > 1 and jax.config.jax_compilation_cache_dir
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         collectives.warn_of_cache()
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", flags)
     with pytest.warns(RunWarning, match=f"set XLA_FLAGS={collectives.CONCURRENT}=false"):
         collectives.warn_of_cache()
 
