@@ -31,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.path = ""  # npz with x_train, y_train, x_test, y_test; images uint8 [N, H, W, C]
     config.data.data_dir = ""  # directory of tensorflow-datasets; "": ~/tensorflow_datasets
     config.data.svhn_extra = False  # svhn_cropped: also train on its 531,131 extra images
-    # train on this many images, a fixed choice; 0: all (the other digits then belong to the test set)
+    # train on this many images, always the same; 0: all. Digits that are left out belong to the test set
     config.data.train_examples = 0
     # hold out this many training images, by which best_by_validation is chosen
     config.data.validation_examples = 0
@@ -105,7 +105,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.weight_perturbation.lsc_high = INF  # upper end of that range
 
     config.optimizer = ml_collections.ConfigDict()  # SGD
-    config.optimizer.learning_rate = 0.1  # before the schedule lowers it
+    config.optimizer.learning_rate = 0.1  # full rate, which the schedule scales
     # piecewise: divided by 10 after 1/2 and again after 3/4 of training; others in docs/training.md
     config.optimizer.schedule = "piecewise"
     # share of training in which one_cycle, cosine_warmup and cyclic raise the rate
@@ -128,11 +128,12 @@ def get_config() -> ml_collections.ConfigDict:
     config.evaluation.every = 1  # epochs between evaluations; best is chosen among those evaluated
     # images at once, over all devices; 0: 256 per accelerator, 128 on CPUs
     config.evaluation.batch_size = 0
-    # of the attack's matrix products: default (fast), high or highest; verdicts have the highest
+    # of the attack's matrix products: default (fast), high or highest; verdicts always use highest
     config.evaluation.precision = "default"
     config.evaluation.steps = 20  # number of PGD steps
     config.evaluation.step_size = 2 / 255  # of PGD, in the norm of the threat model
-    # attack on held-out images: pgdN or cwN, N steps on the cross-entropy or C&W's loss; "": as above
+    # attack on held-out images: pgdN or cwN, N steps on the cross-entropy or C&W's loss; "": that on
+    # the test images
     config.evaluation.validation_attack = ""
     config.evaluation.train_examples = 1000  # training images to evaluate too; 0: none
 

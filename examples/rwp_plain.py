@@ -2,7 +2,7 @@
 
     python examples/rwp_plain.py
 
-The digits come with scikit-learn, which `pip install "rwp-jax[train]"` installs.
+The digits come with scikit-learn, which `pip install ".[train]"` installs.
 
 BatchNorm: the attack normalises by the running statistics (eval mode), the losses by the batch. Each step
 folds two batches' moments into the running statistics: first those of the clean images, then those of the

@@ -15,8 +15,9 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "Directory of the run, by default runs/<config name>; for reproduce that of all runs, for report "
-    "that of the report. plan has none.",
+    "Directory of the run. train: by default runs/<config name>. report: directory of the report, by "
+    "default runs/report. reproduce: directory of all its runs. plan, write_data and inspect take none; "
+    "the other modes need it.",
 )
 MODE = flags.DEFINE_string(
     "mode",
@@ -28,7 +29,7 @@ RESUME = flags.DEFINE_bool("resume", True, "Continue a run of the same config in
 MAX_RESTARTS = flags.DEFINE_integer(
     "max_restarts",
     MOST,
-    "train: starts in a row that may end without a new checkpoint before training gives up; 0 for any "
+    "train: restarts in a row that may end without a new checkpoint before training gives up; 0 for any "
     "number.",
 )
 EXTEND = flags.DEFINE_bool(
@@ -52,7 +53,11 @@ COORDINATOR = flags.DEFINE_string(
     "train: HOST:PORT of process 0 where several hosts train; TPU pods, SLURM and Open MPI provide "
     "it. See docs/pods.md.",
 )
-PROCESSES = flags.DEFINE_integer("processes", None, "With --coordinator: number of processes.")
+PROCESSES = flags.DEFINE_integer(
+    "processes",
+    None,
+    "With --coordinator: number of processes. Alone, --processes=1 ignores the cluster's environment.",
+)
 PROCESS_ID = flags.DEFINE_integer(
     "process_id", None, "With --coordinator: number of this process, from 0."
 )
@@ -76,19 +81,20 @@ ATTACKS = flags.DEFINE_string(
 NORM = flags.DEFINE_string(
     "norm",
     "",
-    "evaluate: norm of the attacks, by default the run's: l_inf, l_2, or l_1 (AutoAttack only).",
+    "evaluate: norm of the attacks, by default the run's: l_inf, l_2, or l_1 (AutoAttack only). "
+    "Another norm needs --epsilon.",
 )
 EPSILON = flags.DEFINE_string(
     "epsilon",
     "",
     "evaluate: radius of the attacks, such as 8/255 or 0.1, by default the run's; several, "
-    "comma-separated, are a sweep with a picture.",
+    "comma-separated, give a sweep with a plot.",
 )
 STEP_SIZE = flags.DEFINE_string(
     "step_size",
     "",
-    "evaluate: step size of PGD and C&W; by default the run's, in proportion to epsilon, or for another "
-    "norm the paper's (2/8 of epsilon for l_inf, 15/128 for l_2).",
+    "evaluate: step size of PGD and C&W; by default the run's, in proportion to epsilon; for another "
+    "norm, 2/8 (l_inf) or 15/128 (l_2) of epsilon, as in the paper.",
 )
 DATA = flags.DEFINE_string(
     "data", "", "evaluate: another data set, by its name or as an npz; by default the run's."
@@ -151,13 +157,14 @@ TORCH_CHECKPOINT = flags.DEFINE_string(
 TORCH_KEY = flags.DEFINE_string(
     "torch_key",
     "",
-    "import_torch: as --key of --mode import. train: the same, for the file of --init_from.",
+    "import_torch: as --key of --mode import. train: key of the state dict in the PyTorch file of "
+    "--init_from, if it holds several.",
 )
 TORCH_OPTIMIZER = flags.DEFINE_string(
     "torch_optimizer",
     "",
-    "import, import_torch: state dict of its SGD, for a checkpoint of PyTorch, from which the momentum "
-    "is read. export_torch: the same, to write.",
+    "import, import_torch: file with the state dict of torch.optim.SGD, from which the momentum is read "
+    "(PyTorch checkpoints only). export_torch: file to which the state dict of torch.optim.SGD is written.",
 )
 EPOCH = flags.DEFINE_integer(
     "epoch",
@@ -178,8 +185,8 @@ EXPERIMENT = flags.DEFINE_string(
 SCALE = flags.DEFINE_string(
     "scale",
     "digits",
-    "reproduce: digits (minutes a run on a CPU), short (minutes on an H100), or cifar10 (as in the "
-    "paper).",
+    "reproduce: scale of the experiment: digits (minutes per run on a CPU), short (minutes per run on an "
+    "H100) or cifar10 (the paper's).",
 )
 SEEDS = flags.DEFINE_integer(
     "seeds",
@@ -206,8 +213,8 @@ SETTINGS = flags.DEFINE_multi_string(
 TARGET = flags.DEFINE_string(
     "target",
     None,
-    "plan, reproduce: hardware to compile for, which need not be there (reproduce: with --list): "
-    f"{ACCEPTED}.",
+    f"plan: hardware to compile for, which need not be present: {ACCEPTED}. reproduce: the same, with "
+    "--list.",
 )
 DEVICES = flags.DEFINE_integer(
     "devices", None, "With --target: number of devices; by default one GPU, or all of a TPU slice."

@@ -40,7 +40,7 @@ DTYPES = ("float32", "bfloat16", "float64")
 class Classifier(NamedTuple):
     """A network as pure functions. Images are [B, H, W, C] pixels in [0, 1], logits [B, num_classes].
 
-    Parameters and running statistics are trees of arrays.
+    Parameters and running statistics are trees of arrays, float32 or float64; logits have their dtype.
 
     Attributes:
       init: (key, image_shape) -> (params, batch_stats); image_shape is (H, W, C).

@@ -12,8 +12,8 @@ class Mixed(NamedTuple):
     """Second labels of images that CutMix made of two.
 
     Attributes:
-      other: labels [B] of the smaller shares, not -1.
-      share: [B] in [1/2, 1], the larger shares, of `Batch.y` in the targets.
+      other: labels int32 [B] of the smaller shares, not -1.
+      share: floating point [B] in [1/2, 1], the larger shares, of `Batch.y` in the targets.
     """
 
     other: jnp.ndarray
@@ -24,10 +24,10 @@ class Batch(NamedTuple):
     """The part of a batch on one device.
 
     Attributes:
-      x: clean images [B, H, W, C] in [0, 1].
+      x: clean images, floating point [B, H, W, C] in [0, 1].
       x_adv: attacked images, as x.
-      y: labels [B], -1 for "no label"; with CutMix, those of the larger shares.
-      weight: weight of each example's loss, [B] or one number for all.
+      y: labels int32 [B], -1 for "no label"; with CutMix, those of the larger shares.
+      weight: weight of each example's loss, floating point [B] or one number for all.
       labelled_share: fraction of the *global* batch that has a label, from which each device computes
         means over the labelled examples without communication.
       mixed: labels of the other shares; None without CutMix.

@@ -215,8 +215,8 @@ def register_objective(name: str, builder: Callable[..., Objective]) -> None:
     Args:
       name: name of the objective; the package's own names are taken.
       builder: called with all of config.objective except `name` as keyword arguments, including `beta`
-        and `entropy_weight`, and `label_smoothing` if it takes that or the value is not 0; returns an
-        `Objective`. It checks ranges itself and raises InputError.
+        and `entropy_weight`, and `label_smoothing` and `clip`, each if it takes it or the value is not 0;
+        returns an `Objective`. It checks ranges itself and raises InputError.
 
     Raises:
       InputError: if the name is taken or the builder cannot be called.

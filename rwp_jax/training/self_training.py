@@ -75,15 +75,16 @@ def train(
       resume: whether an existing run of the same config may be continued. Keys that only the evaluation
         uses may differ.
       profile: directory for a trace of some steps, see `profiling`; None for no trace.
-      max_restarts: starts in a row that may end without a new checkpoint before training gives up; 0 for
+      max_restarts: restarts in a row that may end without a new checkpoint before training gives up; 0 for
         any number.
       extend: whether the existing run goes on although other keys of its config have changed, such as
-        `epochs`. The change applies from the first epoch that is not begun, and is kept in config.json.
+        `epochs`. The change applies from the first epoch that has not begun, and is kept in config.json.
       init_from: weights that a new run begins with, from `initial_weights`; None for drawn weights. With
         a first stage, the second begins with them.
 
     Returns:
-      Content of summary.json: accuracies of the best and the last epoch, and more.
+      Content of summary.json: `best`, `last` and further checkpoints, each with its epoch (from 1) and
+      accuracies in [0, 1], `seconds`, `devices` and `versions`.
 
     Raises:
       InputError: if an input is invalid; raised before anything is compiled or written.

@@ -68,7 +68,8 @@ def train(
       resume: whether an existing run of the same config may be continued.
       data: data set to train on; by default, the one that the config names.
       profile: directory for a trace of some steps, see `profiling`; None for no trace.
-      max_restarts: starts in a row that may end without a new checkpoint, see `restarts`; 0 for any number.
+      max_restarts: restarts in a row that may end without a new checkpoint, see `restarts`; 0 for any
+        number.
       extend: whether the existing run may have another config, see `extension`.
       init_from: weights that a new run begins with, read by the first process; None for drawn weights.
 

@@ -139,10 +139,14 @@ def perturb_and_differentiate(
       params: w, a tree of floating-point arrays.
       perturbation: see `make_weight_perturbation`.
       gate_loss: (loss, aux) -> [B], the values that the gate tests; by default the loss itself.
-      max_steps: overrides `perturbation.steps`; may be traced (0 switches the perturbation off).
+      max_steps: overrides `perturbation.steps`; integer, at least 0 (which switches the perturbation off),
+        may be traced.
       axis_name: mapped axis over which the batch is split, None on a single device. `jax.shard_map` needs
         check_vma=False, because gradients are summed here.
-      gradient_dtype: dtype in which gradients are summed over devices; "" for no conversion.
+      gradient_dtype: `bfloat16` to sum gradients over devices in bfloat16; "" for their own dtype.
+
+    Returns:
+      `Perturbed`: v and the gradient for the update.
 
     Raises:
       InputError: if an argument is invalid, per_example does not return losses [B], the mask does not fit

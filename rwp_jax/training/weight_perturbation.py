@@ -155,12 +155,13 @@ def make_weight_perturbation(
       name: `none`, `awp` or `rwp`.
       gamma: relative norm of the perturbation, ||v|| = gamma ||w||, in [0, 1000]; required for
         awp and rwp.
-      steps: K2 of Algorithm 1; required for rwp, while awp always takes one step.
-      c_min: rwp's Loss Stationary Condition: only examples with loss < c_min are ascended. 0
+      steps: K2 of Algorithm 1, at least 0; required for rwp, while awp always takes one step.
+      c_min: rwp's Loss Stationary Condition, in [0, inf]: only examples with loss < c_min are ascended. 0
         excludes all examples, inf none.
       accumulate: how rwp accumulates its steps, `reference` (the authors' code) or `paper` (Algorithm 1).
-      lsc_low: p of a range [p, q) in which losses must also lie (awp with a range is Figure 1(c)).
-      lsc_high: q of that range.
+      lsc_low: p, in [0, inf), of a range [p, q) in which losses must also lie (awp with a range is Figure
+        1(c)).
+      lsc_high: q of that range, in [p, inf].
       mask: which tensors are perturbed and enter the norms, as an optax mask: a tree of bool with the
         structure of the parameters, a prefix of such a tree, or a function params -> such a tree; by
         default tensors of rank > 1.

@@ -37,7 +37,7 @@ class AutoAttackResult(NamedTuple):
       robust: [N] bool, whether an image is classified correctly under all attacks.
       robust_after: [N] bool after each attack in turn, by name, `clean` first; with individual=True, under
         each attack alone.
-      seconds: duration of each attack, including compilation.
+      seconds: time of each attack in seconds, by name, including compilation.
       warnings: messages of the warnings that were issued.
       y_adv: [N] int32, classes of x_adv in a further forward pass.
       x_adv_alone: with individual=True, x_adv of each attack alone, by name; empty otherwise.
@@ -83,16 +83,17 @@ def autoattack(
       x: images [N, H, W, C], floating point in [0, 1].
       y: labels [N], integers.
       norm: `l_inf`, `l_2` or `l_1`, also in other spellings such as `Linf`.
-      epsilon: radius of the ball, in pixels in [0, 1]; from 0 to less than the largest distance between
-        two images, which is 1 for l_inf, sqrt(H W C) for l_2 and H W C for l_1.
+      epsilon: radius of the ball in the norm, for pixels in [0, 1]; from 0 to less than the largest
+        distance between two images, which is 1 for l_inf, sqrt(H W C) for l_2 and H W C for l_1.
       version: `standard` (APGD-CE, targeted APGD, targeted FAB, Square; in l_1 with different restarts,
         targets and radii), `plus`, `rand` for randomised defences, or `custom`.
       key: seed or random key. Draws for an image depend only on the key, its index in x and the attack.
       batch_size: images per batch, over all devices of this host; default 16 per CPU, 256 per accelerator.
       attacks: for `custom`, names (`apgd-ce`, `apgd-dlr`, `apgd-t`, `fab`, `fab-t`, `square`) or attacks
-        with other settings, such as `Square(queries=10_000)`; see `suite`.
-      targets: target classes [N] or [N, T] of `apgd-t` and `fab-t` for each image, in place of those with
-        the largest clean logits. Any wrong class counts as a success.
+        with other settings, such as `Square(queries=10_000)`.
+      targets: target classes of `apgd-t` and `fab-t`, integers [N] or [N, T] in [0, classes), none of them
+        the label, in place of the classes with the largest clean logits. Any wrong class counts as a
+        success.
       individual: whether each attack runs alone, on all correctly classified images.
       gradient_fn: function like logits_fn whose derivative replaces that of logits_fn (BPDA), for networks
         that mask gradients; logits and verdicts still come from logits_fn.

@@ -41,7 +41,14 @@ class MinimumNormResult(NamedTuple):
     warnings: list[str]
 
     def robust_accuracy(self, radii) -> np.ndarray:
-        """Returns the share of images [R] for which no misclassified image was found within each radius."""
+        """Returns for which share of images no misclassified image was found within each radius.
+
+        Args:
+          radii: number or [R], in the norm of the search.
+
+        Returns:
+          float64 [R], in [0, 1].
+        """
         return (self.distance > np.atleast_1d(np.asarray(radii, float))[:, None]).mean(-1)
 
 
@@ -73,12 +80,16 @@ def minimum_norm(
       attacks: some of `fmn` (Pintor et al., 2021), `fab` at the nearest boundary and `fab-t` at the
         boundaries to target classes (Croce and Hein, 2020); the closest image of all attacks counts.
       steps: number of iterations of each attack, at least 1.
-      targets: number of target classes of `fab-t`, those with the 2nd, 3rd, ... largest clean logit.
+      targets: number of target classes of `fab-t`, those with the 2nd, 3rd, ... largest clean
+        logit, at least 1.
       batch_size: images per batch, over all devices of this host; default as for `autoattack`.
       precision: precision of matrix products in the attacks; verdicts use the highest.
       reuse: whether compiled programs also serve other checkpoints of the network, see `autoattack`.
       layout: layout of images, `NHWC` or `NCHW`.
       gradient_fn: function whose derivative replaces that of logits_fn, see `autoattack`.
+
+    Returns:
+      `MinimumNormResult`. Warnings are issued as by `autoattack`.
 
     Raises:
       InputError: if arguments are invalid or the logits of all clean images are non-finite, before any

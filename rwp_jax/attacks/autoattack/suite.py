@@ -13,8 +13,16 @@ from rwp_jax.attacks.autoattack.settings import (
 from rwp_jax.errors import InputError, check_choice, shown
 
 ATTACKS = {attack.name: attack for attack in (ApgdCE, ApgdDLR, ApgdT, Fab, FabT, Square)}
-# Numbers of the attacks' random streams.
-NUMBERS = {name: number for number, name in enumerate([*ATTACKS, ApgdLoss.name])}
+# Numbers of the attacks' random streams; a number never changes, as results depend on it.
+NUMBERS = {
+    ApgdCE.name: 0,
+    ApgdDLR.name: 1,
+    ApgdT.name: 2,
+    Fab.name: 3,
+    FabT.name: 4,
+    Square.name: 5,
+    ApgdLoss.name: 6,
+}
 VERSIONS = {
     "standard": (ApgdCE(), ApgdT(), FabT(), Square()),
     "plus": (ApgdCE(restarts=5), ApgdDLR(restarts=5), Fab(restarts=5), Square(), ApgdT(), FabT()),
