@@ -105,7 +105,7 @@ def pgd(
     Args:
       logits_fn: images [B, H, W, C] in [0, 1] -> logits [B, classes], independently for each image.
       x: clean images [B, H, W, C], floating-point in [0, 1].
-      y: labels [B], integers.
+      y: labels [B], integers in [0, classes).
       threat_model: threat model from `make_threat_model`.
       steps: number of steps, at least 0; may be traced.
       step_size: size of a step; may be traced. For L_inf in pixels, in [0, 1); for L_2 in L_2 norm, from 0

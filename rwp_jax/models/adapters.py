@@ -29,8 +29,8 @@ def from_linen(make_module: Callable[..., linen.Module]) -> Callable[..., Classi
 
     Args:
       make_module: called with num_classes, and with `axis_name` and `dtype` if it takes them, such as a
-        module class with these attributes. axis_name is for linen.BatchNorm, dtype that of activations.
-        The module is called as module(images, train=True or False), images [B, H, W, C], and returns
+        module class with these attributes. `axis_name` is that of linen.BatchNorm, `dtype` that
+        of activations. The module is called as module(images, train=True or False), images [B, H, W, C], and returns
         logits [B, num_classes]. Its collections may be `params` and `batch_stats`.
 
         While training, it must normalise by the batch's moments, draw no random numbers, and update its

@@ -132,7 +132,7 @@ class FinishedRun:
 
     @functools.cached_property
     def data(self) -> sources.Dataset:
-        """The data set without extra data of a file, read at first use.
+        """The run's data set, without the images of `config.extra_data.path`; read at first use.
 
         Raises:
           InputError: if it cannot be read, or differs from the one that the run was trained with. If its

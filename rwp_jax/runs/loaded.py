@@ -118,6 +118,9 @@ def load_run(
         `best_by_validation_ema` for averaged weights.
       paths: where the run's data are now, by the config's keys: {"data.path": "new.npz"}.
 
+    Returns:
+      `FinishedRun`, which reads the data set when it is first used.
+
     Raises:
       InputError: if the directory holds no run, the run or the zoo has no such checkpoint, the name is not
         in the zoo, the run is in float64 without jax_enable_x64, or the network's module cannot be
