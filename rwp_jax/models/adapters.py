@@ -10,6 +10,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from flax import errors as flax_errors
 from flax import linen, nnx
 from jax import lax
 
-from rwp_jax.errors import InputError, first_line
+from rwp_jax.errors import InputError, first_line, shown
 from rwp_jax.models.classifier import Classifier
 from rwp_jax.models.modules import Functions, linen_functions, nnx_functions
 from rwp_jax.models.moving_averages import find_decays
@@ -30,16 +31,17 @@ def from_linen(make_module: Callable[..., linen.Module]) -> Callable[..., Classi
     Args:
       make_module: called with num_classes, and with `axis_name` and `dtype` if it takes them, such as a
         module class with these attributes. `axis_name` is that of linen.BatchNorm, `dtype` that
-        of activations. The module is called as module(images, train=True or False), images [B, H, W, C], and returns
-        logits [B, num_classes]. Its collections may be `params` and `batch_stats`.
+        of activations. The module is called as module(images, train=True or False), images [B, H, W, C],
+        and returns logits [B, num_classes]. Its collections may be `params` and `batch_stats`.
 
         While training, it must normalise by the batch's moments, draw no random numbers, and update its
         statistics as moving averages of moments, as linen.BatchNorm and nnx.BatchNorm do.
 
     Raises:
-      InputError: when the network is built or first run, if the module does not meet these conditions.
+      InputError: if make_module cannot be called; when the network is built or first run, if the module does
+        not meet these conditions.
     """
-    return functools.partial(_build, make_module, linen_functions)
+    return functools.partial(_build, _checked(make_module), linen_functions)
 
 
 def from_nnx(make_module: Callable[..., nnx.Module]) -> Callable[..., Classifier]:
@@ -55,9 +57,19 @@ def from_nnx(make_module: Callable[..., nnx.Module]) -> Callable[..., Classifier
         statistics as moving averages of moments, as linen.BatchNorm and nnx.BatchNorm do.
 
     Raises:
-      InputError: when the network is built or first run, if the module does not meet these conditions.
+      InputError: if make_module cannot be called; when the network is built or first run, if the module does
+        not meet these conditions.
     """
-    return functools.partial(_build, make_module, nnx_functions)
+    return functools.partial(_build, _checked(make_module), nnx_functions)
+
+
+def _checked(make_module: Any) -> Callable:
+    """Returns make_module; raises InputError if it cannot be called."""
+    if not callable(make_module):
+        raise InputError(
+            f"make_module={shown(make_module)} must be a class or a function that makes a module"
+        )
+    return make_module
 
 
 def _unwrapped(make_module: Callable) -> Callable:
@@ -88,10 +100,6 @@ def _build(
     axis_name: str | None,
 ) -> Classifier:
     """Builds the network of a module; parameters, statistics and logits are float32, or all float64."""
-    if not callable(make_module):
-        raise InputError(
-            f"make_module={make_module!r} must be a class or a function that makes a module"
-        )
     name = getattr(_unwrapped(make_module), "__name__", type(make_module).__name__)
     param_dtype = jnp.float64 if dtype == "float64" else jnp.float32
     make = functools.partial(make_module, num_classes=num_classes)

@@ -200,7 +200,6 @@ class NnxDropping(NnxNet):
             "make_module=BatchMomentsAlways fails .*ModifyScopeVariable",
         ),
         (from_linen(Narrow), r"make_module=Narrow fails on images \[B, 6, 6, 2\]: .* reshape"),
-        (from_linen(None), "make_module=None must be a class or a function"),
         (from_linen(nn.Dense), "make_module=Dense cannot be called: .* 'num_classes'"),
         (from_linen(LinenNet(3)), "make_module=LinenNet cannot be called"),
         (from_linen(lambda num_classes: num_classes), "makes a int, must make a linen.Module"),
@@ -219,3 +218,10 @@ def test_what_does_not_fit_is_named(builder, message, dtype, images, key):
         classifier = build(builder, dtype=dtype)
         params, _ = classifier.init(key, SHAPE)
         classifier.train(params, images.astype(dtype))
+
+
+@pytest.mark.parametrize("make", [from_linen, from_nnx])
+@pytest.mark.parametrize("module", [None, 3, "linen.Dense"])
+def test_what_cannot_be_called_is_refused_at_once(make, module):
+    with pytest.raises(InputError, match=f"make_module={module!r} must be a class or a function"):
+        make(module)
