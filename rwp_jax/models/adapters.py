@@ -38,8 +38,8 @@ def from_linen(make_module: Callable[..., linen.Module]) -> Callable[..., Classi
         statistics as moving averages of moments, as linen.BatchNorm and nnx.BatchNorm do.
 
     Raises:
-      InputError: if make_module cannot be called; when the network is built or first run, if the module does
-        not meet these conditions.
+      InputError: if make_module cannot be called; when the network is built or first run, if the module
+        does not meet these conditions.
     """
     return functools.partial(_build, _checked(make_module), linen_functions)
 
@@ -57,8 +57,8 @@ def from_nnx(make_module: Callable[..., nnx.Module]) -> Callable[..., Classifier
         statistics as moving averages of moments, as linen.BatchNorm and nnx.BatchNorm do.
 
     Raises:
-      InputError: if make_module cannot be called; when the network is built or first run, if the module does
-        not meet these conditions.
+      InputError: if make_module cannot be called; when the network is built or first run, if the module
+        does not meet these conditions.
     """
     return functools.partial(_build, _checked(make_module), nnx_functions)
 
