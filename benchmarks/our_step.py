@@ -4,6 +4,7 @@ The mode is always `shard_map`, whose programs can be compiled ahead of time; `p
 """
 
 import functools
+import math
 import time
 
 import jax
@@ -66,7 +67,7 @@ class OurStep:
         size = data_size(config)
         recipe = experiment.build(config, size.num_classes, 1).recipe
         gamma = config.weight_perturbation.gamma
-        wide_open = make_weight_perturbation("rwp", gamma, 1)
+        wide_open = make_weight_perturbation("rwp", gamma, 1, math.inf)
         augment, cutmix = experiment.augmentation_of(config)
 
         def step(state, data, indices, key, k):

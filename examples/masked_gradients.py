@@ -1,4 +1,4 @@
-"""Evaluates a gradient-masking defence, which AutoAttack overrates and an adaptive attack does not.
+"""Evaluates a gradient-masking defence, which AutoAttack overrates; an adaptive attack comes closer.
 
     python examples/masked_gradients.py
 

@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import subprocess
 import sys
+import warnings
 from fractions import Fraction
 
 import jax
@@ -254,6 +255,24 @@ def test_numbers_of_numpy_and_traced_ones_widen_no_image(norm, dtype):
 def test_errors_name_the_argument(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_rwp_without_its_condition_warns():
+    with pytest.warns(rwp_jax.RunWarning, match="^c_min= is missing: rwp perturbs on all examples"):
+        rwp_jax.make_weight_perturbation("rwp", 0.01, 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rwp_jax.make_weight_perturbation("rwp", 0.01, 10, float("inf"))
+        rwp_jax.make_weight_perturbation("awp", 0.01)
+
+
+def test_a_loaded_run_says_how_attacks_use_it():
+    run = rwp_jax.load_run("zoo:digits_at_rwp")
+    assert f"epoch {run.epoch + 1})" in repr(run)
+    with pytest.raises(InputError, match=r"use run.classifier.eval\(run.params, run.batch_stats, "):
+        jax.jit(run.predict)(np.zeros((2, 8, 8, 1), np.float32))
+    with pytest.raises(InputError, match=r"^x=None must be images \[B, H, W, C\]"):
+        rwp_jax.autoattack(lambda x: x, None, np.zeros(2, int))
 
 
 def test_a_config_that_lacks_a_key_is_refused(tmp_path):

@@ -56,6 +56,8 @@ def check_images(x, y) -> None:
       x: NumPy array, or JAX array, which may be traced.
       y: NumPy array, or JAX array, which may be traced.
     """
+    if not x.ndim and is_known(x):
+        raise InputError(f"x={shown(x.item())} must be images [B, H, W, C], at least one")
     if x.ndim != 4 or not x.size:
         raise InputError(f"x= is {list(x.shape)}, must be images [B, H, W, C], at least one")
     if not jnp.issubdtype(x.dtype, jnp.floating):

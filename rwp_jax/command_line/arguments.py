@@ -7,9 +7,9 @@ from rwp_jax.errors import check_path
 
 
 def program_name() -> str:
-    """Returns the program's name: main.py, rwp-jax, or rwp_jax for `python -m rwp_jax`."""
+    """Returns the program's name: main.py, rwp-jax, or `python -m rwp_jax`."""
     path = pathlib.Path(sys.argv[0])
-    return path.parent.name if path.name == "__main__.py" else path.name
+    return f"python -m {path.parent.name}" if path.name == "__main__.py" else path.name
 
 
 def path_of(flag) -> pathlib.Path | None:

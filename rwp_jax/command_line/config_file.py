@@ -124,6 +124,16 @@ def _named(name: str, error: BaseException) -> InputError:
     return InputError(f"--config={name}: {why_config_fails(error).removeprefix('--config: ')}")
 
 
+def config_error(argv: list[str], error: BaseException) -> InputError:
+    """Returns the InputError for the file that --config names in argv, given the error raised."""
+    line, names = why_config_fails(error), []
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if match := CONFIG_FLAG.fullmatch(argument):
+            names.append(following if match[1] is None else match[1])
+    unnamed = line.startswith("--config: ") and names
+    return InputError(f"--config={names[-1]}{line.removeprefix('--config')}" if unnamed else line)
+
+
 def check_config_dict(name: str, config) -> None:
     """Raises InputError if get_config of the file `name` did not return a ConfigDict."""
     if isinstance(config, ml_collections.ConfigDict):

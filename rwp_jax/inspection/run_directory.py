@@ -7,7 +7,6 @@ from typing import Any
 from rwp_jax.data import sources
 from rwp_jax.errors import InputError, check_path
 from rwp_jax.inspection.findings import Findings, not_finite, weights
-from rwp_jax.models.classifier import MODELS
 from rwp_jax.report.titles import radius
 from rwp_jax.runs import identity, layout
 from rwp_jax.runs.checkpoint import DIRECTORY, Checkpoints, DamagedCheckpoint
@@ -216,6 +215,15 @@ def _check_metrics(directory: pathlib.Path, problems: list[str]) -> None:
         problems.append(f"{path}: line {whole + 1} of {len(lines)} is damaged")
 
 
+def _is_registered(directory: pathlib.Path) -> bool:
+    """Returns whether the network is the user's own; so counts one whose record is damaged."""
+    try:
+        network = read_network_record(directory)
+    except InputError:
+        return True
+    return bool(network and network.model)
+
+
 def _usage(directory: pathlib.Path, config, newest: dict | None, sound: bool) -> list[str]:
     lines = []
     done = newest is not None and "within_epoch" not in newest
@@ -225,7 +233,7 @@ def _usage(directory: pathlib.Path, config, newest: dict | None, sound: bool) ->
         )
     if sound:
         lines.append(f"MAIN --mode evaluate --workdir {directory}")
-        if not MODELS.origin(config.model.name):
+        if not _is_registered(directory):
             lines.append(f"MAIN --mode export_torch --workdir {directory} --output FILE")
     return lines or [f"nothing is left in {directory / DIRECTORY}: restore it from a copy"]
 

@@ -57,10 +57,10 @@ class FinishedRun:
     data_digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """Returns one line without the weights."""
+        """Returns one line without the weights, in which epochs count from 1."""
         return (
             f"FinishedRun({self.architecture()!r}, {self.num_classes} classes, images {self.sizes()}, "
-            f"epoch {self.epoch})"
+            f"epoch {self.epoch + 1})"
         )
 
     def architecture(self) -> str:
@@ -102,7 +102,10 @@ class FinishedRun:
     def _checked(self, images) -> np.ndarray:
         """Returns the images as an array; raises InputError if the network cannot take them."""
         if isinstance(images, jax.core.Tracer):
-            raise InputError("images= are traced: predict runs outside of jax.jit and jax.vmap")
+            raise InputError(
+                "images= are traced: predict runs outside of jax.jit and jax.vmap; within them and in "
+                "attacks, use run.classifier.eval(run.params, run.batch_stats, images)"
+            )
         try:
             images = np.asarray(images)
         except ValueError:

@@ -131,7 +131,8 @@ def perturb_and_differentiate(
     are left, it ascends along the gradient of their losses; otherwise it computes the gradient of the mean
     loss, for the update, and ends the loop. So k steps cost k + 1 passes, and only one forward and backward
     is compiled. The number of passes is known only on the device, so the result cannot be differentiated
-    in reverse mode.
+    in reverse mode. On CPUs, use the convolutions of `rwp_jax.models.layers`: in loops, XLA computes the
+    gradients of others slowly.
 
     Args:
       per_example: params -> loss [B], or (loss [B], aux), on this device's part of the batch. aux is any

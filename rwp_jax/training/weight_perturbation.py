@@ -5,6 +5,7 @@ that of the weights. They differ in the gate, the number of steps and the tensor
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import optax
 
 from rwp_jax.errors import (
     InputError,
+    RunWarning,
     check_choice,
     check_integer,
     check_number,
@@ -143,7 +145,7 @@ def make_weight_perturbation(
     name: str,
     gamma: float | None = None,
     steps: int | None = None,
-    c_min: float = float("inf"),
+    c_min: float | None = None,
     accumulate: str = "reference",
     lsc_low: float = 0.0,
     lsc_high: float = float("inf"),
@@ -157,7 +159,7 @@ def make_weight_perturbation(
         awp and rwp.
       steps: K2 of Algorithm 1, at least 0; required for rwp, while awp always takes one step.
       c_min: rwp's Loss Stationary Condition, in [0, inf]: only examples with loss < c_min are ascended. 0
-        excludes all examples, inf none.
+        excludes all examples, inf none; rwp without c_min counts as inf and warns. awp ignores it.
       accumulate: how rwp accumulates its steps, `reference` (the authors' code) or `paper` (Algorithm 1).
       lsc_low: p, in [0, inf), of a range [p, q) in which losses must also lie (awp with a range is Figure
         1(c)).
@@ -168,6 +170,7 @@ def make_weight_perturbation(
 
     Raises:
       InputError: if the name is unknown, a value is out of range or a required one is missing.
+      RunWarning: a warning, issued if rwp has no c_min.
     """
     check_choice("name", name, NAMES)
     check_choice("accumulate", accumulate, ACCUMULATE)
@@ -176,6 +179,8 @@ def make_weight_perturbation(
     accepted = f"in [0, {LARGEST_GAMMA}]"
     gamma = check_number("gamma", gamma, accepted, lambda value: 0 <= value <= LARGEST_GAMMA)
     steps = check_integer("steps", steps, 0)
+    ungated = c_min is None and name == "rwp"
+    c_min = math.inf if c_min is None else c_min
     c_min = check_number("c_min", c_min, "in [0, inf]", lambda value: value >= 0)
     lsc_low = check_number("lsc_low", lsc_low, "in [0, inf)", lambda value: 0 <= value < math.inf)
     lsc_high = check_number("lsc_high", lsc_high, "in [0, inf]", lambda value: value >= 0)
@@ -190,6 +195,13 @@ def make_weight_perturbation(
     if mask is None or isinstance(mask, str | bytes | int | float) and not isinstance(mask, bool):
         raise InputError(
             f"mask={shown(mask)} must be a tree of True and False, or a function that makes one"
+        )
+    if ungated:
+        warnings.warn(
+            "c_min= is missing: rwp perturbs on all examples, without the Loss Stationary Condition; give "
+            "c_min (1.7 for AT on CIFAR-10 in the paper), or inf",
+            RunWarning,
+            stacklevel=2,
         )
     return perturbing(name, gamma, steps, c_min, accumulate, lsc_low, lsc_high, mask)
 

@@ -126,3 +126,7 @@ def test_images_that_are_broken_are_given_up():
         broken[:] = True
         rounds += 1
     assert rounds == 1
+
+
+def test_odd_batch_sizes_are_halved_too():
+    assert packing.batch_size_for(24, 1_000_000) == 64 and packing.batch_size_for(100, 250) == 128

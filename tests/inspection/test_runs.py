@@ -43,6 +43,14 @@ def test_a_run(run, capsys):
     assert "--config FILE --workdir" not in out
 
 
+def test_a_network_of_the_users_own_is_not_exported(run, capsys):
+    record = json.loads((run / "network.json").read_text())
+    record["model"] = {"module": "mine", "file": "mine.py"}
+    (run / "network.json").write_text(json.dumps(record))
+    out = said(run, capsys)
+    assert "--mode evaluate" in out and "--mode export_torch" not in out
+
+
 def test_differences_from_a_config(run, capsys):
     config = digits_at_rwp.get_config("full")
     held = json.loads((run / "config.json").read_text())

@@ -48,14 +48,14 @@ def default_batch_size(platform: str, devices: int) -> int:
 
 
 def batch_size_for(wanted: int, batch_size: int) -> int:
-    """The smallest of batch_size, its half, its quarter, ... that holds `wanted` searches.
+    """The smallest of batch_size, its half, its quarter, ..., rounded up, that holds `wanted` searches.
 
     The result is a multiple of the number of devices, with at least SLOTS_PER_DEVICE each after halving.
     """
     devices = jax.local_device_count()
     size, least = -(-batch_size // devices), -(-min(wanted, batch_size) // devices)
-    while size % 2 == 0 and size // 2 >= max(least, SLOTS_PER_DEVICE):
-        size //= 2
+    while size > 1 and (half := -(-size // 2)) >= max(least, SLOTS_PER_DEVICE):
+        size = half
     return size * devices
 
 
