@@ -228,15 +228,20 @@ def not_finite(what: str, images: Sequence[int]) -> Iterator[str]:
         )
 
 
-def zero_gradients(attack: Attack, count: int) -> Iterator[str]:
-    """Warns of searches that began with a zero gradient, except with APGD-CE.
+def zero_gradients(attack: Attack, count: int, attacks: Sequence[Attack]) -> Iterator[str]:
+    """Warns of searches that began with a zero gradient, except with APGD-CE among other attacks.
 
-    The gradient of the cross-entropy can vanish by rounding alone.
+    The gradient of the cross-entropy can vanish by rounding alone, but the losses of others then do not.
     """
-    if count and not isinstance(attack, ApgdCE):
+    if not count:
+        return
+    found = f"{attack.name} met {count} starting points with zero gradients: "
+    if not isinstance(attack, ApgdCE):
+        yield f"{found}gradient-based attacks may be unreliable"
+    elif all(isinstance(other, ApgdCE) for other in attacks):
         yield (
-            f"{attack.name} met {count} starting points with zero gradients: gradient-based attacks may be "
-            "unreliable"
+            f"{found}the cross-entropy of confident predictions has none in floating point; add an attack "
+            "with another loss, such as apgd-t"
         )
 
 
