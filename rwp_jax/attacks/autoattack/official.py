@@ -263,20 +263,10 @@ class AutoAttack:
     def run_standard_evaluation(
         self, x_orig, y_orig, bs: int = 250, return_labels: bool = False, state_path: Any = None
     ):
-        """Runs the attacks in turn.
+        """Runs the attacks in turn; returns x_adv, float32 of the shape of x_orig, or (x_adv, y_adv).
 
-        Args:
-          x_orig: images, floating point [N, C, H, W] or [N, H, W, C] in [0, 1].
-          y_orig: labels [N], integers in [0, classes).
-          bs: images per batch, at least 1.
-          return_labels: whether predicted classes of x_adv are returned too.
-          state_path: file to which progress is saved, as in `autoattack`.
-
-        Returns:
-          x_adv, float32 of the shape of x_orig, or (x_adv, y_adv) with y_adv int32 [N].
-
-        Raises:
-          InputError: if an argument is invalid.
+        x_orig are images, floating point [N, C, H, W] or [N, H, W, C] in [0, 1], y_orig labels [N], bs the
+        images per batch, y_adv predicted classes, int32 [N]. state_path saves progress, as in `autoattack`.
         """
         result = self._run(x_orig, y_orig, bs, False, state_path)
         return (result.x_adv, result.y_adv) if return_labels else result.x_adv
@@ -284,10 +274,7 @@ class AutoAttack:
     def run_standard_evaluation_individual(
         self, x_orig, y_orig, bs: int = 250, return_labels: bool = False
     ) -> dict:
-        """Runs each attack alone on all correctly classified images.
-
-        Takes the arguments of `run_standard_evaluation`, and returns by the attack's name what it returns.
-        """
+        """Runs each attack alone; returns, by attack, what `run_standard_evaluation` returns."""
         result = self._run(x_orig, y_orig, bs, True)
         if not return_labels:
             return result.x_adv_alone
@@ -302,10 +289,7 @@ class AutoAttack:
         return Forward(model, jax.random.key(self.seed), size)(images).argmax(-1)
 
     def clean_accuracy(self, x_orig, y_orig, bs: int = 250) -> float:
-        """Returns the share of images classified as y_orig, in [0, 1].
-
-        Takes the arguments of `run_standard_evaluation`, and raises InputError if one is invalid.
-        """
+        """Returns the share of images classified as y_orig; raises InputError for invalid arguments."""
         bs = check_integer("bs", bs, 1)
         x = np.asarray(x_orig)
         arrange = layouts.Layout(self._layout_of(x))
