@@ -10,7 +10,6 @@ from flax import linen, nnx
 
 from rwp_jax.attacks.autoattack import (
     ApgdCE,
-    ApgdDLR,
     ApgdLoss,
     ApgdT,
     AutoAttackWarning,
@@ -117,15 +116,6 @@ def test_a_loss_without_a_gradient_is_warned_of():
     y = labels(logits_fn, x)
     (message,) = warned(logits_fn, x, y, attacks=ApgdLoss(function=flat, steps=2))
     assert "apgd-loss met 6 starting points with zero gradients" in message
-
-
-def test_a_cross_entropy_without_a_gradient_is_warned_of_if_alone():
-    logits_fn, x = network(scale=1e6), images(6)
-    y = labels(logits_fn, x)
-    (message,) = warned(logits_fn, x, y, attacks=ApgdCE(steps=2))
-    assert "apgd-ce met 6 starting points with zero gradients" in message
-    assert "such as apgd-t" in message
-    assert warned(logits_fn, x, y, attacks=(ApgdCE(steps=2), ApgdDLR(steps=2))) == []
 
 
 def test_batch_norm_in_training_mode():

@@ -228,20 +228,15 @@ def not_finite(what: str, images: Sequence[int]) -> Iterator[str]:
         )
 
 
-def zero_gradients(attack: Attack, count: int, attacks: Sequence[Attack]) -> Iterator[str]:
-    """Warns of searches that began with a zero gradient, except with APGD-CE among other attacks.
+def zero_gradients(attack: Attack, count: int) -> Iterator[str]:
+    """Warns of searches that began with a zero gradient, except with APGD-CE.
 
-    The gradient of the cross-entropy can vanish by rounding alone, but the losses of others then do not.
+    The gradient of the cross-entropy can vanish by rounding alone.
     """
-    if not count:
-        return
-    found = f"{attack.name} met {count} starting points with zero gradients: "
-    if not isinstance(attack, ApgdCE):
-        yield f"{found}gradient-based attacks may be unreliable"
-    elif all(isinstance(other, ApgdCE) for other in attacks):
+    if count and not isinstance(attack, ApgdCE):
         yield (
-            f"{found}the cross-entropy of confident predictions has none in floating point; add an attack "
-            "with another loss, such as apgd-t"
+            f"{attack.name} met {count} starting points with zero gradients: gradient-based attacks may be "
+            "unreliable"
         )
 
 

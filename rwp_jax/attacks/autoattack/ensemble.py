@@ -202,7 +202,7 @@ def autoattack(
             record.seconds.get(name, 0.0),
         )
         warn(doubts.not_finite(f"under {name}", record.not_finite.get(name, [])))
-        warn(doubts.zero_gradients(attack, record.zero_gradients.get(name, 0), chosen))
+        warn(doubts.zero_gradients(attack, record.zero_gradients.get(name, 0)))
         check_inside(record.x_adv, x, norm, epsilon)
 
     result = _combined(chosen, records, x)
