@@ -14,7 +14,7 @@ from rwp_jax.runs.config import completed, flatten
 from rwp_jax.runs.history import History
 from rwp_jax.runs.loaded import read_config, read_with_history
 from rwp_jax.runs.metrics import FILE, read_metrics
-from rwp_jax.runs.network_record import read_network_record, record_of_params
+from rwp_jax.runs.network_record import NetworkRecord, read_network_record, record_of_params
 from rwp_jax.runs.resume_point import choose
 
 
@@ -40,8 +40,9 @@ def inspect_run(directory: pathlib.Path) -> Findings:
     for step, state in states.items():
         bad = not_finite(_flat(state))
         problems += [f"checkpoint {checkpoints.path(step)}: {text}" for text in bad]
+    record = _record(directory, states, problems)
     rows = [
-        ("network", _network(directory, config, states, problems)),
+        ("network", _network(config, record)),
         ("trained", _progress(config, newest)),
         *_history(history),
         ("objective", _objective(config)),
@@ -53,7 +54,8 @@ def inspect_run(directory: pathlib.Path) -> Findings:
         ("version", _version(directory, problems)),
     ]
     _check_metrics(directory, problems)
-    return Findings("a run", rows, problems, _usage(directory, config, newest, bool(sound)))
+    usage = _usage(directory, config, record, newest, bool(sound))
+    return Findings("a run", rows, problems, usage)
 
 
 def _flat(tree: Any, name: str = "") -> dict[str, Any]:
@@ -79,15 +81,20 @@ def _read(checkpoints: Checkpoints, records: list) -> tuple[dict[int, dict], lis
     return states, damages
 
 
-def _network(directory: pathlib.Path, config, states: dict, problems: list[str]) -> str:
-    name = config.model.name
+def _record(directory: pathlib.Path, states: dict, problems: list[str]) -> NetworkRecord | None:
+    """Returns the network's record; None if it is damaged, or of an old version and without states."""
     try:
         record = read_network_record(directory)
         if record is None and states:  # older versions wrote none
             record = record_of_params(next(iter(states.values()))["params"])
     except InputError as error:
         problems.append(str(error))
-        record = None
+        return None
+    return record
+
+
+def _network(config, record: NetworkRecord | None) -> str:
+    name = config.model.name
     if record is None:
         return name
     size = "x".join(str(length or "?") for length in record.image_shape)
@@ -215,16 +222,13 @@ def _check_metrics(directory: pathlib.Path, problems: list[str]) -> None:
         problems.append(f"{path}: line {whole + 1} of {len(lines)} is damaged")
 
 
-def _is_registered(directory: pathlib.Path) -> bool:
-    """Returns whether the network is the user's own; so counts one whose record is damaged."""
-    try:
-        network = read_network_record(directory)
-    except InputError:
-        return True
-    return bool(network and network.model)
-
-
-def _usage(directory: pathlib.Path, config, newest: dict | None, sound: bool) -> list[str]:
+def _usage(
+    directory: pathlib.Path,
+    config,
+    record: NetworkRecord | None,
+    newest: dict | None,
+    sound: bool,
+) -> list[str]:
     lines = []
     done = newest is not None and "within_epoch" not in newest
     if not done or newest["epoch"] + 1 < config.epochs:
@@ -233,7 +237,7 @@ def _usage(directory: pathlib.Path, config, newest: dict | None, sound: bool) ->
         )
     if sound:
         lines.append(f"MAIN --mode evaluate --workdir {directory}")
-        if not _is_registered(directory):
+        if record and not record.model:  # a registered network has no names in PyTorch
             lines.append(f"MAIN --mode export_torch --workdir {directory} --output FILE")
     return lines or [f"nothing is left in {directory / DIRECTORY}: restore it from a copy"]
 

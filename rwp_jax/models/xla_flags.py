@@ -15,6 +15,11 @@ def value(flag: str) -> str | None:
     return settings[-1] if settings else None
 
 
+def has_accelerator_plugin() -> bool:
+    """Returns whether a plugin for GPUs or TPUs is installed, with a device or without."""
+    return any(map(importlib.util.find_spec, _ACCELERATORS))
+
+
 def set_for_cpus(flag: str, setting: str) -> None:
     """Adds a flag to XLA_FLAGS, unless the user has set it there or XLA_FLAGS names a file of flags.
 
@@ -23,7 +28,6 @@ def set_for_cpus(flag: str, setting: str) -> None:
     """
     given = os.environ.get("XLA_FLAGS", "")
     is_file = given.strip() and not given.lstrip().startswith("-")
-    accelerated = any(map(importlib.util.find_spec, _ACCELERATORS))
     known = (0, 10) <= jaxlib.version.__version_info__[:2] < (0, 13)
-    if known and not accelerated and not is_file and value(flag) is None:
+    if known and not has_accelerator_plugin() and not is_file and value(flag) is None:
         os.environ["XLA_FLAGS"] = f"{given} {flag}={setting}"

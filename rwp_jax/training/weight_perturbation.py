@@ -174,12 +174,12 @@ def make_weight_perturbation(
     """
     check_choice("name", name, NAMES)
     check_choice("accumulate", accumulate, ACCUMULATE)
-    missing = [key for key, value in (("gamma", gamma), ("steps", steps)) if value is None]
+    given = {"gamma": gamma, "steps": steps, "c_min": c_min}
+    missing = [key for key, value in given.items() if value is None]
     gamma, steps = 0.0 if gamma is None else gamma, 0 if steps is None else steps
     accepted = f"in [0, {LARGEST_GAMMA}]"
     gamma = check_number("gamma", gamma, accepted, lambda value: 0 <= value <= LARGEST_GAMMA)
     steps = check_integer("steps", steps, 0)
-    ungated = c_min is None and name == "rwp"
     c_min = math.inf if c_min is None else c_min
     c_min = check_number("c_min", c_min, "in [0, inf]", lambda value: value >= 0)
     lsc_low = check_number("lsc_low", lsc_low, "in [0, inf)", lambda value: 0 <= value < math.inf)
@@ -196,7 +196,7 @@ def make_weight_perturbation(
         raise InputError(
             f"mask={shown(mask)} must be a tree of True and False, or a function that makes one"
         )
-    if ungated:
+    if "c_min" in missing and name == "rwp":
         warnings.warn(
             "c_min= is missing: rwp perturbs on all examples, without the Loss Stationary Condition; give "
             "c_min (1.7 for AT on CIFAR-10 in the paper), or inf",

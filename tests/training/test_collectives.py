@@ -1,6 +1,5 @@
 """On several CPU devices, cached programs need their operations in order."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from rwp_jax.training import collectives
 
 
 @pytest.mark.skipif(
-    any(map(importlib.util.find_spec, xla_flags._ACCELERATORS)),
+    xla_flags.has_accelerator_plugin(),
     reason="the flag is not set beside an accelerator's plugin",
 )
 def test_the_tests_themselves_keep_the_order():
