@@ -10,11 +10,8 @@ import pathlib
 import jax
 import pytest
 
-from rwp_jax.training import collectives
-
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
-collectives.keep_in_order()
 if not jax.config.jax_compilation_cache_dir:
     jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/rwp-jax/xla-tests"))
 

@@ -6,6 +6,7 @@ State and data sets are replicated; index batches are split along their first ax
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from rwp_jax.distributed import uncached
 from rwp_jax.errors import InputError, check_choice
 
 AXIS = "batch"
@@ -110,7 +112,9 @@ class Placed(NamedTuple):
 class Mapped:
     """A function mapped over devices, which can be called or compiled ahead of time."""
 
-    def __init__(self, jitted, mesh: Mesh, split: tuple[bool, ...], spread: Callable):
+    def __init__(
+        self, jitted, mesh: Mesh, split: tuple[bool, ...], spread: Callable, context=nullcontext
+    ):
         """Wraps a function that `jax.jit` or `jax.pmap` made.
 
         Args:
@@ -118,14 +122,18 @@ class Mapped:
           mesh: its devices.
           split: for each argument, whether it is split over devices.
           spread: converts a split argument to the form that `jitted` takes.
+          context: returns the context manager within which `jitted` is called, and thus compiled.
         """
         self._jitted, self._mesh, self._split, self._spread = jitted, mesh, split, spread
+        self._context = context
 
     def __call__(self, *arguments):
         pairs = zip(arguments, self._split, strict=True)
-        return self._jitted(
-            *(a.array if isinstance(a, Placed) else self._spread(a) if s else a for a, s in pairs)
-        )
+        taken = [
+            a.array if isinstance(a, Placed) else self._spread(a) if s else a for a, s in pairs
+        ]
+        with self._context():
+            return self._jitted(*taken)
 
     def place(self, part: np.ndarray) -> Placed:
         """Copies a split argument to this host's devices, before the call that takes it instead."""
@@ -150,6 +158,11 @@ def _sharded(function, mesh, split, out_spec, donate=()):
     # check_vma=True would silently add a pmean's factor to gradients of local losses.
     sharded = jax.shard_map(function, mesh=mesh, in_specs=spec, out_specs=out_spec, check_vma=False)
     return jax.jit(sharded, donate_argnums=donate)
+
+
+def _context(mesh: Mesh) -> Callable[[], AbstractContextManager[None]]:
+    """Returns the context in which programs with collectives over a mesh are called."""
+    return uncached.uncached if uncached.needed(mesh) else nullcontext
 
 
 def data_parallel(
@@ -179,11 +192,12 @@ def data_parallel(
             devices=_devices(),
         )
         spread = lambda part: part.reshape(jax.local_device_count(), -1, *part.shape[1:])
-        return Mapped(mapped, mesh_of(_devices()), split, spread)
+        return Mapped(mapped, mesh_of(_devices()), split, spread, _context(mesh_of(_devices())))
     mesh = mesh or mesh_of(_devices())
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     spread = lambda part: jax.make_array_from_process_local_data(sharding, part)
-    return Mapped(_sharded(function, mesh, split, PartitionSpec(), donate), mesh, split, spread)
+    mapped = _sharded(function, mesh, split, PartitionSpec(), donate)
+    return Mapped(mapped, mesh, split, spread, _context(mesh))
 
 
 def over_examples(function: Callable, split: tuple[bool, ...], mesh: Mesh | None = None) -> Mapped:

@@ -2,12 +2,10 @@
 
 from rwp_jax.models.convolution import prefer_eigen
 from rwp_jax.models.precision import enable_x64_for
-from rwp_jax.training import collectives
 
 
 def prepare(*dtypes: str) -> None:
     """Configures JAX for runs of these dtypes; call it before JAX initialises its devices."""
     enable_x64_for(*dtypes)
-    collectives.keep_in_order()
     if "float32" in dtypes and "float64" not in dtypes:
         prefer_eigen()

@@ -22,7 +22,7 @@ from rwp_jax.runs.initial_weights import InitialWeights
 from rwp_jax.runs.metrics import MetricsWriter
 from rwp_jax.runs.network_record import keep_network_record
 from rwp_jax.runs.resume_point import WHICH, Position
-from rwp_jax.training import collectives, experiment, fine_tuning, training_data
+from rwp_jax.training import experiment, fine_tuning, training_data
 from rwp_jax.training.epochs import Run, keys_of, make_stage, read_config, train_stage
 from rwp_jax.training.profiling import Profile, check_directory
 from rwp_jax.training.train_step import init_state
@@ -88,7 +88,6 @@ def train(
     if profile:
         processes.by_first(lambda: check_directory(profile))
     resuming = check_run(config, directory, resume, extend, init_from)
-    collectives.warn_of_cache()
     if data is None:
         data = processes.together(lambda: training_data.load_data(config))
     marks = identity.marks(plain_config, data)
