@@ -63,6 +63,15 @@ def with_config_file(argv: list[str]) -> list[str]:
     return found
 
 
+def config_name(argv: list[str]) -> str:
+    """Returns the last value of --config in argv, which absl takes; "" without one."""
+    name = ""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        if match := CONFIG_FLAG.fullmatch(argument):
+            name = following if match[1] is None else match[1]
+    return name
+
+
 _KINDS = {"int": "an integer", "float": "a number", "bool": "True or False", "str": "a string"}
 _WORDINGS = (
     (r"^flag (--\S+=.*): invalid literal for int\(\) .*", r"\1 must be an integer"),
@@ -104,34 +113,20 @@ def _raised_by_file(error: BaseException) -> BaseException:
     return error
 
 
-def why_config_fails(error: BaseException) -> str:
-    """Explains in a line why the file that --config names cannot be loaded, given the error raised."""
+def config_error(name: str, error: BaseException) -> InputError:
+    """Returns the InputError for the file that `--config=NAME` names, which raised this error."""
     error = _raised_by_file(error)
-    line = _reworded(first_line(error))
-    if isinstance(error, InputError) or line.startswith("--config"):
-        return line
+    line, kind = _reworded(first_line(error)), type(error).__name__
+    if line.startswith("--config="):
+        return InputError(line)
     if isinstance(error, SystemExit):
         said = f": {line}" if isinstance(error.code, str) else ""
-        return f"--config: the file ends the program (SystemExit{said})"
-    if isinstance(error, ImportError):
-        return f"--config: the file cannot be imported ({line})"
-    kind = type(error).__name__
-    return f"--config: the file fails ({kind if line == kind else f'{kind}: {line}'})"
-
-
-def _named(name: str, error: BaseException) -> InputError:
-    """Returns the InputError with this explanation for the file `name`."""
-    return InputError(f"--config={name}: {why_config_fails(error).removeprefix('--config: ')}")
-
-
-def config_error(argv: list[str], error: BaseException) -> InputError:
-    """Returns the InputError for the file that --config names in argv, given the error raised."""
-    line, names = why_config_fails(error), []
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if match := CONFIG_FLAG.fullmatch(argument):
-            names.append(following if match[1] is None else match[1])
-    unnamed = line.startswith("--config: ") and names
-    return InputError(f"--config={names[-1]}{line.removeprefix('--config')}" if unnamed else line)
+        line = f"the file ends the program (SystemExit{said})"
+    elif isinstance(error, ImportError):
+        line = f"the file cannot be imported ({line})"
+    elif not isinstance(error, InputError) and not line.startswith("--config: "):
+        line = f"the file fails ({kind if line == kind else f'{kind}: {line}'})"
+    return InputError(f"--config={name}: {line.removeprefix('--config: ')}")
 
 
 def check_config_dict(name: str, config) -> None:
@@ -142,7 +137,7 @@ def check_config_dict(name: str, config) -> None:
     try:
         getattr(config, "keys", None)
     except OSError as error:  # ml_collections defers an OSError of the file until first access
-        raise _named(name, error.__cause__ or error) from None
+        raise config_error(name, error.__cause__ or error) from None
     raise InputError(f"--config={name}: its get_config returns a {given}, must return a ConfigDict")
 
 
@@ -154,6 +149,6 @@ def load_config(name: str) -> ml_collections.ConfigDict:
     try:
         config = config_flags.config_flags.ConfigFileFlagParser("config", None).parse(file)
     except (Exception, SystemExit) as error:  # from the file or ml_collections; may have many lines
-        raise _named(name, error) from None
+        raise config_error(name, error) from None
     check_config_dict(name, config)
     return config

@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from rwp_jax.command_line.config_file import (
     check_config_dict,
     config_error,
+    config_name,
     one_line,
     with_config_file,
 )
@@ -147,9 +148,9 @@ def parse_flags(argv: list[str], modes: Mapping[str, Mode]) -> list[str]:
         except flags.Error as error:
             if not str(error).startswith("flag --config="):
                 raise
-            raise config_error(others, error) from None
+            raise config_error(config_name(others), error) from None
         except (Exception, SystemExit) as error:  # whatever the config file raises
-            raise config_error(others, error) from None
+            raise config_error(config_name(others), error) from None
         mode, config = values["mode"].value, values["config"].value
         if mode not in modes:
             raise InputError(f"--mode={mode} must be one of {', '.join(modes)}")
