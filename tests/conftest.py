@@ -10,6 +10,8 @@ import pathlib
 import jax
 import pytest
 
+from rwp_jax.evaluation import columns
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_num_cpu_devices", 8)
 if not jax.config.jax_compilation_cache_dir:
@@ -26,6 +28,28 @@ def pytest_collection_modifyitems(items):
         name = item.nodeid.removeprefix("tests/")
         if slow & {name, name.partition("[")[0], name.partition("::")[0]}:
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    """Hides all devices but the first, for tests whose subject does not depend on the number of devices.
+
+    Training steps of several CPU devices are compiled anew in each process (rwp_jax.distributed.uncached),
+    those of one device are cached.
+    """
+    first = jax.devices()[:1]
+    columns._program.cache_clear()  # its programs are for all devices
+    replaced = {
+        "devices": first,
+        "local_devices": first,
+        "device_count": 1,
+        "local_device_count": 1,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in replaced.items():
+            patch.setattr(jax, name, lambda *_, value=value: value)
+        yield
+    columns._program.cache_clear()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from rwp_jax.command_line.config_file import load_config
 from rwp_jax.models.classifier import MODELS
 from rwp_jax.training.objectives import OBJECTIVES
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 EXAMPLES = pathlib.Path(rwp_jax.__file__).parents[1] / "examples"
 
 

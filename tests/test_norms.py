@@ -13,6 +13,8 @@ from rwp_jax.report.published import choose_published, read_published
 from rwp_jax.training.config_checks import with_norm_name
 from tests.fresh_flags import forget_flags
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 SPELLINGS = {"l_inf": ["l_inf", "L_inf", "linf", "Linf", "LINF"], "l_2": ["l_2", "L_2", "l2", "L2"]}
 PAIRS = [(norm, written) for norm, several in SPELLINGS.items() for written in several]
 

@@ -20,6 +20,8 @@ from rwp_jax.training import self_training
 from tests.fresh_flags import forget_flags
 from tests.small import write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 URLS = ["gs://bucket/run", "s3://bucket/run", pathlib.Path("gs://bucket/run"), "file:///tmp/run"]
 
 

@@ -12,6 +12,8 @@ from rwp_jax.evaluation.intervals import wilson
 from rwp_jax.runs.loaded import load_run
 from tests.attacks.small_networks import images, labels, network
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 F, X = network(), images(20)
 Y = labels(F, X, wrong=3)
 QUICK = {"version": "custom", "attacks": [ApgdCE(steps=3), Square(queries=20)]}

@@ -16,6 +16,8 @@ from rwp_jax.runs.loaded import load_run
 from tests.fresh_flags import forget_flags
 from tests.small import lowerings, train_on_two_classes, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

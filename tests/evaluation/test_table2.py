@@ -15,6 +15,8 @@ from rwp_jax.runs import layout
 from rwp_jax.runs.loaded import load_run
 from tests.small import train_on_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 EXAMPLES = 40
 
 

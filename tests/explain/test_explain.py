@@ -24,6 +24,8 @@ from rwp_jax.training import trainer
 from rwp_jax.training.weight_perturbation import is_perturbed, perturbed_norm
 from tests.small import shrink, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory):

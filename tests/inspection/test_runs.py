@@ -14,6 +14,8 @@ from rwp_jax.runs.history import Change, History
 from tests.inspection.said import refused, said, unsound
 from tests.small import shrink, train_on_two_classes, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):

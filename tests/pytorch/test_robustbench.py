@@ -13,6 +13,8 @@ from rwp_jax.models.classifier import make_classifier
 from rwp_jax.pytorch import contents, torch_files
 from rwp_jax.pytorch.state_dict import from_state_dict
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 torch = pytest.importorskip("torch")
 networks = pytest.importorskip("benchmarks.torch_networks")
 

@@ -16,6 +16,8 @@ from rwp_jax.training.divergence import NonFiniteLoss
 from tests.reproduce.test_reproduce import SMALL, load_config, read_csv
 from tests.small import write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):

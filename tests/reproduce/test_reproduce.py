@@ -20,6 +20,8 @@ from rwp_jax.training import self_training
 from rwp_jax.training.divergence import NonFiniteLoss
 from tests.small import write_evaluation, write_run, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 def load_config(name):
     module, _, argument = name.partition(":")

@@ -18,6 +18,8 @@ from rwp_jax.training import experiment, trainer, training_data
 from tests.fresh_flags import forget_flags
 from tests.small import shrink, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 def config_of(path):
     config = shrink(digits_at_rwp.get_config("full"), **{"data.path": str(path)})

@@ -23,6 +23,8 @@ from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.metrics import read_metrics
 from rwp_jax.training.self_training import train
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 RECORDED = pathlib.Path(__file__).parents[1] / "fixtures" / "run_0.1.0"
 CHANGES = {
     "epoch_examples": 128,

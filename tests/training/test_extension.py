@@ -22,6 +22,8 @@ from rwp_jax.training.schedules import make_schedule
 from tests.small import building_once, write_two_classes
 from tests.training.test_trainer import assert_same_run, small_config
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 CONSTANT = {"optimizer.schedule": "constant"}
 # After the first epoch, epochs have six steps instead of three.
 OTHER = {
@@ -230,7 +232,7 @@ def test_a_finished_run_keeps_the_settings_that_it_was_evaluated_with(config, fi
         ),
         ({"attack.bn": "none"}, "config.attack.bn='none' must be one of"),
         ({"objective.name": "trades"}, "config.attack.bn='train' must be one of eval, batch for"),
-        ({"batch_size": 12}, "config.batch_size=12 must be a positive multiple"),
+        ({"batch_size": 0}, "config.batch_size=0 must be a positive multiple"),
     ],
 )
 def test_what_the_saved_state_cannot_serve(changes, message, config, finished):

@@ -20,6 +20,8 @@ from rwp_jax.training.self_training import train
 from tests.small import building_once, write_two_classes
 from tests.training.test_trainer import assert_same_run, small_config
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():

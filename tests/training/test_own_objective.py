@@ -13,6 +13,8 @@ from rwp_jax.training.objective import Aux, Objective
 from rwp_jax.training.objectives import OBJECTIVES, make_objective, register_objective
 from tests.small import shrink, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 def attack_loss(forward, x, y):
     return lambda logits: cross_entropy(logits, y)

@@ -8,6 +8,8 @@ from rwp_jax.runs.loaded import load_run
 from rwp_jax.training import trainer
 from tests.small import shrink, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture
 def without_x64():

@@ -14,6 +14,8 @@ from rwp_jax.runs.metrics import read_metrics
 from rwp_jax.training import self_training
 from tests.small import shrink, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 def small_config(path, **changes):
     stages = {

@@ -15,6 +15,8 @@ from rwp_jax.training.recipe import averaging_of
 from rwp_jax.training.weight_averaging import Average, averaged
 from tests.small import shrink, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 DECAY, STEPS = 0.2, 4  # the decay (1 + t) / (10 + t) is capped at 0.2 from t = 2 on
 
 

@@ -19,6 +19,8 @@ from rwp_jax.training import trainer
 from rwp_jax.zoo import catalogue as command
 from tests.small import shrink, write_evaluation, write_two_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
