@@ -24,11 +24,13 @@ def needed(mesh: Mesh) -> bool:
 def uncached() -> Iterator[None]:
     """Neither reads nor writes the persistent cache within the block; takes about a microsecond."""
     config: Any = jax.config
-    enabled = config.jax_enable_compilation_cache
+    if not (config.jax_enable_compilation_cache and config.jax_compilation_cache_dir):
+        yield
+        return
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # JAX decides once whether it uses a cache
     try:
         yield
     finally:
-        jax.config.update("jax_enable_compilation_cache", enabled)
+        jax.config.update("jax_enable_compilation_cache", True)
         compilation_cache.reset_cache()
