@@ -1,5 +1,6 @@
 """Runs AutoAttack on networks in Flax linen, Flax NNX and as a plain function, on scikit-learn's digits.
 
+    pip install ".[train]"
     python examples/autoattack_own_model.py
 
 Each network becomes a pure function from images in [0, 1] to logits, in evaluation mode. In training mode

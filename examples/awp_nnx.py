@@ -1,8 +1,7 @@
 """Trains with AWP in a training loop of your own in Flax NNX and optax, on scikit-learn's digits.
 
+    pip install ".[train]"
     python examples/awp_nnx.py
-
-The digits come with scikit-learn, which `pip install ".[train]"` installs.
 
 BatchNorm: the attack normalises by the running statistics (eval mode), the losses by the batch. Each step
 folds one batch's moments into the running statistics: the moments of the attacked images at w, before the

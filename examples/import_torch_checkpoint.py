@@ -1,5 +1,6 @@
 """Imports a PyTorch checkpoint as a run and evaluates it.
 
+    pip install ".[train]"
     python examples/import_torch_checkpoint.py
 
 The checkpoint is a state dict in a safetensors file, which needs no PyTorch. Here it holds a network of the

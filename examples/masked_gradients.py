@@ -1,5 +1,6 @@
 """Evaluates a gradient-masking defence, which AutoAttack overrates; an adaptive attack comes closer.
 
+    pip install ".[train]"
     python examples/masked_gradients.py
 
 The network comes from the zoo and was adversarially trained on scikit-learn's digits. The defence returns

@@ -1,8 +1,7 @@
 """Trains with RWP in a training loop of your own on plain functions, on scikit-learn's digits.
 
+    pip install ".[train]"
     python examples/rwp_plain.py
-
-The digits come with scikit-learn, which `pip install ".[train]"` installs.
 
 BatchNorm: the attack normalises by the running statistics (eval mode), the losses by the batch. Each step
 folds two batches' moments into the running statistics: first those of the clean images, then those of the
