@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from rwp_jax.command_line.config_file import find_config, load_config
 from rwp_jax.command_line.parsing import fractions_to_decimals
@@ -162,6 +163,11 @@ def test_an_import_names_the_flags_of_its_mode(call, mode, path, key, tmp_path):
     assert err == f"main.py: --{path}={file} has nothing at --{key}=c: it has a, b\n"
     code, _, err = call(*given, f"--{key}=a", "--name_map=none.json")
     assert code == 2 and err.startswith("main.py: --name_map=none.json is no readable JSON")
+    other = tmp_path / "net.safetensors"
+    entries = {"conv1.weight": np.ones((16, 1, 3, 3)), "linear.bias": np.ones(10)}
+    safetensors.numpy.save_file(entries, other)
+    code, _, err = call(f"--mode={mode}", DIGITS, f"--workdir={run}", f"--{path}={other}")
+    assert code == 2 and err.startswith(f"main.py: --{path}={other} is not a wrn-10-2 (")
     assert not run.exists()
 
 
