@@ -1,7 +1,6 @@
 """Implements the modes for checkpoints and files of any kind: import, import_torch and inspect."""
 
 import contextlib
-import pathlib
 import re
 from collections.abc import Iterator
 
@@ -14,14 +13,12 @@ from rwp_jax.training.jax_setup import prepare
 
 
 @contextlib.contextmanager
-def _named(path: str, checkpoint: pathlib.Path, key: str) -> Iterator[None]:
+def _named(path: str, key: str) -> Iterator[None]:
     """Makes errors of the `with` block name these flags for the checkpoint and the key in it."""
     try:
         yield
     except InputError as error:
         text = re.sub(r"(?<![\w./-])(?:torch_checkpoint|path)=", f"{path}=", str(error))
-        if text.startswith(str(checkpoint)):
-            text = f"{path}={text}"
         raise InputError(re.sub(r"(?<![\w./-])(?:torch_)?key=", f"{key}=", text)) from None
 
 
@@ -30,12 +27,11 @@ def import_network() -> None:
     old = flags.MODE.value == "import_torch"
     path, key = (flags.TORCH_CHECKPOINT, flags.TORCH_KEY) if old else (flags.PATH, flags.KEY)
     prepare(flags.CONFIG.value.dtype)
-    checkpoint = path_of(path)
-    with _named(path.name, checkpoint, key.name):
+    with _named(path.name, key.name):
         import_.import_network(
             flags.CONFIG.value,
             path_of(flags.WORKDIR),
-            checkpoint,
+            path_of(path),
             path_of(flags.TORCH_OPTIMIZER),
             flags.EPOCH.value,
             key.value,

@@ -111,9 +111,10 @@ def import_arrays(
     """
     found = locate(checkpoint, entries, names, key)
     network, _ = found
-    run = new_run.plan(config, directory, checkpoint, epoch, networks.sizes(network.entries))
+    source = f"path={checkpoint}"
+    run = new_run.plan(config, directory, source, epoch, networks.sizes(network.entries))
     trees, transposed, rounded = fit(checkpoint, found, config.model.name, run.templates)
-    new_run.check_data(run, checkpoint)
+    new_run.check_data(run, source)
     new_run.write(run, **trees)
     new_run.finish(run)
     print(

@@ -54,7 +54,7 @@ class NewRun(NamedTuple):
 def plan(
     config,
     directory: pathlib.Path,
-    checkpoint: pathlib.Path,
+    source: str,
     epoch: int,
     sizes: tuple[int, int],
 ) -> NewRun:
@@ -63,7 +63,7 @@ def plan(
     Args:
       config: config of the run.
       directory: directory of the run.
-      checkpoint: file or directory of the weights, for messages.
+      source: argument and path of the weights, for messages: `path=weights.npz`.
       epoch: number of epochs that the network was trained for; 0 for all of the config's epochs.
       sizes: channels and classes of the weights; not used for a registered network, whose data tell.
 
@@ -90,7 +90,7 @@ def plan(
         network = experiment.network_record(config, data)
     else:
         if data is not None:
-            _check_sizes(config, checkpoint, sizes, data)
+            _check_sizes(config, source, sizes, data)
         network = NetworkRecord((0, 0, sizes[0]), sizes[1])
     steps = training_data.mixture_of(config, data).steps if data is not None else 1
     recipe = experiment.build(config, network.num_classes, steps).recipe
@@ -101,26 +101,24 @@ def plan(
     return NewRun(config, directory, epoch, network, steps, like, data)
 
 
-def check_data(run: NewRun, checkpoint: pathlib.Path) -> None:
+def check_data(run: NewRun, source: str) -> None:
     """Raises InputError unless the network fits the config's data, as far as these are known.
 
-    The sizes of a named data set are known; a file is read only if it is there.
+    The sizes of a named data set are known; a file is read only if it is there. `source` as in `plan`.
     """
     if run.data is not None:
         return
     sizes = run.network.image_shape[2], run.network.num_classes
     if run.config.data.name in sources.NAMED:
-        _check_sizes(run.config, checkpoint, sizes, None)
+        _check_sizes(run.config, source, sizes, None)
         return
     path = run.config.data.path and check_path("config.data.path", run.config.data.path)
     if path and path.is_file():
         data = sources.load(**run.config.data.to_dict())
-        _check_sizes(run.config, checkpoint, sizes, data)
+        _check_sizes(run.config, source, sizes, data)
 
 
-def _check_sizes(
-    config, checkpoint: pathlib.Path, sizes: tuple[int, int], data: Dataset | None
-) -> None:
+def _check_sizes(config, source: str, sizes: tuple[int, int], data: Dataset | None) -> None:
     if data is None:
         named = sources.NAMED[config.data.name]
         channels, classes = named.image_shape[-1], named.num_classes
@@ -128,7 +126,7 @@ def _check_sizes(
         channels, classes = data.x_train.shape[-1], data.num_classes
     if sizes != (channels, classes):
         raise InputError(
-            f"{checkpoint} is for images of {sizes[0]} channels and {sizes[1]} classes, the data "
+            f"{source} is for images of {sizes[0]} channels and {sizes[1]} classes, the data "
             f"have {channels} and {classes} (config.data.name={config.data.name!r})"
         )
 

@@ -89,13 +89,15 @@ def import_torch(
         entries, nested = torch_files.read_state_dict(checkpoint, key)
         with prefixed(f"{checkpoint} "):
             parts = contents.split(entries, nested)
-    config = _with_normalization(config, parts, checkpoint)
+        config = _with_normalization(config, parts, checkpoint)
     check_has_names(config.model.name)
     name, num_classes = config.model.name, contents.num_classes_of(parts)
     channels = contents.channels_of(parts.network) or 3
-    run = new_run.plan(config, directory, checkpoint, epoch, (channels, num_classes))
-    trees = contents.fitted(checkpoint, parts, name, run.templates)
-    new_run.check_data(run, checkpoint)
+    source = f"torch_checkpoint={checkpoint}"
+    run = new_run.plan(config, directory, source, epoch, (channels, num_classes))
+    with prefixed("torch_checkpoint="):
+        trees = contents.fitted(checkpoint, parts, name, run.templates)
+    new_run.check_data(run, source)
     momentum, trace = "zero", None
     if optimizer and not config.optimizer.momentum:
         raise InputError("torch_optimizer= holds momentum, but config.optimizer.momentum=0")
