@@ -52,6 +52,19 @@ def one_device():
     columns._program.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def few_optimizations():
+    """Halves the time to compile, for tests of tiny networks whose programs run once.
+
+    RWP_JAX_TEST_OPTIMIZED=1 switches it off, as in one stage of .ci/run.
+    """
+    jax.config.update(
+        "jax_disable_most_optimizations", not os.environ.get("RWP_JAX_TEST_OPTIMIZED")
+    )
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def key():
     return jax.random.key(0)

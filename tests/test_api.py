@@ -17,7 +17,7 @@ import rwp_jax
 from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "few_optimizations")
 
 NAMES = [name for name in rwp_jax.__all__ if name != "__version__"]
 HEAVY = "orbax tensorflow tensorflow_datasets matplotlib sklearn tensorboardX jinja2 tqdm ml_collections"

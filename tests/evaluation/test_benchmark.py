@@ -12,7 +12,7 @@ from rwp_jax.evaluation.intervals import wilson
 from rwp_jax.runs.loaded import load_run
 from tests.attacks.small_networks import images, labels, network
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "few_optimizations")
 
 F, X = network(), images(20)
 Y = labels(F, X, wrong=3)

@@ -6,8 +6,6 @@ import pytest
 
 from rwp_jax.evaluation import progress
 
-pytestmark = pytest.mark.usefixtures("one_device")
-
 
 @pytest.fixture
 def clock(monkeypatch):

@@ -21,7 +21,7 @@ from tests.importing.test_foreign_files import assert_equal, flat
 from tests.own_code import keep_registered
 from tests.small import shrink, write_two_classes
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "few_optimizations")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from rwp_jax.training import trainer
 from rwp_jax.training.objectives import OBJECTIVES
 from tests.own_code import MODULE, forget
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "few_optimizations")
 
 
 def test_a_network_that_computes_something_else_is_noticed(own, tmp_path, capsys, monkeypatch):

@@ -23,7 +23,7 @@ from rwp_jax.training.fine_tuning import check_fit
 from tests.own_code import keep_registered
 from tests.small import shrink, write_two_classes
 
-pytestmark = pytest.mark.usefixtures("one_device")
+pytestmark = pytest.mark.usefixtures("one_device", "few_optimizations")
 
 
 def test_a_run_remembers_whose_code_its_network_is(own):

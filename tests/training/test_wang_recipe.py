@@ -57,14 +57,12 @@ class Small(nn.Module):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_network():
-    """Registers the network, and compiles without optimisations, which takes half the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
+def small_network(few_optimizations):
+    """Registers the network."""
     with pytest.MonkeyPatch.context() as patch:
         keep_registered(patch)
         rwp_jax.register_model("small_wang", rwp_jax.from_linen(Small))
         yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def config_of(**changes):
