@@ -137,13 +137,21 @@ def logits_fn_named(
         raise
     except Exception as error:
         kind = type(error).__name__
-        training = kind in _ERRORS_IN_TRAINING_MODE
-        hint = (
-            f"; a network in training mode? For evaluation: {EVALUATION_MODE}" if training else ""
-        )
         raise InputError(
-            f"{name}{arguments} fails on images {list(image_shape)}: {kind}: {first_line(error)}{hint}"
+            f"{name}{arguments} fails on images {list(image_shape)}: {kind}: {first_line(error)}"
+            f"{_likely_cause(kind, image_shape)}"
         ) from error
+
+
+def _likely_cause(kind: str, image_shape: tuple[int, ...]) -> str:
+    """Returns what an error of this kind suggests, to follow its message, or nothing."""
+    if kind in _ERRORS_IN_TRAINING_MODE:
+        return f"; a network in training mode? For evaluation: {EVALUATION_MODE}"
+    if kind == "CallCompactUnboundModuleError":
+        return "; a Flax module needs its variables: lambda x: model.apply(variables, x)"
+    if len(image_shape) == 4 and image_shape[1] in (1, 3) and image_shape[3] not in (1, 3):
+        return "; are the images [B, C, H, W]? Flax networks take [B, H, W, C]"
+    return ""
 
 
 def check_logits(logits, image_shape: tuple[int, ...], name: str = "logits_fn") -> int:
@@ -158,9 +166,12 @@ def check_logits(logits, image_shape: tuple[int, ...], name: str = "logits_fn") 
     )
     if not fits:
         given = f"{logits.dtype}{list(logits.shape)}" if is_array else f"a {type(logits).__name__}"
+        # Flax's apply returns (logits, statistics) with mutable=.
+        pair = isinstance(logits, tuple)
+        hint = f"; a network in training mode? For evaluation: {EVALUATION_MODE}" if pair else ""
         raise InputError(
             f"{name} returns {given} for images {list(image_shape)}: it must return floating-point "
-            "logits [B, classes] of at least two classes"
+            f"logits [B, classes] of at least two classes{hint}"
         )
     return logits.shape[1]
 
