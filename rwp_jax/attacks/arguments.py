@@ -14,6 +14,7 @@ EVALUATION_MODE = (
     "use_running_average=True and deterministic=True (flax.linen), model.eval() (flax.nnx), "
     "eqx.nn.inference_mode(model) (Equinox)"
 )
+_TRAINING_MODE = f"; a network in training mode? For evaluation: {EVALUATION_MODE}"
 # Flax's errors for running statistics that would change and for dropout without a key.
 _ERRORS_IN_TRAINING_MODE = ("TraceContextError", "ModifyScopeVariableError", "InvalidRngError")
 ROUNDING = 1e-6  # pixels this far outside [0, 1] are accepted as rounding errors
@@ -146,7 +147,7 @@ def logits_fn_named(
 def _likely_cause(kind: str, image_shape: tuple[int, ...]) -> str:
     """Returns what an error of this kind suggests, to follow its message, or nothing."""
     if kind in _ERRORS_IN_TRAINING_MODE:
-        return f"; a network in training mode? For evaluation: {EVALUATION_MODE}"
+        return _TRAINING_MODE
     if kind == "CallCompactUnboundModuleError":
         return "; a Flax module needs its variables: lambda x: model.apply(variables, x)"
     if len(image_shape) == 4 and image_shape[1] in (1, 3) and image_shape[3] not in (1, 3):
@@ -167,8 +168,7 @@ def check_logits(logits, image_shape: tuple[int, ...], name: str = "logits_fn") 
     if not fits:
         given = f"{logits.dtype}{list(logits.shape)}" if is_array else f"a {type(logits).__name__}"
         # Flax's apply returns (logits, statistics) with mutable=.
-        pair = isinstance(logits, tuple)
-        hint = f"; a network in training mode? For evaluation: {EVALUATION_MODE}" if pair else ""
+        hint = _TRAINING_MODE if isinstance(logits, tuple) else ""
         raise InputError(
             f"{name} returns {given} for images {list(image_shape)}: it must return floating-point "
             f"logits [B, classes] of at least two classes{hint}"
