@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from rwp_jax.evaluation.benchmark import benchmark
     from rwp_jax.models.adapters import from_linen, from_nnx
     from rwp_jax.models.classifier import Classifier, make_classifier, register_model
+    from rwp_jax.models.convolution import conv_general_dilated
     from rwp_jax.pytorch.initial import initial_weights
     from rwp_jax.runs.finished_run import FinishedRun
     from rwp_jax.runs.initial_weights import InitialWeights
@@ -57,6 +58,7 @@ _MODULES = {
     "evaluation.benchmark": "benchmark",
     "models.adapters": "from_linen from_nnx",
     "models.classifier": "Classifier make_classifier register_model",
+    "models.convolution": "conv_general_dilated",
     "pytorch.initial": "initial_weights",
     "runs.finished_run": "FinishedRun",
     "runs.initial_weights": "InitialWeights",
@@ -83,6 +85,7 @@ __all__ = [
     "Batch",
     "benchmark",
     "Classifier",
+    "conv_general_dilated",
     "Fab",
     "FabT",
     "FinishedRun",

@@ -117,14 +117,27 @@ def prefixed(text: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def function_of_the_user(name: str) -> Iterator[None]:
-    """Turns what a user-defined function raises in the `with` block into an InputError on its argument."""
+def function_of_the_user(name: str, causes: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Turns what a user-defined function raises in the `with` block into an InputError on its argument.
+
+    Args:
+      name: name of the argument.
+      causes: what errors suggest, by name of their class, to follow the message.
+    """
     try:
         yield
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{name}= fails: {type(error).__name__}: {first_line(error)}") from error
+        kind = type(error).__name__
+        cause = f"; {causes[kind]}" if causes and kind in causes else ""
+        raise InputError(f"{name}= fails: {kind}: {first_line(error)}{cause}") from error
+
+
+def check_function(name: str, value: Any) -> None:
+    """Raises InputError unless an argument can be called."""
+    if not callable(value):
+        raise InputError(f"{name}={shown(value)} must be a function")
 
 
 def _check_known(name: str, value: Any) -> None:

@@ -158,6 +158,7 @@ def test_pgd_stays_in_the_threat_model_and_raises_the_loss(norm):
         ({"steps": 2.5}, "steps=2.5 must be an integer of at least 0"),
         ({"steps": np.ones((9, 9))}, r"steps=array\(\[\[1.*\.\.\. must be an integer"),
         ({"loss": None}, "loss=None must be a function"),
+        ({"logits_fn": X, "x": Y}, r"logits_fn=array.* must be a function"),
         ({"key": [[1], [1, 2]]}, r"key=\[\[1\], \[1, 2\]\] must be one seed"),
         ({"y": Y + 1}, r"y= has labels in \[1, 3\], must be in \[0, 3\)"),
     ],
@@ -266,6 +267,14 @@ def test_rwp_without_its_condition_warns():
         warnings.simplefilter("error")
         rwp_jax.make_weight_perturbation("rwp", 0.01, 10, float("inf"))
         rwp_jax.make_weight_perturbation("awp", 0.01)
+
+
+@pytest.mark.parametrize(("ignored", "value"), [("steps", 10), ("c_min", 1.7)])
+def test_awp_warns_of_settings_that_it_ignores(ignored, value):
+    with pytest.warns(
+        rwp_jax.RunWarning, match=f"^{ignored}={value} is ignored: awp takes one step"
+    ):
+        rwp_jax.make_weight_perturbation("awp", 0.01, **{ignored: value})
 
 
 def test_a_loaded_run_says_how_attacks_use_it():

@@ -150,6 +150,8 @@ def _likely_cause(kind: str, image_shape: tuple[int, ...]) -> str:
         return _TRAINING_MODE
     if kind == "CallCompactUnboundModuleError":
         return "; a Flax module needs its variables: lambda x: model.apply(variables, x)"
+    if kind == "ScopeCollectionNotFound":
+        return "; are its running statistics, batch_stats, among the variables?"
     if len(image_shape) == 4 and image_shape[1] in (1, 3) and image_shape[3] not in (1, 3):
         return "; are the images [B, C, H, W]? Flax networks take [B, H, W, C]"
     return ""

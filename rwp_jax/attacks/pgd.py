@@ -12,6 +12,7 @@ from rwp_jax.attacks import arguments
 from rwp_jax.attacks.threat_model import ThreatModel
 from rwp_jax.errors import (
     InputError,
+    check_function,
     check_integer,
     function_of_the_user,
     renamed,
@@ -119,6 +120,7 @@ def pgd(
     Raises:
       InputError: if an argument is invalid, or, outside `jax.jit`, if logits or gradients are not finite.
     """
+    check_function("logits_fn", logits_fn)
     x, y = arguments.as_arrays(x, y)
     arguments.check_images(x, y)
     arguments.check_classes(y, arguments.check_logits_fn(logits_fn, x))
@@ -127,8 +129,7 @@ def pgd(
     if not isinstance(threat_model.epsilon, jax.core.Tracer):
         with renamed("epsilon", "threat_model.epsilon"):
             arguments.check_radius("epsilon", threat_model.epsilon, threat_model.norm, x.shape[1:])
-    if not callable(loss):
-        raise InputError(f"loss={shown(loss)} must be a function")
+    check_function("loss", loss)
     if not isinstance(step_size, jax.core.Tracer):
         step_size = arguments.check_radius("step_size", step_size, threat_model.norm, x.shape[1:])
     else:

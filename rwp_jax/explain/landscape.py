@@ -15,7 +15,7 @@ import numpy as np
 from rwp_jax.explain.probe import Probe
 from rwp_jax.training.objective import own_loss
 from rwp_jax.training.weight_ascent import perturb_and_differentiate
-from rwp_jax.training.weight_perturbation import is_perturbed, make_weight_perturbation
+from rwp_jax.training.weight_perturbation import from_settings, is_perturbed
 
 RANDOM_DIRECTIONS = 5
 RANDOM_DISTANCES = np.linspace(-1, 1, 17)
@@ -59,7 +59,7 @@ def adversarial_direction(probe: Probe, name: str) -> Any | None:
     settings = probe.config.weight_perturbation.to_dict()
     del settings["start_epoch"]
     settings |= {"name": name, "gamma": gamma_of(probe), "lsc_low": 0.0, "lsc_high": float("inf")}
-    perturbation = make_weight_perturbation(**settings)
+    perturbation = from_settings(**settings)
 
     def perturb(params):
         x_adv = probe.attacked(params)

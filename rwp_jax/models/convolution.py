@@ -16,6 +16,8 @@ from jax import lax
 
 from rwp_jax.models import xla_flags
 
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
 
 def prefer_eigen() -> None:
     """Makes XLA's CPU backend run convolutions with Eigen, not YNNPACK; call it before JAX computes.
@@ -30,7 +32,7 @@ def prefer_eigen() -> None:
 
 def _conv(images, kernel, strides, padding, **dilation):
     return lax.conv_general_dilated(
-        images, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), **dilation
+        images, kernel, strides, padding, dimension_numbers=_DIMENSIONS, **dilation
     )
 
 
@@ -44,18 +46,77 @@ def _padded_conv(images, kernel, strides, padding, lhs_dilation=(1, 1)):
     return _conv(lax.optimization_barrier(padded), kernel, strides, "VALID")
 
 
-def _pads(padding: int | tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Returns the zeros (before, behind) of rows and of columns."""
-    return (((padding, padding) if isinstance(padding, int) else padding),) * 2
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def conv2d(images, kernel, stride: int, padding: int | tuple[int, int]):
     """Convolves images [N, H, W, C] with a kernel [h, w, C, O], padded with zeros.
 
     `padding` is the number of zeros on each side, or (before, behind) the rows and the columns.
     """
-    strides, pads = (stride, stride), _pads(padding)
+    pad = (padding, padding) if isinstance(padding, int) else padding
+    return _convolve(images, kernel, (stride, stride), (pad, pad))
+
+
+def conv_general_dilated(
+    lhs,
+    rhs,
+    window_strides,
+    padding,
+    lhs_dilation=None,
+    rhs_dilation=None,
+    dimension_numbers=None,
+    **options,
+):
+    """`lax.conv_general_dilated` with gradients that are fast in loops on CPUs, for layers of Flax.
+
+    `flax.linen.Conv(..., conv_general_dilated=rwp_jax.conv_general_dilated)`, and `flax.nnx.Conv` likewise,
+    then compute the same values. Gradients are fast for images [N, H, W, C] and kernels [h, w, C, O] of one
+    dtype, without dilation and `options`. All other convolutions, and those on GPUs and TPUs, are XLA's.
+
+    Args:
+      lhs: images.
+      rhs: kernel.
+      window_strides: two strides, of rows and of columns.
+      padding: `SAME`, `VALID`, or the zeros (before, behind) the rows and the columns.
+      lhs_dilation: dilation of the images.
+      rhs_dilation: dilation of the kernel.
+      dimension_numbers: order of the dimensions; ("NHWC", "HWIO", "NHWC") is the fast one.
+      options: such as `feature_group_count` and `precision`.
+
+    Returns:
+      The convolved images.
+
+    Raises:
+      TypeError, ValueError: as `jax.lax.conv_general_dilated` does.
+    """
+    if not _is_plain(lhs, rhs, lhs_dilation, rhs_dilation, dimension_numbers, options):
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            **options,
+        )
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    pads = tuple((int(before), int(behind)) for before, behind in padding)
+    return _convolve(lhs, rhs, tuple(window_strides), pads)
+
+
+def _is_plain(lhs, rhs, lhs_dilation, rhs_dilation, dimension_numbers, options: dict) -> bool:
+    """Returns whether `_convolve` computes this convolution."""
+    if lhs.ndim != 4 or rhs.ndim != 4 or lhs.dtype != rhs.dtype:
+        return False
+    undilated = all(d is None or tuple(d) == (1, 1) for d in (lhs_dilation, rhs_dilation))
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    ours = lax.conv_dimension_numbers(lhs.shape, rhs.shape, _DIMENSIONS)
+    return undilated and numbers == ours and all(value in (None, 1) for value in options.values())
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve(images, kernel, strides: tuple[int, int], pads):
+    """Convolves with `pads`, the zeros (before, behind) of rows and of columns."""
     # The choice is inside each half of the VJP: if it were differentiated, both branches would run.
     return lax.platform_dependent(
         images,
@@ -65,44 +126,44 @@ def conv2d(images, kernel, stride: int, padding: int | tuple[int, int]):
     )
 
 
-def _forward(images, kernel, stride, padding):
-    return conv2d(images, kernel, stride, padding), (images, kernel)
+def _forward(images, kernel, strides, pads):
+    return _convolve(images, kernel, strides, pads), (images, kernel)
 
 
-def _backward(stride, padding, residuals, cotangent):
+def _backward(strides, pads, residuals, cotangent):
     return lax.platform_dependent(
         *residuals,
         cotangent,
-        cpu=functools.partial(_canonical_gradients, stride, padding),
-        default=functools.partial(_xla_gradients, stride, padding),
+        cpu=functools.partial(_canonical_gradients, strides, pads),
+        default=functools.partial(_xla_gradients, strides, pads),
     )
 
 
-conv2d.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward)
 
 
-def _xla_gradients(stride, padding, images, kernel, cotangent):
+def _xla_gradients(strides, pads, images, kernel, cotangent):
     """Gradients with respect to images and kernel, as derived by autodiff."""
-    conv = lambda images, kernel: _conv(images, kernel, (stride, stride), _pads(padding))
+    conv = lambda images, kernel: _conv(images, kernel, strides, pads)
     return jax.vjp(conv, images, kernel)[1](cotangent)
 
 
-def _canonical_gradients(stride, padding, images, kernel, cotangent):
+def _canonical_gradients(strides, pads, images, kernel, cotangent):
     """The same gradients as convolutions with canonical dimensions."""
     sizes, windows = images.shape[1:3], kernel.shape[:2]
-    before, _ = _pads(padding)[0]
+    before = [pad for pad, _ in pads]
     # Extent of the cotangent with stride - 1 zeros between its entries.
-    dilated = [(n - 1) * stride + 1 for n in cotangent.shape[1:3]]
+    dilated = [(n - 1) * s + 1 for n, s in zip(cotangent.shape[1:3], strides, strict=True)]
     # Padding behind the image for which each window position meets one entry of the dilated cotangent.
-    behind = [d + k - 1 - n - before for d, k, n in zip(dilated, windows, sizes, strict=True)]
+    behind = [d + k - 1 - n - b for d, k, n, b in zip(dilated, windows, sizes, before, strict=True)]
 
     # Input gradient: the dilated cotangent convolved with the flipped kernel, I and O swapped.
     images_gradient = _padded_conv(
         cotangent,
         jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
         (1, 1),
-        [(k - 1 - before, k - 1 - b) for k, b in zip(windows, behind, strict=True)],
-        lhs_dilation=(stride, stride),
+        [(k - 1 - b, k - 1 - a) for k, b, a in zip(windows, before, behind, strict=True)],
+        lhs_dilation=strides,
     )
 
     # Kernel gradient: channels take the place of the batch, the cotangent that of the kernel. Rows
@@ -112,7 +173,7 @@ def _canonical_gradients(stride, padding, images, kernel, cotangent):
         images[:, :height, :width].transpose(3, 1, 2, 0),
         cotangent.transpose(1, 2, 0, 3),
         (1, 1),
-        [(before, max(b, 0)) for b in behind],
-        rhs_dilation=(stride, stride),
+        [(b, max(a, 0)) for b, a in zip(before, behind, strict=True)],
+        rhs_dilation=strides,
     ).transpose(1, 2, 0, 3)
     return images_gradient, kernel_gradient

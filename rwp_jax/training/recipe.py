@@ -16,7 +16,7 @@ from rwp_jax.training.training_data import objective_of
 from rwp_jax.training.weight_averaging import Averaging, first_step
 from rwp_jax.training.weight_perturbation import (
     WeightPerturbation,
-    make_weight_perturbation,
+    from_settings,
     perturbing,
 )
 
@@ -64,7 +64,7 @@ def weight_perturbation_of(config) -> WeightPerturbation:
     """Returns the config's weight perturbation; raises InputError if a value is invalid."""
     perturbation = _perturbation_settings(config)
     with named_in("config.weight_perturbation", " ".join(perturbation)):
-        return make_weight_perturbation(**perturbation)
+        return from_settings(**perturbation)
 
 
 def check_recipe(config) -> None:

@@ -1,5 +1,6 @@
 """Weight ascent and the gradient at the perturbed weights, in one loop (Yu et al., 2022, Algorithm 1)."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,8 +9,23 @@ import jax.numpy as jnp
 from jax import lax
 
 from rwp_jax.attacks.arguments import check_traced
-from rwp_jax.errors import InputError, check_integer, function_of_the_user, shown
+from rwp_jax.errors import (
+    InputError,
+    RunWarning,
+    check_function,
+    check_integer,
+    function_of_the_user,
+    shown,
+)
 from rwp_jax.training.weight_perturbation import WeightPerturbation
+
+# What errors of Flax in per_example suggest.
+_CAUSES = {
+    "ModifyScopeVariableError": "BatchNorm in training mode? Then return (losses, statistics) with the "
+    "statistics of model.apply(..., mutable=['batch_stats'])",
+    "TraceContextError": "a flax.nnx module from outside? Merge it in per_example: "
+    "nnx.merge(graph, params, batch_stats, copy=True)",
+}
 
 
 class Perturbed(NamedTuple):
@@ -24,6 +40,8 @@ class Perturbed(NamedTuple):
       steps: k, the number of ascent steps taken.
       gate_open: number of examples that pass the gate at w, before the first step.
       gate_left: number of examples that pass the gate at w + v.
+
+    Losses that are NaN never pass a gate; `loss` and `gradient` show them.
     """
 
     v: Any
@@ -62,7 +80,11 @@ def _check_params(params) -> None:
             held = f"a {type(leaf).__name__}"
         if isinstance(held, str) or not jnp.issubdtype(held, jnp.floating):
             name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise InputError(f"params= holds {held} in {name}, must hold floating-point arrays")
+            is_nnx = any("nnx" in base.__module__ for base in type(params).__mro__)
+            hint = "; nnx.split(model, nnx.Param, ...) separates the parameters" if is_nnx else ""
+            raise InputError(
+                f"params= holds {held} in {name}, must hold floating-point arrays{hint}"
+            )
 
 
 def _check_axis(name) -> None:
@@ -77,7 +99,7 @@ def _check_axis(name) -> None:
         ) from None
 
 
-def _check(params, perturbation: WeightPerturbation, max_steps, loss, gate_loss) -> None:
+def _check(params, perturbation: WeightPerturbation, max_steps, loss, gate_loss, axis_name) -> None:
     """Raises InputError for losses or a mask that cannot be used."""
     for name, values in (("per_example", loss), ("gate_loss", gate_loss)):
         is_array = hasattr(values, "dtype")
@@ -98,6 +120,13 @@ def _check(params, perturbation: WeightPerturbation, max_steps, loss, gate_loss)
         )
     if not loss.size:
         raise InputError("per_example= gives no loss: the batch is empty")
+    if loss.size == 1 and axis_name is None:
+        warnings.warn(
+            "per_example= gives one loss: unless the batch is one example, return the losses of all "
+            "examples, not their mean, from which c_min cannot choose",
+            RunWarning,
+            stacklevel=3,
+        )
     none = isinstance(max_steps, int) and max_steps == 0  # it may be traced
     if not none and not any(jax.tree.leaves(perturbation.mask(params))):
         raise InputError(
@@ -131,8 +160,8 @@ def perturb_and_differentiate(
     are left, it ascends along the gradient of their losses; otherwise it computes the gradient of the mean
     loss, for the update, and ends the loop. So k steps cost k + 1 passes, and only one forward and backward
     is compiled. The number of passes is known only on the device, so the result cannot be differentiated
-    in reverse mode. On CPUs, use the convolutions of `rwp_jax.models.layers`: in loops, XLA computes the
-    gradients of others slowly.
+    in reverse mode. On CPUs, give layers `rwp_jax.conv_general_dilated`: in loops, XLA computes the
+    gradients of its own convolution slowly.
 
     Args:
       per_example: params -> loss [B], or (loss [B], aux), on this device's part of the batch. aux is any
@@ -157,9 +186,9 @@ def perturb_and_differentiate(
         raise InputError(
             f"perturbation={shown(perturbation)} must be made by make_weight_perturbation"
         )
-    for name, function in (("per_example", per_example), ("gate_loss", gate_loss)):
-        if not callable(function) and not (function is None and name == "gate_loss"):
-            raise InputError(f"{name}={shown(function)} must be a function")
+    check_function("per_example", per_example)
+    if gate_loss is not None:
+        check_function("gate_loss", gate_loss)
     if not isinstance(gradient_dtype, str) or gradient_dtype not in ("", "bfloat16"):
         raise InputError(
             f"gradient_dtype={shown(gradient_dtype)} must be '' (no conversion) or 'bfloat16'"
@@ -172,11 +201,11 @@ def perturb_and_differentiate(
     _check_axis(axis_name)
     per_example, gate_loss = _loss_and_aux(per_example), gate_loss or (lambda loss, aux: loss)
     _check_params(params)
-    with function_of_the_user("per_example"):
+    with function_of_the_user("per_example", _CAUSES):
         shapes = jax.eval_shape(per_example, params)
     with function_of_the_user("gate_loss"):
         gate_shape = jax.eval_shape(gate_loss, *shapes)
-    _check(params, perturbation, max_steps, shapes[0], gate_shape)
+    _check(params, perturbation, max_steps, shapes[0], gate_shape, axis_name)
     mask = perturbation.mask(params)
     scale = perturbation.scale(params)
     total = lambda value: lax.psum(value, axis_name) if axis_name else value

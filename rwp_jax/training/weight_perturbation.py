@@ -159,7 +159,7 @@ def make_weight_perturbation(
         awp and rwp.
       steps: K2 of Algorithm 1, at least 0; required for rwp, while awp always takes one step.
       c_min: rwp's Loss Stationary Condition, in [0, inf]: only examples with loss < c_min are ascended. 0
-        excludes all examples, inf none; rwp without c_min counts as inf and warns. awp ignores it.
+        excludes all examples, inf none, which is the default. awp has no such condition.
       accumulate: how rwp accumulates its steps, `reference` (the authors' code) or `paper` (Algorithm 1).
       lsc_low: p, in [0, inf), of a range [p, q) in which losses must also lie (awp with a range is Figure
         1(c)).
@@ -170,8 +170,32 @@ def make_weight_perturbation(
 
     Raises:
       InputError: if the name is unknown, a value is out of range or a required one is missing.
-      RunWarning: a warning, issued if rwp has no c_min.
+      RunWarning: a warning, issued if rwp has no c_min or awp is given one, or a number of steps.
     """
+    perturbation = from_settings(name, gamma, steps, c_min, accumulate, lsc_low, lsc_high, mask)
+    if name == "rwp" and c_min is None:
+        warnings.warn(
+            "c_min= is missing: rwp perturbs on all examples, without the Loss Stationary Condition; give "
+            "c_min (1.7 for AT on CIFAR-10 in the paper), or inf",
+            RunWarning,
+            stacklevel=2,
+        )
+    if name == "awp":
+        ignored = {"steps": steps, "c_min": c_min}
+        for key in [key for key, value in ignored.items() if value is not None]:
+            warnings.warn(
+                f"{key}={ignored[key]} is ignored: awp takes one step on all examples; rwp takes steps on "
+                "those with losses below c_min",
+                RunWarning,
+                stacklevel=2,
+            )
+    return perturbation
+
+
+def from_settings(
+    name: str, gamma, steps, c_min, accumulate: str, lsc_low, lsc_high, mask=kernels
+) -> WeightPerturbation:
+    """As `make_weight_perturbation`, without warnings, as a config holds the settings of all methods."""
     check_choice("name", name, NAMES)
     check_choice("accumulate", accumulate, ACCUMULATE)
     given = {"gamma": gamma, "steps": steps, "c_min": c_min}
@@ -195,13 +219,6 @@ def make_weight_perturbation(
     if mask is None or isinstance(mask, str | bytes | int | float) and not isinstance(mask, bool):
         raise InputError(
             f"mask={shown(mask)} must be a tree of True and False, or a function that makes one"
-        )
-    if "c_min" in missing and name == "rwp":
-        warnings.warn(
-            "c_min= is missing: rwp perturbs on all examples, without the Loss Stationary Condition; give "
-            "c_min (1.7 for AT on CIFAR-10 in the paper), or inf",
-            RunWarning,
-            stacklevel=2,
         )
     return perturbing(name, gamma, steps, c_min, accumulate, lsc_low, lsc_high, mask)
 

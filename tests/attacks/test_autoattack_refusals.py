@@ -80,7 +80,8 @@ from tests.attacks.small_networks import images, labels, network, quick
         ({"precision": "hi"}, "precision='hi' must be a value of jax.default_matmul_precision"),
         ({"version": ["standard"]}, "must be one of standard"),
         ({"version": "custom", "attacks": 5}, "5 must be one of apgd-ce"),
-        ({"logits_fn": None}, r"logits_fn\(images\) fails on images .* TypeError"),
+        ({"logits_fn": None}, "logits_fn=None must be a function"),
+        ({"logits_fn": np.ones(2), "x": None}, r"logits_fn=array\(\[1., 1.\]\) must be a function"),
         (
             {"logits_fn": lambda x: [x.reshape(len(x), -1)]},
             r"returns a list for images .*: it must return",

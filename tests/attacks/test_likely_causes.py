@@ -31,6 +31,10 @@ CASES = {
     "channels first": (lambda v, x: Network().apply(v, x), r"are the images \[B, C, H, W\]\?"),
     "no variables": (lambda v, x: Network()(x), r"lambda x: model\.apply\(variables, x\)"),
     "training": (lambda v, x: Network().apply(v, x, True), TRAINING),
+    "no statistics": (
+        lambda v, x: Network().apply({"params": v["params"]}, x),
+        "running statistics, batch_stats, among the variables",
+    ),
     "mutable": (lambda v, x: Network().apply(v, x, True, mutable="batch_stats"), TRAINING),
 }
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from rwp_jax.attacks.arguments import check_logits, logits_fn_named
-from rwp_jax.errors import InputError, shown
+from rwp_jax.errors import InputError, check_function
 
 
 def with_backward(
@@ -25,8 +25,7 @@ def with_backward(
     """
     if gradient_fn is None:
         return logits_fn
-    if not callable(gradient_fn):
-        raise InputError(f"gradient_fn={shown(gradient_fn)} must be a function")
+    check_function("gradient_fn", gradient_fn)
     images = jax.ShapeDtypeStruct((2, *image_shape), "float32")
     keys = (jax.eval_shape(lambda: jax.random.key(0)),) if randomized else ()
     takes, classes = "(images, key)" if randomized else "(images)", {}

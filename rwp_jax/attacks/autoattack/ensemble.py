@@ -20,7 +20,7 @@ from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.progress import Progress, listener
 from rwp_jax.attacks.autoattack.state import Record, check_state, identity
 from rwp_jax.attacks.autoattack.suite import Attack, attacks_of
-from rwp_jax.errors import check_bool, check_integer
+from rwp_jax.errors import check_bool, check_function, check_integer
 from rwp_jax.files import raw_bytes
 from rwp_jax.names import OFFICIAL_NORMS, norm_name
 
@@ -117,6 +117,7 @@ def autoattack(
       InputError: if arguments are invalid, before any attack; if the logits of all clean images are
         non-finite; if the state belongs to another evaluation.
     """
+    check_function("logits_fn", logits_fn)
     norm = norm_name("norm", norm)
     wanted = attacks_of(version, attacks, norm)
     if batch_size is None:

@@ -18,7 +18,14 @@ from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.kept import Latest, kept_for
 from rwp_jax.attacks.autoattack.model import Model, make_model
 from rwp_jax.distributed import devices
-from rwp_jax.errors import InputError, check_bool, check_choice, check_integer, shown
+from rwp_jax.errors import (
+    InputError,
+    check_bool,
+    check_choice,
+    check_function,
+    check_integer,
+    shown,
+)
 from rwp_jax.models.precision import matmul_precision
 from rwp_jax.names import norm_name
 
@@ -95,6 +102,7 @@ def minimum_norm(
       InputError: if arguments are invalid or the logits of all clean images are non-finite, before any
         attack.
     """
+    check_function("logits_fn", logits_fn)
     norm = norm_name("norm", norm)
     if not isinstance(attacks, str | list | tuple):
         raise InputError(f"attacks={shown(attacks)} must be some of {', '.join(ATTACKS)}")

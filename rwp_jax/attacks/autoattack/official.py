@@ -26,7 +26,7 @@ from rwp_jax.attacks.autoattack.suite import (
     Square,
     attacks_of,
 )
-from rwp_jax.errors import InputError, check_choice, check_integer
+from rwp_jax.errors import InputError, check_choice, check_function, check_integer
 from rwp_jax.names import norm_name
 
 _CHANNELS = (1, 3)
@@ -151,6 +151,7 @@ class AutoAttack:
         """
         if is_tf_model:
             raise InputError("is_tf_model=True: model must be a JAX function")
+        check_function("model", model)
         norm_name("norm", norm)
         check_choice("version", version, (*VERSIONS, "custom"))
         if isinstance(attacks_to_run, str):
@@ -161,9 +162,8 @@ class AutoAttack:
             )
         if layout is not None:
             check_choice("layout", layout, layouts.LAYOUTS)
-        self.model, self.norm, self.epsilon = model, norm, eps
+        self.model, self.norm, self.epsilon, self.randomized = model, norm, eps, randomized
         self.seed, self.version, self.layout = seed or 0, version, layout
-        self.randomized = randomized
         self.attacks_to_run = list(attacks_to_run)
         self._log = Log(log_path, print if verbose else None)
         self.apgd, self.apgd_targeted = ApgdSettings(), ApgdTargetedSettings()
