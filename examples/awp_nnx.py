@@ -19,7 +19,6 @@ from sklearn.datasets import load_digits
 
 import rwp_jax
 
-
 # For fast gradients in loops on CPUs; on GPUs and TPUs nnx.Conv itself is as fast.
 Conv = functools.partial(nnx.Conv, conv_general_dilated=rwp_jax.conv_general_dilated)
 

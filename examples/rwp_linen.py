@@ -20,7 +20,6 @@ from sklearn.datasets import load_digits
 
 import rwp_jax
 
-
 # For fast gradients in loops on CPUs; on GPUs and TPUs nn.Conv itself is as fast.
 Conv = functools.partial(nn.Conv, conv_general_dilated=rwp_jax.conv_general_dilated)
 

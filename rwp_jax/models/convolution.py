@@ -69,7 +69,8 @@ def conv_general_dilated(
 
     `flax.linen.Conv(..., conv_general_dilated=rwp_jax.conv_general_dilated)`, and `flax.nnx.Conv` likewise,
     then compute the same values. Gradients are fast for images [N, H, W, C] and kernels [h, w, C, O] of one
-    dtype, without dilation and `options`. All other convolutions, and those on GPUs and TPUs, are XLA's.
+    dtype, without dilation and `options`, and have no forward mode (`jax.jvp`). All other convolutions, and
+    those on GPUs and TPUs, are XLA's.
 
     Args:
       lhs: images.
@@ -87,31 +88,33 @@ def conv_general_dilated(
     Raises:
       TypeError, ValueError: as `jax.lax.conv_general_dilated` does.
     """
-    if not _is_plain(lhs, rhs, lhs_dilation, rhs_dilation, dimension_numbers, options):
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            **options,
-        )
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    pads = tuple((int(before), int(behind)) for before, behind in padding)
+    settings = window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers
+    pads = _plain_pads(lhs, rhs, *settings, options)
+    if pads is None:
+        return lax.conv_general_dilated(lhs, rhs, *settings, **options)
     return _convolve(lhs, rhs, tuple(window_strides), pads)
 
 
-def _is_plain(lhs, rhs, lhs_dilation, rhs_dilation, dimension_numbers, options: dict) -> bool:
-    """Returns whether `_convolve` computes this convolution."""
+def _plain_pads(lhs, rhs, strides, padding, lhs_dilation, rhs_dilation, numbers, options: dict):
+    """Returns the padding ((before, behind), (before, behind)) for `_convolve`, or None if it cannot."""
     if lhs.ndim != 4 or rhs.ndim != 4 or lhs.dtype != rhs.dtype:
-        return False
-    undilated = all(d is None or tuple(d) == (1, 1) for d in (lhs_dilation, rhs_dilation))
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+        return None
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, numbers)
     ours = lax.conv_dimension_numbers(lhs.shape, rhs.shape, _DIMENSIONS)
-    return undilated and numbers == ours and all(value in (None, 1) for value in options.values())
+    undilated = all(d is None or tuple(d) == (1, 1) for d in (lhs_dilation, rhs_dilation))
+    if (
+        numbers != ours
+        or not undilated
+        or any(value not in (None, 1) for value in options.values())
+    ):
+        return None
+    sizes, windows = lhs.shape[1:3], rhs.shape[:2]
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(sizes, windows, strides, padding)
+    pads = tuple((int(before), int(behind)) for before, behind in padding)
+    # An empty result has no gradient with canonical dimensions.
+    is_empty = any(n + sum(pad) < k for n, k, pad in zip(sizes, windows, pads, strict=True))
+    return None if is_empty else pads
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -88,6 +88,7 @@ THEIRS = [
     {"kernel_size": (3, 3), "feature_group_count": 4},
     {"kernel_size": (3, 3), "precision": "highest"},
     {"kernel_size": (3,)},
+    {"kernel_size": (7, 7), "padding": "VALID"},
 ]
 
 
