@@ -12,7 +12,10 @@ __version__ = "0.1.0"
 
 @functools.cache
 def commit() -> str:
-    """The commit of a clone, with a `+` where its files differ from it; "" outside of a clone."""
+    """The commit of a clone, with a `+` where its files differ from it; "" outside of a clone.
+
+    The first call counts: long work calls it at its beginning, as the clone may change meanwhile.
+    """
     root = pathlib.Path(__file__).parents[1]
     if not (root / ".git").exists():
         return ""

@@ -1,13 +1,19 @@
 """The version and commit of the code that produced a result."""
 
+import contextlib
 import pathlib
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 
 from rwp_jax import version
+from rwp_jax.command_line import program
+from rwp_jax.configs import digits_at_rwp
+from rwp_jax.evaluation import benchmark
+from rwp_jax.training import trainer
 
 
 def commit_in(root: pathlib.Path) -> str:
@@ -46,3 +52,26 @@ def test_versions():
     found = version.versions(["numpy"])
     assert found["rwp-jax"] == version.__version__ and {"python", "numpy"} <= found.keys()
     assert version.described().startswith(version.__version__)
+
+
+@pytest.mark.parametrize("begin", ["program", "train", "benchmark"])
+def test_it_is_read_before_the_work(begin, monkeypatch, tmp_path):
+    """A clone that changes during a run does not change what the run records."""
+    asked = []
+    mode = types.SimpleNamespace(run=lambda: asked.append("work"))
+    monkeypatch.setattr(program, "commit", lambda: asked.append("commit"))
+    monkeypatch.setattr(trainer, "commit", lambda: asked.append("commit"))
+    monkeypatch.setattr(benchmark, "commit", lambda: asked.append("commit"))
+    monkeypatch.setattr(program, "check_flags", lambda *_: None)
+    monkeypatch.setattr(program, "MODES", {"mode": mode})
+    monkeypatch.setattr(program.flags, "MODE", types.SimpleNamespace(value="mode"))
+    stop = lambda *_: pytest.fail("works first") if not asked else sys.exit()
+    monkeypatch.setattr(trainer.processes, "check_equal", stop)
+    monkeypatch.setattr(benchmark, "check_file", stop)
+    with contextlib.suppress(SystemExit):
+        {
+            "program": lambda: program._run([]),
+            "train": lambda: trainer.train(digits_at_rwp.get_config(), tmp_path / "run"),
+            "benchmark": lambda: benchmark.benchmark(None, None, "l_inf", 0.1),
+        }[begin]()
+    assert asked == (["commit", "work"] if begin == "program" else ["commit"])

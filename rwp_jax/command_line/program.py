@@ -20,6 +20,7 @@ from rwp_jax.distributed.preemption import EXIT_CODE, Interrupted, end_on_sigter
 from rwp_jax.errors import InputError, RunWarning, as_flags, first_line, is_temporary
 from rwp_jax.inspection.findings import Unsound
 from rwp_jax.training.divergence import NonFiniteLoss
+from rwp_jax.version import commit
 
 _FORMAT = warnings.formatwarning
 HELP = {"--help", "-help", "-h"}
@@ -58,6 +59,7 @@ def use_compilation_cache() -> None:
 def _run(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     check_flags(flags.MODE.value, MODES)
+    commit()
     MODES[flags.MODE.value].run()
 
 

@@ -14,6 +14,7 @@ from rwp_jax.errors import InputError, check_integer, shown
 from rwp_jax.evaluation.record import record_of
 from rwp_jax.files import write_json
 from rwp_jax.names import norm_name
+from rwp_jax.version import commit
 
 if TYPE_CHECKING:
     from rwp_jax.runs.finished_run import FinishedRun
@@ -52,6 +53,7 @@ def benchmark(
     Raises:
       InputError: if an argument is invalid, before the attack starts.
     """
+    commit()
     output = check_file("path", path)
     examples = check_integer("examples", examples, 0)
     norm = norm_name("norm", norm)

@@ -26,7 +26,7 @@ from rwp_jax.training import experiment, fine_tuning, training_data
 from rwp_jax.training.epochs import Run, keys_of, make_stage, read_config, train_stage
 from rwp_jax.training.profiling import Profile, check_directory
 from rwp_jax.training.train_step import init_state
-from rwp_jax.version import versions
+from rwp_jax.version import commit, versions
 
 LEARNING_CURVE = "learning_curve.png"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -81,6 +81,8 @@ def train(
       NonFiniteLoss: if the loss or the weights become non-finite, see `divergence`.
       Interrupted: after SIGTERM or SIGINT, once the state is saved.
     """
+    commit()
+
     # Check all inputs.
     plain_config = json.loads(config.to_json())
     processes.check_equal("the config", flatten(plain_config))
