@@ -74,7 +74,7 @@ def is_temporary(error: BaseException) -> bool:
 
 
 class RunWarning(UserWarning):
-    """A loaded run differs from what was trained or from what was requested."""
+    """A loaded run differs from what was trained or requested, or an argument is likely a mistake."""
 
 
 @contextlib.contextmanager

@@ -9,7 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from rwp_jax.attacks.pgd import BN_MODES
-from rwp_jax.errors import InputError, check_choice, check_number, first_line, prefixed, shown
+from rwp_jax.errors import (
+    InputError,
+    check_bool,
+    check_choice,
+    check_function,
+    check_number,
+    first_line,
+    prefixed,
+    shown,
+)
 from rwp_jax.losses import (
     cross_entropy,
     entropy,
@@ -278,13 +287,11 @@ def _taken(signature: inspect.Signature, settings: dict[str, float]) -> dict[str
 
 def _check_fields(objective: Objective) -> None:
     """Raises InputError if a field of an Objective from the user's builder is invalid."""
-    for field, optional in (("per_example", False), ("attack_loss", True)):
-        function = getattr(objective, field)
-        if not callable(function) and not (optional and function is None):
-            raise InputError(f"{field}={shown(function)} must be a function")
+    check_function("per_example", objective.per_example)
+    if objective.attack_loss is not None:
+        check_function("attack_loss", objective.attack_loss)
     for field in ("uses_unlabelled", "needs_extra_data", "mixes_labels"):
-        if not isinstance(getattr(objective, field), bool):
-            raise InputError(f"{field}={shown(getattr(objective, field))} must be True or False")
+        check_bool(field, getattr(objective, field))
     modes = objective.attack_modes
     if not isinstance(modes, tuple | list) or not modes or any(m not in BN_MODES for m in modes):
         raise InputError(f"attack_modes={shown(modes)} must be some of {', '.join(BN_MODES)}")

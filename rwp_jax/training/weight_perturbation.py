@@ -181,14 +181,14 @@ def make_weight_perturbation(
             stacklevel=2,
         )
     if name == "awp":
-        ignored = {"steps": steps, "c_min": c_min}
-        for key in [key for key, value in ignored.items() if value is not None]:
-            warnings.warn(
-                f"{key}={ignored[key]} is ignored: awp takes one step on all examples; rwp takes steps on "
-                "those with losses below c_min",
-                RunWarning,
-                stacklevel=2,
-            )
+        for key, value in (("steps", steps), ("c_min", c_min)):
+            if value is not None:
+                warnings.warn(
+                    f"{key}={value} is ignored: awp takes one step on all examples; rwp takes steps on "
+                    "those with losses below c_min",
+                    RunWarning,
+                    stacklevel=2,
+                )
     return perturbation
 
 
