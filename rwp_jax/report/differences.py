@@ -9,6 +9,11 @@ from rwp_jax.report.summary import fall
 from rwp_jax.report.table import MISSING, Table
 
 
+def _operand(setting: str) -> str:
+    """Returns a setting in brackets if it has a comma and is not itself an interval."""
+    return f"[{setting}]" if "," in setting and not setting.startswith("[") else setting
+
+
 class Pair(NamedTuple):
     """Two settings, of which `ours` is expected to be better; runs with equal seeds are compared."""
 
@@ -19,9 +24,7 @@ class Pair(NamedTuple):
 
     @property
     def name(self) -> str:
-        return (
-            f"[{self.ours}] − [{self.other}]" if "," in self.ours else f"{self.ours} − {self.other}"
-        )
+        return f"{_operand(self.ours)} − {_operand(self.other)}"
 
 
 _COLUMNS = {

@@ -37,6 +37,18 @@ def test_the_table_has_a_row_for_what_can_be_compared(pair, tmp_path):
     assert float(figures["last: PGD, low"]) < 16.67 < float(figures["last: PGD, high"])
 
 
+@pytest.mark.parametrize(
+    ("ours", "other", "name"),
+    [
+        ("RWP", "AT", "RWP − AT"),
+        ("RWP, 2", "AWP, 2", "[RWP, 2] − [AWP, 2]"),
+        ("[0, 0.2)", "AT", "[0, 0.2) − AT"),
+    ],
+)
+def test_a_difference_is_named_without_doubt(ours, other, name):
+    assert Pair(ours, other, [], []).name == name
+
+
 def test_what_is_said_follows_the_intervals(pair):
     turned = Pair("AT", "RWP", pair.others, pair.results)
     unsure = pair._replace(others=pair.results[::-1], other="itself")
