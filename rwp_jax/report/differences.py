@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from rwp_jax.report.results import Result
 from rwp_jax.report.spread import Spread, spread
-from rwp_jax.report.summary import fall
+from rwp_jax.report.summary import fall, gap
 from rwp_jax.report.table import MISSING, Table
 
 
@@ -31,6 +31,7 @@ _COLUMNS = {
     "best: PGD": lambda result: result.figure("best", "pgd_accuracy"),
     "last: PGD": lambda result: result.figure("last", "pgd_accuracy"),
     "best − last: PGD": fall,
+    "last: PGD, training − test": gap,
     "last: natural": lambda result: result.figure("last", "natural_accuracy"),
 }
 
@@ -70,6 +71,7 @@ _SAID = {  # column -> epoch it refers to, as the beginning of a sentence
     "best: PGD": "At the best epoch",
     "last: PGD": "After the last epoch",
     "best − last: PGD": "Between best and last",
+    "last: PGD, training − test": "Between training and test images, after the last epoch,",
 }
 
 

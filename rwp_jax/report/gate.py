@@ -12,9 +12,11 @@ from rwp_jax.runs.config import flatten
 
 
 def perturbs(result: Result) -> bool:
-    """Checks whether a run perturbs its weights at all."""
-    return result.config.weight_perturbation.name != "none" and bool(
-        result.mean("train_perturbation_steps")
+    """Checks whether a run perturbs its weights at all, and has recorded for how many examples."""
+    return (
+        result.config.weight_perturbation.name != "none"
+        and bool(result.mean("train_perturbation_steps"))
+        and result.mean("train_gate_open") is not None
     )
 
 

@@ -34,13 +34,15 @@ def place(figure) -> None:
     figure.draw_without_rendering()  # lays the panels out
     for axes in figure.axes:
         texts = [text for text in axes.texts if text.get_gid() == _VALUE]
-        lines, marks = _drawn(axes) if texts else ((), ())
+        lines, marks = _drawn(axes) if texts else (np.empty((0, 2)),) * 2
         placed: list[np.ndarray] = []
         for text in sorted(texts, key=lambda text: -axes.transData.transform(text.xy)[1]):
             offset, box = _best(axes, text, lines, marks, placed)
             text.set_position(offset)
             text.arrow_patch.set_visible(bool(np.hypot(*offset) > _NEAR))
             placed.append(box)
+            leader = axes.transData.transform(text.xy) + [[0, 0], offset * axes.figure.dpi / 72]
+            marks = np.concatenate([marks, _filled(leader, axes.figure.dpi / 48)])
 
 
 def _best(axes, text, lines, marks, placed) -> tuple[np.ndarray, np.ndarray]:
@@ -61,8 +63,10 @@ def _best(axes, text, lines, marks, placed) -> tuple[np.ndarray, np.ndarray]:
     cost += 1.5 * covered(lines) + 40 * covered(marks, 3.5 * pixels)
     outside = (low < axes.bbox.p0) | (high > axes.bbox.p1)
     cost += 1e4 * outside.any(-1)
+    along = np.linspace(axes.transData.transform(text.xy), centres, 20)  # [20, C, 2], its leader
     for other in placed:
         cost += 1e3 * ((low < other[1]) & (high > other[0])).all(-1)
+        cost += 1e3 * ((along > other[0]) & (along < other[1])).all(-1).any(0)
     chosen = int(np.argmin(cost))
     return _OFFSETS[chosen], np.stack([low[chosen], high[chosen]])
 

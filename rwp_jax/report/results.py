@@ -1,15 +1,17 @@
 """Reads the results in a run's directory: config, accuracies of every epoch, evaluations."""
 
+import contextlib
 import json
 import pathlib
 import zipfile
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 
 from rwp_jax.data.sources import NAMED, size_of_named
-from rwp_jax.errors import InputError
+from rwp_jax.errors import InputError, first_line
 from rwp_jax.runs import layout, resume_point, zoo
 from rwp_jax.runs.config import completed, flatten
 from rwp_jax.runs.history import History
@@ -96,11 +98,16 @@ def _epochs(directory: pathlib.Path, config, history: History) -> list[dict[str,
         then = history.config_at(flat, epoch)
         return (epoch + 1) % max(1, then["evaluation.every"]) == 0 or epoch + 1 == then["epochs"]
 
-    return [
+    kept = [
         record
         for epoch, record in sorted(epochs.items())
         if "pgd_accuracy" in record or not due(epoch)
     ]
+    for record in kept:
+        for name, value in record.items():
+            if name.endswith("accuracy") and not 0 <= value <= 1:
+                raise InputError(f"{name}={value} of epoch {record['epoch'] + 1} must be in [0, 1]")
+    return kept
 
 
 def _test_images(config) -> int | None:
@@ -126,10 +133,39 @@ def _evaluations(directory: pathlib.Path, epochs: list[dict]) -> dict[str, dict]
             resume_point.choose(which, epochs),
         )
         if path.exists() and meant:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if layout.from_0(content["epoch"], content) == meant["epoch"]:
-                found[which] = content
+            with _reading(directory, str(path.relative_to(directory))):
+                content = json.loads(path.read_text(encoding="utf-8"))
+                if layout.from_0(content["epoch"], content) == meant["epoch"]:
+                    _ = [column["accuracy"] for column in content["columns"].values()]
+                    _ = content["examples"]
+                    found[which] = content
     return found
+
+
+def _seconds(directory: pathlib.Path, epochs: list[dict]) -> float | None:
+    """Reads how long a run took; raises InputError if `epochs` end before those of its summary."""
+    if not (directory / layout.SUMMARY).exists():
+        return None
+    with _reading(directory, layout.SUMMARY):
+        summary = json.loads((directory / layout.SUMMARY).read_text(encoding="utf-8"))
+        seconds = float(summary["seconds"])
+        last = layout.from_0(summary["last"]["epoch"], summary) if "last" in summary else -1
+    if last > epochs[-1]["epoch"]:
+        raise InputError(
+            f"workdir={directory}: {last + 1} epochs are done, by its {layout.SUMMARY}, but its {FILE} "
+            f"is damaged after epoch {epochs[-1]['epoch'] + 1}"
+        )
+    return seconds
+
+
+@contextlib.contextmanager
+def _reading(directory: pathlib.Path, name: str) -> Iterator[None]:
+    """Makes errors of the `with` block name the run's file that it reads."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = first_line(error) if isinstance(error, InputError) else type(error).__name__
+        raise InputError(f"workdir={directory}: its {name} is not that of a run ({why})") from None
 
 
 def read_result(directory: pathlib.Path) -> Result:
@@ -142,27 +178,22 @@ def read_result(directory: pathlib.Path) -> Result:
     if not (directory / layout.CONFIG).is_file() or not (directory / FILE).is_file():
         lacks = FILE if (directory / layout.CONFIG).is_file() else layout.CONFIG
         raise InputError(f"workdir={directory} holds no run with metrics: there is no {lacks}")
-    try:
+    with _reading(directory, layout.CONFIG):
         content = json.loads((directory / layout.CONFIG).read_text(encoding="utf-8"))
         config, history = ml_collections.ConfigDict(completed(content)), History.of(content)
         _ = config.data.name, config.threat.norm, config.threat.epsilon, int(config.seed)
-        epochs = _epochs(directory, config, history)
-        evaluations = _evaluations(directory, _comparable(epochs, history))
-        columns = {which: content["columns"] for which, content in evaluations.items()}
-        _ = [column["accuracy"] for run in columns.values() for column in run.values()]
-        summary = directory / layout.SUMMARY
-        seconds = json.loads(summary.read_text())["seconds"] if summary.exists() else None
-        seconds = seconds if layout.finished(directory, config.epochs) else None
-        examples = next((content["examples"] for content in evaluations.values()), None)
         test_images = _test_images(config)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"workdir={directory}: its files are not those of a run ({type(error).__name__})"
-        ) from None
+    with _reading(directory, FILE):
+        epochs = _epochs(directory, config, history)
     if not any("pgd_accuracy" in epoch for epoch in epochs):
         raise InputError(
             f"workdir={directory} holds no run with metrics: {FILE} has no epoch with test accuracy"
         )
+    seconds = _seconds(directory, epochs)
+    seconds = seconds if layout.finished(directory, config.epochs) else None
+    evaluations = _evaluations(directory, _comparable(epochs, history))
+    columns = {which: content["columns"] for which, content in evaluations.items()}
+    examples = next((content["examples"] for content in evaluations.values()), None)
     finished = seconds is not None and epochs[-1]["epoch"] + 1 >= config.epochs
     read = directory, config, epochs, finished, seconds, test_images, columns, examples, history
     return Result(*read)

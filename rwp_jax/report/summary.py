@@ -38,14 +38,15 @@ def fall(result: Result) -> float | None:
     return None if None in (best, last) else best - last
 
 
-def gap(results: Sequence[Result]) -> Spread | None:
+def gap(result: Result) -> float | None:
     """Computes the robust generalisation gap after the last epoch: training minus test PGD accuracy."""
+    training, test = (result.figure("last", f"{p}pgd_accuracy") for p in ("train_", ""))
+    return None if None in (training, test) else training - test
 
-    def of(result: Result) -> float | None:
-        training, test = (result.figure("last", f"{p}pgd_accuracy") for p in ("train_", ""))
-        return None if training is None or test is None else training - test
 
-    return spread(map(of, results))
+def mean_gap(results: Sequence[Result]) -> Spread | None:
+    """Returns the spread over runs of the robust generalisation gap."""
+    return spread(map(gap, results))
 
 
 def mean_steps(results: Sequence[Result]) -> Spread | None:
@@ -80,7 +81,7 @@ def summary_table(groups: Groups) -> Table:
                 lambda results, which=which, name=name: cell(accuracy(results, which, name))
             )
     columns["best − last: PGD"] = lambda results: cell(spread(map(fall, results)))
-    columns["last: PGD, training − test"] = lambda results: cell(gap(results))
+    columns["last: PGD, training − test"] = lambda results: cell(mean_gap(results))
     columns["mean k"] = lambda results: (
         f"{value.mean:.2f}" if (value := mean_steps(results)) else MISSING
     )

@@ -8,6 +8,8 @@ from rwp_jax.reproduce.scales import SCALES
 
 METHODS = {"": "none", "-AWP": "awp", "-RWP": "rwp"}
 _MANY = 5  # seeds, for claims that need confidence intervals
+# Columns of the differences that a claim about overfitting needs in words.
+_COMPARED = ("best: PGD", "last: PGD", "best − last: PGD", "last: PGD, training − test")
 _METHODS_COMPARED = (("AT-RWP", "AT"), ("AT-RWP", "AT-AWP"), ("AT-AWP", "AT"))
 REFERENCE = ("reference",)  # group of a sweep's points that are drawn as horizontal lines
 
@@ -150,7 +152,6 @@ def _fig1c(scale: str) -> Experiment:
     )
     pairs = tuple((point.label, "AT") for point in points if point.group != REFERENCE)
     seeds = _MANY if scale == "digits" else 1
-    compared = ("best: PGD", "last: PGD", "best − last: PGD")
     return Experiment(
         "fig1c",
         scale,
@@ -162,7 +163,7 @@ def _fig1c(scale: str) -> Experiment:
         finding,
         pairs,
         seeds,
-        compared=compared,
+        compared=_COMPARED,
     )
 
 
@@ -192,7 +193,7 @@ def _fig2c(scale: str) -> Experiment:
 
 def _overfitting(scale: str) -> Experiment:
     title = "AT, AT-AWP and AT-RWP over training"
-    return _fig2c(scale)._replace(name="overfitting", title=title, seeds=_MANY)
+    return _fig2c(scale)._replace(name="overfitting", title=title, seeds=_MANY, compared=_COMPARED)
 
 
 def _gamma(scale: str) -> Experiment:

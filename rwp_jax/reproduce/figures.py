@@ -15,7 +15,7 @@ from rwp_jax.reproduce.trained import Trained, compared, groups_of, results_of, 
 SECOND = {  # lower panel of a sweep: heading, function, scale factor, description
     "gap": (
         "training − test,\nlast (points)",
-        summary.gap,
+        summary.mean_gap,
         100,
         "PGD accuracy on training images minus that on test images, after the last epoch",
     ),

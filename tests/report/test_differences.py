@@ -62,3 +62,15 @@ def test_what_is_said_follows_the_intervals(pair):
         "Between best and last the interval of the difference is on both sides of"
     )
     assert verdicts([pair._replace(results=pair.results[:1])]) == [], "one seed has no interval"
+
+
+def test_gaps_between_training_and_test_are_compared(tmp_path):
+    ours, others = (
+        make_results(tmp_path / name, *([last] for last in lasts), train_pgd_accuracy=[0.9])
+        for name, lasts in {"ours": [0.6, 0.5, 0.6], "others": [0.4, 0.3, 0.5]}.items()
+    )
+    (said,) = verdicts([Pair("RWP", "AT", ours, others)], ("last: PGD, training − test",))
+    assert said == (
+        "Between training and test images, after the last epoch, the interval of the difference is below "
+        "zero for RWP − AT (−16.67 points)."
+    )

@@ -72,6 +72,8 @@ RUN = {
     '"epsilon": 1}}',
     "metrics.jsonl": '{"epoch": 0, "split": "test", "pgd_accuracy": 0.5}\n',
 }
+METRICS = RUN["metrics.jsonl"]
+DONE = '{"seconds": 1.0, "last": {"epoch": 2}, "epochs_count_from": 1}'
 
 
 @pytest.mark.parametrize(
@@ -79,15 +81,31 @@ RUN = {
     [
         ({}, "holds no run with metrics: there is no config.json"),
         ({"config.json": "{}"}, "holds no run with metrics: there is no metrics.jsonl"),
-        (RUN | {"config.json": "{"}, "files are not those of a run .JSONDecodeError"),
-        (RUN | {"config.json": "{}"}, "files are not those of a run"),
-        (RUN | {"config.json": RUN["config.json"].replace("0", '"x"')}, "files are not those"),
+        (RUN | {"config.json": "{"}, "its config.json is not that of a run .JSONDecodeError."),
+        (RUN | {"config.json": "{}"}, "its config.json is not that of a run"),
+        (RUN | {"config.json": RUN["config.json"].replace("0", '"x"')}, "its config.json is not"),
         (RUN | {"metrics.jsonl": ""}, "holds no run with metrics: metrics.jsonl has no epoch"),
         (RUN | {"metrics.jsonl": "[1]\n"}, "metrics.jsonl has no epoch"),
-        (RUN | {"metrics.jsonl": RUN["metrics.jsonl"].replace("0.5", '"high"')}, "files are not"),
-        (RUN | {"summary.json": "1"}, "files are not those of a run"),
-        (RUN | {"evaluation/best/evaluation.json": "[1]"}, "files are not those of a run"),
-        (RUN | {"evaluation/best/evaluation.json": '{"epoch": 0}'}, "files are not those of a run"),
+        (RUN | {"metrics.jsonl": METRICS.replace("0.5", '"high"')}, "its metrics.jsonl is not"),
+        (
+            RUN | {"metrics.jsonl": METRICS.replace("0.5", "NaN")},
+            "metrics.jsonl .* epoch 1 must be",
+        ),
+        (
+            RUN | {"metrics.jsonl": METRICS.replace("0.5", "50")},
+            r"pgd_accuracy=50.0 .* in .0, 1.\)",
+        ),
+        (RUN | {"summary.json": "1"}, "its summary.json is not that of a run .TypeError."),
+        (RUN | {"summary.json": "{}"}, "its summary.json is not that of a run .KeyError."),
+        (
+            RUN | {"summary.json": DONE},
+            "2 epochs are done, by its summary.json, but its metrics.jsonl is damaged after epoch 1",
+        ),
+        (
+            RUN | {"evaluation/best/evaluation.json": "[1]"},
+            "its evaluation/best/evaluation.json is",
+        ),
+        (RUN | {"evaluation/best/evaluation.json": '{"epoch": 0}'}, "evaluation.json is not that"),
     ],
 )
 def test_what_is_no_run(files, message, tmp_path):
