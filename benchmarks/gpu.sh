@@ -11,11 +11,12 @@
 #
 # Needs JAX for the GPU (0.10 to 0.12) and, for rivals, torch with CUDA (2.11 or newer), but not
 # tensorflow-datasets. `train` needs DATA, an npz of CIFAR-10's size (x_train, y_train, x_test, y_test).
-# It trains each method for as many epochs as fit and evaluates on 2,000 test images; EPOCHS=40 selects the
-# whole schedule and all test images, METHODS='*_at_rwp_*' a single method, which takes 8 minutes
-# (LIMIT=480) on an H100. `attacks` needs AUTO_ATTACK, a checkout of fra31/auto-attack, and attacks the
-# AT-RWP network that `train` left in RESULTS, or else CASES, a directory of recorded runs. PYTHON selects
-# the interpreter, LIMIT the time limit of a part in seconds, and SMALL=1 a size for CPUs.
+# It trains each method for as many epochs as fit and evaluates on 2,000 test images; EPOCHS=40 selects
+# the whole schedule and all test images, METHODS='*_at_rwp_*' a single method, which takes about 12
+# minutes (LIMIT=900) by the step times measured on an H100, at least 5 by its floors. `attacks` needs
+# AUTO_ATTACK, a checkout of fra31/auto-attack, and attacks the AT-RWP network that `train` left in
+# RESULTS, or else CASES, a directory of recorded runs. PYTHON selects the interpreter, LIMIT the time
+# limit of a part in seconds, and SMALL=1 a size for CPUs.
 set -euo pipefail
 declare -A minutes=([check]=2 [speed]=3 [profile]=1 [rivals]=6 [train]=5 [attacks]=3 [options]=5)
 part=${1:-} results=${2:-}

@@ -62,7 +62,7 @@ SCALES = {
         k2s=tuple(range(1, 11)),
     ),
 }
-# A fifth of the paper's epochs, so that a run takes about 8 minutes on an H100.
+# A fifth of the paper's epochs, so that a run takes minutes on an H100 (docs/reproduce.md).
 SCALES["short"] = SCALES["cifar10"]._replace(
     described="CIFAR-10, PreActResNet-18, 40 epochs in bfloat16",
     threats=("l_inf",),

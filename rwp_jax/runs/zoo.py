@@ -32,6 +32,7 @@ class Card(NamedTuple):
       accuracy: column of Table 2 -> `accuracy` in [0, 1] and `interval_95`.
       file: bytes and SHA-256 of NAME.safetensors; `packaged` states whether the package contains it.
       version: version of rwp-jax that trained it.
+      commit: its commit of git, empty if unknown.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Card(NamedTuple):
     accuracy: dict[str, dict]
     file: dict[str, Any]
     version: str
+    commit: str = ""
 
 
 def refuse(workdir: pathlib.Path | str, why: str = "a run's directory is needed here") -> None:

@@ -84,19 +84,20 @@ def add(arguments: argparse.Namespace) -> None:
                 name: {k: columns[name][k] for k in ("accuracy", "interval_95")} for name in COLUMNS
             },
             file={"packaged": not arguments.card_only},
-            version=_version(directory),
+            **_version(directory),
         ),
         {"params": params, "batch_stats": batch_stats},
     )
     print(f"{zoo.PREFIX}{card.name}: {card.file['bytes']:,} bytes, SHA-256 {card.file['sha256']}")
 
 
-def _version(directory: pathlib.Path) -> str:
-    """Returns the version of rwp-jax that trained a finished run, or the installed one if unknown."""
+def _version(directory: pathlib.Path) -> dict[str, str]:
+    """Returns `version` and `commit` of rwp-jax that trained a run, the installed version if unknown."""
     try:
-        return json.loads((directory / layout.SUMMARY).read_text())["versions"]["rwp-jax"]
+        versions = json.loads((directory / layout.SUMMARY).read_text())["versions"]
+        return {"version": versions["rwp-jax"], "commit": versions.get("commit") or ""}
     except (OSError, ValueError, KeyError):
-        return __version__
+        return {"version": __version__}
 
 
 def main(argv: list[str]) -> int:

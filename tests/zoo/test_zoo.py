@@ -65,6 +65,8 @@ def test_a_network_comes_back_as_it_was(run, empty, capsys):
     logits = [r.classifier.eval(r.params, r.batch_stats, images) for r in (original, copy)]
     np.testing.assert_array_equal(*logits)
     card = zoo.read_card("tiny")
+    versions = json.loads((run / layout.SUMMARY).read_text())["versions"]
+    assert (card.version, card.commit) == (versions["rwp-jax"], versions["commit"] or "")
     assert card.seeds == [0, 1] and card.test_images == 20 and len(card.accuracy) == 6
     assert command.main([]) == 0
     listed = capsys.readouterr().out.splitlines()[-1]
