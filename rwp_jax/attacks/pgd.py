@@ -145,22 +145,25 @@ def pgd(
         losses = jax.eval_shape(lambda: loss(logits_fn(x), y))
     arguments.check_losses("loss", losses, len(x))
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(x)))
-    delta, _ = pgd_steps(
-        lambda images, state: (logits_fn(images), state),
-        lambda logits: loss(logits, y),
-        threat_model,
-        x,
-        threat_model.sample(keys, x),
-        (),
-        step_size=step_size,
-        steps=steps,
-    )
+    start = threat_model.sample(keys, x)
+    blamed = "logits_fn" if loss is cross_entropy else "logits_fn or loss"
+    with function_of_the_user(blamed):  # which may have no derivative
+        delta, _ = pgd_steps(
+            lambda images, state: (logits_fn(images), state),
+            lambda logits: loss(logits, y),
+            threat_model,
+            x,
+            start,
+            (),
+            step_size=step_size,
+            steps=steps,
+        )
     x_adv = x + delta
     if arguments.is_known(x_adv):
         lost = np.flatnonzero(~np.isfinite(np.asarray(x_adv, np.float32)).all((1, 2, 3)))
         if len(lost):
             raise InputError(
-                f"logits_fn has NaN or infinite logits or gradients for {len(lost)} of {len(x)} images, "
+                f"{blamed} has NaN or infinite values or gradients for {len(lost)} of {len(x)} images, "
                 f"the first is number {lost[0]}"
             )
     return x_adv

@@ -113,7 +113,7 @@ def evaluate() -> None:
         raise InputError(f"step_size={flags.STEP_SIZE.value} must be one number")
     changes = Changes(
         flags.NORM.value,
-        numbers("epsilon", flags.EPSILON.value),
+        tuple(dict.fromkeys(numbers("epsilon", flags.EPSILON.value))),
         step_size[0] if step_size else None,
         flags.DATA.value,
         flags.SPLIT.value,

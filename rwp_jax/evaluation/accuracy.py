@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from rwp_jax.attacks.autoattack.margins import misclassified
 from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
 from rwp_jax.attacks.threat_model import ThreatModel, ball
 from rwp_jax.data.order import padded_batches
@@ -136,9 +137,7 @@ def make_count_correct(
                 batch_size,
             )
         with matmul_precision("highest"):
-            correct = lambda images: (
-                jnp.argmax(classifier.eval(params, batch_stats, images), -1) == y
-            )
+            correct = lambda images: ~misclassified(classifier.eval(params, batch_stats, images), y)
             counts = jnp.stack([jnp.sum(correct(x) & mask), jnp.sum(correct(x_adv) & mask)])
         return lax.psum(counts, devices.AXIS)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rwp_jax.attacks.autoattack import autoattack
 from rwp_jax.attacks.autoattack.checks import check_file
-from rwp_jax.errors import InputError, check_integer, shown
+from rwp_jax.errors import InputError, check_integer, first_line, shown
 from rwp_jax.evaluation.record import record_of
 from rwp_jax.files import write_json
 from rwp_jax.names import norm_name
@@ -18,6 +18,9 @@ from rwp_jax.version import commit
 
 if TYPE_CHECKING:
     from rwp_jax.runs.finished_run import FinishedRun
+
+
+_FILES = ("state_path", "log_path")
 
 
 def benchmark(
@@ -55,6 +58,9 @@ def benchmark(
     """
     commit()
     output = check_file("path", path)
+    _check_apart({"path": path, **{file: arguments.get(file) for file in _FILES}})
+    if not isinstance(name, str):
+        raise InputError(f"name={shown(name)} must be a text")
     examples = check_integer("examples", examples, 0)
     norm = norm_name("norm", norm)
     logits_fn = _logits_fn(network)
@@ -66,8 +72,8 @@ def benchmark(
     result = autoattack(logits_fn, x, y, norm, epsilon, **arguments)
     record = record_of(
         result,
-        np.asarray(x),
-        np.asarray(y),
+        x,
+        y,
         norm,
         epsilon,
         name=name,
@@ -78,6 +84,29 @@ def benchmark(
     if output:
         write_json(output, record)
     return record
+
+
+def _check_apart(paths: dict[str, Any]) -> None:
+    """Raises InputError if two arguments name the same file."""
+    found: dict[pathlib.Path, str] = {}
+    for argument, path in paths.items():
+        if isinstance(path, str | pathlib.Path):
+            other = found.setdefault(pathlib.Path(path).absolute(), argument)
+            if other != argument:
+                raise InputError(f"{argument}={path} is the file of {other}=, must be another")
+
+
+def _pair(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and labels as arrays; raises InputError unless there are as many of both."""
+    try:
+        x, y = np.asarray(x), np.asarray(y)
+    except Exception as error:  # ragged lists, traced arrays
+        raise InputError(f"data= must be (x, y), two arrays: {first_line(error)}") from None
+    if x.ndim != 4 or y.ndim != 1 or len(x) != len(y):
+        raise InputError(
+            f"data= is x {list(x.shape)} and y {list(y.shape)}, must be images [N, H, W, C] and labels [N]"
+        )
+    return x, y
 
 
 def _is_run(network: Any) -> bool:
@@ -97,7 +126,7 @@ def _logits_fn(network: Any) -> Callable:
 def _images(network: Any, data: Any) -> tuple[str, Any, Any]:
     """Returns the name of a data set, its test images in [0, 1] and their labels."""
     if isinstance(data, tuple) and len(data) == 2:
-        return "", *data
+        return "", *_pair(*data)
     if data is None:
         if not _is_run(network):
             raise InputError("data= is missing: give (x, y), or the name of a data set")

@@ -129,7 +129,8 @@ def accuracies(run: FinishedRun, arrays, labels: np.ndarray, examples: int = 0) 
     for name, images in arrays.items():
         for begin in range(0, len(labels), block):
             part = slice(begin, begin + count)
-            correct = run.predict(np.asarray(images[part])).argmax(-1) == labels[part]
+            logits = run.predict(np.asarray(images[part]))
+            correct = (logits.argmax(-1) == labels[part]) & np.isfinite(logits).all(-1)
             found.setdefault(name, []).append(share(correct))
     return found
 

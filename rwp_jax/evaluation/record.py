@@ -7,12 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from rwp_jax.attacks.arguments import check_key
 from rwp_jax.attacks.autoattack import AutoAttackResult
+from rwp_jax.attacks.autoattack.suite import attacks_of
 from rwp_jax.errors import shown
 from rwp_jax.evaluation.intervals import wilson
 from rwp_jax.files import raw_bytes
 from rwp_jax.version import versions
 
+_KNOWN = ("version", "key", "attacks", "precision")
+_NO_SETTINGS = ("state_path", "log_path", "progress", "reuse")  # which change no number
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 
@@ -24,6 +28,39 @@ def share(correct: np.ndarray) -> dict[str, Any]:
         "images": count,
         "accuracy": right / count,
         "interval_95": list(wilson(right, count)),
+    }
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(raw_bytes(array)).hexdigest()
+
+
+def _described(value: Any) -> Any:
+    """Returns what JSON can hold of an argument: a number or text, the name of a function, a digest."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if callable(value):
+        return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', shown(value))}"
+    try:
+        array = np.asarray(value)
+        return f"{array.dtype}{list(array.shape)}, SHA-256 {_digest(array)}"
+    except (TypeError, ValueError):
+        return shown(value)
+
+
+def _settings(norm: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the attacks that ran, the key, and every argument that has another value than its default."""
+    version = arguments.get("version", "standard")
+    attacks = attacks_of(version, arguments.get("attacks"), norm)
+    others = {k: _described(v) for k, v in arguments.items() if k not in (*_KNOWN, *_NO_SETTINGS)}
+    key = arguments.get("key", 0)
+    is_seed = isinstance(key, int)
+    return {
+        "version": version,
+        "key": key if is_seed else jax.random.key_data(check_key(key)).tolist(),
+        "attacks": [repr(attack) for attack in attacks],
+        "precision": arguments.get("precision", "default"),
+        **others,
     }
 
 
@@ -82,13 +119,9 @@ def record_of(
         "seconds": {name: round(seconds, 1) for name, seconds in result.seconds.items()}
         | {"all": round(sum(result.seconds.values()), 1)},
         "warnings": result.warnings,
-        "settings": {
-            "version": arguments.get("version", "standard"),
-            "key": shown(arguments.get("key", 0)),
-            "attacks": shown(arguments.get("attacks")),
-            "precision": arguments.get("precision", "default"),
-        },
-        "images_sha256": hashlib.sha256(raw_bytes(np.asarray(x))).hexdigest(),
+        "settings": _settings(norm, arguments),
+        "images_sha256": _digest(np.asarray(x, np.float32)),
+        "labels_sha256": _digest(np.asarray(y, np.int32)),
         "device": jax.devices()[0].device_kind,
         "versions": versions(_PACKAGES),
     }

@@ -1,11 +1,14 @@
 """Layouts, targets, individual attacks, logs and the official class of AutoAttack."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from rwp_jax.attacks.autoattack import ApgdCE, ApgdT, AutoAttack, FabT, autoattack
+from rwp_jax.attacks.autoattack.log import Log
 from rwp_jax.errors import InputError
 from tests.attacks.small_networks import QUICK, images, labels, network, quick
 
@@ -221,6 +224,9 @@ def test_the_official_class_with_a_randomised_network():
         ({"attacks_to_run": ["square"]}, "attacks_to_run= is for version='custom'"),
         ({"norm": "L0"}, "norm='L0' must be"),
         ({"layout": "HWC"}, "layout='HWC' must be one of"),
+        ({"attacks_to_run": None}, "attacks_to_run=None must be a list of names"),
+        ({"attacks_to_run": 5}, "attacks_to_run=5 must be a list of names"),
+        ({"seed": [1, 2, 3]}, r"^seed= of shape \[3\] must be one seed or one random key"),
     ],
 )
 def test_refusals_of_the_official_class(arguments, about):
@@ -244,6 +250,28 @@ def test_refusals_of_the_official_class(arguments, about):
 def test_the_official_class_names_its_own_arguments(arguments, about):
     given = {"x": X, "y": Y, "bs": 8} | arguments
     made = {name: given.pop(name) for name in ("eps", "seed") if name in given}
-    adversary = AutoAttack(F, version="custom", attacks_to_run=["apgd-ce"], **made)
     with pytest.raises(InputError, match=about):
+        adversary = AutoAttack(F, version="custom", attacks_to_run=["apgd-ce"], **made)
         adversary.run_standard_evaluation(given["x"], given["y"], bs=given["bs"])
+
+
+def test_clean_accuracy_of_the_official_class():
+    """Logits of NaN are no prediction, and neither is a class that the network does not have."""
+    dark = lambda x: x[:, 0, 0, 0] < 0.5
+    broken = lambda x: jnp.where(dark(x)[:, None], jnp.nan, F(x))
+    adversary = AutoAttack(broken, layout="NHWC", verbose=False, seed=jax.random.key(1))
+    zeros = np.zeros(len(X), int)
+    right = ((np.asarray(F(X)).argmax(-1) == 0) & ~dark(X)).sum()
+    assert 0 < dark(X).sum() < len(X)
+    assert adversary.clean_accuracy(X, zeros, bs=len(X)) == right / len(X)
+    with pytest.raises(InputError, match="^y_orig= has"):
+        adversary.clean_accuracy(X, Y + 99)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_a_full_disk_costs_lines_of_the_log_only(capsys):
+    log = Log("/dev/full", print)
+    with pytest.warns(RuntimeWarning, match="log_path=/dev/full cannot be written to: No space"):
+        log("one")
+    log("two")
+    assert capsys.readouterr().out == "one\ntwo\n"

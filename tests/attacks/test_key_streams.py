@@ -13,6 +13,7 @@ def test_every_evaluation_of_a_randomised_network_has_a_key_of_its_own(monkeypat
     """Keys differ between verdicts, attack steps and devices, and from the keys of searches."""
     # The checks for doubts compare evaluations that share a key on purpose.
     monkeypatch.setattr(doubts, "about_network", lambda *_: [])
+    monkeypatch.setattr(doubts, "no_gradient", lambda *_: [])
     plain, x = network(), images(COUNT)
     y, found = labels(plain, x), []
 

@@ -63,8 +63,14 @@ def test_the_curve_is_of_the_distances():
 
 def test_nothing_found_is_infinity():
     constant = lambda x: jnp.tile(jnp.arange(3.0), (len(x), 1)) + 0 * x.sum((1, 2, 3))[:, None]
-    result = minimum_norm(constant, images(2), np.full(2, 2), steps=3)
+    with pytest.warns(
+        AutoAttackWarning, match="no misclassified image was found for 2 of 2 images"
+    ):
+        result = minimum_norm(constant, images(2), np.full(2, 2), steps=3)
     assert np.isinf(result.distance).all()
+    for radii in (-1, np.nan, np.inf, None, "a", [[0.1, 0.2]]):
+        with pytest.raises(InputError, match="^radii= must be"):
+            result.robust_accuracy(radii)
     np.testing.assert_array_equal(result.x_adv, images(2))
 
 

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rwp_jax.attacks.pgd import forward_in_mode, pgd_steps
+from rwp_jax.attacks.pgd import forward_in_mode, pgd, pgd_steps
 from rwp_jax.attacks.threat_model import make_threat_model
+from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
 from rwp_jax.models.classifier import make_classifier
 from rwp_jax.models.layers import fold_moments
@@ -84,3 +85,18 @@ def test_a_step_computes_no_parameter_gradient(network):
     )
     count = lambda f, *args: jax.jit(f).lower(*args).as_text().count("stablehlo.convolution")
     assert count(attack, x) == 2 * count(lambda x: classifier.eval(params, batch_stats, x), x)
+
+
+def test_what_has_no_derivative_or_is_nan_is_named():
+    classes = lambda x: x.reshape(len(x), -1)[:, :3]
+    host = lambda z: jax.pure_callback(np.asarray, jax.ShapeDtypeStruct(z.shape, z.dtype), z)
+    x, y = jnp.full((2, 2, 2, 1), 0.5, jnp.float32), jnp.zeros(2, int)
+    run = lambda logits_fn, **loss: pgd(
+        logits_fn, x, y, make_threat_model("l_inf", 0.1), steps=1, step_size=0.1, **loss
+    )
+    with pytest.raises(InputError, match="^logits_fn= fails: ValueError"):
+        run(lambda x: host(classes(x)))
+    with pytest.raises(InputError, match="^logits_fn or loss= fails: ValueError"):
+        run(classes, loss=lambda logits, y: host(logits)[:, 0])
+    with pytest.raises(InputError, match="^logits_fn or loss has NaN or infinite values or gradi"):
+        run(classes, loss=lambda logits, y: logits[:, 0] * jnp.nan)

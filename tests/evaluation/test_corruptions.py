@@ -1,6 +1,7 @@
 """Accuracy on corrupted images in the published file format."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from rwp_jax.configs import digits_at_rwp
 from rwp_jax.errors import InputError
 from rwp_jax.evaluation.corruptions import (
     BENCHMARK,
+    accuracies,
     evaluate_corruptions,
     means,
     read_corruptions,
@@ -141,3 +143,10 @@ def test_an_empty_directory_is_refused(tmp_path):
         read_corruptions(tmp_path)
     with pytest.raises(InputError, match="is not a directory"):
         read_corruptions(tmp_path / "nowhere")
+
+
+def test_logits_of_nan_are_no_prediction():
+    nobody = types.SimpleNamespace(predict=lambda x: np.full((len(x), 10), np.nan))
+    images, labels = np.zeros((10, 2, 2, 1), np.uint8), np.zeros(10, int)
+    (found,) = accuracies(nobody, {"fog": images}, labels, 0).values()
+    assert [entry["correct"] for entry in found] == [0] * 5

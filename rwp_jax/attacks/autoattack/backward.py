@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from rwp_jax.attacks.arguments import check_logits, logits_fn_named
-from rwp_jax.errors import InputError, check_function
+from rwp_jax.errors import InputError, check_function, function_of_the_user
 
 
 def with_backward(
@@ -38,6 +38,13 @@ def with_backward(
             f"gradient_fn= returns logits of {classes['gradient_fn']} classes, must return "
             f"{classes['logits_fn']} classes as logits_fn does"
         )
+
+    def pulled_back(images, *key):
+        logits, pullback = jax.vjp(lambda images: gradient_fn(images, *key), images)
+        return pullback(logits)
+
+    with function_of_the_user("gradient_fn"):  # which may have no derivative
+        jax.eval_shape(pulled_back, images, *keys)
 
     @jax.custom_vjp
     def network(images, *key):

@@ -40,6 +40,8 @@ def check_file(name: str, path: Any) -> pathlib.Path | None:
         raise InputError(f"{name}={path}: there is no such directory")
     if path.is_dir():
         raise InputError(f"{name}={path} is a directory, must be a file")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise InputError(f"{name}={path}: no permission to write to this file")
     if not os.access(parent, os.W_OK):
         raise InputError(f"{name}={path}: no permission to write in its directory")
     return path

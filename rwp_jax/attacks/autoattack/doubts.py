@@ -3,115 +3,27 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from rwp_jax.attacks.arguments import EVALUATION_MODE
-from rwp_jax.attacks.autoattack.equations import coarsest, differentiates, draws
+from rwp_jax.attacks.autoattack.equations import differentiates
 from rwp_jax.attacks.autoattack.forward import Forward
-from rwp_jax.attacks.autoattack.model import Model
-from rwp_jax.attacks.autoattack.settings import ApgdCE, Attack
-from rwp_jax.errors import InputError
-from rwp_jax.models.traced import same_arrays
-
-_SAME = 1e-4  # distances between logits of unit norm above this are not rounding errors
-_FROZEN = (
-    f"dropout in training mode? For evaluation: {EVALUATION_MODE}; let a randomised defence take a key "
-    "(logits_fn(images, key), randomized=True) and use version='rand'"
+from rwp_jax.attacks.autoattack.interaction import (
+    frozen_draws,
+    impurity,
+    interaction,
+    interaction_of_random,
+    unused_key,
 )
+from rwp_jax.attacks.autoattack.margin_gradient import without_gradient
+from rwp_jax.attacks.autoattack.model import Model, make_model
+from rwp_jax.attacks.autoattack.settings import ApgdCE, ApgdDLR, ApgdT, Attack, Square
+from rwp_jax.errors import InputError
+
 _SEVERAL = 3  # fewest images broken by Square that indicate masked gradients
 
 
 class AutoAttackWarning(UserWarning):
     """The robust accuracy may be wrong, in most cases too high."""
-
-
-def _unit(logits: np.ndarray) -> np.ndarray:
-    logits = logits.astype(np.float64)
-    return logits / (np.linalg.norm(logits, axis=-1, keepdims=True) + 1e-10)
-
-
-def interaction(model: Model, forward: Forward, x: np.ndarray, logits: np.ndarray) -> Iterator[str]:
-    """Warns if an image's logits depend on the batch: on the other images, their order or their number."""
-    finite = np.flatnonzero(np.isfinite(logits).all(-1))[: 2 * forward.size]
-    x, logits = x[finite], logits[finite]
-    devices = jax.local_device_count()
-    other_size = forward.size // 2 if forward.size % (2 * devices) == 0 else 2 * forward.size
-    # Negatives, so that even a single image has different images beside it.
-    beside = lambda image: np.stack([image, *[1 - image] * (forward.size - 1)])
-    tried = {
-        "its place in its batch": lambda: forward(x[::-1])[::-1],
-        "the others in its batch": lambda: np.stack([forward(beside(image))[0] for image in x[:3]]),
-        "the size of its batch": lambda: forward(x, other_size),
-    }
-    allowed = max(_SAME, 8 * coarsest(model.program))
-    causes, largest = [], 0.0
-    for cause, again in tried.items():
-        found = again()
-        change = np.linalg.norm(_unit(found) - _unit(logits[: len(found)]), axis=-1)
-        change = np.where(np.isnan(change), np.inf, change)  # NaN in this batch only
-        if change.max() > allowed:
-            causes.append(cause)
-            largest = max(largest, change.max())
-    if causes:
-        amount = f", by up to {100 * largest:.2g}% of their norm" if np.isfinite(largest) else ""
-        yield (
-            f"the logits of an image depend on {' and on '.join(causes)}{amount}, and so do verdicts: "
-            f"BatchNorm in training mode? For evaluation: {EVALUATION_MODE}"
-        )
-
-
-def interaction_of_random(model: Model, forward: Forward, x: np.ndarray) -> Iterator[str]:
-    """Warns if logits depend, with key and place in the batch fixed, on the other images in the batch."""
-    call, largest = forward.calls, 0.0
-    for image in x[:3]:
-        logits = []
-        for other in (image, 1 - image):
-            forward.calls = call  # the same draw
-            logits.append(_unit(forward(np.stack([image, *[other] * (forward.size - 1)]))[0]))
-        change = float(np.linalg.norm(logits[0] - logits[1]))
-        if np.isfinite(change):
-            largest = max(largest, change)
-    if forward.size > 1 and largest > max(_SAME, 8 * coarsest(model.program)):
-        yield (
-            "the logits of an image depend, for the same key, on the others in its batch, by up to "
-            f"{100 * largest:.2g}% of their norm, and so do verdicts: BatchNorm in training mode? For "
-            f"evaluation: {EVALUATION_MODE}"
-        )
-
-
-def randomness(
-    forward: Callable, x: np.ndarray, y: np.ndarray, version: str, randomized: bool
-) -> Iterator[str]:
-    """Warns if five calls of forward (images -> logits) differ, unless version and settings allow it."""
-    if version == "rand" or (version == "custom" and randomized):
-        return
-    logits = [forward(x) for _ in range(5)]
-    finite = np.logical_and.reduce([np.isfinite(z).all(-1) for z in logits])
-    if not finite.any():
-        return
-    logits, y = [z[finite] for z in logits], y[finite]
-    units = [_unit(z) for z in logits]
-    counts = {int((z.argmax(-1) == y).sum()) for z in logits}
-    spread = max(np.linalg.norm(u - v, axis=-1).max() for u in units for v in units)
-    if len(counts) > 1 or spread > _SAME:
-        yield "five identical calls of logits_fn differ: for a randomised defence use version='rand'"
-
-
-def impurity(logits_fn: Callable, image_shape: tuple[int, ...]) -> Iterator[str]:
-    """Warns if logits_fn draws random numbers outside JAX; a compiled program would freeze them."""
-    trace = lambda: jax.make_jaxpr(lambda x: logits_fn(x))(
-        jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-    )
-    first, second = trace(), trace()
-    if str(first.jaxpr) != str(second.jaxpr) or not same_arrays(first.consts, second.consts):
-        yield f"logits_fn is not pure: its random numbers stay the same in compiled programs; {_FROZEN}"
-
-
-def frozen_draws(model: Model) -> Iterator[str]:
-    """Warns if a network that takes no key draws random numbers."""
-    if draws(model.program):
-        yield f"logits_fn draws random numbers from a fixed key, the same in every call; {_FROZEN}"
 
 
 def gradients_inside(model: Model) -> Iterator[str]:
@@ -140,6 +52,32 @@ def nothing_correct(logits: np.ndarray, y: np.ndarray) -> Iterator[str]:
         )
 
 
+def _about_logits(
+    logits_fn: Callable, model: Model, forward: Forward, x: np.ndarray, logits: np.ndarray
+) -> Iterator[str]:
+    """Yields the warnings about logits that depend on more than the image."""
+    impure = list(impurity(logits_fn, x.shape[1:], model.randomized))
+    yield from impure
+    # Frozen random numbers differ between batch sizes and would be mistaken for interaction.
+    if not impure and model.randomized:
+        yield from unused_key(forward, x)
+        yield from interaction_of_random(model, forward, x)
+    elif not impure:
+        yield from frozen_draws(model)
+        yield from interaction(model, forward, x, logits)
+
+
+def about_backward(
+    gradient_fn: Callable, x: np.ndarray, randomized: bool, size: int
+) -> Iterator[str]:
+    """Yields the warnings about gradients that depend on more than the image, for BPDA."""
+    backward = make_model(gradient_fn, x.shape[1:], randomized)
+    forward = Forward(backward, jax.random.key(0), size)
+    for message in _about_logits(gradient_fn, backward, forward, x, forward(x)):
+        message = message.replace("logits_fn", "gradient_fn").replace("verdicts", "gradients")
+        yield message if "gradient_fn" in message else f"gradient_fn: {message}"
+
+
 def about_network(
     logits_fn: Callable,
     model: Model,
@@ -149,15 +87,7 @@ def about_network(
     logits: np.ndarray,
 ) -> Iterator[str]:
     """Yields the warnings that need no attack; `logits` are those of the clean images."""
-    if model.randomized:
-        yield from interaction_of_random(model, forward, x)
-    else:
-        impure = list(impurity(logits_fn, x.shape[1:]))
-        yield from impure
-        # Frozen random numbers differ between batch sizes and would be mistaken for interaction.
-        if not impure:
-            yield from frozen_draws(model)
-            yield from interaction(model, forward, x, logits)
+    yield from _about_logits(logits_fn, model, forward, x, logits)
     yield from gradients_inside(model)
     yield from probabilities(logits)
     yield from nothing_correct(logits, y)
@@ -228,8 +158,18 @@ def not_finite(what: str, images: Sequence[int]) -> Iterator[str]:
         )
 
 
+def nothing_found(distance: np.ndarray) -> Iterator[str]:
+    """Warns if a search without a radius found no misclassified image for some images."""
+    images = np.flatnonzero(np.isinf(distance))
+    if len(images):
+        yield (
+            f"no misclassified image was found for {len(images)} of {len(distance)} images (the first is "
+            f"number {images[0]}): their distance is infinite; are gradients masked?"
+        )
+
+
 def zero_gradients(attack: Attack, count: int) -> Iterator[str]:
-    """Warns of searches that began with a zero gradient, except with APGD-CE.
+    """Warns of searches that began with a zero gradient, except with APGD-CE, see `no_gradient`.
 
     The gradient of the cross-entropy can vanish by rounding alone.
     """
@@ -237,6 +177,20 @@ def zero_gradients(attack: Attack, count: int) -> Iterator[str]:
         yield (
             f"{attack.name} met {count} starting points with zero gradients: gradient-based attacks may be "
             "unreliable"
+        )
+
+
+def no_gradient(
+    model: Model, attacks: Sequence[Attack], x: np.ndarray, y: np.ndarray, size: int
+) -> Iterator[str]:
+    """Warns of clean images whose margin has no gradient, unless an attack tells of such searches."""
+    tells = any(isinstance(attack, ApgdDLR | ApgdT) for attack in attacks)
+    if model.no_gradient or tells or all(isinstance(attack, Square) for attack in attacks):
+        return
+    if count := without_gradient(model, x, y, size):
+        yield (
+            f"the gradient is zero for {count} of {len(x)} correctly classified images: gradient-based "
+            "attacks may be unreliable"
         )
 
 

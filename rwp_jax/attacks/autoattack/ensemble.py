@@ -15,6 +15,7 @@ from rwp_jax.attacks.autoattack.attacking import Setting, run_attack
 from rwp_jax.attacks.autoattack.backward import with_backward
 from rwp_jax.attacks.autoattack.ball import check_inside
 from rwp_jax.attacks.autoattack.forward import Forward
+from rwp_jax.attacks.autoattack.interaction import randomness
 from rwp_jax.attacks.autoattack.log import Log
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.attacks.autoattack.progress import Progress, listener
@@ -180,11 +181,15 @@ def autoattack(
 
     log(f"AutoAttack {version}, {norm}, epsilon {epsilon:.6g}, {len(x)} images")
     warn(fit_messages)
-    warn(doubts.randomness(forward, x[:size], y[:size], version, randomized))
+    warn(randomness(forward, x[:size], y[:size], version, randomized))
     warn(doubts.about_network(logits_fn, model, forward, x, y, logits))
+    if gradient_fn is not None:
+        warn(doubts.about_backward(arrange.network(gradient_fn), x, randomized, size))
     warn(doubts.deterministic(model, chosen))
     nothing = np.flatnonzero(~np.isfinite(logits).all(-1))
     warn(doubts.not_finite("before any attack", nothing.tolist()))
+    correct = np.flatnonzero((logits.argmax(-1) == y) & np.isfinite(logits).all(-1))
+    warn(doubts.no_gradient(model, chosen, x[correct], y[correct], size))
 
     records = [Record(*state, x, y, logits) for state in kept]
     forward.calls = max([forward.calls, *(record.verdict_calls for record in records)])

@@ -15,6 +15,7 @@ from rwp_jax.attacks.autoattack.ball import sizes
 from rwp_jax.attacks.autoattack.fab import fab, nearest_boundary, targeted_boundary
 from rwp_jax.attacks.autoattack.fmn import fmn, margins_of
 from rwp_jax.attacks.autoattack.forward import Forward
+from rwp_jax.attacks.autoattack.interaction import randomness
 from rwp_jax.attacks.autoattack.kept import Latest, kept_for
 from rwp_jax.attacks.autoattack.model import Model, make_model
 from rwp_jax.distributed import devices
@@ -55,8 +56,17 @@ class MinimumNormResult(NamedTuple):
 
         Returns:
           float64 [R], in [0, 1].
+
+        Raises:
+          InputError: if a radius is negative, not finite or no number.
         """
-        return (self.distance > np.atleast_1d(np.asarray(radii, float))[:, None]).mean(-1)
+        try:
+            radii = np.atleast_1d(np.asarray(radii, float))
+        except (TypeError, ValueError):
+            radii = np.array([np.nan])
+        if radii.ndim != 1 or not (np.isfinite(radii) & (radii >= 0)).all():
+            raise InputError("radii= must be a finite number, at least 0, or several [R]")
+        return (self.distance > radii[:, None]).mean(-1)
 
 
 def minimum_norm(
@@ -130,9 +140,11 @@ def minimum_norm(
     checks.check_clean_logits(logits)
     size = forward.size
     said = [
-        *doubts.randomness(forward, x[:size], y[:size], "custom", False),
+        *randomness(forward, x[:size], y[:size], "custom", False),
         *doubts.about_network(arrange.network(network), model, forward, x, y, logits),
     ]
+    if gradient_fn is not None:
+        said += doubts.about_backward(arrange.network(gradient_fn), x, False, size)
 
     correct = (logits.argmax(-1) == y) & np.isfinite(logits).all(-1)
     best, distance = x.copy(), np.where(correct, np.inf, 0)
@@ -149,6 +161,7 @@ def minimum_norm(
     given_up = sorted(lost)
     best[given_up], distance[given_up] = x[given_up], 0
     said += doubts.not_finite("in all", given_up)
+    said += doubts.nothing_found(distance)
     for message in said:
         warnings.warn(message, doubts.AutoAttackWarning, stacklevel=2)
     return MinimumNormResult(arrange.back(best), distance, said)

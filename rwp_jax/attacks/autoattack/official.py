@@ -1,19 +1,24 @@
 """AutoAttack with the interface of the official package, so that a script changes only one import."""
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
+from rwp_jax.attacks.arguments import check_classes, check_key
 from rwp_jax.attacks.autoattack import checks, layouts, packing
 from rwp_jax.attacks.autoattack.ensemble import AutoAttackResult, autoattack
 from rwp_jax.attacks.autoattack.forward import Forward
 from rwp_jax.attacks.autoattack.log import Log
 from rwp_jax.attacks.autoattack.model import make_model
+from rwp_jax.attacks.autoattack.official_settings import (
+    ApgdSettings,
+    ApgdTargetedSettings,
+    FabSettings,
+    SquareSettings,
+)
 from rwp_jax.attacks.autoattack.suite import (
     ATTACKS,
     VERSIONS,
@@ -26,7 +31,7 @@ from rwp_jax.attacks.autoattack.suite import (
     Square,
     attacks_of,
 )
-from rwp_jax.errors import InputError, check_choice, check_function, check_integer
+from rwp_jax.errors import InputError, check_choice, check_function, check_integer, renamed, shown
 from rwp_jax.names import norm_name
 
 _CHANNELS = (1, 3)
@@ -43,45 +48,6 @@ def _official_names() -> Iterator[None]:
     except InputError as error:
         message = _NAME.sub(lambda match: f"{_NAMES[match[1]]}=", str(error))
         raise InputError(re.sub("^logits_fn", "model", message)) from None
-
-
-@dataclasses.dataclass(slots=True)
-class ApgdSettings:
-    """Settings of `apgd-ce` and `apgd-dlr`; `use_largereps` is for L1."""
-
-    n_restarts: int = 5
-    n_iter: int = 100
-    eot_iter: int = 1
-    use_largereps: bool = False
-
-
-@dataclasses.dataclass(slots=True)
-class ApgdTargetedSettings:
-    """Settings of `apgd-t`; `use_largereps` is for L1."""
-
-    n_restarts: int = 1
-    n_target_classes: int = 9
-    n_iter: int = 100
-    eot_iter: int = 1
-    use_largereps: bool = False
-
-
-@dataclasses.dataclass(slots=True)
-class FabSettings:
-    """Settings of `fab` and `fab-t`."""
-
-    n_restarts: int = 5
-    n_target_classes: int = 9
-    n_iter: int = 100
-
-
-@dataclasses.dataclass(slots=True)
-class SquareSettings:
-    """Settings of `square`."""
-
-    n_restarts: int = 1
-    n_queries: int = 5000
-    p_init: float = 0.8
 
 
 class AutoAttack:
@@ -154,8 +120,8 @@ class AutoAttack:
         check_function("model", model)
         norm_name("norm", norm)
         check_choice("version", version, (*VERSIONS, "custom"))
-        if isinstance(attacks_to_run, str):
-            raise InputError(f"attacks_to_run={attacks_to_run!r} must be a list of names")
+        if not isinstance(attacks_to_run, list | tuple):
+            raise InputError(f"attacks_to_run={shown(attacks_to_run)} must be a list of names")
         if version != "custom" and len(attacks_to_run):
             raise InputError(
                 f"attacks_to_run= is for version='custom', not for version={version!r}"
@@ -163,7 +129,9 @@ class AutoAttack:
         if layout is not None:
             check_choice("layout", layout, layouts.LAYOUTS)
         self.model, self.norm, self.epsilon, self.randomized = model, norm, eps, randomized
-        self.seed, self.version, self.layout = seed or 0, version, layout
+        self.seed, self.version, self.layout = 0 if seed is None else seed, version, layout
+        with renamed("key", "seed"):
+            check_key(self.seed)
         self.attacks_to_run = list(attacks_to_run)
         self._log = Log(log_path, print if verbose else None)
         self.apgd, self.apgd_targeted = ApgdSettings(), ApgdTargetedSettings()
@@ -278,15 +246,15 @@ class AutoAttack:
         result = self._run(x_orig, y_orig, bs, True)
         if not return_labels:
             return result.x_adv_alone
-        return {name: (x, self._classes(x, bs)) for name, x in result.x_adv_alone.items()}
+        return {name: (x, self._logits(x, bs).argmax(-1)) for name, x in result.x_adv_alone.items()}
 
-    def _classes(self, x: np.ndarray, bs: int) -> np.ndarray:
-        """Predicted classes of images in the caller's layout, by the same forward pass as verdicts."""
+    def _logits(self, x: np.ndarray, bs: int) -> np.ndarray:
+        """Logits of images in the caller's layout, by the same forward pass as verdicts."""
         arrange = layouts.Layout(self._layout_of(x))
         images = arrange.images(x)
         model = make_model(arrange.network(self.model), images.shape[1:], self.randomized)
         size = packing.batch_size_for(min(len(x), bs), bs)
-        return Forward(model, jax.random.key(self.seed), size)(images).argmax(-1)
+        return Forward(model, check_key(self.seed), size)(images)
 
     def clean_accuracy(self, x_orig, y_orig, bs: int = 250) -> float:
         """Returns the share of images classified as y_orig; raises InputError for invalid arguments."""
@@ -295,6 +263,10 @@ class AutoAttack:
         arrange = layouts.Layout(self._layout_of(x))
         with _official_names():
             images, y = checks.check_images(arrange.images(x), np.asarray(y_orig))
-            accuracy = float((self._classes(arrange.back(images), bs) == y).mean())
+            logits = self._logits(arrange.back(images), bs)
+            check_classes(y, logits.shape[-1])
+            checks.check_clean_logits(logits)
+        correct = (logits.argmax(-1) == y) & np.isfinite(logits).all(-1)
+        accuracy = float(correct.mean())
         self._log(f"clean accuracy: {accuracy:.2%}")
         return accuracy

@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from rwp_jax.attacks.arguments import check_losses
 from rwp_jax.attacks.autoattack.apgd import make_apgd
@@ -165,6 +167,18 @@ class ApgdT(_Apgd):
         return targeted_dlr(logits, job.y, job.target)
 
 
+def _check_alone(function: Callable, num_classes: int) -> None:
+    """Raises InputError if an example's loss changes with the other examples in its batch."""
+    first, *others = jax.random.normal(jax.random.key(0), (7, num_classes))
+    y = jnp.zeros(4, jnp.int32)
+    one, other = (function(jnp.stack([first, *part]), y)[0] for part in (others[:3], others[3:]))
+    if not np.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True):
+        raise InputError(
+            "function= gives an example another loss when the others in its batch change, must compute "
+            "each loss from its own example"
+        )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class ApgdLoss(_Apgd):
     """APGD on a user-defined loss, for version `custom`.
@@ -198,6 +212,7 @@ class ApgdLoss(_Apgd):
             check_losses("function", jax.eval_shape(self.function, logits, y), 2)
             gradient = lambda logits, y: jax.grad(lambda z: self.function(z, y).sum())(logits)
             traced = [jax.make_jaxpr(f)(logits, y) for f in (self.function, gradient)]
+            _check_alone(self.function, num_classes)
         object.__setattr__(self, "_digest", " ".join(program_digest(f)[:16] for f in traced))
 
     def loss(self, logits, job):
