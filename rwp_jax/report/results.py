@@ -23,6 +23,7 @@ SPLITS = {
     "validation": "validation_",
     "train": "train_",
 }  # split -> prefix of its metrics
+_ACCURACIES = ("natural_accuracy", "pgd_accuracy")
 
 
 class Result(NamedTuple):
@@ -105,7 +106,7 @@ def _epochs(directory: pathlib.Path, config, history: History) -> list[dict[str,
     ]
     for record in kept:
         for name, value in record.items():
-            if name.endswith("accuracy") and not 0 <= value <= 1:
+            if name.endswith(_ACCURACIES) and not 0 <= value <= 1:
                 raise InputError(f"{name}={value} of epoch {record['epoch'] + 1} must be in [0, 1]")
     return kept
 

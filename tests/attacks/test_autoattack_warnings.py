@@ -19,7 +19,13 @@ from rwp_jax.attacks.autoattack import (
 )
 from rwp_jax.attacks.autoattack.doubts import about_backward, gradient_masking, no_gradient
 from rwp_jax.attacks.autoattack.forward import Forward
-from rwp_jax.attacks.autoattack.interaction import impurity, interaction, randomness, unused_key
+from rwp_jax.attacks.autoattack.interaction import (
+    _changes,
+    impurity,
+    interaction,
+    randomness,
+    unused_key,
+)
 from rwp_jax.attacks.autoattack.model import make_model
 from rwp_jax.errors import InputError
 from rwp_jax.losses import cross_entropy
@@ -134,6 +140,14 @@ def test_what_could_hide_that_examples_interact(disguise):
     for inner, count in ((centred, 1), (logits_fn, 0)):
         model, forward = prepared(lambda x, inner=inner: disguise(inner(x)), x)
         assert len(list(interaction(model, forward, x, forward(x)))) == count
+
+
+def test_nan_in_another_batch_only_is_a_change():
+    z = np.arange(12.0).reshape(3, 4) ** 2
+    found = z.copy()
+    found[1, 2] = np.nan
+    np.testing.assert_array_equal(_changes(found, z), [0, np.inf, 0])
+    np.testing.assert_array_equal(_changes(z[:2], z), [0, 0])
 
 
 def test_a_key_that_is_not_used(key):

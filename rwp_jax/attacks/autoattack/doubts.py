@@ -71,7 +71,7 @@ def about_backward(
     gradient_fn: Callable, x: np.ndarray, randomized: bool, size: int
 ) -> Iterator[str]:
     """Yields the warnings about gradients that depend on more than the image, for BPDA."""
-    backward = make_model(gradient_fn, x.shape[1:], randomized)
+    backward, x = make_model(gradient_fn, x.shape[1:], randomized), x[: 2 * size]
     forward = Forward(backward, jax.random.key(0), size)
     for message in _about_logits(gradient_fn, backward, forward, x, forward(x)):
         message = message.replace("logits_fn", "gradient_fn").replace("verdicts", "gradients")

@@ -32,14 +32,16 @@ def _changes(found: np.ndarray, logits: np.ndarray, epsilon: float = 0.0) -> np.
       epsilon: machine epsilon of the least precise dtype in which they were computed.
     """
     found, logits = found.astype(np.float64), logits.astype(np.float64)
-    varies = np.ptp(np.concatenate([found, logits]), 0) > 0
+    both = np.concatenate([found, logits])
+    varies = ~(both.min(0) == both.max(0))  # NaN varies
     if varies.sum() > 1:
         found, logits = found[:, varies], logits[:, varies]
     logits = logits[: len(found)]
     norm = lambda z: np.linalg.norm(z, axis=-1)
     spread = norm(logits - logits.mean(-1, keepdims=True))
     rounding = max(_ROUNDING, min(8 * epsilon, _COARSE)) * norm(logits)
-    change = norm(found - logits)
+    with np.errstate(invalid="ignore"):
+        change = norm(found - logits)
     change = np.where(np.isnan(change), np.inf, change)  # NaN in `found` only
     return np.where(change > np.maximum(_SAME * spread, rounding), change / (spread + 1e-10), 0)
 
@@ -52,6 +54,8 @@ def _amount(change: float) -> str:
 def interaction(model: Model, forward: Forward, x: np.ndarray, logits: np.ndarray) -> Iterator[str]:
     """Warns if an image's logits depend on the batch: on the other images, their order or their number."""
     finite = np.flatnonzero(np.isfinite(logits).all(-1))[: 2 * forward.size]
+    if not len(finite):
+        return
     x, logits = x[finite], logits[finite]
     devices = jax.local_device_count()
     other_size = forward.size // 2 if forward.size % (2 * devices) == 0 else 2 * forward.size

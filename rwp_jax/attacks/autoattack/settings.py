@@ -169,7 +169,7 @@ class ApgdT(_Apgd):
 
 def _check_alone(function: Callable, num_classes: int) -> None:
     """Raises InputError if an example's loss changes with the other examples in its batch."""
-    first, *others = jax.random.normal(jax.random.key(0), (7, num_classes))
+    first, *others = jax.random.normal(jax.random.key(0), (7, num_classes), "float32")
     y = jnp.zeros(4, jnp.int32)
     one, other = (function(jnp.stack([first, *part]), y)[0] for part in (others[:3], others[3:]))
     if not np.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True):
