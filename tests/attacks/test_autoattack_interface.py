@@ -245,6 +245,7 @@ def test_refusals_of_the_official_class(arguments, about):
         ({"bs": 0}, "^bs=0 must be"),
         ({"x": 255 * X}, "^x_orig= must have pixels in"),
         ({"y": Y[:3]}, "^y_orig= is int64"),
+        ({"x": [[0.5], [0.5, 0.5]]}, "^x_orig= must be an array: "),
     ],
 )
 def test_the_official_class_names_its_own_arguments(arguments, about):
@@ -253,6 +254,13 @@ def test_the_official_class_names_its_own_arguments(arguments, about):
     with pytest.raises(InputError, match=about):
         adversary = AutoAttack(F, version="custom", attacks_to_run=["apgd-ce"], **made)
         adversary.run_standard_evaluation(given["x"], given["y"], bs=given["bs"])
+
+
+def test_settings_are_named_as_in_the_official_package():
+    adversary = official()
+    adversary.apgd.n_iter = 0
+    with pytest.raises(InputError, match="^n_iter=0 must be"):
+        adversary.run_standard_evaluation(X, Y)
 
 
 def test_clean_accuracy_of_the_official_class():

@@ -1,8 +1,6 @@
 """AutoAttack with the interface of the official package, so that a script changes only one import."""
 
-import contextlib
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from rwp_jax.attacks.autoattack.official_settings import (
     ApgdTargetedSettings,
     FabSettings,
     SquareSettings,
+    official_names,
 )
 from rwp_jax.attacks.autoattack.suite import (
     ATTACKS,
@@ -31,23 +30,25 @@ from rwp_jax.attacks.autoattack.suite import (
     Square,
     attacks_of,
 )
-from rwp_jax.errors import InputError, check_choice, check_function, check_integer, renamed, shown
+from rwp_jax.errors import (
+    InputError,
+    check_choice,
+    check_function,
+    check_integer,
+    first_line,
+    renamed,
+    shown,
+)
 from rwp_jax.names import norm_name
 
 _CHANNELS = (1, 3)
-# Names in the official class for arguments of `autoattack`.
-_NAMES = {"x": "x_orig", "y": "y_orig", "epsilon": "eps", "batch_size": "bs", "key": "seed"}
-_NAME = re.compile(rf"\b({'|'.join(_NAMES)})=")
 
 
-@contextlib.contextmanager
-def _official_names() -> Iterator[None]:
-    """Makes errors raised in the `with` block name arguments as the official class does."""
+def _array(name: str, value: Any) -> np.ndarray:
     try:
-        yield
-    except InputError as error:
-        message = _NAME.sub(lambda match: f"{_NAMES[match[1]]}=", str(error))
-        raise InputError(re.sub("^logits_fn", "model", message)) from None
+        return np.asarray(value)
+    except Exception as error:  # ragged lists, traced arrays
+        raise InputError(f"{name}= must be an array: {first_line(error)}") from None
 
 
 class AutoAttack:
@@ -203,13 +204,14 @@ class AutoAttack:
         return "NCHW" if first else "NHWC"
 
     def _run(self, x, y, bs: int, individual: bool, state_path: Any = None) -> AutoAttackResult:
-        x, y, attacks = np.asarray(x), np.asarray(y), self._attacks()
+        with official_names():
+            x, y, attacks = _array("x", x), _array("y", y), self._attacks()
         version = self.version
         if version != "custom" and attacks != list(
             attacks_of(version, None, norm_name("norm", self.norm))
         ):
             version = "custom"
-        with _official_names():
+        with official_names():
             self.result = autoattack(
                 self.model,
                 x,
@@ -259,10 +261,11 @@ class AutoAttack:
     def clean_accuracy(self, x_orig, y_orig, bs: int = 250) -> float:
         """Returns the share of images classified as y_orig; raises InputError for invalid arguments."""
         bs = check_integer("bs", bs, 1)
-        x = np.asarray(x_orig)
+        with official_names():
+            x, y = _array("x", x_orig), _array("y", y_orig)
         arrange = layouts.Layout(self._layout_of(x))
-        with _official_names():
-            images, y = checks.check_images(arrange.images(x), np.asarray(y_orig))
+        with official_names():
+            images, y = checks.check_images(arrange.images(x), y)
             logits = self._logits(arrange.back(images), bs)
             check_classes(y, logits.shape[-1])
             checks.check_clean_logits(logits)

@@ -1,6 +1,37 @@
-"""Settings of the attacks under the names of the official package; slots refuse misspelled ones."""
+"""Names and settings of the official package; slots refuse misspelled settings."""
 
+import contextlib
 import dataclasses
+import re
+from collections.abc import Iterator
+
+from rwp_jax.errors import InputError
+
+# Names in the official class for arguments of `autoattack`.
+_NAMES = {
+    "x": "x_orig",
+    "y": "y_orig",
+    "epsilon": "eps",
+    "batch_size": "bs",
+    "key": "seed",
+    "restarts": "n_restarts",
+    "steps": "n_iter",
+    "eot": "eot_iter",
+    "queries": "n_queries",
+    "p": "p_init",
+    "targets": "n_target_classes",
+}
+_NAME = re.compile(rf"\b({'|'.join(_NAMES)})=")
+
+
+@contextlib.contextmanager
+def official_names() -> Iterator[None]:
+    """Makes errors raised in the `with` block name arguments as the official class does."""
+    try:
+        yield
+    except InputError as error:
+        message = _NAME.sub(lambda match: f"{_NAMES[match[1]]}=", str(error))
+        raise InputError(re.sub("^logits_fn", "model", message)) from None
 
 
 @dataclasses.dataclass(slots=True)
