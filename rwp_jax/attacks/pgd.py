@@ -146,7 +146,8 @@ def pgd(
     arguments.check_losses("loss", losses, len(x))
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(x)))
     start = threat_model.sample(keys, x)
-    blamed = "logits_fn" if loss is cross_entropy else "logits_fn or loss"
+    is_own = loss is not cross_entropy
+    blamed, what = ("logits_fn or loss", "values") if is_own else ("logits_fn", "logits")
     with function_of_the_user(blamed):  # which may have no derivative
         delta, _ = pgd_steps(
             lambda images, state: (logits_fn(images), state),
@@ -163,7 +164,7 @@ def pgd(
         lost = np.flatnonzero(~np.isfinite(np.asarray(x_adv, np.float32)).all((1, 2, 3)))
         if len(lost):
             raise InputError(
-                f"{blamed} has NaN or infinite values or gradients for {len(lost)} of {len(x)} images, "
+                f"{blamed} has NaN or infinite {what} or gradients for {len(lost)} of {len(x)} images, "
                 f"the first is number {lost[0]}"
             )
     return x_adv
