@@ -98,6 +98,10 @@ def evaluate(
         of AutoAttack belongs to another network, when AutoAttack starts.
     """
     names = parse_attacks(attacks)
+    if changes.step_size is not None and set(names) <= {"natural", "fgsm", "autoattack"}:
+        raise InputError(
+            f"step_size={changes.step_size:g} is for PGD and C&W, none of them is in attacks={attacks}"
+        )
     subjects = load_subjects(directory, which, examples, changes)
     if len(subjects) > 1:  # a sweep begins with natural accuracy, at radius 0
         if names == ["natural"]:

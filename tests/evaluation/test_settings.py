@@ -224,6 +224,11 @@ def test_autoattack_leaves_its_record(run):
         ("pgd20", {"epsilons": (0.1, 0.1000000001)}, "two radii that are equal to six digits"),
         ("pgd20", {"norm": "l_2", "epsilons": (9.0,)}, r"epsilon=9.0 must be in \[0, 8\)"),
         ("pgd20", {"step_size": 1.5}, r"step_size=1.5 must be in \[0, 1\)"),
+        (
+            "natural,autoattack",
+            {"step_size": 0.1},
+            "step_size=0.1 is for PGD and C&W, none of them",
+        ),
         ("natural", {"split": "valid"}, "split='valid' must be one of test, train, validation"),
         ("natural", {"data": "mnist"}, "data='mnist' must be one of digits, cifar10"),
         ("natural", {"data": "no.npz"}, "data=no.npz is not a file"),
