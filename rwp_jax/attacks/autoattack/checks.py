@@ -47,6 +47,14 @@ def check_file(name: str, path: Any) -> pathlib.Path | None:
     return path
 
 
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Returns an argument as a NumPy array; raises InputError for ragged lists and traced arrays."""
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        raise InputError(f"{name}= must be an array: {first_line(error)}") from None
+
+
 def check_targets(
     targets: Any, y: np.ndarray, num_classes: int, attacks: Sequence[Attack]
 ) -> np.ndarray | None:
@@ -56,10 +64,7 @@ def check_targets(
     if not any(attack.targets for attack in attacks):
         names = ", ".join(attack.name for attack in attacks)
         raise InputError(f"targets= is for apgd-t and fab-t, the attacks are {names}")
-    try:
-        targets = np.asarray(targets)
-    except Exception as error:  # ragged lists, traced arrays
-        raise InputError(f"targets= must be an array: {first_line(error)}") from None
+    targets = as_array("targets", targets)
     columns = targets[:, None] if targets.ndim == 1 else targets
     if (
         columns.ndim != 2

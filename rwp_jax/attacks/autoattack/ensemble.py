@@ -188,10 +188,10 @@ def autoattack(
     warn(doubts.deterministic(model, chosen))
     nothing = np.flatnonzero(~np.isfinite(logits).all(-1))
     warn(doubts.not_finite("before any attack", nothing.tolist()))
-    correct = np.flatnonzero((logits.argmax(-1) == y) & np.isfinite(logits).all(-1))
-    warn(doubts.no_gradient(model, chosen, x[correct], y[correct], size))
 
     records = [Record(*state, x, y, logits) for state in kept]
+    correct = records[0].robust_after["clean"]
+    warn(doubts.no_gradient(model, chosen, x[correct], y[correct], size))
     forward.calls = max([forward.calls, *(record.verdict_calls for record in records)])
     if not individual:
         records *= len(chosen)

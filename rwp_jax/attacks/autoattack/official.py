@@ -35,20 +35,12 @@ from rwp_jax.errors import (
     check_choice,
     check_function,
     check_integer,
-    first_line,
     renamed,
     shown,
 )
 from rwp_jax.names import norm_name
 
 _CHANNELS = (1, 3)
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except Exception as error:  # ragged lists, traced arrays
-        raise InputError(f"{name}= must be an array: {first_line(error)}") from None
 
 
 class AutoAttack:
@@ -205,7 +197,7 @@ class AutoAttack:
 
     def _run(self, x, y, bs: int, individual: bool, state_path: Any = None) -> AutoAttackResult:
         with official_names():
-            x, y, attacks = _array("x", x), _array("y", y), self._attacks()
+            x, y, attacks = checks.as_array("x", x), checks.as_array("y", y), self._attacks()
         version = self.version
         if version != "custom" and attacks != list(
             attacks_of(version, None, norm_name("norm", self.norm))
@@ -262,7 +254,7 @@ class AutoAttack:
         """Returns the share of images classified as y_orig; raises InputError for invalid arguments."""
         bs = check_integer("bs", bs, 1)
         with official_names():
-            x, y = _array("x", x_orig), _array("y", y_orig)
+            x, y = checks.as_array("x", x_orig), checks.as_array("y", y_orig)
         arrange = layouts.Layout(self._layout_of(x))
         with official_names():
             images, y = checks.check_images(arrange.images(x), y)
