@@ -53,6 +53,11 @@ def raw_bytes(array: ArrayLike) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
+def sha256(array: ArrayLike) -> str:
+    """The SHA-256 of an array's bytes, in C order."""
+    return hashlib.sha256(raw_bytes(array)).hexdigest()
+
+
 def array_digests(tree) -> dict[str, str]:
     """Returns path -> digest (of dtype, shape and bytes) for every array in a tree of NumPy arrays."""
     digests = {}

@@ -1,6 +1,5 @@
 """The JSON record of an AutoAttack evaluation: its accuracies and how they were obtained."""
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from rwp_jax.attacks.autoattack import AutoAttackResult
 from rwp_jax.attacks.autoattack.suite import attacks_of
 from rwp_jax.errors import shown
 from rwp_jax.evaluation.intervals import wilson
-from rwp_jax.files import raw_bytes
+from rwp_jax.files import sha256
 from rwp_jax.version import versions
 
 _KNOWN = ("version", "key", "attacks", "precision")
@@ -31,10 +30,6 @@ def share(correct: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(raw_bytes(array)).hexdigest()
-
-
 def _described(value: Any) -> Any:
     """Returns what JSON can hold of an argument: a number or text, the name of a function, a digest."""
     if value is None or isinstance(value, bool | int | float | str):
@@ -43,7 +38,7 @@ def _described(value: Any) -> Any:
         return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', shown(value))}"
     try:
         array = np.asarray(value)
-        return f"{array.dtype}{list(array.shape)}, SHA-256 {_digest(array)}"
+        return f"{array.dtype}{list(array.shape)}, SHA-256 {sha256(array)}"
     except (TypeError, ValueError):
         return shown(value)
 
@@ -120,8 +115,8 @@ def record_of(
         | {"all": round(sum(result.seconds.values()), 1)},
         "warnings": result.warnings,
         "settings": _settings(norm, arguments),
-        "images_sha256": _digest(np.asarray(x, np.float32)),
-        "labels_sha256": _digest(np.asarray(y, np.int32)),
+        "images_sha256": sha256(np.asarray(x, np.float32)),
+        "labels_sha256": sha256(np.asarray(y, np.int32)),
         "device": jax.devices()[0].device_kind,
         "versions": versions(_PACKAGES),
     }

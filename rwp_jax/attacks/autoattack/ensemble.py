@@ -1,6 +1,5 @@
 """AutoAttack (Croce and Hein, 2020, arXiv:2003.01690): attacks in turn on the images still robust."""
 
-import hashlib
 import pathlib
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +21,7 @@ from rwp_jax.attacks.autoattack.progress import Progress, listener
 from rwp_jax.attacks.autoattack.state import Record, check_state, identity
 from rwp_jax.attacks.autoattack.suite import Attack, attacks_of
 from rwp_jax.errors import check_bool, check_function, check_integer
-from rwp_jax.files import raw_bytes
+from rwp_jax.files import sha256
 from rwp_jax.names import OFFICIAL_NORMS, norm_name
 
 # Random stream of the verdicts; the attacks' streams are numbered from 0.
@@ -156,7 +155,7 @@ def autoattack(
             "precision": precision,
         }
         if targets is not None:
-            facts["targets"] = hashlib.sha256(raw_bytes(targets)).hexdigest()
+            facts["targets"] = sha256(targets)
         return identity(x, y, facts)
 
     if individual:

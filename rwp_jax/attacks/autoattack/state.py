@@ -1,6 +1,5 @@
 """The state of an evaluation, and the file from which the evaluation resumes."""
 
-import hashlib
 import json
 import pathlib
 import time
@@ -9,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rwp_jax.errors import InputError
-from rwp_jax.files import raw_bytes, write_npz
+from rwp_jax.files import sha256, write_npz
 
 SAVE_SECONDS = 60  # shortest time between two saves during an attack
 SNAPSHOT = "snapshot_"
@@ -19,8 +18,7 @@ SAME_LOGITS = 1e-3
 
 def identity(x: np.ndarray, y: np.ndarray, settings: dict) -> str:
     """JSON of images, labels and settings, which must be equal for a state to be resumed."""
-    digest = lambda values: hashlib.sha256(raw_bytes(values)).hexdigest()
-    content = {"images": digest(x), "labels": digest(y), "shape": list(x.shape), **settings}
+    content = {"images": sha256(x), "labels": sha256(y), "shape": list(x.shape), **settings}
     return json.dumps(content, sort_keys=True)
 
 
