@@ -87,3 +87,14 @@ def few_memory_mappings():
     mappings = pathlib.Path("/proc/self/maps")
     if mappings.exists() and mappings.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def programs_for(request, monkeypatch):
+    """Runs a test twice, the second time with the branches of the program that are for GPUs, on the CPU."""
+
+    def chosen(*operands, default=None, **branches):
+        return branches.get(request.param, default)(*operands)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", chosen)
+    return request.param

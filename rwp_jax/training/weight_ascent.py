@@ -17,6 +17,7 @@ from rwp_jax.errors import (
     function_of_the_user,
     shown,
 )
+from rwp_jax.training.gradient_sum import GradientSum
 from rwp_jax.training.weight_perturbation import WeightPerturbation
 
 # What errors of Flax in per_example suggest.
@@ -210,11 +211,7 @@ def perturb_and_differentiate(
     scale = perturbation.scale(params)
     total = lambda value: lax.psum(value, axis_name) if axis_name else value
 
-    def total_gradient(gradient):
-        if not (gradient_dtype and axis_name and lax.axis_size(axis_name) > 1):
-            return total(gradient)
-        narrow = jax.tree.map(lambda g: g.astype(gradient_dtype), gradient)
-        return jax.tree.map(lambda g, n: n.astype(g.dtype), gradient, total(narrow))
+    gradient_sum = GradientSum(params, axis_name, gradient_dtype)
 
     def iterate(carry):
         direction, k, _, previous = carry
@@ -227,11 +224,11 @@ def perturb_and_differentiate(
         ascend = (k < max_steps) & (gate_open > 0)
         weight = 1 / total(loss.size)  # summed over devices, the shares give the global mean
         cotangent = jnp.where(jnp.where(ascend, gate, True), jnp.asarray(weight, loss.dtype), 0)
-        gradient = total_gradient(pullback(cotangent)[0])
+        gradient = gradient_sum.add_devices(pullback(cotangent)[0], previous.gradient)
 
         ascent = jax.tree.map(
             lambda g, perturbed: jnp.where(ascend, g, 0) if perturbed else jnp.zeros_like(g),
-            gradient,
+            gradient_sum.tree(gradient),
             mask,
         )
         ascended = perturbation.accumulate(direction, v, ascent)
@@ -250,11 +247,11 @@ def perturb_and_differentiate(
         )
         return direction, k + ascend, ~ascend, current
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
     counter = jnp.zeros((), jnp.int32)
     loss, aux = jax.tree.map(jnp.zeros_like, shapes)
+    zeros = gradient_sum.zeros
     nothing = Perturbed((), zeros, loss, aux, aux, counter, counter, counter)
-    carry = (zeros, counter, jnp.asarray(False), nothing)
+    carry = (zeros.tree, counter, jnp.asarray(False), nothing)
     with jax.named_scope("perturb"):  # the loop's name in profiles and compiled programs
         direction, *_, result = lax.while_loop(lambda carry: ~carry[2], iterate, carry)
-    return result._replace(v=scale(direction))
+    return result._replace(v=scale(direction), gradient=gradient_sum.tree(result.gradient))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rwp_jax.models import normalization
+from rwp_jax.models.moments import batch_moments, sums_in_parts, sums_separately, sums_together
 from rwp_jax.models.normalization import normalize, normalize_by_batch, relu, silu
 
 EPSILON = 1e-5
@@ -63,7 +63,7 @@ def test_moments_of_the_batch(name, arguments):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_moments_of_all_devices(name, arguments):
+def test_moments_of_all_devices(name, arguments, programs_for):
     x, scale, bias = arguments[:3]
     x = x + 50 * jnp.arange(8)[:, None, None, None]  # differs more between devices than within
     weights = jnp.asarray(np.random.default_rng(1).normal(size=x.shape))
@@ -110,6 +110,21 @@ def test_float32_moments_far_from_zero(shape, distance):
     np.testing.assert_allclose(var, std**2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("distance", [0, 10, 100])
+def test_float32_moments_of_devices_far_from_zero(distance):
+    """As above, on eight devices whose means differ by up to a fifth of a standard deviation."""
+    rng = np.random.default_rng(distance)
+    apart = rng.uniform(-0.1, 0.1, (8, 1, 1, 1, 16))
+    x = np.float32((rng.normal(distance, 1, (8, 16, 8, 8, 16)) + apart) * rng.uniform(0.1, 10, 16))
+    moments = jax.pmap(lambda x: batch_moments(x, jnp.float32, "i"), axis_name="i")
+    mean, var = (moment[0] for moment in moments(x))
+    axes = (0, 1, 2, 3)
+    wide = np.float64(x)
+    std = wide.std(axes)
+    assert (np.abs(mean - wide.mean(axes)) <= 1e-6 * (np.abs(wide.mean(axes)) + std)).all()
+    np.testing.assert_allclose(var, std**2, rtol=1e-6)
+
+
 def test_bfloat16_activations_have_float32_moments():
     x = jnp.asarray(np.random.default_rng(0).normal(3, 1, (64, 8, 8, 4)), jnp.bfloat16)
     ones = jnp.ones(4, jnp.float32)
@@ -119,12 +134,19 @@ def test_bfloat16_activations_have_float32_moments():
     np.testing.assert_allclose(var, np.float64(x).var((0, 1, 2)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("way", ["separately", "together", "in_parts"])
+@pytest.mark.parametrize("way", [sums_separately, sums_together, sums_in_parts])
 @pytest.mark.parametrize("shape", [(128, 4, 4, 512), (16, 32, 32, 64), (7, 3, 3, 5), (2, 1, 1, 3)])
 def test_sums_of_every_platform(way, shape):
     one, two = np.random.default_rng(0).normal(size=(2, *shape))
-    sums = jax.jit(getattr(normalization, f"sums_{way}"))(one, two)
+    sums = jax.jit(way)(one, two)
     np.testing.assert_allclose(sums, [one.sum((0, 1, 2)), two.sum((0, 1, 2))], rtol=1e-9, atol=1e-9)
+
+
+def test_sums_in_parts_are_stacked_above_other_rows():
+    one, two = np.random.default_rng(0).normal(size=(2, 16, 8, 8, 5))
+    row = np.arange(5.0)
+    stacked = sums_in_parts(one, two, row, stacked=True)
+    np.testing.assert_allclose(stacked, [one.sum((0, 1, 2)), two.sum((0, 1, 2)), row], rtol=1e-9)
 
 
 def test_relu_is_that_of_pytorch_in_its_derivative_too():

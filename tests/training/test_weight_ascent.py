@@ -223,7 +223,7 @@ def test_refusals(settings, message):
         make_weight_perturbation(**settings)
 
 
-def test_gradients_may_be_exchanged_in_bfloat16():
+def test_gradients_may_be_exchanged_in_bfloat16(programs_for):
     """Each device's sum is rounded to bfloat16 before the total is formed."""
     perturbation = make_weight_perturbation("none")
     shards = FEATURES[:8].reshape(8, 1, 4)
