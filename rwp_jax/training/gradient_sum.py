@@ -14,11 +14,13 @@ from jax.flatten_util import ravel_pytree
 
 
 class Sum(NamedTuple):
-    """A gradient as the loop carries it. XLA removes the form that the platform does not use.
+    """A gradient as the loop carries it.
+
+    On several GPUs, `vector` is in use, elsewhere `tree`. The other stays zero, and XLA removes it.
 
     Attributes:
-      tree: the gradient, a tree like the parameters.
-      vector: its elements; empty for a single device.
+      tree: tree like the parameters.
+      vector: all elements of the tree; empty for a single device.
     """
 
     tree: Any
@@ -35,7 +37,8 @@ class GradientSum:
     Args:
       params: tree of parameters.
       axis_name: mapped axis, or None for a single device.
-      dtype: dtype in which devices exchange gradients; "" for the gradients' own.
+      dtype: dtype in which devices exchange gradients; "" for the gradients' own, or for the one that holds
+        them all where they are exchanged as a vector.
     """
 
     def __init__(self, params, axis_name: str | None, dtype: str = ""):
@@ -47,7 +50,7 @@ class GradientSum:
 
     @staticmethod
     def _output_channels_first(tree):
-        # As in gradients from cuDNN, so that no element moves.
+        # As in gradients from cuDNN, which need no transposition then.
         return jax.tree.map(lambda array: jnp.moveaxis(array, -1, 0) if array.ndim else array, tree)
 
     def _total(self, arrays):

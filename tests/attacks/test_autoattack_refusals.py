@@ -78,6 +78,7 @@ from tests.attacks.small_networks import images, labels, network, quick
             r"key= of shape \[2\] must be one seed or one random key",
         ),
         ({"precision": "hi"}, "precision='hi' must be a value of jax.default_matmul_precision"),
+        ({"precision": "TF32_TF32_F32"}, "precision='TF32_TF32_F32' .* that cpu devices support"),
         ({"version": ["standard"]}, "must be one of standard"),
         ({"version": "custom", "attacks": 5}, "5 must be one of apgd-ce"),
         ({"logits_fn": None}, "logits_fn=None must be a function"),

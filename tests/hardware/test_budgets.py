@@ -65,8 +65,8 @@ def compiled(tmp_path_factory):
     [
         pytest.param("h100", 1, "attack", 85, 285.3, 5.93, marks=needs_cuda),
         pytest.param("h100", 1, "perturb", 136, 322.5, 8.78, marks=needs_cuda),
-        pytest.param("h100", 8, "attack", 101, 47.7, 0.74, marks=needs_cuda),
-        pytest.param("h100", 8, "perturb", 151, 55.3, 1.10, marks=needs_cuda),
+        pytest.param("h100", 8, "attack", 104, 47.7, 0.74, marks=needs_cuda),
+        pytest.param("h100", 8, "perturb", 154, 55.3, 1.10, marks=needs_cuda),
         # The batch stays in on-chip memory, so few bytes are counted.
         pytest.param("v5e:2x2", 4, "attack", 153, 0.1, 1.48, marks=needs_libtpu),
         pytest.param("v5e:2x2", 4, "perturb", 244, 0.32, 2.20, marks=needs_libtpu),
@@ -84,8 +84,9 @@ def test_eight_h100s_exchange_moments_and_gradients(compiled):
     attack, perturb = (compiled("h100", 8)[name]["collectives"] for name in ("attack", "perturb"))
     moments = 2 * 7  # 7 BatchNorm layers, forward and backward
     assert attack["number"] == moments
-    # XLA combines independent exchanges: those of the gradients and of the number of open gates.
-    assert moments < perturb["number"] <= moments + 3
+    assert (
+        perturb["number"] == moments + 2
+    )  # the number of open gates, and the gradients as one vector
     gradients = 4 * 77_850  # bytes, in float32
     assert gradients < perturb["bytes"] < 1.1 * gradients
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rwp_jax.attacks import arguments
@@ -99,14 +100,20 @@ def check_gradient(model: Model, attacks: Sequence[Attack]) -> None:
 
 
 def check_matmul_precision(precision: str) -> None:
-    """Raises InputError unless jax.default_matmul_precision accepts the precision."""
+    """Raises InputError unless jax.default_matmul_precision and the platform accept the precision."""
+    about = (
+        f"precision={precision!r} must be a value of jax.default_matmul_precision, such as highest"
+    )
+    matrix = jax.ShapeDtypeStruct((2, 2), np.float32)
     try:
         with jax.default_matmul_precision(str(precision)):
-            pass
+            traced = jax.jit(jnp.dot).trace(matrix, matrix)
     except Exception:
-        raise InputError(
-            f"precision={precision!r} must be a value of jax.default_matmul_precision, such as highest"
-        ) from None
+        raise InputError(about) from None
+    try:
+        traced.lower()
+    except Exception:  # a dot algorithm of other hardware
+        raise InputError(f"{about}, that {jax.default_backend()} devices support") from None
 
 
 def check_clean_logits(logits: np.ndarray) -> None:
