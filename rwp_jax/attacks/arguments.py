@@ -84,10 +84,17 @@ def diameter(norm: str, image_shape: tuple[int, ...]) -> float:
     return {"l_inf": 1.0, "l_2": math.sqrt(pixels), "l_1": pixels}[norm]
 
 
-def check_radius(name: str, value, norm: str, image_shape: tuple[int, ...]) -> float:
-    """Returns a radius or step size as a float; raises InputError unless it is in [0, `diameter`)."""
-    largest = diameter(norm, image_shape)
-    shape = "" if norm == "l_inf" else f" and images {list(image_shape)}"
+def check_radius(name: str, value, norm: str, image_shape: tuple[int, ...] | None) -> float:
+    """Returns a radius or step size as a float; raises InputError unless it is in [0, `diameter`).
+
+    Without the shape of the images, only L_inf has a diameter.
+    """
+    if norm == "l_inf":
+        shape, largest = "", diameter(norm, ())
+    elif image_shape is None:
+        shape, largest = "", math.inf
+    else:
+        shape, largest = f" and images {list(image_shape)}", diameter(norm, image_shape)
     accepted = f"in [0, {largest:g}) (pixels are in [0, 1]) for {norm}{shape}"
     return check_number(name, value, accepted, lambda radius: 0 <= radius < largest)
 

@@ -227,6 +227,10 @@ def test_the_official_class_with_a_randomised_network():
         ({"attacks_to_run": None}, "attacks_to_run=None must be a list of names"),
         ({"attacks_to_run": 5}, "attacks_to_run=5 must be a list of names"),
         ({"seed": [1, 2, 3]}, r"^seed= of shape \[3\] must be one seed or one random key"),
+        ({"eps": 8}, r"^eps=8 must be in \[0, 1\) .* for l_inf"),
+        ({"norm": "L2", "eps": -0.5}, r"^eps=-0.5 must be in \[0, inf\) .* for l_2"),
+        ({"norm": "L1", "eps": float("nan")}, "^eps=nan must be in"),
+        ({"eps": "8/255"}, "^eps='8/255' must be in"),
     ],
 )
 def test_refusals_of_the_official_class(arguments, about):
@@ -240,7 +244,7 @@ def test_refusals_of_the_official_class(arguments, about):
 @pytest.mark.parametrize(
     ("arguments", "about"),
     [
-        ({"eps": 8}, r"^eps=8 must be in \[0, 1\)"),
+        ({"norm": "L2", "eps": 300}, r"^eps=300 must be in \[0, .*\) .* for l_2 and images"),
         ({"seed": "a"}, "^seed="),
         ({"bs": 0}, "^bs=0 must be"),
         ({"x": 255 * X}, "^x_orig= must have pixels in"),
@@ -250,7 +254,7 @@ def test_refusals_of_the_official_class(arguments, about):
 )
 def test_the_official_class_names_its_own_arguments(arguments, about):
     given = {"x": X, "y": Y, "bs": 8} | arguments
-    made = {name: given.pop(name) for name in ("eps", "seed") if name in given}
+    made = {name: given.pop(name) for name in ("norm", "eps", "seed") if name in given}
     with pytest.raises(InputError, match=about):
         adversary = AutoAttack(F, version="custom", attacks_to_run=["apgd-ce"], **made)
         adversary.run_standard_evaluation(given["x"], given["y"], bs=given["bs"])

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from rwp_jax.attacks.arguments import check_classes, check_key
+from rwp_jax.attacks.arguments import check_classes, check_key, check_radius
 from rwp_jax.attacks.autoattack import checks, layouts, packing
 from rwp_jax.attacks.autoattack.ensemble import AutoAttackResult, autoattack
 from rwp_jax.attacks.autoattack.forward import Forward
@@ -111,7 +111,7 @@ class AutoAttack:
         if is_tf_model:
             raise InputError("is_tf_model=True: model must be a JAX function")
         check_function("model", model)
-        norm_name("norm", norm)
+        check_radius("eps", eps, norm_name("norm", norm), image_shape=None)
         check_choice("version", version, (*VERSIONS, "custom"))
         if not isinstance(attacks_to_run, list | tuple):
             raise InputError(f"attacks_to_run={shown(attacks_to_run)} must be a list of names")
