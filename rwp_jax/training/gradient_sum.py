@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from rwp_jax.models.moments import over_several
+
 
 class Sum(NamedTuple):
     """A gradient as the loop carries it.
@@ -43,7 +45,7 @@ class GradientSum:
 
     def __init__(self, params, axis_name: str | None, dtype: str = ""):
         self._axis_name, self._dtype = axis_name, dtype
-        self._several = axis_name is not None and lax.axis_size(axis_name) > 1
+        self._several = over_several(axis_name)
         zeros = jax.tree.map(jnp.zeros_like, params)
         vector, self._separate = ravel_pytree(self._output_channels_first(zeros))
         self.zeros = Sum(zeros, vector if self._several else vector[:0])

@@ -84,9 +84,8 @@ def test_eight_h100s_exchange_moments_and_gradients(compiled):
     attack, perturb = (compiled("h100", 8)[name]["collectives"] for name in ("attack", "perturb"))
     moments = 2 * 7  # 7 BatchNorm layers, forward and backward
     assert attack["number"] == moments
-    assert (
-        perturb["number"] == moments + 2
-    )  # the number of open gates, and the gradients as one vector
+    # The number of open gates, and the gradients as one vector.
+    assert perturb["number"] == moments + 2
     gradients = 4 * 77_850  # bytes, in float32
     assert gradients < perturb["bytes"] < 1.1 * gradients
 
