@@ -80,6 +80,17 @@ def test_budgets(compiled, target, devices, name, kernels, megabytes, gigaflop):
 
 
 @needs_cuda
+@pytest.mark.parametrize(
+    ("name", "kernels", "megabytes"), [("attack", 200, 2_100), ("perturb", 330, 2_700)]
+)
+def test_limits_of_the_papers_network(compiled, name, kernels, megabytes):
+    """PreActResNet-18 at batch 128 stays within the limits that its programs were made to meet."""
+    loop = compiled("h100", 1, "--model", "preactresnet18")[name]
+    assert loop["kernels"] <= kernels
+    assert loop["bytes"] / 1e6 <= megabytes
+
+
+@needs_cuda
 def test_eight_h100s_exchange_moments_and_gradients(compiled):
     attack, perturb = (compiled("h100", 8)[name]["collectives"] for name in ("attack", "perturb"))
     moments = 2 * 7  # 7 BatchNorm layers, forward and backward
