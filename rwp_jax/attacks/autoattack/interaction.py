@@ -48,7 +48,8 @@ def _changes(found: np.ndarray, logits: np.ndarray, epsilon: float = 0.0) -> np.
 
 def _amount(change: float) -> str:
     """Says how large a change is, unless the spread that it is compared with is next to nothing."""
-    return f", by up to {100 * change:.2g}% of their spread" if change < 10 else ""
+    digits = ".0f" if change > 0.1 else ".2g"  # not 1.1e+02
+    return f", by up to {100 * change:{digits}}% of their spread" if change < 10 else ""
 
 
 def interaction(model: Model, forward: Forward, x: np.ndarray, logits: np.ndarray) -> Iterator[str]:
