@@ -6,7 +6,7 @@
 
 Expected (our own runs; no paper reports results): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
 89.9 / 38.6 best, 90.6 / 37.5 last; `l2`, seed 0: 92.5 / 46.3 best, 94.2 / 45.3 last; `full`, seed 0: 97.5
-/ 75.6 best, 96.9 / 73.9 last. A run takes four minutes of CPU time.
+/ 75.3 best, 97.8 / 74.4 last. A run takes four minutes of CPU time.
 """
 
 from rwp_jax.configs import digits_at

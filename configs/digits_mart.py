@@ -3,7 +3,7 @@
     python main.py --config configs/digits_mart.py
 
 Expected (our own run, seed 0; no paper reports results): natural / PGD-20 accuracy in %
-98.1 / 78.6 best, 97.8 / 78.6 last. Two minutes on 2 CPU cores shared with other jobs.
+98.1 / 76.9 best, 98.1 / 76.7 last. Two minutes on 2 CPU cores shared with other jobs.
 """
 
 from rwp_jax.configs import digits_trades
