@@ -5,7 +5,7 @@
     python main.py --config configs/digits_at_rwp.py:full  # trains on four fifths of the digits, L_inf
 
 Expected (our own runs; no paper reports results): natural / PGD-20 accuracy in %, mean of seeds 0 to 4,
-89.9 / 38.6 best, 90.6 / 37.5 last; `l2`, seed 0: 92.5 / 46.3 best, 94.2 / 45.3 last; `full`, seed 0: 97.5
+89.9 / 38.6 best, 90.6 / 37.5 last; `l2`, seed 0: 92.2 / 47.6 best, 93.4 / 46.3 last; `full`, seed 0: 97.5
 / 75.3 best, 97.8 / 74.4 last. A run takes four minutes of CPU time.
 """
 
