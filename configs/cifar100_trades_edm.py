@@ -18,6 +18,7 @@ def get_config(threat: str = "l_inf"):
     config.data.name = "cifar100"
     config.model.mean = (0.5071, 0.4865, 0.4409)
     config.model.std = (0.2673, 0.2564, 0.2762)
+    config.augment.rotation = 15.0
     # CIFAR-100's value for AT, and the least loss of a smoothed target.
     config.weight_perturbation.c_min = 4.8
     return config

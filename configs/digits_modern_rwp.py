@@ -8,7 +8,7 @@ momentum, no weight decay on BatchNorm, weights averaged from a share of trainin
 the C&W attack.
 
 Expected (our own run, seed 0; no paper reports results): natural / PGD-20 accuracy in %
-94.4 / 58.1 best and last, averaged weights 93.9 / 57.2 best. Five minutes on 2 CPU cores.
+94.4 / 58.1 best and last, averaged weights 93.9 / 57.2 best. Three minutes on 2 CPU cores.
 """
 
 from rwp_jax.configs import digits_rst_rwp

@@ -133,7 +133,12 @@ EDM = {
     "schedule": ("one_cycle_epoch", True),
     "augment": (4, "zero", True, 0.0),
 }
-EDM_100 = EDM | {"data": "cifar100", "rwp": (0.005, 4.8, 10)}
+EDM_100 = EDM | {
+    "data": "cifar100",
+    "rwp": (0.005, 4.8, 10),
+    "augment": (4, "zero", True, 15.0),
+}
+EDM_L2 = {"attack": (10, 25.6), "variant": "trades"}
 
 
 @pytest.mark.parametrize("suffix", PERTURBATIONS)
@@ -142,7 +147,7 @@ EDM_100 = EDM | {"data": "cifar100", "rwp": (0.005, 4.8, 10)}
 )
 def test_the_settings_of_wang_and_others(name, changes, suffix):
     """Those of docs/training.md, from the code of Wang et al. (2023)."""
-    for threat, further in {"linf": {}, "l2": L2}.items():
+    for threat, further in {"linf": {}, "l2": L2 | EDM_L2}.items():
         config = load(name + suffix, threat)
         assert settings(config) == AT | changes | further
         assert config.weight_perturbation.name == PERTURBATIONS[suffix]

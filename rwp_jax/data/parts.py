@@ -40,15 +40,23 @@ def parts_of(path: pathlib.Path) -> list[Part]:
         names; or a directory of folders of pictures, one a class.
 
     Raises:
-      InputError: if there is nothing to read, or images or labels are not as they must be.
+      InputError: if there is nothing to read, or images or labels are not as they must be; if a directory
+        holds files as well as folders, or a folder without pictures, whose class might be missed.
     """
     if not path.exists():
         raise InputError(f"path={path} does not exist")
     files = [path] if path.is_file() else _sorted(path, _FILES)
+    folders = [] if path.is_file() else [folder for folder in path.iterdir() if folder.is_dir()]
+    folders = sorted(folder for folder in folders if not folder.name.startswith((".", "__")))
+    if files and folders:
+        raise InputError(
+            f"path={path} holds {files[0].name} as well as the folder {folders[0].name}: must hold only "
+            "files, or only folders of pictures"
+        )
     if files:
         parts = [_of_npz(file) if zipfile.is_zipfile(file) else _of_pickle(file) for file in files]
     else:
-        parts = _of_folders(path)
+        parts = _of_folders(path, folders)
     first = parts[0]
     for part in parts[1:]:
         if part.shape[1:] != first.shape[1:]:
@@ -110,15 +118,21 @@ def _npz_blocks(file: pathlib.Path, name: str, shape) -> Iterator[np.ndarray]:
         ) from None
 
 
-def _of_folders(path: pathlib.Path) -> list[Part]:
+def _of_folders(path: pathlib.Path, folders: list[pathlib.Path]) -> list[Part]:
     """Returns a part for each folder of pictures; a folder named by a number has it as label."""
-    folders = [folder for folder in path.iterdir() if folder.is_dir()]
-    found = {folder.name: files for folder in folders if (files := _sorted(folder, _PICTURES))}
-    if not found:
+    found = {folder.name: _sorted(folder, _PICTURES) for folder in folders}
+    if not any(found.values()):
         raise InputError(
             f"path={path} holds neither {', '.join(_FILES)} files nor folders of pictures "
             f"({', '.join(_PICTURES)}), one a class"
         )
+    for name, files in found.items():
+        if not files:
+            raise InputError(
+                f"{path / name} holds no pictures ({', '.join(_PICTURES)}): each folder is a class"
+            )
+        if name.isdecimal() and int(name) >= 2**31:
+            raise InputError(f"{path / name}: its name is a label, which must be below 2^31")
     numbered = all(name.isdecimal() for name in found)
     names = sorted(found, key=int if numbered else str)
     labels = [int(name) if numbered else i for i, name in enumerate(names)]

@@ -17,6 +17,7 @@ IMAGES, LABELS, CONFIDENCES = "data", "extrapolated_targets", "confidences"
 EXTRA_NAMES = ((IMAGES, LABELS), ("image", "label"))
 _ACCEPTED = " or ".join(", ".join(names) for names in EXTRA_NAMES)
 MIN_SIZE = 8  # pixels
+_ZIP = b"PK\x03\x04"  # an npz begins with it
 
 
 def read_npz(path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -181,6 +182,8 @@ def opened_npz(file: pathlib.Path) -> Iterator[Any]:
 def _unpickled(file: pathlib.Path) -> Any:
     try:
         with file.open("rb") as stream:
+            if stream.peek(len(_ZIP))[: len(_ZIP)] == _ZIP:  # without the directory at its end
+                raise InputError("is truncated: the end of the .npz file is missing")
             return ArraysOnly(stream, encoding="latin1").load()
     except InputError as error:
         raise InputError(f"{file}: {error}") from None

@@ -155,7 +155,8 @@ def with_extra(data: Dataset, path: str, images, labels, use_labels: bool) -> Da
     """Adds the extra images and labels of the file `path`, replacing existing ones.
 
     Raises:
-      InputError: if images differ in size from the data set's, or a label is out of range.
+      InputError: if images differ in size from the data set's, a label is out of range, or labels end so
+        early that they are those of another data set.
     """
     if images.shape[1:] != data.x_train.shape[1:]:
         raise InputError(
@@ -165,6 +166,11 @@ def with_extra(data: Dataset, path: str, images, labels, use_labels: bool) -> Da
         raise InputError(
             f"{path}: has pseudo-label {labels.max()}, the data set has labels up to "
             f"{data.num_classes - 1}"
+        )
+    if use_labels and 0 < labels.max() + 1 < data.num_classes / 2:
+        raise InputError(
+            f"{path}: has pseudo-labels up to {labels.max()} only, the data set has {data.num_classes} "
+            "classes: they are not of the same classes"
         )
     return data._replace(x_extra=images, y_extra=labels if use_labels else np.full_like(labels, -1))
 

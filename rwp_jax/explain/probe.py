@@ -10,7 +10,7 @@ import numpy as np
 from rwp_jax.errors import InputError
 from rwp_jax.runs.loaded import load_run
 from rwp_jax.runs.network_record import read_network_record
-from rwp_jax.training import experiment, training_data
+from rwp_jax.training import experiment
 from rwp_jax.training.objective import Batch
 from rwp_jax.training.objectives import OBJECTIVES
 from rwp_jax.training.train_step import TrainState, attack_batch
@@ -61,8 +61,7 @@ def make_probe(
         OBJECTIVES.require(config.objective.name, network.objective, f"workdir={directory}")
     try:
         experiment.check_values(config, devices=1)
-        data = training_data.load_data(config)
-        run.check_data(data)
+        data = run.data
         recipe = experiment.build(config, run.num_classes, steps_per_epoch=1).recipe
     except (AttributeError, KeyError) as error:
         raise InputError(

@@ -21,6 +21,17 @@ def epoch_line(epoch: int, config, accuracy: str, train: dict, test: dict, secon
     )
 
 
+def start_remark(config) -> str:
+    """Returns a remark if the weight perturbation would start after the last epoch, otherwise ""."""
+    perturbation = config.weight_perturbation
+    if perturbation.name == "none" or perturbation.start_epoch < config.epochs:
+        return ""
+    return (
+        f"config.weight_perturbation.start_epoch={perturbation.start_epoch}: none of the "
+        f"{config.epochs} epochs perturbs the weights"
+    )
+
+
 def gate_remark(config, records: Sequence[dict]) -> str:
     """Returns a remark if the gate was shut, or open on all examples, for a whole epoch for the first time.
 

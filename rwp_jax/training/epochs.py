@@ -29,7 +29,7 @@ from rwp_jax.runs.metrics import MetricsWriter
 from rwp_jax.runs.resume_point import Position, within_epoch
 from rwp_jax.training import experiment, training_data
 from rwp_jax.training.divergence import check_finite
-from rwp_jax.training.epoch_lines import epoch_line, gate_remark
+from rwp_jax.training.epoch_lines import epoch_line, gate_remark, start_remark
 from rwp_jax.training.profiling import Profile
 from rwp_jax.training.train_step import TrainState, fetched
 
@@ -169,6 +169,8 @@ def train_stage(run: Run, stage: Stage, state: TrainState, position: Position) -
         processes.say(
             f"using {labelled} training images, {used} of {len(run.data.x_extra)} extra images{streamed}"
         )
+    if remark := start_remark(config):
+        processes.say(remark)
     if isinstance(run.data.x_extra, StoredImages) and training_set.images is None:
         warm(run.data.x_extra.path)
     evaluated = devices.replicate(_evaluated(config, run.data))

@@ -142,3 +142,20 @@ def test_held_out_images_are_a_stratified_part_of_the_training_set():
     assert len(again.y_train) == 100 and len(again.x_extra) == len(parts.y_train) - 100
     with pytest.raises(InputError, match="config.data.validation_examples=9 must be 0 or in"):
         sources.load("digits", validation_examples=9)
+
+
+@pytest.mark.parametrize(
+    ("labels", "use_labels", "accepted"),
+    [([0, 3, -1], True, False), ([4, -1, -1], True, True), ([-1, -1, -1], True, True)]
+    + [([0, 3, -1], False, True)],
+)
+def test_extra_images_of_other_classes(labels, use_labels, accepted):
+    """Labels that all lie in the first half of the classes are those of another data set."""
+    data = sources.load("digits")
+    extra = data.x_train[:3], np.int32(labels)
+    if accepted:
+        assert len(sources.with_extra(data, "1m.npz", *extra, use_labels).x_extra) == 3
+        return
+    message = "1m.npz: has pseudo-labels up to 3 only, the data set has 10 classes"
+    with pytest.raises(InputError, match=message):
+        sources.with_extra(data, "1m.npz", *extra, use_labels)

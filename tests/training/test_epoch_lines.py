@@ -3,7 +3,7 @@
 import pytest
 
 from rwp_jax.configs import digits_at_rwp
-from rwp_jax.training.epoch_lines import gate_remark
+from rwp_jax.training.epoch_lines import gate_remark, start_remark
 
 
 def remarks(gate_open, **changes):
@@ -30,6 +30,19 @@ def test_each_is_made_once():
 def test_epochs_before_the_first_that_perturbs_do_not_count():
     assert remarks([0.0, 0.0, 1.0], start_epoch=2) == ["", "", ""]
     assert remarks([0.0, 0.0], start_epoch=1)[1].startswith("epoch 2: no loss")
+
+
+def test_a_perturbation_that_never_starts():
+    config = digits_at_rwp.get_config()
+    config.epochs = 3
+    config.weight_perturbation.start_epoch = 2
+    assert not start_remark(config)
+    config.weight_perturbation.start_epoch = 3
+    assert start_remark(config) == (
+        "config.weight_perturbation.start_epoch=3: none of the 3 epochs perturbs the weights"
+    )
+    config.weight_perturbation.name = "none"
+    assert not start_remark(config)
 
 
 @pytest.mark.parametrize("name", ["none", "awp"])

@@ -1,5 +1,7 @@
 """The recipe of Wang et al. (2023) with each objective and weight perturbation: devices, resumption."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 import rwp_jax
 from rwp_jax.configs import digits_at_rwp
+from rwp_jax.data import writing
 from rwp_jax.distributed import devices
 from rwp_jax.runs.metrics import read_metrics
 from rwp_jax.training import experiment, trainer
@@ -39,6 +42,7 @@ ON = {
     "optimizer.warmup": 0.3,
     "optimizer.cycle_momentum": (0.85, 0.95),
     "optimizer.nesterov": True,
+    "optimizer.clip_norm": 0.5,
     "optimizer.no_decay": "BatchNorm",
 }
 
@@ -83,11 +87,23 @@ def run(config, count: int):
     return jax.device_get(state), history
 
 
-@pytest.mark.parametrize("perturbation", ["none", "awp", "rwp"])
-@pytest.mark.parametrize("objective", ["at", "trades", "rst", "trades_lse"])
-def test_eight_devices_give_the_run_of_one(objective, perturbation):
+DM_NETWORK = {
+    "model.name": "dm-wrn-10-1",
+    "model.bn_momentum": 0.01,
+    "optimizer.no_decay": "(^|/)bn",
+}
+CASES = list(
+    itertools.product(["at", "trades", "rst", "trades_lse"], ["none", "awp", "rwp"], [{}])
+)
+
+
+@pytest.mark.parametrize(
+    ("objective", "perturbation", "changes"), [*CASES, ("trades", "rwp", DM_NETWORK)]
+)
+def test_eight_devices_give_the_run_of_one(objective, perturbation, changes):
     """In L_2, because sign steps would hide a gradient of the wrong magnitude."""
     config = config_of(
+        **changes,
         **{
             "objective.name": objective,
             "objective.beta": 5.0,
@@ -96,7 +112,7 @@ def test_eight_devices_give_the_run_of_one(objective, perturbation):
             "threat.norm": "l_2",
             "threat.epsilon": 0.5,
             "attack.step_size": 0.1,
-        }
+        },
     )
     (one, alone), (other, spread) = run(config, 1), run(config, 8)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
@@ -118,11 +134,18 @@ def test_eight_devices_give_the_run_of_one(objective, perturbation):
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    """The first signal comes before the average begins, the second after it."""
+    """Of streamed images; the first signal comes before the average begins, the second after it."""
     path = write_two_classes(tmp_path / "data.npz", train=60, test=20)
+    with np.load(path) as held:
+        np.savez(tmp_path / "extra.npz", image=held["x_train"][::-1], label=held["y_train"][::-1])
+    writing.write_set(tmp_path / "extra.npz", tmp_path / "extra")
     config = config_of(
         **{
             "data.path": path,
+            "objective.name": "rst",
+            "epoch_examples": 48,
+            "extra_data.path": str(tmp_path / "extra"),
+            "extra_data.unlabeled_fraction": 0.7,
             "data.validation_examples": 10,
             "evaluation.validation_attack": "cw1",
             "evaluation.train_examples": 0,
