@@ -178,6 +178,9 @@ def test_bad_input(sources, tmp_path, monkeypatch):
         experiment.check_config(config)
     config = config_of(sources, "extra")
     config.data.name, config.data.path, config.augment.padding = "digits", "", 0
+    with pytest.raises(InputError, match="has pseudo-labels up to 1 only, .* has 10 classes"):
+        training_data.load_data(config)
+    config.extra_data.use_labels = False
     assert training_data.load_data(config).x_extra.shape == data.x_extra.shape
     with np.load(sources / "extra.npz") as extra:
         wide = np.repeat(extra["image"], 2, 2)

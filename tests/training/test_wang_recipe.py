@@ -90,11 +90,10 @@ def run(config, count: int):
 DM_NETWORK = {
     "model.name": "dm-wrn-10-1",
     "model.bn_momentum": 0.01,
+    "weight_perturbation.c_min": 2.4,
     "optimizer.no_decay": "(^|/)bn",
 }
-CASES = list(
-    itertools.product(["at", "trades", "rst", "trades_lse"], ["none", "awp", "rwp"], [{}])
-)
+CASES = list(itertools.product(["at", "trades", "rst", "trades_lse"], ["none", "awp", "rwp"], [{}]))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,6 @@ CASES = list(
 def test_eight_devices_give_the_run_of_one(objective, perturbation, changes):
     """In L_2, because sign steps would hide a gradient of the wrong magnitude."""
     config = config_of(
-        **changes,
         **{
             "objective.name": objective,
             "objective.beta": 5.0,
@@ -112,7 +110,8 @@ def test_eight_devices_give_the_run_of_one(objective, perturbation, changes):
             "threat.norm": "l_2",
             "threat.epsilon": 0.5,
             "attack.step_size": 0.1,
-        },
+            **changes,
+        }
     )
     (one, alone), (other, spread) = run(config, 1), run(config, 8)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
